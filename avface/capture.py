@@ -1,0 +1,277 @@
+"""`Capture`: the result of a clip, and its file."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from avface.errors import AvfaceError
+
+if TYPE_CHECKING:
+    from avface.geometry.camera import Camera
+    from avface.head.model import HeadModel
+
+CAPTURE_VERSION = 1
+EXPORTERS = "avface.exporters"
+"""Entry point group in which exporters register, by suffix; other packages can add theirs."""
+
+Frames = int | slice | Sequence[int] | npt.NDArray[np.integer] | None
+FloatArray = npt.NDArray[np.float32]
+Space = Literal["image", "camera", "head"]
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One person's head over a clip: one shape, and a pose and an expression for every frame of the video.
+
+    T video frames, S shape components, E expression units, J joints, N segments between shot cuts.
+    Axes:  camera x right, y down, z forward; head x to the subject's left, y up, z out of the face. A head point x is
+           at R(rotation) x + translation in the camera; a face that looks straight into it has rotation (pi, 0, 0).
+    """
+
+    head: str
+    """Name of the head model, or the path of its file."""
+    shape: FloatArray
+    """(S,) shape weights in standard deviations."""
+    expression: FloatArray
+    """(T, E) weights of the expression units, 0 to 1."""
+    expression_names: tuple[str, ...]
+    """The E units, ARKit's names for the open head."""
+    rotation: FloatArray
+    """(T, 3) axis-angle in radians, head to camera; continuous in time, so its length can pass pi."""
+    translation: FloatArray
+    """(T, 3) metres, the head's origin in the camera."""
+    joints: FloatArray
+    """(T, J, 3) axis-angle in radians of the head's joints (neck, eyes)."""
+    joint_names: tuple[str, ...]
+    """The J joints."""
+    focal_length: float
+    """Pixels; the same for x and y."""
+    principal_point: tuple[float, float]
+    """Pixels (x, y)."""
+    image_size: tuple[int, int]
+    """Pixels (width, height) of the upright video."""
+    times: npt.NDArray[np.float64]
+    """(T,) seconds; 0 is the first frame. Not evenly spaced where the video isn't."""
+    confidence: FloatArray
+    """(T,) 0 to 1: how well the face was seen. 0 marks frames without an observation, filled in by the solver."""
+    segment_starts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+    """(N,) first frames of the stretches between shot cuts; the first is 0."""
+    segment_same_person: npt.NDArray[np.bool_] = field(default_factory=lambda: np.ones(1, bool))
+    """(N,) whether a stretch shows the captured person; elsewhere confidence is 0."""
+    source: str = ""
+    """The video, as it was named to avface."""
+    provenance: dict[str, str] = field(default_factory=dict)
+    """Which part of avface, in which version, each piece came from."""
+
+    def __post_init__(self) -> None:
+        frames = len(self.times)
+        expected = {
+            "expression": (frames, len(self.expression_names)),
+            "rotation": (frames, 3),
+            "translation": (frames, 3),
+            "joints": (frames, len(self.joint_names), 3),
+            "confidence": (frames,),
+            "segment_same_person": (len(self.segment_starts),),
+        }
+        for name, size in expected.items():
+            if getattr(self, name).shape != size:
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {size}")
+
+    def __len__(self) -> int:
+        """Number of video frames T."""
+        return len(self.times)
+
+    @functools.cached_property
+    def head_model(self) -> HeadModel:
+        """The head model, read when first needed."""
+        from avface.head import load_head
+
+        return load_head(self.head)
+
+    @property
+    def camera(self) -> Camera:
+        """The camera that saw the clip."""
+        from avface.geometry.camera import Camera
+
+        return Camera(self.focal_length, self.principal_point, *self.image_size)
+
+    @property
+    def faces(self) -> npt.NDArray[np.int64]:
+        """Triangles (F, 3) of the mesh."""
+        return self.head_model.faces.cpu().numpy()
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second on average; 0 for a single frame."""
+        span = float(self.times[-1] - self.times[0]) if len(self) > 1 else 0.0
+        return (len(self) - 1) / span if span > 0 else 0.0
+
+    def vertices(self, frames: Frames = None, space: Literal["camera", "head"] = "camera") -> FloatArray:
+        """Vertices (T, V, 3) in metres of the chosen frames (all by default), in the camera's or the head's frame."""
+        if space not in ("camera", "head"):
+            raise ValueError(f"space={space!r}; vertices are given in 'camera' or 'head'")
+        rows = self._rows(frames)
+        vertices = self._head_vertices(rows)
+        return self._to_camera(vertices, rows) if space == "camera" else vertices
+
+    def landmarks(
+        self,
+        frames: Frames = None,
+        scheme: Literal["mediapipe478", "ibug68"] = "mediapipe478",
+        space: Space = "image",
+    ) -> FloatArray:
+        """Landmarks of the chosen frames: (T, L, 2) pixels of the video, or (T, L, 3) metres in camera or head.
+
+        Raises:
+            AvfaceError: if the head has no such scheme.
+            ValueError: if the space is unknown.
+        """
+        if space not in ("image", "camera", "head"):
+            raise ValueError(f"space={space!r}; landmarks are given in 'image', 'camera' or 'head'")
+        import torch
+
+        rows = self._rows(frames)
+        embedding = self.head_model.embedding(scheme)
+        points = np.empty((len(rows), len(embedding.triangles), 3), np.float32)
+        block = 256  # so that the mesh of a long clip never stands in memory as a whole
+        for start in range(0, len(rows), block):
+            part = self._head_vertices(rows[start : start + block])[:, embedding.triangles]
+            points[start : start + block] = np.einsum("tlkc,lk->tlc", part, embedding.barycentric)
+        if space == "head":
+            return points
+        points = self._to_camera(points, rows)
+        if space == "camera":
+            return points
+        return self.camera.project(torch.as_tensor(points)).numpy()
+
+    def export(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """Write the capture in the format of the path's suffix (.glb, .usdc, .csv, .ply, .obj, .mp4, .html, ...).
+
+        Options are the exporter's own. Returns the path written.
+
+        Raises:
+            AvfaceError: if no exporter knows the suffix or the file can't be written.
+        """
+        path = Path(path)
+        return find_exporter(path)(self, path, **options)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the capture as one .npz without pickles (keys in docs/capture-file.md); returns its path."""
+        path = Path(path)
+        arrays: dict[str, Any] = {"capture_version": np.array(CAPTURE_VERSION)}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            arrays[item.name] = np.array(json.dumps(value)) if isinstance(value, dict) else np.asarray(value)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise AvfaceError(f"{path}: can't be written ({error.strerror}); choose another folder") from None
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Capture:
+        """Read a capture file.
+
+        Raises:
+            AvfaceError: if the file is missing, damaged, not a capture or of a newer version.
+        """
+        path = Path(path)
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                data = {key: archive[key] for key in archive.files}
+        except FileNotFoundError:
+            raise AvfaceError(f"{path}: no such capture; make one with 'avface reconstruct'") from None
+        except Exception as error:  # zipfile, zlib and numpy raise a family of errors on damaged files
+            raise AvfaceError(f"{path}: damaged or not a capture ({error}); make it again") from None
+        version = data.pop("capture_version", None)
+        if version is None:
+            raise AvfaceError(f"{path}: an .npz, but not a capture; make one with 'avface reconstruct'")
+        if int(version) != CAPTURE_VERSION:
+            raise AvfaceError(f"{path}: capture version {int(version)}; this avface reads {CAPTURE_VERSION}")
+        try:
+            return cls(
+                head=str(data["head"]),
+                shape=data["shape"],
+                expression=data["expression"],
+                expression_names=tuple(map(str, data["expression_names"])),
+                rotation=data["rotation"],
+                translation=data["translation"],
+                joints=data["joints"],
+                joint_names=tuple(map(str, data["joint_names"])),
+                focal_length=float(data["focal_length"]),
+                principal_point=(float(data["principal_point"][0]), float(data["principal_point"][1])),
+                image_size=(int(data["image_size"][0]), int(data["image_size"][1])),
+                times=data["times"],
+                confidence=data["confidence"],
+                segment_starts=data["segment_starts"],
+                segment_same_person=data["segment_same_person"],
+                source=str(data["source"]),
+                provenance=dict(json.loads(str(data["provenance"]))),
+            )
+        except (KeyError, ValueError, IndexError, TypeError) as error:
+            raise AvfaceError(f"{path}: incomplete capture ({error}); make it again") from None
+
+    def select(self, frames: Frames) -> Capture:
+        """The capture of some frames only; times start where they started."""
+        rows = self._rows(frames)
+        return replace(
+            self,
+            **{
+                name: getattr(self, name)[rows]
+                for name in ("expression", "rotation", "translation", "joints", "times", "confidence")
+            },
+            segment_starts=np.zeros(1, np.int64),
+            segment_same_person=np.ones(1, bool),
+        )
+
+    def _rows(self, frames: Frames) -> npt.NDArray[np.int64]:
+        every = np.arange(len(self))
+        return every if frames is None else np.atleast_1d(every[frames])
+
+    def _head_vertices(self, rows: npt.NDArray[np.int64]) -> FloatArray:
+        import torch
+
+        with torch.inference_mode():
+            return self.head_model(
+                torch.as_tensor(self.shape)[None],
+                torch.as_tensor(self.expression[rows]),
+                torch.as_tensor(self.joints[rows]),
+            ).numpy()
+
+    def _to_camera(self, points: FloatArray, rows: npt.NDArray[np.int64]) -> FloatArray:
+        import roma
+        import torch
+
+        from avface.geometry.camera import transform
+
+        rotation = roma.rotvec_to_rotmat(torch.as_tensor(self.rotation[rows]))
+        return transform(torch.as_tensor(points), rotation, torch.as_tensor(self.translation[rows])).numpy()
+
+
+def find_exporter(path: Path) -> Callable[..., Path]:
+    """The exporter registered for a path's suffix: `(capture, path, **options) -> path`.
+
+    Raises:
+        AvfaceError: if none is; the message lists what there is.
+    """
+    known = {entry.name: entry for entry in metadata.entry_points(group=EXPORTERS)}
+    entry = known.get(path.suffix.lower().lstrip("."))
+    if entry is None:
+        suffixes = ", ".join(f".{name}" for name in sorted(known))
+        raise AvfaceError(f"{path}: can't export to {path.suffix or 'a name without suffix'!r}; use {suffixes}")
+    exporter: Callable[..., Path] = entry.load()
+    return exporter

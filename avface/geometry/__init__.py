@@ -1,0 +1,1 @@
+"""Pure tensor functions: cameras, rotations, normals, the rasteriser. Knows nothing of faces."""

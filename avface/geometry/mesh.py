@@ -1,0 +1,21 @@
+"""Normals of triangle meshes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Unit normals (..., V, 3) of vertices (..., V, 3): the mean of the faces' (F, 3) normals, weighted by area.
+
+    A vertex of no face, or of degenerate faces only, gets a zero vector.
+    """
+    corners = vertices[..., faces, :]
+    across = torch.linalg.cross(
+        corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :], dim=-1
+    )
+    normals = torch.zeros_like(vertices)
+    for corner in range(3):
+        normals = normals.index_add(-2, faces[:, corner], across)
+    return torch.nn.functional.normalize(normals, dim=-1)

@@ -1,0 +1,5 @@
+"""Head models: the built-in open head, and whatever else speaks `HeadModel`."""
+
+from avface.head.model import HeadModel, LandmarkEmbedding, load_head
+
+__all__ = ["HeadModel", "LandmarkEmbedding", "load_head"]

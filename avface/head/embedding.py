@@ -1,0 +1,194 @@
+"""Where a landmark detector finds its points on a head: render, detect, and look for the surface point that explains it.
+
+Works for any `HeadModel`, which is how a head without published landmarks gets them (FLAME included).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from avface.geometry.camera import Camera, transform
+from avface.geometry.mesh import vertex_normals
+from avface.geometry.rasteriser import rasterise
+from avface.head.appearance import vertex_colours
+from avface.head.landmark_schemes import IRISES, ibug68_from_mediapipe
+from avface.head.model import HeadModel, LandmarkEmbedding
+
+Detector = Callable[[npt.NDArray[np.uint8]], "npt.NDArray[np.floating] | None"]
+"""(H, W, 3) RGB picture -> (478, 2) landmarks in pixels, or None where no face is found."""
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """The portraits from which the landmarks are learnt."""
+
+    portraits: int = 360
+    """Pictures rendered, each of another person, pose, expression and light."""
+    size: int = 448
+    """Width and height of a picture in pixels."""
+    shape_sigma: float = 0.6
+    """Standard deviation of the shape weights."""
+    yaw: float = 0.45
+    """Largest turn to the side in radians."""
+    pitch: float = 0.3
+    """Largest nod in radians."""
+    seed: int = 0
+    """Seed of everything drawn."""
+
+
+@dataclass(frozen=True)
+class _Portrait:
+    """Vertices in pixels (V, 2), metres a pixel at the face, and the landmarks (478, 2) found in the picture."""
+
+    pixels: FloatArray
+    metres_per_pixel: float
+    landmarks: FloatArray
+
+
+def build_embeddings(
+    head: HeadModel,
+    detect: Detector,
+    config: EmbeddingConfig | None = None,
+    on_portrait: Callable[[], None] = lambda: None,
+) -> dict[str, LandmarkEmbedding]:
+    """Find the `mediapipe478` and `ibug68` points on a head by rendering it and running the detector.
+
+    For every landmark the surface point is chosen whose projections are nearest to the detections over all portraits
+    (least absolute distance, so that single failures don't matter); `spread` is the median distance that remains.
+    `on_portrait` is called after every picture.
+
+    Raises:
+        ValueError: if the detector finds a face in fewer than half of the portraits.
+    """
+    config = config or EmbeddingConfig()
+    found = [p for p in _portraits(head, detect, config, on_portrait) if p is not None]
+    if len(found) < config.portraits / 2:
+        raise ValueError(f"the detector found {len(found)} faces in {config.portraits} portraits of {head.name}")
+    pixels = np.stack([portrait.pixels for portrait in found])
+    scale = np.array([portrait.metres_per_pixel for portrait in found])
+    landmarks = np.stack([portrait.landmarks for portrait in found])
+    parts = np.array(head.part_names)[head.face_parts]
+    surface = head.faces.numpy()[parts == "skin"]
+    eyes = head.faces.numpy()[np.char.endswith(parts, "_iris") | np.char.endswith(parts, "_pupil")]
+    mediapipe = _locate(pixels, scale, landmarks, surface)
+    iris = _locate(pixels, scale, landmarks[:, IRISES], eyes)
+    for whole, part in zip(
+        (mediapipe.triangles, mediapipe.barycentric, mediapipe.spread),
+        (iris.triangles, iris.barycentric, iris.spread),
+        strict=True,
+    ):
+        whole[IRISES] = part
+    ibug = _locate(pixels, scale, ibug68_from_mediapipe(landmarks), surface)
+    return {"mediapipe478": mediapipe, "ibug68": ibug}
+
+
+def _portraits(
+    head: HeadModel, detect: Detector, config: EmbeddingConfig, on_portrait: Callable[[], None]
+) -> list[_Portrait | None]:
+    rng = np.random.default_rng(config.seed)
+    colours = torch.as_tensor(vertex_colours(head), dtype=torch.float32)
+    results = []
+    for _ in range(config.portraits):
+        results.append(_portrait(head, detect, config, colours, rng))
+        on_portrait()
+    return results
+
+
+def _portrait(
+    head: HeadModel, detect: Detector, config: EmbeddingConfig, colours: Tensor, rng: np.random.Generator
+) -> _Portrait | None:
+    """One person as seen by a camera, and what the detector makes of it."""
+    shape = torch.as_tensor(rng.normal(0, config.shape_sigma, (1, head.num_shape)), dtype=torch.float32)
+    expression = np.zeros((1, head.num_expression))
+    active = rng.random(head.num_expression) < 0.12
+    expression[0, active] = rng.uniform(0, 0.7, active.sum())
+    if "jawOpen" in head.expression_names:  # lips apart in most portraits, so that upper and lower ones differ
+        expression[0, head.expression_names.index("jawOpen")] = max(0, rng.uniform(-0.15, 0.5))
+    joints = np.zeros((1, head.num_joints, 3))
+    gaze = rng.normal(0, 0.1, 2)
+    for eye in ("left_eye", "right_eye"):
+        joints[0, head.joint_names.index(eye), :2] = gaze
+    yaw, pitch, roll = rng.uniform(-1, 1, 3) * [config.yaw, config.pitch, 0.15]
+    size = config.size
+    camera = Camera.centred(size * rng.uniform(1.3, 3.0), size, size)
+    distance = camera.focal_length * 0.28 / size
+    with torch.inference_mode():
+        vertices = head(
+            shape,
+            torch.as_tensor(expression, dtype=torch.float32),
+            torch.as_tensor(joints, dtype=torch.float32),
+        )[0]
+        points = transform(vertices, _facing(yaw, pitch, roll), torch.tensor([0.0, -0.03, distance]))
+        picture = _shade(head, points, camera, colours, rng)
+        landmarks = detect(picture)
+        if landmarks is None:
+            return None
+        return _Portrait(
+            camera.project(points).double().numpy(),
+            distance / camera.focal_length,
+            np.asarray(landmarks, np.float64)[:, :2],
+        )
+
+
+def _facing(yaw: float, pitch: float, roll: float) -> Tensor:
+    """Rotation matrix (3, 3) of a head that faces the camera, turned by yaw, then pitch, then roll (radians)."""
+    import roma
+
+    turn = roma.euler_to_rotmat("YXZ", [torch.tensor(a, dtype=torch.float32) for a in (yaw, pitch, roll)])
+    return torch.diag(torch.tensor([1.0, -1.0, -1.0])) @ turn
+
+
+def _shade(
+    head: HeadModel, points: Tensor, camera: Camera, colours: Tensor, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """A plain portrait (H, W, 3): coloured skin under one soft light before a plain background."""
+    fragments = rasterise(camera.project(points), points[:, 2], head.faces, camera.height, camera.width)
+    normals = fragments.interpolate(vertex_normals(points, head.faces), head.faces)
+    light = torch.as_tensor([*rng.normal(0, 0.35, 2), -1.0], dtype=torch.float32)
+    shade = 0.35 + 0.65 * (normals @ torch.nn.functional.normalize(light, dim=0)).clamp_min(0)
+    tone = torch.as_tensor(rng.uniform(0.45, 1.1), dtype=torch.float32)
+    picture = tone * fragments.interpolate(colours, head.faces) * shade[..., None]
+    background = torch.as_tensor(rng.uniform(0.1, 0.9, 3), dtype=torch.float32)
+    picture = torch.where((fragments.triangle < 0)[..., None], background, picture)
+    return (picture.clamp(0, 1) * 255).byte().numpy()
+
+
+def _locate(
+    pixels: FloatArray, scale: FloatArray, landmarks: FloatArray, faces: npt.NDArray[np.int64]
+) -> LandmarkEmbedding:
+    """The point of the surface nearest to each landmark over all portraits.
+
+    pixels (N, V, 2), scale (N,) metres a pixel, landmarks (N, L, 2), faces (F, 3). First the best vertex, then the
+    best of a fine barycentric grid on the triangles around it and around their neighbours.
+    """
+    vertices = np.unique(faces)
+    count = landmarks.shape[1]
+    cost = np.empty((count, len(vertices)))
+    for column, vertex in enumerate(vertices):
+        cost[:, column] = _distance(pixels[:, vertex, None], landmarks, scale).mean(0)
+    start = vertices[cost.argsort(1)[:, :3]]
+    steps = 8
+    grid = np.array([(i, j, steps - i - j) for i in range(steps + 1) for j in range(steps + 1 - i)]) / steps
+    triangles, barycentric = np.empty((count, 3), np.int64), np.empty((count, 3))
+    spread = np.empty(count)
+    for mark in range(count):
+        near = faces[np.isin(faces, faces[np.isin(faces, start[mark]).any(1)]).any(1)]
+        candidates = np.einsum("gk,nfkc->nfgc", grid, pixels[:, near])
+        target = landmarks[:, mark, None, None]
+        costs = _distance(candidates, target, scale).mean(0)
+        face, point = np.unravel_index(costs.argmin(), costs.shape)
+        triangles[mark], barycentric[mark] = near[face], grid[point]
+        spread[mark] = np.median(_distance(candidates[:, face, point, None], landmarks[:, mark, None], scale))
+    return LandmarkEmbedding(triangles, barycentric, spread)
+
+
+def _distance(points: FloatArray, target: FloatArray, scale: FloatArray) -> FloatArray:
+    """Distances in metres at the face; the first axis of everything is the portrait."""
+    return np.linalg.norm(points - target, axis=-1) * scale.reshape(-1, *[1] * (points.ndim - 2))

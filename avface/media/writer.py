@@ -1,0 +1,285 @@
+"""Writing H.264 videos with sound, frame by frame, with true times."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.codec.context import Flags
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
+from av.video.stream import VideoStream
+
+from avface.errors import AvfaceError
+from avface.media.container import audio_stream, first_frame_time, open_container
+from avface.media.sound import aligned_sound
+
+TICK = Fraction(1, 90_000)
+"""Seconds. Frame times are rounded to this; 24, 25, 29.97, 30, 50, 59.94 and 60 frames a second are exact."""
+
+AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
+"""Sample rates that AAC knows."""
+
+
+@dataclass(frozen=True)
+class EncodingConfig:
+    """How a video is compressed."""
+
+    crf: int = 20
+    """Constant rate factor of x264: 18 looks like the original, 28 is visibly coarse; -6 doubles the size."""
+    preset: str = "veryfast"
+    """Speed of x264, from "ultrafast" to "veryslow"; slower is smaller at the same quality."""
+    keyframe_interval: int = 30
+    """Frames between pictures that stand alone, to which players can jump at once."""
+    audio_bit_rate: int = 96_000
+    """Bits per second for each channel of the sound."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.crf <= 51:
+            raise ValueError(f"crf={self.crf} must be between 0 (lossless) and 51")
+        if self.keyframe_interval < 1:
+            raise ValueError(f"keyframe_interval={self.keyframe_interval} must be at least 1 frame")
+
+
+class VideoWriter:
+    """Write an .mp4 (H.264, yuv420p, BT.709, with AAC sound), frame by frame; use it in a `with` block.
+
+        with VideoWriter("out.mp4", sound_from="talk.mp4") as writer:
+            for frame in clip.frames():
+                writer.write(draw(frame.image), frame.time)
+
+    The file appears under its name only when the block ends well; after an exception nothing is left behind.
+    Sound is read and encoded as the frames come, and cut where the last frame ends (the last frame is shown
+    for as long as the one before it).
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        sound_from: str | Path | None = None,
+        audio_track: int = 0,
+        sound: tuple[npt.NDArray[np.float32], int] | None = None,
+        encoding: EncodingConfig | None = None,
+    ):
+        """Prepare to write `path`.
+
+        sound_from: a file whose sound track number `audio_track` is copied; its first video frame (or, in a
+        file without video, its beginning) is taken to be at time 0.0 of the frames written. A file without
+        sound gives a video without sound.
+        sound: made sound instead, as (samples (N,) within [-1, 1], samples per second), sample 0 at time 0.0.
+        Raises AvfaceError when `sound_from` cannot be read or has no such track; ValueError when both kinds
+        of sound are given or `sound` has a rate or shape that cannot be written.
+        """
+        if sound is not None and sound_from is not None:
+            raise ValueError("give sound_from or sound, not both")
+        self._path = Path(path)
+        self._encoding = encoding or EncodingConfig()
+        self._sound: _Sound | None = None
+        if sound_from is not None:
+            self._sound = _Sound.of_file(Path(sound_from), audio_track)
+        elif sound is not None:
+            self._sound = _Sound.of_samples(*sound)
+        self._container: OutputContainer | None = None
+        self._video: VideoStream | None = None
+        self._reformatter = VideoReformatter()
+        self._waiting: VideoFrame | None = None  # until the next one tells how long it is shown
+        self._duration = round(1 / 25 / TICK)  # of the last picture encoded, in ticks
+        self._partial = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.partial")
+
+    def __enter__(self) -> VideoWriter:
+        """Claim a temporary file beside the final one.
+
+        Raises AvfaceError when the folder is missing or not writable, or the path is a folder.
+        """
+        try:
+            if self._path.is_dir():
+                raise AvfaceError(f"{self._path}: is a folder; give the name of a file to write")
+            self._partial.touch(exist_ok=False)
+        except FileNotFoundError:
+            raise AvfaceError(
+                f"{self._path}: there is no folder {self._path.parent}; create it first"
+            ) from None
+        except OSError as error:
+            reason = error.strerror or "not possible"
+            raise AvfaceError(f"{self._path}: cannot write into {self._path.parent} ({reason})") from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish the file, or remove what was written if the block failed."""
+        if kind is not None:
+            self._abandon()
+            return
+        try:
+            self._finish()
+        except BaseException as failure:
+            self._abandon()
+            if isinstance(failure, (FFmpegError, OSError)):
+                raise AvfaceError(f"{self._path}: could not be written ({failure.strerror})") from None
+            raise
+
+    def write(self, image: npt.NDArray[np.uint8], time: float) -> None:
+        """Append a frame.
+
+        image: (H, W, 3) uint8 RGB, the same size each time; an odd side gets its last row or column twice,
+        because H.264 needs even ones. time: seconds, later than the frame before by at least 1/90000.
+        Raises ValueError for a wrong shape, type or time; AvfaceError when the file cannot be written.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"image is {image.dtype} {image.shape}, but must be uint8 (H, W, 3)")
+        ticks = round(time / TICK)
+        if ticks <= (-1 if self._waiting is None else self._waiting.pts or 0):
+            raise ValueError(f"time={time} must not be negative and must be later than the frame before")
+        height, width = image.shape[:2]
+        if height % 2 or width % 2:
+            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        try:
+            if self._container is None or self._video is None:
+                self._container, self._video = self._start(image.shape[1], image.shape[0])
+            elif (self._video.width, self._video.height) != (image.shape[1], image.shape[0]):
+                size = f"{self._video.width} x {self._video.height}"
+                raise ValueError(f"image is {width} x {height} pixels, but this video began with {size}")
+            picture = VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24")
+            picture = self._reformatter.reformat(
+                picture,
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                src_color_range=ColorRange.JPEG,
+                dst_color_range=ColorRange.MPEG,
+            )
+            picture.pts, picture.time_base = ticks, TICK
+            if self._waiting is not None:
+                self._encode(self._container, self._video, self._waiting, ticks)
+        except FFmpegError as error:
+            raise AvfaceError(f"{self._path}: could not be written ({error.strerror})") from None
+        self._waiting = picture
+
+    def _encode(self, container: OutputContainer, video: VideoStream, picture: VideoFrame, end: int) -> None:
+        """Write a picture that is shown until `end` (in ticks), and the sound up to there."""
+        self._duration = picture.duration = end - (picture.pts or 0)
+        if self._sound is not None:
+            container.mux(self._sound.packets(until=float(end * TICK)))
+        container.mux(video.encode(picture))
+
+    def _start(self, width: int, height: int) -> tuple[OutputContainer, VideoStream]:
+        container = av.open(
+            f"file:{self._partial}", "w", format="mp4", container_options={"movflags": "+faststart"}
+        )
+        settings = self._encoding
+        video = container.add_stream(
+            "libx264",
+            options={
+                "crf": str(settings.crf),
+                "preset": settings.preset,
+                "g": str(settings.keyframe_interval),
+                # With pictures stored out of order, the container guesses wrong durations for varying rates.
+                "bf": "0",
+            },
+            width=width,
+            height=height,
+            time_base=TICK,
+        )
+        video.codec_context.flags |= Flags.frame_duration
+        video.pix_fmt = "yuv420p"
+        video.color_range = ColorRange.MPEG
+        video.colorspace = 1  # BT.709, as numbered in ISO 23091-2; so are the next two
+        video.color_primaries = ColorPrimaries.BT709
+        video.color_trc = ColorTrc.BT709
+        if self._sound is not None:
+            self._sound.add_stream(container, settings.audio_bit_rate)
+        return container, video
+
+    def _finish(self) -> None:
+        if self._container is None or self._video is None or self._waiting is None:
+            raise AvfaceError(f"{self._path}: not written, because there was no frame to write")
+        end = (self._waiting.pts or 0) + self._duration
+        self._encode(self._container, self._video, self._waiting, end)
+        if self._sound is not None:
+            self._container.mux(self._sound.flush())
+        self._container.mux(self._video.encode(None))
+        self._container.close()
+        os.replace(self._partial, self._path)
+
+    def _abandon(self) -> None:
+        if self._container is not None:
+            with suppress(FFmpegError):  # the file is removed anyway
+                self._container.close()
+        self._partial.unlink(missing_ok=True)
+
+
+class _Sound:
+    """Blocks of sound on their way into a container, taken only as far as the frames have come."""
+
+    def __init__(self, blocks: Iterator[npt.NDArray[np.float32]], rate: int, layout: str):
+        self._blocks = blocks
+        self._rate = rate
+        self._layout = layout
+        self._pending: npt.NDArray[np.float32] | None = None
+        self._written = 0
+        self._stream: AudioStream | None = None
+
+    @classmethod
+    def of_file(cls, path: Path, track: int) -> _Sound | None:
+        """Read a file's sound, from its first frame on; None if it has none."""
+        with open_container(path) as container:
+            stream = audio_stream(container, path, track)
+            if stream is None:
+                return None
+            rate = stream.sample_rate if stream.sample_rate in AAC_RATES else 48_000
+            layout = "mono" if stream.channels == 1 else "stereo"
+        start = first_frame_time(path)
+        return cls(aligned_sound(path, track, start, rate, layout), rate, layout)
+
+    @classmethod
+    def of_samples(cls, samples: npt.NDArray[np.float32], rate: int) -> _Sound:
+        """Take made sound, (N,) samples."""
+        if samples.ndim != 1:
+            raise ValueError(f"sound has shape {samples.shape}, but must be mono, (N,)")
+        if rate not in AAC_RATES:
+            raise ValueError(f"sound has {rate} samples a second, but AAC knows only {AAC_RATES}")
+        blocks = (samples[None, i : i + rate].astype(np.float32) for i in range(0, len(samples), rate))
+        return cls(blocks, rate, "mono")
+
+    def add_stream(self, container: OutputContainer, bit_rate: int) -> None:
+        """Add the sound track to a container not yet begun; bit_rate is for one channel."""
+        stream = container.add_stream("aac", rate=self._rate, layout=self._layout)
+        stream.bit_rate = bit_rate * stream.channels
+        self._stream = stream
+
+    def packets(self, until: float) -> list[Packet[AudioStream]]:
+        """Encode the sound from where it stands to the moment `until`, in seconds."""
+        assert self._stream is not None
+        packets: list[Packet[AudioStream]] = []
+        while (wanted := round(until * self._rate) - self._written) > 0:
+            if self._pending is None or not self._pending.shape[1]:
+                self._pending = next(self._blocks, None)
+                if self._pending is None:
+                    break
+            block, self._pending = self._pending[:, :wanted], self._pending[:, wanted:]
+            frame = AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=self._layout)
+            frame.sample_rate = self._rate
+            frame.pts, frame.time_base = self._written, Fraction(1, self._rate)
+            self._written += block.shape[1]
+            packets += self._stream.encode(frame)
+        return packets
+
+    def flush(self) -> list[Packet[AudioStream]]:
+        """Return what the encoder still holds."""
+        assert self._stream is not None
+        return self._stream.encode(None)

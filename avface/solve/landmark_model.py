@@ -1,0 +1,291 @@
+"""Landmarks as a function of a head's parameters, with exact derivatives.
+
+One frame has the local unknowns x = [rotation 3, translation 3, expression E, gaze 2 for each eye]; the clip shares
+y = [shape S, log focal length]. A landmark's pixel is
+
+    u = f Y_xy / Y_z + c,   Y = R X + t,   X = m + S y + E x_e   (and, on an eyeball, turned about its centre).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import roma
+import torch
+from torch import Tensor
+
+from avface.head.model import HeadModel
+
+ROTATION = slice(0, 3)
+TRANSLATION = slice(3, 6)
+
+
+@dataclass
+class Parameters:
+    """Unknowns of a batch of frames. Shapes: rotation (..., 3, 3) matrices, translation (..., 3), expression (..., E),
+    gaze (..., G, 2) pitch and yaw of each eye in radians, shape (S,), log_focal ()."""
+
+    rotation: Tensor
+    translation: Tensor
+    expression: Tensor
+    gaze: Tensor
+    shape: Tensor
+    log_focal: Tensor
+
+    def moved(self, local: Tensor, shared: Tensor | None = None) -> Parameters:
+        """The parameters after a step (..., D) of each frame's unknowns and (S + 1,) of the shared ones.
+
+        Expression weights are kept inside [0, 1].
+        """
+        units = self.expression.shape[-1]
+        rotation = roma.rotvec_to_rotmat(local[..., ROTATION]) @ self.rotation
+        expression = (self.expression + local[..., 6 : 6 + units]).clamp(0, 1)
+        gaze = self.gaze + local[..., 6 + units :].reshape(self.gaze.shape)
+        shape, log_focal = self.shape, self.log_focal
+        if shared is not None:
+            shape, log_focal = shape + shared[:-1], log_focal + shared[-1]
+        return Parameters(
+            rotation, self.translation + local[..., TRANSLATION], expression, gaze, shape, log_focal
+        )
+
+    def select(self, index: Tensor | slice) -> Parameters:
+        """The parameters of some frames (an index into the first axis)."""
+        return Parameters(
+            self.rotation[index],
+            self.translation[index],
+            self.expression[index],
+            self.gaze[index],
+            self.shape,
+            self.log_focal,
+        )
+
+
+class LandmarkModel:
+    """The landmarks of a head under a camera.
+
+    L landmarks, S shape components, E expression units, G eyes (0 for a head without eye joints).
+    """
+
+    def __init__(
+        self,
+        head: HeadModel,
+        principal_point: tuple[float, float],
+        scheme: str = "mediapipe478",
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        embedding = head.embedding(scheme)
+        barycentric = torch.as_tensor(embedding.barycentric)
+        triangles = torch.as_tensor(embedding.triangles)
+
+        def on_landmarks(values: Tensor) -> Tensor:  # (..., V, C) -> (..., L, C)
+            return torch.einsum("...lkc,lk->...lc", values.double().cpu()[..., triangles, :], barycentric)
+
+        self.head = head
+        self.mean = on_landmarks(head.template).to(device, dtype)
+        self.shape_basis = on_landmarks(head.shape_basis).to(device, dtype)  # (S, L, 3)
+        self.expression_basis = on_landmarks(head.expression_basis).to(device, dtype)  # (E, L, 3)
+        self.spread = torch.as_tensor(embedding.spread).to(device, dtype)
+        self.centre = torch.as_tensor(principal_point, dtype=dtype, device=device)
+        weights = on_landmarks(head.skin_weights)  # (L, J + 1)
+        self.eye_joints = [
+            j for j, name in enumerate(head.joint_names) if name in ("left_eye", "right_eye")
+        ]
+        self.eye_points = [
+            (weights[:, j + 1] > 0.5).nonzero()[:, 0].to(device) for j in self.eye_joints
+        ]
+        regressor = head.joint_regressor.double().cpu()[self.eye_joints]
+        self.eye_mean = (regressor @ head.template.double().cpu()).to(device, dtype)  # (G, 3)
+        self.eye_basis = torch.einsum("gv,svc->gsc", regressor, head.shape_basis.double().cpu()).to(device, dtype)
+        for rows in self.eye_points:  # eyeballs turn by their joints; expression doesn't move them
+            self.expression_basis[:, rows] = 0
+        # Rows (3 L, E) let one matrix product serve all frames.
+        self.expression_rows = self.expression_basis.flatten(1).T.contiguous()
+        self._products = _expression_products(self.expression_basis)
+
+    @property
+    def num_local(self) -> int:
+        """Unknowns of one frame."""
+        return 6 + self.expression_basis.shape[0] + 2 * len(self.eye_joints)
+
+    @property
+    def num_landmarks(self) -> int:
+        """Landmarks of the scheme."""
+        return self.mean.shape[0]
+
+    def neutral(self, shape: Tensor) -> Tensor:
+        """Landmarks (L, 3) of the face at rest, in the head's frame."""
+        return self.mean + torch.einsum("s,slc->lc", shape, self.shape_basis)
+
+    def points(self, parameters: Parameters) -> Tensor:
+        """Landmarks (T, L, 3) in the head's frame, metres."""
+        points = (parameters.expression @ self.expression_rows.T).unflatten(-1, (-1, 3)) + self.neutral(
+            parameters.shape
+        )
+        for eye, rows in enumerate(self.eye_points):
+            centre = self.eye_mean[eye] + parameters.shape @ self.eye_basis[eye]
+            turn = gaze_rotation(parameters.gaze[..., eye, :])
+            points[..., rows, :] = (points[..., rows, :] - centre) @ turn.transpose(-1, -2) + centre
+        return points
+
+    def project(self, parameters: Parameters) -> Tensor:
+        """Landmarks (T, L, 2) in pixels."""
+        points = self.points(parameters) @ parameters.rotation.transpose(-1, -2)
+        points = points + parameters.translation[..., None, :]
+        return torch.exp(parameters.log_focal) * points[..., :2] / points[..., 2:] + self.centre
+
+    def normal_equations(
+        self, parameters: Parameters, weights: Tensor, residual: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Hessian (T, D, D) in single and gradient (T, D) in double precision of 1/2 sum of weights * residual^2.
+
+        weights (T, L), residual (T, L, 2) pixels. The same numbers as from `jacobian`, many times faster: with
+        M_l = A_l^T A_l for the derivative A_l (2, 3) of a landmark by its head point, the expression block is
+        sum_l E_l^T M_l E_l, one product of all frames' M with a constant matrix.
+        """
+        frame = self._linearise(parameters)
+        root = weights.sqrt()
+        units = self.expression_basis.shape[0]
+        expression, first_gaze = slice(6, 6 + units), 6 + units
+        gradient = residual.new_zeros(len(residual), self.num_local)
+        pulled = weights[..., None] * residual
+        by_head = frame.by_camera @ parameters.rotation[:, None]
+        gradient[:, expression] = torch.einsum("tlij,tli->tlj", by_head, pulled).flatten(1) @ self.expression_rows
+        pose = torch.cat([frame.by_rotation, frame.by_camera], -1)
+        gradient[:, :6] = torch.einsum("tlij,tli->tj", pose, pulled)
+
+        single = torch.float32
+        hessian = residual.new_zeros(len(residual), self.num_local, self.num_local, dtype=single)
+        weighted = (root[..., None, None] * by_head).to(single)
+        pose = (root[..., None, None] * pose).to(single)
+        x, y, z = weighted.unbind(-1)
+        squares = torch.stack([x * x, y * y, z * z, x * y, x * z, y * z], -1).sum(2).flatten(1)
+        upper = torch.triu_indices(units, units, device=squares.device)
+        block = squares.new_zeros(len(residual), units, units)
+        block[:, upper[0], upper[1]] = block[:, upper[1], upper[0]] = squares @ self._products
+        hessian[:, expression, expression] = block
+        rows = pose.flatten(1, 2)
+        hessian[:, :6, :6] = rows.mT @ rows
+        through = torch.einsum("tlia,tlib->talb", pose, weighted).flatten(2)
+        hessian[:, :6, expression] = through @ self.expression_rows.to(single)
+        for eye, points in enumerate(self.eye_points):
+            gaze = slice(first_gaze + 2 * eye, first_gaze + 2 * eye + 2)
+            by_gaze = self._by_gaze(parameters, frame, by_head, eye)
+            gradient[:, gaze] = torch.einsum("tlij,tli->tj", by_gaze, pulled[:, points])
+            rows = (root[:, points, None, None] * by_gaze).to(single).flatten(1, 2)
+            hessian[:, gaze, gaze] = rows.mT @ rows
+            hessian[:, :6, gaze] = pose[:, points].flatten(1, 2).mT @ rows
+        hessian[:, 6:, :6] = hessian[:, :6, 6:].mT
+        return hessian, gradient
+
+    def jacobian(self, parameters: Parameters) -> Tensor:
+        """Derivative (T, L, 2, D + S + 1) of the pixels by the local and then the shared unknowns."""
+        frame = self._linearise(parameters)
+        by_head = frame.by_camera @ parameters.rotation[:, None]
+        frames, count = by_head.shape[:2]
+        units, first = self.expression_basis.shape[0], self.num_local
+        jacobian = by_head.new_zeros(frames, count, 2, first + self.shape_basis.shape[0] + 1)
+        jacobian[..., ROTATION] = frame.by_rotation
+        jacobian[..., TRANSLATION] = frame.by_camera
+        rows = self.expression_rows.view(count, 3, units)
+        jacobian[..., 6 : 6 + units] = torch.einsum("tlij,ljk->tlik", by_head, rows)
+        jacobian[..., first:-1] = torch.einsum("tlij,slj->tlis", by_head, self.shape_basis)
+        jacobian[..., -1] = frame.offset
+        for eye, points in enumerate(self.eye_points):
+            column = 6 + units + 2 * eye
+            jacobian[:, points, :, column : column + 2] = self._by_gaze(parameters, frame, by_head, eye)
+            turn = gaze_rotation(parameters.gaze[:, eye])
+            centre = self.eye_basis[eye]
+            basis = torch.einsum("tjk,slk->tslj", turn, self.shape_basis[:, points] - centre[:, None])
+            basis = basis + centre[None, :, None]
+            jacobian[:, points, :, first:-1] = torch.einsum("tlij,tslj->tlis", by_head[:, points], basis)
+        return jacobian
+
+    def _linearise(self, parameters: Parameters) -> _Linearised:
+        points = self.points(parameters)
+        turned = points @ parameters.rotation.mT
+        camera_points = turned + parameters.translation[:, None]
+        z = camera_points[..., 2:]
+        focal = torch.exp(parameters.log_focal)
+        offset = focal * camera_points[..., :2] / z
+        by_camera = torch.zeros(*z.shape[:2], 2, 3, dtype=z.dtype, device=z.device)
+        by_camera[..., 0, 0] = by_camera[..., 1, 1] = focal / z[..., 0]
+        by_camera[..., :, 2] = -offset / z
+        by_rotation = torch.linalg.cross(turned[..., None, :].expand_as(by_camera), by_camera, dim=-1)
+        return _Linearised(points, offset, by_camera, by_rotation)
+
+    def _by_gaze(self, parameters: Parameters, frame: _Linearised, by_head: Tensor, eye: int) -> Tensor:
+        """Derivative (T, P, 2, 2) of an eye's P landmarks by its pitch and yaw."""
+        points = self.eye_points[eye]
+        centre = self.eye_mean[eye] + parameters.shape @ self.eye_basis[eye]
+        arm = (frame.points[:, points] - centre)[..., None, :]
+        at = by_head[:, points]
+        # d (turn x) / d gaze = -[turn x]_x J(gaze), J the left Jacobian of SO(3)
+        by_turn = torch.linalg.cross(arm.expand_as(at), at, dim=-1)
+        return (by_turn @ _left_jacobian(parameters.gaze[:, eye])[:, None])[..., :2]
+
+
+@dataclass(frozen=True)
+class _Linearised:
+    """points (T, L, 3) in the head's frame, offset (T, L, 2) of the pixels from the principal point, and the
+    derivatives (T, L, 2, 3) of the pixels by the camera point and by a small turn of the head."""
+
+    points: Tensor
+    offset: Tensor
+    by_camera: Tensor
+    by_rotation: Tensor
+
+
+def _expression_products(basis: Tensor) -> Tensor:
+    """Products (6 L, E (E + 1) / 2) in single precision of pairs of units; see `LandmarkModel.normal_equations`."""
+    first, second = torch.triu_indices(len(basis), len(basis), device=basis.device)
+    a, b = basis[first], basis[second]  # (P, L, 3)
+    pairs = [a[..., i] * b[..., i] for i in range(3)]
+    pairs += [a[..., i] * b[..., j] + a[..., j] * b[..., i] for i, j in ((0, 1), (0, 2), (1, 2))]
+    return torch.stack(pairs, -1).flatten(1).T.to(torch.float32).contiguous()
+
+
+def gaze_rotation(gaze: Tensor) -> Tensor:
+    """Rotation matrices (..., 3, 3) of pitch (about +x, down) and yaw (about +y, to the subject's left) in radians.
+
+    The two are an axis-angle vector without a part along z: Listing's law, by which eyes do not roll.
+    """
+    return roma.rotvec_to_rotmat(torch.cat([gaze, torch.zeros_like(gaze[..., :1])], -1))
+
+
+def _left_jacobian(gaze: Tensor) -> Tensor:
+    """Left Jacobian (..., 3, 3) of SO(3) at the axis-angle vector (pitch, yaw, 0)."""
+    vector = torch.cat([gaze, torch.zeros_like(gaze[..., :1])], -1)
+    identity = torch.eye(3, dtype=gaze.dtype, device=gaze.device)
+    angle = vector.norm(dim=-1)[..., None, None].clamp_min(1e-9)
+    columns = vector[..., None, :].expand(*vector.shape[:-1], 3, 3)
+    cross = torch.linalg.cross(columns, identity.expand_as(columns), dim=-1).mT
+    first = (1 - torch.cos(angle)) / angle**2
+    second = (angle - torch.sin(angle)) / angle**3
+    small = angle < 1e-3
+    first = torch.where(small, torch.full_like(first, 0.5), first)
+    second = torch.where(small, torch.full_like(second, 1 / 6), second)
+    return identity + first * cross + second * cross @ cross
+
+
+def initial_pose(model: LandmarkModel, landmarks: Tensor, focal: float, shape: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotation (T, 3, 3) and translation (T, 3) from landmarks (T, L, 2) in pixels by scaled orthography.
+
+    The affine camera that maps the face at rest to the landmarks in least squares, made a rotation. Frames whose
+    landmarks are nan get the pose of the nearest frame that has some.
+    """
+    rest = model.neutral(shape)
+    source = torch.cat([rest, torch.ones_like(rest[:, :1])], -1)
+    affine = torch.einsum("al,tlc->tca", torch.linalg.pinv(source), landmarks - model.centre)  # (T, 2, 4)
+    seen = torch.isfinite(affine).all(-1).all(-1)
+    nearest = np.abs(np.arange(len(seen))[:, None] - seen.nonzero().cpu().numpy()[:, 0]).argmin(1)
+    affine = affine[seen.nonzero()[:, 0][torch.as_tensor(nearest, device=affine.device)]]
+    # Axes across the picture; a third one is their product. Procrustes then makes them orthonormal.
+    rows = affine[..., :3]
+    scale = rows.norm(dim=-1).mean(-1)
+    third = torch.linalg.cross(rows[:, 0], rows[:, 1], dim=-1) / scale[:, None]
+    rotation = roma.special_procrustes(torch.stack([rows[:, 0], rows[:, 1], third], 1))
+    depth = focal / scale
+    translation = torch.cat([affine[..., 3] * (depth / focal)[:, None], depth[:, None]], -1)
+    return rotation, translation

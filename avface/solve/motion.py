@@ -1,0 +1,119 @@
+"""The smoothness prior: how much a talking head's pose and expression change from frame to frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import roma
+import torch
+from torch import Tensor
+
+from avface.head.model import HeadModel
+from avface.solve.landmark_model import Parameters
+
+REFERENCE_STEP = 1 / 30
+"""Seconds between frames for which the standard deviations below are given."""
+
+
+@dataclass(frozen=True)
+class MotionPriorConfig:
+    """Standard deviations of the second difference of each unknown over three frames at 30 a second.
+
+    Second differences are what jitter is made of, and steady motion has none: the prior costs neither lag nor
+    amplitude at the rates at which faces move.
+    """
+
+    rotation: float = 0.002
+    """Radians."""
+    translation: float = 0.0003
+    """Metres."""
+    expression: float = 0.03
+    """Weight of a unit."""
+    lids: float = 0.25
+    """Weight of eyeBlink, which closes within three frames."""
+    gaze: float = 0.06
+    """Radians: gaze jumps."""
+    drift: float = 8.0
+    """Standard deviation of the first difference as a multiple of the second's: ties down what no frame shows."""
+
+
+class MotionPrior:
+    """Costs first and second differences in time. Works on batches (B, N) of frames."""
+
+    def __init__(self, head: HeadModel, num_local: int, config: MotionPriorConfig) -> None:
+        names = head.expression_names
+        lids = ["eyeBlink" in name for name in names]
+        sigma = torch.full((num_local,), config.gaze, dtype=torch.float64)
+        sigma[:3] = config.rotation
+        sigma[3:6] = config.translation
+        sigma[6 : 6 + len(names)] = torch.tensor(
+            [config.lids if lid else config.expression for lid in lids], dtype=torch.float64
+        )
+        self.second = sigma**-2
+        self.first = (config.drift * sigma) ** -2
+
+    def weights(self, times: Tensor, segments: Tensor) -> MotionWeights:
+        """Coefficients for frame times (B, N) in seconds and segment numbers (B, N); cuts are not coupled across."""
+        step = (times.diff(dim=1) / REFERENCE_STEP).clamp_min(1e-3)
+        joined = (segments.diff(dim=1) == 0).to(times)
+        early, late = step[:, :-1], step[:, 1:]
+        span = (early + late) / 2
+        # A Wiener process in the velocity: the variance of its second difference grows with the cube of the step.
+        return MotionWeights(
+            first=joined / step,
+            second=joined[:, :-1] * joined[:, 1:] / span,
+            before=1 / early,
+            after=1 / late,
+        )
+
+    def normal_equations(self, parameters: Parameters, weights: MotionWeights) -> MotionNormal:
+        """Blocks and gradient of the cost for parameters shaped (B, N, ...)."""
+        d1 = _first_differences(parameters)
+        a, c = weights.before[..., None], weights.after[..., None]
+        b = -(a + c)
+        d2 = c * d1[:, 1:] - a * d1[:, :-1]
+        k1, k2 = weights.first[..., None] * self.first, weights.second[..., None] * self.second
+        shape = (*parameters.translation.shape[:2], len(self.second))
+        diagonal, gradient = d1.new_zeros(shape), d1.new_zeros(shape)
+        for offset, coefficient in ((0, a), (1, b), (2, c)):
+            rows = slice(offset, shape[1] - 2 + offset)
+            diagonal[:, rows] += k2 * coefficient**2
+            gradient[:, rows] += k2 * coefficient * d2
+        diagonal[:, 1:] += k1
+        diagonal[:, :-1] += k1
+        gradient[:, 1:] += k1 * d1
+        gradient[:, :-1] -= k1 * d1
+        first = -k1
+        first[:, :-1] += k2 * a * b
+        first[:, 1:] += k2 * b * c
+        cost = 0.5 * ((k1 * d1**2).sum((1, 2)) + (k2 * d2**2).sum((1, 2)))
+        return MotionNormal(diagonal, first, k2 * a * c, gradient, cost)
+
+
+@dataclass(frozen=True)
+class MotionWeights:
+    """Weights of the first (B, N - 1) and second (B, N - 2) differences, and the latter's coefficients."""
+
+    first: Tensor
+    second: Tensor
+    before: Tensor
+    after: Tensor
+
+
+@dataclass(frozen=True)
+class MotionNormal:
+    """diagonal (B, N, D), first (B, N - 1, D) and second (B, N - 2, D) block diagonals, gradient (B, N, D), cost (B,)."""
+
+    diagonal: Tensor
+    first: Tensor
+    second: Tensor
+    gradient: Tensor
+    cost: Tensor
+
+
+def _first_differences(parameters: Parameters) -> Tensor:
+    """Change (B, N - 1, D) of every local unknown from frame to frame; of rotations the relative axis-angle."""
+    rotation = parameters.rotation
+    turn = roma.rotmat_to_rotvec(rotation[:, 1:] @ rotation[:, :-1].mT)
+    rest = torch.cat([parameters.translation, parameters.expression, parameters.gaze.flatten(2)], -1).diff(dim=1)
+    return torch.cat([turn, rest], -1)

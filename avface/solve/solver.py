@@ -1,0 +1,490 @@
+"""The maximum a posteriori fit of a head to a clip's landmarks.
+
+Two exact Gauss-Newton (Levenberg-Marquardt) problems, each with its structure exploited:
+
+1. shape and focal length from key frames: one block a frame plus one shared block, solved by the Schur complement;
+2. motion of all frames with shape and focal length known: blocks on the diagonal, coupled to the next and the next but
+   one by a smoothness prior, solved by block-banded Cholesky in windows that overlap, several windows side by side.
+
+Weights of expression units stay inside [0, 1] by projected Newton steps: units that sit on a bound and would leave it
+are held for the step (Bertsekas 1982).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import roma
+import torch
+from torch import Tensor
+
+from avface.head.model import HeadModel
+from avface.solve.banded import solve_block_pentadiagonal
+from avface.solve.landmark_model import LandmarkModel, Parameters, initial_pose
+from avface.solve.motion import MotionNormal, MotionPrior, MotionPriorConfig, MotionWeights
+from avface.solve.priors import ExpressionPrior, ExpressionPriorConfig
+
+FloatArray = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class SolverConfig:
+    """Noise and priors of the fit. Lengths in the picture are shares of the face's size, sqrt(w h) of its box."""
+
+    landmark_noise: float = 0.008
+    """Standard deviation of a landmark against the model, as a share of the face's size."""
+    independence: float = 0.3
+    """Share of the landmarks that count as independent: neighbouring ones err together."""
+    tail: float = 6.0
+    """Degrees of freedom of Student's t: the smaller, the less an outlying point pulls."""
+    key_frames: int = 24
+    """Frames from which shape and focal length are found."""
+    key_frame_evidence: float = 2.0
+    """As how many independent frames all key frames together count for the shape: the model's own error repeats."""
+    shape_limit: float = 3.0
+    """Largest shape weight in standard deviations: the prior is a normal distribution cut off there."""
+    focal_prior: float = 1.6
+    """Most likely focal length as a multiple of the picture's longer side."""
+    focal_sigma: float = 0.35
+    """Standard deviation of the logarithm of the focal length."""
+    window: int = 128
+    """Frames solved together."""
+    overlap: int = 32
+    """Frames that neighbouring windows share; half of them are taken from each."""
+    windows_at_once: int = 4
+    """Windows solved side by side; more of them keep a GPU busy and take more memory."""
+    iterations: int = 12
+    """Most Gauss-Newton steps of either problem."""
+    tolerance: float = 1e-3
+    """A problem is solved when a step lowers its cost by less than this share."""
+    expression: ExpressionPriorConfig = field(default_factory=ExpressionPriorConfig)
+    """Which expressions are likely."""
+    motion: MotionPriorConfig = field(default_factory=MotionPriorConfig)
+    """How faces move."""
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What was seen of one person in T frames.
+
+    landmarks (T, L, 2) pixels, nan in frames without a face (any array that can be sliced, a memory map too),
+    confidence (T,) in [0, 1], times (T,) seconds, segments (T,) numbers of the stretches between shot cuts.
+    """
+
+    landmarks: FloatArray
+    confidence: FloatArray
+    times: FloatArray
+    segments: npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The solution. shape (S,), focal_length in pixels, rotation (T, 3, 3), translation (T, 3) metres,
+    expression (T, E), gaze (T, G, 2) radians."""
+
+    shape: FloatArray
+    focal_length: float
+    rotation: FloatArray
+    translation: FloatArray
+    expression: FloatArray
+    gaze: FloatArray
+
+
+class Solver:
+    """Fits one head model to clips of one picture size."""
+
+    def __init__(
+        self,
+        head: HeadModel,
+        image_size: tuple[int, int],
+        config: SolverConfig | None = None,
+        focal_length: float | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """Prepare for pictures of image_size (width, height) pixels; focal_length in pixels if it is known."""
+        self.config = config or SolverConfig()
+        self.image_size = image_size
+        self.focal_length = focal_length
+        self.device = torch.device(device)
+        width, height = image_size
+        self.model = LandmarkModel(head, ((width - 1) / 2, (height - 1) / 2), device=device)
+        self.expression_prior = ExpressionPrior(head, self.model.num_local, self.config.expression)
+        self.motion_prior = MotionPrior(head, self.model.num_local, self.config.motion)
+        self.motion_prior.first = self.motion_prior.first.to(device)
+        self.motion_prior.second = self.motion_prior.second.to(device)
+
+    def fit(self, observations: Observations, on_frames: Callable[[int], None] = lambda frames: None) -> Fit:
+        """Fit shape, focal length and motion. `on_frames` is told how many more frames are solved.
+
+        Memory is fixed: it depends on the window, not on the number of frames.
+
+        Raises:
+            ValueError: if no frame has landmarks.
+        """
+        seen = np.flatnonzero(observations.confidence > 0)
+        if not len(seen):
+            raise ValueError("no frame has landmarks")
+        shape, log_focal = self._fit_shape(observations, seen)
+        motion = self._fit_motion(observations, seen, shape, log_focal, on_frames)
+        return Fit(
+            shape=shape.cpu().numpy(),
+            focal_length=float(torch.exp(log_focal)),
+            rotation=motion.rotation.cpu().numpy(),
+            translation=motion.translation.cpu().numpy(),
+            expression=motion.expression.cpu().numpy(),
+            gaze=motion.gaze.cpu().numpy(),
+        )
+
+    # Data term
+
+    def _load(self, landmarks: FloatArray) -> Tensor:
+        return torch.as_tensor(np.ascontiguousarray(landmarks, dtype=np.float64), device=self.device)
+
+    def _precision(self, landmarks: Tensor, confidence: Tensor) -> Tensor:
+        """Inverse variance (T, L) of the landmarks in pixels^-2; 0 for unseen frames."""
+        size = (landmarks.amax(1) - landmarks.amin(1)).prod(-1).sqrt()
+        spread = self.model.spread / self.model.spread.median()
+        sigma = self.config.landmark_noise * size[:, None] * spread.clamp(0.5, 2).sqrt()
+        return torch.nan_to_num(confidence[:, None] / sigma**2, nan=0.0)
+
+    def _robust(self, residual: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+        """Cost (T,) and weights (T, L) of residuals (T, L, 2) under Student's t with two degrees a landmark."""
+        square = precision * (residual**2).sum(-1)
+        tail, share = self.config.tail, self.config.independence
+        cost = share * 0.5 * (tail + 2) * torch.log1p(square / tail).sum(-1)
+        return cost, share * (tail + 2) / (tail + square) * precision
+
+    def _local(self, parameters: Parameters) -> Tensor:
+        """The local unknowns (..., D) on which the expression prior speaks; pose as zeros."""
+        pose = parameters.translation.new_zeros(*parameters.translation.shape[:-1], 6)
+        return torch.cat([pose, parameters.expression, parameters.gaze.flatten(-2)], -1)
+
+    def _frame_cost(self, parameters: Parameters, landmarks: Tensor, precision: Tensor) -> Tensor:
+        """Cost (T,) of the data and the expression prior."""
+        residual = torch.nan_to_num(self.model.project(parameters) - landmarks)
+        return self._robust(residual, precision)[0] + self.expression_prior.cost(self._local(parameters))
+
+    def _frame_equations(
+        self, parameters: Parameters, landmarks: Tensor, precision: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Hessian (T, D, D) in single and gradient (T, D) in double precision of the frame costs."""
+        residual = torch.nan_to_num(self.model.project(parameters) - landmarks)
+        weights = self._robust(residual, precision)[1]
+        hessian, gradient = self.model.normal_equations(parameters, weights, residual)
+        prior_hessian, prior_gradient = self.expression_prior.normal_equations(self._local(parameters))
+        return hessian.add_(prior_hessian), gradient.add_(prior_gradient)
+
+    def _shape_equations(
+        self, parameters: Parameters, landmarks: Tensor, precision: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Hessian (T, K, K) and gradient (T, K) of the frame costs by local and shared unknowns."""
+        residual = torch.nan_to_num(self.model.project(parameters) - landmarks)
+        root = self._robust(residual, precision)[1].sqrt()[..., None]
+        jacobian = (root[..., None] * self.model.jacobian(parameters)).flatten(1, 2)
+        gradient = (jacobian.mT @ (root * residual).flatten(1)[..., None])[..., 0]
+        jacobian = jacobian.float()
+        hessian = (jacobian.mT @ jacobian).double()
+        prior_hessian, prior_gradient = self.expression_prior.normal_equations(self._local(parameters))
+        local = self.model.num_local
+        hessian[:, :local, :local] += prior_hessian
+        gradient[:, :local] += prior_gradient
+        return hessian, gradient
+
+    def _held(self, parameters: Parameters, gradient: Tensor) -> Tensor:
+        """Mask (..., D) of the units that sit on a bound and would leave [0, 1]."""
+        weights = parameters.expression
+        units = slice(6, 6 + weights.shape[-1])
+        slope = gradient[..., units]
+        held = torch.zeros(gradient.shape, dtype=torch.bool, device=gradient.device)
+        held[..., units] = ((weights <= 0) & (slope > 0)) | ((weights >= 1) & (slope < 0))
+        return held
+
+    # Shape and focal length
+
+    def _fit_shape(self, observations: Observations, seen: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        config, model = self.config, self.model
+        frames = self._choose_key_frames(observations, seen)
+        landmarks = self._load(np.stack([observations.landmarks[f] for f in frames]))
+        confidence = torch.as_tensor(observations.confidence[frames], dtype=torch.float64, device=self.device)
+        precision = self._precision(landmarks, confidence)
+        evidence = min(1.0, config.key_frame_evidence / len(frames))
+        prior_focal = np.log(self.focal_length or config.focal_prior * max(self.image_size))
+        focal_precision = config.focal_sigma**-2 if self.focal_length is None else 1e12
+        shape = landmarks.new_zeros(model.shape_basis.shape[0])
+        log_focal = landmarks.new_tensor(prior_focal)
+        rotation, translation = initial_pose(model, landmarks, float(torch.exp(log_focal)), shape)
+        parameters = Parameters(
+            rotation,
+            translation,
+            landmarks.new_zeros(len(frames), model.expression_basis.shape[0]),
+            landmarks.new_zeros(len(frames), len(model.eye_joints), 2),
+            shape,
+            log_focal,
+        )
+
+        def total(p: Parameters) -> float:
+            focal_cost = 0.5 * focal_precision * (p.log_focal - prior_focal) ** 2
+            data = self._frame_cost(p, landmarks, precision).sum() * evidence
+            return float(data + 0.5 * p.shape @ p.shape + focal_cost)
+
+        cost, damping = total(parameters), 1e-3
+        for _ in range(config.iterations):
+            hessian, gradient = self._shape_equations(parameters, landmarks, precision)
+            local = slice(0, model.num_local)
+            shared = slice(model.num_local, None)
+            prior = torch.cat([torch.ones_like(shape), shape.new_tensor([focal_precision])])
+            prior_gradient = torch.cat(
+                [parameters.shape, (focal_precision * (parameters.log_focal - prior_focal))[None]]
+            )
+            shared_hessian = evidence * hessian[:, shared, shared].sum(0) + torch.diag(prior)
+            shared_gradient = evidence * gradient[:, shared].sum(0) + prior_gradient
+            held = self._held(parameters, gradient[:, local])
+            while True:
+                blocks = _hold(hessian[:, local, local], held, damping)
+                factor = torch.linalg.cholesky(blocks)
+                coupling = hessian[:, local, shared].masked_fill(held[..., None], 0)
+                right = gradient[:, local].masked_fill(held, 0)
+                solved = torch.cholesky_solve(torch.cat([coupling, right[..., None]], -1), factor)
+                damped = shared_hessian + damping * torch.diag(shared_hessian.diagonal())
+                schur = damped - evidence * (coupling.mT @ solved[..., :-1]).sum(0)
+                reduced = shared_gradient - evidence * (coupling.mT @ solved[..., -1:]).sum(0)[:, 0]
+                shared_step = self._bounded_step(schur, reduced, parameters.shape)
+                local_step = -solved[..., -1] - solved[..., :-1] @ shared_step
+                candidate = parameters.moved(local_step, shared_step)
+                lowered = cost - (new_cost := total(candidate))
+                if lowered >= 0 or damping > 1e4:
+                    break
+                damping *= 10
+            if lowered < 0:
+                break
+            parameters, cost, damping = candidate, new_cost, max(damping / 5, 1e-7)
+            if lowered < config.tolerance * max(cost, 1e-12):
+                break
+        return parameters.shape, parameters.log_focal
+
+    def _bounded_step(self, hessian: Tensor, gradient: Tensor, shape: Tensor) -> Tensor:
+        """Newton step (S + 1,) of the shared unknowns that keeps the shape weights within their limit."""
+        limit = self.config.shape_limit
+        held = torch.zeros(len(gradient), dtype=torch.bool, device=gradient.device)
+        step = torch.zeros_like(gradient)
+        for _ in range(5):  # each round holds what would have left; hardly ever more than one does
+            free = ~held
+            step[free] = -torch.linalg.solve(
+                hessian[free][:, free], gradient[free] + hessian[free][:, held] @ step[held]
+            )
+            outside = (shape + step[:-1]).abs() > limit + 1e-9
+            if not outside.any():
+                break
+            held[:-1] |= outside
+            step[:-1][held[:-1]] = ((shape + step[:-1]).clamp(-limit, limit) - shape)[held[:-1]]
+        step[:-1] = (shape + step[:-1]).clamp(-limit, limit) - shape
+        return step
+
+    def _choose_key_frames(
+        self, observations: Observations, seen: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Frames that differ most in pose and expression, among at most 512 spread over the clip."""
+        count = self.config.key_frames
+        if len(seen) <= count:
+            return seen
+        candidates = seen[np.linspace(0, len(seen) - 1, min(len(seen), 512)).round().astype(int)]
+        candidates = np.unique(candidates)
+        points = np.stack([observations.landmarks[f] for f in candidates]).astype(np.float64)
+        points = points - points.mean(1, keepdims=True)
+        points = (points / np.linalg.norm(points, axis=(1, 2), keepdims=True)).reshape(len(points), -1)
+        weight = np.asarray(observations.confidence)[candidates]
+        chosen = [int(np.argmin(np.linalg.norm(points - np.median(points, 0), axis=1)))]
+        distance = np.full(len(points), np.inf)
+        while len(chosen) < count:
+            distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+            chosen.append(int(np.argmax(distance * weight)))
+        return np.sort(candidates[np.unique(chosen)])
+
+    # Motion
+
+    def _fit_motion(
+        self,
+        observations: Observations,
+        seen: npt.NDArray[np.int64],
+        shape: Tensor,
+        log_focal: Tensor,
+        on_frames: Callable[[int], None],
+    ) -> Parameters:
+        config, model = self.config, self.model
+        frames = len(observations.times)
+        size = min(config.window, frames)
+        stride = max(size - config.overlap, 1)
+        starts = list(range(0, max(frames - size, 0) + stride, stride))
+        starts = [min(start, frames - size) for start in starts]
+        starts = sorted(set(starts))
+        result = Parameters(
+            torch.empty(frames, 3, 3, dtype=torch.float64),
+            torch.empty(frames, 3, dtype=torch.float64),
+            torch.empty(frames, model.expression_basis.shape[0], dtype=torch.float64),
+            torch.empty(frames, len(model.eye_joints), 2, dtype=torch.float64),
+            shape,
+            log_focal,
+        )
+        done = 0
+        for first in range(0, len(starts), config.windows_at_once):
+            group = starts[first : first + config.windows_at_once]
+            rows = np.array(group)[:, None] + np.arange(size)
+            solution = self._fit_windows(observations, seen, rows, shape, log_focal)
+            for window, start in enumerate(group):
+                position = starts.index(start)
+                begin = 0 if position == 0 else (start + starts[position - 1] + size) // 2
+                end = frames if position + 1 == len(starts) else (starts[position + 1] + start + size) // 2
+                inside = slice(begin - start, end - start)
+                result.rotation[begin:end] = solution.rotation[window, inside].cpu()
+                result.translation[begin:end] = solution.translation[window, inside].cpu()
+                result.expression[begin:end] = solution.expression[window, inside].cpu()
+                result.gaze[begin:end] = solution.gaze[window, inside].cpu()
+                on_frames(end - done)
+                done = end
+        return result
+
+    def _fit_windows(
+        self,
+        observations: Observations,
+        seen: npt.NDArray[np.int64],
+        rows: npt.NDArray[np.int64],
+        shape: Tensor,
+        log_focal: Tensor,
+    ) -> Parameters:
+        """Solve windows (B, N) of frame numbers; parameters come back shaped (B, N, ...)."""
+        config, model = self.config, self.model
+        batch, size = rows.shape
+        landmarks = self._load(np.concatenate([observations.landmarks[r[0] : r[-1] + 1] for r in rows]))
+        confidence = torch.as_tensor(
+            np.asarray(observations.confidence)[rows.ravel()], dtype=torch.float64, device=self.device
+        )
+        precision = self._precision(landmarks, confidence)
+        weights = self.motion_prior.weights(
+            torch.as_tensor(np.asarray(observations.times, np.float64)[rows], device=self.device),
+            torch.as_tensor(np.asarray(observations.segments)[rows], device=self.device),
+        )
+        nearest = seen[np.clip(np.searchsorted(seen, rows.ravel()), 0, len(seen) - 1)]
+        before = seen[np.clip(np.searchsorted(seen, rows.ravel()) - 1, 0, len(seen) - 1)]
+        nearest = np.where(abs(before - rows.ravel()) < abs(nearest - rows.ravel()), before, nearest)
+        unseen = np.flatnonzero(nearest != rows.ravel())
+        all_seen = not len(unseen)
+        started = landmarks.clone()
+        if not all_seen:
+            started[unseen] = self._load(np.stack([observations.landmarks[f] for f in nearest[unseen]]))
+        rotation, translation = initial_pose(model, started, float(torch.exp(log_focal)), shape)
+        parameters = Parameters(
+            rotation,
+            translation,
+            landmarks.new_zeros(batch * size, model.expression_basis.shape[0]),
+            landmarks.new_zeros(batch * size, len(model.eye_joints), 2),
+            shape,
+            log_focal,
+        )
+        anchor = translation
+        # So weak that it only decides where nothing else does: in gaps longer than the window.
+        anchor_precision = torch.full((batch * size, 6), 1e-3, dtype=torch.float64, device=self.device)
+
+        def total(p: Parameters) -> tuple[Tensor, Tensor]:
+            frame = self._frame_cost(p, landmarks, precision)
+            frame = frame + 0.5 * (anchor_precision[:, 3:] * (p.translation - anchor) ** 2).sum(-1)
+            return frame.view(batch, size).sum(1), self._motion(p, weights, batch).cost
+
+        cost = sum(total(parameters))
+        damping = torch.full((batch,), 1e-3, dtype=torch.float64, device=self.device)
+        active = torch.ones(batch, dtype=torch.bool, device=self.device)
+        for _ in range(config.iterations):
+            hessian, gradient = self._equations_in_chunks(parameters, landmarks, precision)
+            motion = self._motion(parameters, weights, batch)
+            gradient[:, 3:6] += anchor_precision[:, 3:] * (parameters.translation - anchor)
+            hessian.diagonal(dim1=1, dim2=2)[:, :6] += anchor_precision
+            gradient = gradient + motion.gradient.flatten(0, 1)
+            hessian.diagonal(dim1=1, dim2=2).add_(motion.diagonal.flatten(0, 1))
+            held = self._held(parameters, gradient)
+            # A gap is tied down by its ends alone, too loosely for single precision.
+            blocks = _hold(hessian if all_seen else hessian.double(), held, damping.repeat_interleave(size)[:, None])
+            step = _banded_step(blocks, gradient, motion, held, batch)
+            candidate = parameters.moved(step)
+            new_cost = sum(total(candidate))
+            lowered = cost - new_cost
+            better = active & (lowered >= 0)
+            chosen = better.repeat_interleave(size)
+            parameters = _choose(chosen, candidate, parameters)
+            cost = torch.where(better, new_cost, cost)
+            damping = torch.where(better, (damping / 5).clamp_min(1e-7), damping * 10)
+            active &= ~(better & (lowered < config.tolerance * cost)) & (damping < 1e4)
+            if not active.any():
+                break
+        return Parameters(
+            parameters.rotation.unflatten(0, (batch, size)),
+            parameters.translation.unflatten(0, (batch, size)),
+            parameters.expression.unflatten(0, (batch, size)),
+            parameters.gaze.unflatten(0, (batch, size)),
+            shape,
+            log_focal,
+        )
+
+    def _motion(self, parameters: Parameters, weights: MotionWeights, batch: int) -> MotionNormal:
+        shaped = Parameters(
+            *(
+                getattr(parameters, name).unflatten(0, (batch, -1))
+                for name in ("rotation", "translation", "expression", "gaze")
+            ),
+            parameters.shape,
+            parameters.log_focal,
+        )
+        return self.motion_prior.normal_equations(shaped, weights)
+
+    def _equations_in_chunks(
+        self, parameters: Parameters, landmarks: Tensor, precision: Tensor, chunk: int = 64
+    ) -> tuple[Tensor, Tensor]:
+        """Frame equations of many frames, a few at a time: the Jacobian is much larger than what is kept of it."""
+        parts = [
+            self._frame_equations(parameters.select(rows), landmarks[rows], precision[rows])
+            for rows in (slice(i, i + chunk) for i in range(0, len(landmarks), chunk))
+        ]
+        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+
+def _hold(hessian: Tensor, held: Tensor, damping: float | Tensor) -> Tensor:
+    """Damped blocks (T, D, D) whose held unknowns are cut off from the others."""
+    free = (~held).to(hessian)
+    blocks = hessian * free[:, :, None] * free[:, None, :]
+    diagonal = hessian.diagonal(dim1=1, dim2=2)
+    blocks.diagonal(dim1=1, dim2=2).add_(torch.where(held, torch.ones_like(diagonal), damping * diagonal + 1e-9))
+    return blocks
+
+
+def _banded_step(blocks: Tensor, gradient: Tensor, motion: MotionNormal, held: Tensor, batch: int) -> Tensor:
+    """Newton step (T, D) of the frames of `batch` windows from damped blocks (T, D, D); held unknowns stay.
+
+    Solved in the precision of the blocks, after scaling their diagonal to 1. The gradient is exact, so rounding makes
+    the path to the minimum longer at worst, not the minimum another one.
+    """
+    scale = blocks.diagonal(dim1=1, dim2=2).rsqrt()
+    free = scale.masked_fill(held, 0).unflatten(0, (batch, -1))
+    step = solve_block_pentadiagonal(
+        (blocks * scale[:, :, None] * scale[:, None, :]).unflatten(0, (batch, -1)),
+        motion.first.to(blocks) * free[:, 1:] * free[:, :-1],
+        motion.second.to(blocks) * free[:, 2:] * free[:, :-2],
+        -gradient.to(blocks).unflatten(0, (batch, -1)) * free,
+    )
+    return (step.flatten(0, 1) * scale).to(gradient)
+
+
+def _choose(mask: Tensor, first: Parameters, second: Parameters) -> Parameters:
+    """Frames (T,) where the mask holds from the first, the others from the second."""
+
+    def mix(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(mask.view(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return Parameters(
+        mix(first.rotation, second.rotation),
+        mix(first.translation, second.translation),
+        mix(first.expression, second.expression),
+        mix(first.gaze, second.gaze),
+        second.shape,
+        second.log_focal,
+    )

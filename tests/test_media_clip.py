@@ -1,0 +1,378 @@
+"""Frames: pictures, times, rotation, formats, the decoding thread."""
+
+import gc
+import threading
+import time as clock
+import weakref
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from videos import (
+    CORNERS,
+    TICK,
+    UNIT,
+    constant_rate,
+    corner_card,
+    corners,
+    gradients,
+    trim_with_edit_list,
+    write_video,
+)
+
+from avface.errors import AvfaceError
+from avface.media import Clip, Frame, resampled
+from avface.media import clip as clip_module
+from avface.media.clip import FRAMES_AHEAD
+
+
+def test_frames_come_in_order_with_their_pictures_and_times(tmp_path):
+    pictures = gradients(40)
+    clip = Clip.open(write_video(tmp_path / "clip.mp4", pictures, constant_rate(40, 25)))
+
+    frames = list(clip.frames())
+
+    assert [frame.index for frame in frames] == list(range(40))
+    np.testing.assert_allclose([frame.time for frame in frames], np.arange(40) / 25, atol=1e-9)
+    for frame, picture in zip(frames, pictures, strict=True):
+        assert frame.image.dtype == np.uint8
+        assert frame.image.flags.c_contiguous
+        # neighbouring pictures differ by 2.5: an error below 2 on average tells them apart
+        assert np.abs(frame.image.astype(int) - picture)[:, :, 1].mean() < 2, f"frame {frame.index}"
+
+
+def test_info_says_what_is_in_the_file(tmp_path):
+    clip = Clip.open(write_video(tmp_path / "clip.mp4", gradients(30, 64, 48), constant_rate(30, 15)))
+
+    info = clip.info
+    assert (info.width, info.height, info.rotation, info.mirrored) == (64, 48, 0, False)
+    assert info.frame_rate == pytest.approx(15, rel=1e-3)
+    assert info.frame_count == 30
+    assert info.duration == pytest.approx(2.0, abs=0.07)
+    assert (info.codec, info.has_audio, info.audio_tracks) == ("h264", False, 0)
+
+
+def test_frames_can_be_read_again_and_side_by_side(tmp_path):
+    clip = Clip.open(write_video(tmp_path / "clip.mp4", gradients(12), constant_rate(12)))
+
+    for one, other in zip(clip.frames(), clip.frames(), strict=True):
+        assert (one.index, one.time) == (other.index, other.time)
+        np.testing.assert_array_equal(one.image, other.image)
+    assert len(list(clip.frames())) == 12
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".ts"])
+def test_variable_frame_rate_keeps_true_times(tmp_path, suffix):
+    times = [0.0, 0.04, 0.05, 0.1, 0.4, 0.41, 0.9, 1.5]
+    out_of_order = {"crf": "10", "bf": "2", "b-adapt": "0"}  # stored order differs from shown order
+    clip = Clip.open(write_video(tmp_path / f"clip{suffix}", gradients(8), times, options=out_of_order))
+
+    exact = 0.5e-3 if suffix == ".mkv" else 1e-9  # Matroska rounds to milliseconds
+    np.testing.assert_allclose([frame.time for frame in clip.frames()], times, atol=exact * 1.001)
+
+
+def test_time_zero_is_the_first_frame_even_if_the_container_starts_earlier(tmp_path):
+    path = write_video(tmp_path / "clip.mkv", gradients(10), constant_rate(10, 25, start=2.0))
+
+    clip = Clip.open(path)
+    times = [frame.time for frame in clip.frames()]
+
+    assert times[0] == 0.0
+    np.testing.assert_allclose(times, np.arange(10) / 25, atol=1.01e-3)
+    assert clip.info.start_time == pytest.approx(2.0, abs=1e-3)
+
+
+def turned(display_rotation: int, mirrored: bool) -> list[int]:
+    """The display matrix that mirrors stored pixels (p -> -p) and then turns them clockwise, q downwards."""
+    cos, sin = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[display_rotation]
+    flip = -1 if mirrored else 1
+    return [flip * cos * UNIT, flip * sin * UNIT, 0, -sin * UNIT, cos * UNIT, 0, 0, 0, 1 << 30]
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize(
+    ("size", "pix_fmt"),
+    [((48, 64), "yuv420p"), ((33, 47), "yuv444p"), ((48, 64), "yuv422p10le")],
+)
+def test_display_matrix_makes_pictures_upright(tmp_path, rotation, mirrored, size, pix_fmt):
+    upright = corner_card(*size)
+    stored = np.rot90(upright, rotation // 90)  # against the clock: display turns it back
+    if mirrored:
+        stored = stored[:, ::-1]
+    path = write_video(
+        tmp_path / "clip.mp4",
+        [stored] * 3,
+        constant_rate(3),
+        pix_fmt=pix_fmt,
+        display_matrix=turned(rotation, mirrored),
+    )
+
+    clip = Clip.open(path)
+    frames = list(clip.frames())
+
+    assert (clip.info.rotation, clip.info.mirrored) == (rotation, mirrored)
+    assert (clip.info.width, clip.info.height) == size
+    assert len(frames) == 3
+    for frame in frames:
+        assert frame.image.shape == upright.shape
+        assert frame.image.flags.c_contiguous
+        assert corners(frame.image) == CORNERS
+
+
+def test_a_phone_held_upright_turns_clockwise(tmp_path):
+    """The matrix that iPhones write for portrait videos, byte for byte as in their files."""
+    iphone_portrait = [0, UNIT, 0, -UNIT, 0, 0, 48 * UNIT, 0, 1 << 30]
+    stored = np.rot90(corner_card(48, 64))
+    path = write_video(tmp_path / "clip.mov", [stored], [0.0], display_matrix=iphone_portrait)
+
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).rotation == -90  # FFmpeg counts against the clock
+    clip = Clip.open(path)
+    assert clip.info.rotation == 90
+    assert corners(next(clip.frames()).image) == CORNERS
+
+
+@pytest.mark.parametrize(
+    ("matrix", "flip"),
+    [([-UNIT, 0, 0, 0, UNIT, 0, 0, 0, 1 << 30], 1), ([UNIT, 0, 0, 0, -UNIT, 0, 0, 0, 1 << 30], 0)],
+    ids=["left-right", "upside down"],
+)
+def test_mirror_matrices_flip(tmp_path, matrix, flip):
+    stored = np.flip(corner_card(64, 48), axis=flip)
+    path = write_video(tmp_path / "clip.mp4", [stored], [0.0], display_matrix=matrix)
+
+    assert corners(next(Clip.open(path).frames()).image) == CORNERS
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pix_fmt"),
+    [
+        (".mp4", "libx264", "yuv420p10le"),
+        (".mp4", "libx264", "yuv422p"),
+        (".mkv", "ffv1", "yuv420p10le"),
+        (".mkv", "ffv1", "gray"),
+        (".mkv", "ffv1", "bgr0"),
+        (".webm", "libvpx-vp9", "yuv420p"),
+        (".avi", "mjpeg", "yuvj420p"),
+    ],
+)
+def test_formats_and_bit_depths_all_become_rgb(tmp_path, suffix, codec, pix_fmt):
+    picture = np.full((48, 64, 3), 150, np.uint8)
+    picture[:, 32:] = 60
+    path = write_video(
+        tmp_path / f"clip{suffix}",
+        [picture] * 4,
+        constant_rate(4),
+        codec=codec,
+        pix_fmt=pix_fmt,
+        full_range=codec == "mjpeg",
+        tick=Fraction(1, 30),
+    )
+
+    frames = list(Clip.open(path).frames())
+
+    assert len(frames) == 4
+    for frame in frames:
+        assert frame.image.shape == (48, 64, 3)
+        assert np.abs(frame.image.astype(int) - picture)[:, 4:-4].mean() < 4
+
+
+def test_full_range_video_keeps_black_and_white(tmp_path):
+    """Phones write full range: read as limited range, greys would be stretched and the ends clipped."""
+    ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], 48, axis=0).repeat(3, axis=2)
+    path = write_video(tmp_path / "clip.mp4", [ramp] * 2, constant_rate(2), full_range=True)
+
+    image = next(Clip.open(path).frames()).image
+
+    assert np.abs(image.astype(int) - ramp).max() <= 6
+
+
+@pytest.mark.parametrize("size", [(47, 33), (33, 48), (2, 2), (3, 9)])
+def test_odd_sizes_keep_every_row_and_column(tmp_path, size):
+    picture = corner_card(*size) // 2 + 40
+    path = write_video(
+        tmp_path / "clip.mkv", [picture] * 2, constant_rate(2), codec="ffv1", pix_fmt="yuv444p"
+    )
+
+    clip = Clip.open(path)
+
+    assert (clip.info.width, clip.info.height) == size
+    for frame in clip.frames():
+        assert np.abs(frame.image.astype(int) - picture).max() <= 4
+
+
+def test_streams_without_time_stamps_get_a_constant_rate_and_size_changes_are_scaled(tmp_path):
+    raw = tmp_path / "raw.h264"
+    big = write_video(tmp_path / "big.h264", gradients(10, 64, 48), constant_rate(10, 25))
+    small = write_video(tmp_path / "small.h264", gradients(10, 32, 24), constant_rate(10, 25))
+    raw.write_bytes(big.read_bytes() + small.read_bytes())
+
+    frames = list(Clip.open(raw).frames())
+
+    assert len(frames) == 20
+    assert {frame.image.shape for frame in frames} == {(48, 64, 3)}
+    steps = np.diff([frame.time for frame in frames])
+    np.testing.assert_allclose(steps, steps[0])
+    assert steps[0] > 0
+
+
+def test_times_strictly_increase_when_stamps_repeat(tmp_path):
+    times = [k / 3000 for k in range(30)]  # Matroska's milliseconds give three frames one stamp
+    options = {"bf": "0", "preset": "ultrafast"}
+    clip = Clip.open(write_video(tmp_path / "clip.mkv", gradients(30), times, options=options))
+
+    out = [frame.time for frame in clip.frames()]
+
+    assert len(out) == 30
+    assert np.diff(out).min() > 0
+    np.testing.assert_allclose(out, times, atol=1e-3)
+
+
+def test_frames_hidden_by_an_edit_list_are_not_expected(tmp_path):
+    options = {"crf": "10", "g": "10"}
+    whole = write_video(tmp_path / "whole.mp4", gradients(60), constant_rate(60), options=options)
+
+    clip = Clip.open(trim_with_edit_list(whole, tmp_path / "trimmed.mp4", seconds=0.5))
+    frames = list(clip.frames())
+
+    assert len(frames) == 45 == clip.info.frame_count
+    assert frames[0].time == 0.0
+    assert clip.damage is not None
+    assert clip.damage.message is None
+    first = gradients(60)[15]
+    assert np.abs(frames[0].image.astype(int) - first)[:, :, 1].mean() < 1.5
+
+
+def test_memory_holds_only_a_few_frames(tmp_path, monkeypatch):
+    clip = Clip.open(write_video(tmp_path / "clip.mp4", gradients(60), constant_rate(60)))
+    made: list[weakref.ref] = []
+    decoded = Clip._decoded
+
+    def watched(self):
+        for frame in decoded(self):
+            made.append(weakref.ref(frame))
+            yield frame
+
+    monkeypatch.setattr(Clip, "_decoded", watched)
+    most = 0
+    for _ in clip.frames():
+        clock.sleep(0.002)  # a slow consumer lets the decoder run as far ahead as it may
+        most = max(most, sum(frame() is not None for frame in made))
+
+    assert len(made) == 60
+    assert FRAMES_AHEAD <= most <= FRAMES_AHEAD + 3
+
+
+def decoding_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("decode ")]
+
+
+def test_stopping_early_ends_the_decoding_thread(tmp_path):
+    clip = Clip.open(write_video(tmp_path / "clip.mp4", gradients(60), constant_rate(60)))
+
+    frames = clip.frames()
+    next(frames)
+    assert decoding_threads()
+    frames.close()
+    assert not decoding_threads()
+
+    for _ in clip.frames():
+        break
+    gc.collect()
+    assert not decoding_threads()
+    assert clip.damage is None  # nothing was read to the end, so nothing is known
+
+
+def test_failures_while_decoding_reach_the_caller(tmp_path, monkeypatch):
+    clip = Clip.open(write_video(tmp_path / "clip.mp4", gradients(10), constant_rate(10)))
+
+    def fail(self, frame):
+        raise RuntimeError("no memory for this")
+
+    monkeypatch.setattr("avface.media.clip.UprightRGB.__call__", fail)
+    with pytest.raises(RuntimeError, match="no memory for this"):
+        list(clip.frames())
+    assert not decoding_threads()
+
+
+def test_a_file_that_vanished_after_opening_is_named(tmp_path):
+    clip = Clip.open(write_video(tmp_path / "clip.mp4", gradients(3), constant_rate(3)))
+    clip.info.path.unlink()
+
+    with pytest.raises(AvfaceError, match=r"clip\.mp4: no such file"):
+        list(clip.frames())
+
+
+def still(index: int, time: float) -> Frame:
+    return Frame(index, time, np.full((1, 1, 3), index, np.uint8))
+
+
+def shown(frames) -> list[int]:
+    return [int(frame.image[0, 0, 0]) for frame in frames]
+
+
+def test_resampling_repeats_and_drops_whole_frames():
+    source = [still(k, k / 30) for k in range(6)]
+
+    doubled = list(resampled(source, 60))
+    assert shown(doubled) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert [frame.index for frame in doubled] == list(range(12))
+    np.testing.assert_allclose([frame.time for frame in doubled], np.arange(12) / 60)
+
+    assert shown(resampled(source, 15)) == [0, 2, 4]
+    assert shown(resampled(source, 30)) == [0, 1, 2, 3, 4, 5]
+
+
+def test_resampling_fills_pauses_and_never_shows_a_frame_early():
+    source = [still(0, 0.0), still(1, 0.1), still(2, 0.5), still(3, 0.55)]
+
+    out = list(resampled(source, 20))
+
+    assert shown(out) == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 3]
+
+
+def test_resampling_forgives_rounded_time_stamps():
+    source = [still(k, round(k / 30, 3)) for k in range(90)]  # as Matroska stores them
+
+    assert shown(resampled(source, 30)) == list(range(90))
+
+
+def test_resampling_is_lazy_and_handles_none_and_one():
+    assert list(resampled([], 25)) == []
+    assert shown(resampled([still(7, 3.0)], 25)) == [7]
+
+    def endless():
+        index = 0
+        while True:
+            yield still(index % 250, float(Fraction(index) * 3003 * TICK))
+            index += 1
+
+    out = resampled(endless(), 29.97)
+    assert [next(out).index for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="frame_rate=0"):
+        next(resampled([], 0))
+
+
+def test_damaged_time_stamps_do_not_throw_the_clock_off(tmp_path, monkeypatch):
+    clip = Clip.open(write_video(tmp_path / "clip.mp4", gradients(30), constant_rate(30)))
+    stamp = clip_module.time_stamp
+
+    def sometimes_wrong(picture, stream):
+        wrong = {10: Fraction(10**6), 20: Fraction(-500)}
+        return wrong.get(picture.pts // 3000, stamp(picture, stream))
+
+    monkeypatch.setattr(clip_module, "time_stamp", sometimes_wrong)
+
+    np.testing.assert_allclose([frame.time for frame in clip.frames()], np.arange(30) / 30, atol=1e-9)
+
+
+def test_a_clock_that_starts_anew_goes_on(tmp_path, monkeypatch):
+    clip = Clip.open(write_video(tmp_path / "clip.mp4", gradients(90), constant_rate(90)))
+    stamp = clip_module.time_stamp
+    monkeypatch.setattr(
+        clip_module, "time_stamp", lambda picture, stream: stamp(picture, stream) % 2
+    )  # as in streams glued together
+
+    np.testing.assert_allclose([frame.time for frame in clip.frames()], np.arange(90) / 30, atol=1e-9)

@@ -1,0 +1,93 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from avface.tracking.shots import Change, difference, shifted_difference, thumbnail, with_changes
+
+
+@dataclass
+class Picture:
+    image: np.ndarray
+
+
+def scene(seed, height=180, width=320):
+    """A smooth random picture: a sum of waves with its own phases."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    image = np.zeros((height, width, 3))
+    for _ in range(8):
+        wave = rng.uniform(-0.06, 0.06, 2)
+        phase = wave[0] * x + wave[1] * y + rng.uniform(0, 6)
+        image += np.sin(phase)[..., None] * rng.normal(size=3) * 25
+    return np.clip(128 + image, 0, 255).astype(np.uint8)
+
+
+def cuts(images, least=Change.CERTAIN):
+    changes = [change for _, change in with_changes([Picture(image) for image in images])]
+    assert len(changes) == len(images)
+    return [index for index, change in enumerate(changes) if change >= least]
+
+
+def test_a_cut_is_found_at_its_frame():
+    assert cuts([scene(1)] * 10 + [scene(2)] * 10 + [scene(3)] * 5) == [10, 20]
+
+
+def test_every_frame_comes_out_once_and_in_order():
+    pictures = [Picture(np.full((8, 8, 3), value, np.uint8)) for value in range(7)]
+    assert [one for one, _ in with_changes(pictures)] == pictures
+    assert list(with_changes([])) == []
+
+
+def test_a_short_clip_may_begin_and_end_with_a_cut():
+    assert cuts([scene(1), scene(2)]) == [1]
+
+
+@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_flash_or_black_frames_are_no_cut(length, level):
+    dip = [np.full_like(scene(1), level)] * length
+    assert cuts([scene(1)] * 8 + dip + [scene(1)] * 8, Change.POSSIBLE) == []
+
+
+def test_an_exposure_step_is_no_cut():
+    dark = (scene(1) * 0.5).astype(np.uint8)
+    assert cuts([scene(1)] * 8 + [dark] * 8, Change.POSSIBLE) == []
+
+
+def test_a_fast_pan_is_no_cut_but_the_cut_in_it_is():
+    wide, other = scene(1, width=1400), scene(2, width=1400)
+    pan = [wide[:, 28 * step : 28 * step + 320] for step in range(24)]  # 9 % of the width a frame
+    assert difference(thumbnail(pan[5]), thumbnail(pan[6])) > 0.25, "too slow to prove anything"
+    assert cuts(pan) == []
+    assert cuts(pan[:12] + [other[:, 28 * step : 28 * step + 320] for step in range(12)]) == [12]
+
+
+def test_noise_in_a_black_picture_is_no_cut():
+    rng = np.random.default_rng(0)
+    assert cuts([rng.integers(0, 4, (90, 160, 3)).astype(np.uint8) for _ in range(12)], Change.POSSIBLE) == []
+
+
+def test_a_smaller_change_than_a_scene_is_a_possible_cut():
+    part = scene(1).copy()
+    part[60:120, 100:170] = scene(2)[60:120, 100:170]
+    images = [scene(1)] * 10 + [part] * 6
+    assert cuts(images) == []
+    assert cuts(images, Change.POSSIBLE) == [10]
+
+
+def test_difference_has_the_documented_landmarks():
+    one, flat = thumbnail(scene(1)), thumbnail(np.full_like(scene(1), 90))
+    assert difference(one, one) == 0
+    assert difference(one, flat) == pytest.approx(0.5, abs=1e-3)
+    assert difference(one, thumbnail(255 - scene(1))) == pytest.approx(2, abs=0.02)
+    assert difference(one, thumbnail(scene(2))) == pytest.approx(1, abs=0.5)
+    assert shifted_difference(one, one) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (224, 224), (1920, 1080), (35, 36)])
+def test_any_picture_size_has_a_thumbnail(shape):
+    rng = np.random.default_rng(0)
+    small = thumbnail(rng.integers(0, 255, (*shape, 3)).astype(np.uint8))
+    assert small.size <= 3 * 40 * 70
+    assert np.isfinite(small).all()

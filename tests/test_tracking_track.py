@@ -1,0 +1,347 @@
+import gc
+import os
+import tempfile
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from avface.errors import AvfaceError
+from avface.tracking import FaceTrack, Tracks, frame_confidence, track, track_everyone
+from avface.tracking import tracker as tracker_module
+from avface.tracking.face_track import RecordFile
+from avface.tracking.facemesh import Face, Region
+
+WIDTH, HEIGHT, SIZE = 320, 200, 60
+COLOURS = {"ann": (220, 60, 60), "bob": (60, 220, 60), "eve": (60, 60, 220)}
+
+
+@dataclass
+class Frame:
+    index: int
+    time: float
+    image: np.ndarray
+
+
+def scene(seed):
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    phase = np.random.default_rng(seed).uniform(0.01, 0.05, 4)
+    grey = 100 + 20 * np.sin(phase[0] * x + phase[1] * y + seed) + 20 * np.sin(phase[2] * x - phase[3] * y)
+    return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
+
+
+SCENES = [scene(1), scene(2)]
+
+
+def picture(people, background=0):
+    """A picture with a disc for each person, (name, x, y) or (name, x, y, size), the last in front."""
+    image = SCENES[background].copy()
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    for name, at_x, at_y, *size in people:
+        radius = (size[0] if size else SIZE) / 2
+        image[(x - at_x) ** 2 + (y - at_y) ** 2 <= radius**2] = COLOURS[name]
+    return image
+
+
+def frames(images):
+    return (Frame(index, index / 25, image) for index, image in enumerate(images))
+
+
+class DiscMesh:
+    """Stands in for MediaPipe: a disc in a person's colour is that person's face, if half of it is seen."""
+
+    detections = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        pass
+
+    def _visible(self, image):
+        strongest = image.max(axis=-1)
+        for channel, name in enumerate(COLOURS):
+            y, x = np.nonzero((strongest == 220) & (image[..., channel] == 220))
+            if len(x) < 100:
+                continue
+            width, height = np.ptp(x) + 1, np.ptp(y) + 1
+            if len(x) > 0.5 * np.pi / 4 * max(width, height) ** 2 and min(width, height) > 0.8 * max(
+                width, height
+            ):
+                centre = (float(x.min() + x.max()) / 2, float(y.min() + y.max()) / 2)
+                yield name, centre, float(height)
+
+    def detect(self, image, *, thorough=False):
+        type(self).detections += 1
+        return [Region(x, y, 1.5 * size, 0.0) for _, (x, y), size in self._visible(image)]
+
+    def landmarks(self, image, region):
+        near = [
+            (np.hypot(x - region.x, y - region.y), name, x, y, size)
+            for name, (x, y), size in self._visible(image)
+        ]
+        if not near:
+            return None
+        gap, name, x, y, size = min(near)
+        if gap > 0.35 * size:
+            return None
+        rng = np.random.default_rng(list(COLOURS).index(name))
+        points = rng.uniform(-0.5, 0.5, (478, 3))
+        points[10], points[152] = (0, -0.5, 0), (0, 0.5, 0)
+        points[234], points[454] = (-0.5, 0, 0), (0.5, 0, 0)
+        points[33], points[263] = (-0.2, -0.1, 0), (0.2, -0.1, 0)
+        return Face((points * size + (x, y, 0)).astype(np.float32), 1.0)
+
+
+@pytest.fixture(autouse=True)
+def disc_mesh(monkeypatch):
+    monkeypatch.setattr(tracker_module, "FaceMesh", DiscMesh)
+    monkeypatch.setattr(DiscMesh, "detections", 0)
+    return DiscMesh
+
+
+def centres(found: FaceTrack):
+    return np.array((found.crop[:, 0] + found.crop[:, 2]) / 2)
+
+
+def test_one_person_is_followed_through_every_frame():
+    path = np.linspace(60, 260, 40)
+    found = track(frames(picture([("ann", x, 100)]) for x in path))
+
+    assert found.landmarks.shape == (40, 478, 2) and found.landmarks.dtype == np.float32
+    assert found.depth.shape == (40, 478) and found.crop.shape == (40, 4)
+    assert found.image_size == (WIDTH, HEIGHT)
+    np.testing.assert_allclose(centres(found), path, atol=1)
+    np.testing.assert_allclose(found.times, np.arange(40) / 25)
+    assert (found.confidence > 0.9).all()
+    assert [(one.start, one.end, one.same_person) for one in found.segments] == [(0, 40, True)]
+
+
+def test_the_detector_rests_while_somebody_is_followed(disc_mesh):
+    track(frames([picture([("ann", 160, 100)])] * 50))
+    assert disc_mesh.detections <= 6  # At the start and every 0.4 of 2 seconds.
+
+
+def test_frames_without_the_face_are_nan_and_the_face_is_found_again():
+    images = [picture([("ann", 160, 100)] if not 10 <= n < 22 else []) for n in range(40)]
+    found = track(frames(images))
+
+    unseen = np.zeros(40, bool)
+    unseen[10:22] = True
+    np.testing.assert_array_equal(~found.seen, unseen)
+    np.testing.assert_array_equal(found.confidence == 0, unseen)
+    np.testing.assert_array_equal(np.isnan(found.landmarks).all(axis=(1, 2)), unseen)
+    assert np.isfinite(found.landmarks[~unseen]).all()
+    assert np.isnan(found.depth[unseen]).all() and np.isnan(found.crop[unseen]).all()
+
+
+def test_the_most_prominent_person_comes_first():
+    images = [
+        picture([("bob", 60, 100, 50), ("ann", 160, 100, 80), ("eve", 270, 100, 50)]) for _ in range(12)
+    ]
+    images += [picture([("bob", 60, 100, 50), ("ann", 160, 100, 80)]) for _ in range(12)]
+    everyone = track_everyone(frames(images))
+
+    assert [everyone.frames_seen(n) for n in range(len(everyone))] == [24, 24, 12]
+    assert [np.nanmean(centres(everyone.select(n))) for n in range(3)] == pytest.approx([160, 60, 270], abs=1)
+    assert np.nanmean(centres(everyone.select())) == pytest.approx(160, abs=1)
+    last = everyone.select(2)
+    assert last.seen.tolist() == [True] * 12 + [False] * 12
+    assert len(last) == 24
+
+
+def test_a_point_chooses_who_is_under_it_and_else_who_is_nearest():
+    images = [picture([("ann", 80, 100)])] * 8
+    images += [picture([("ann", 80, 100), ("bob", 240, 100)])] * 16
+    everyone = track_everyone(frames(images))
+    bob = everyone.person_at((250.0, 90.0))
+    assert np.nanmean(centres(everyone.select(bob))) == pytest.approx(240, abs=1)
+    assert everyone.person_at((80.0, 110.0)) == 1 - bob
+    assert everyone.person_at((300.0, 10.0)) == 1 - bob, (
+        "nobody is ever there: Ann is nearest in the first frame"
+    )
+    assert np.nanmean(centres(track(frames(images), face=(250, 90)))) == pytest.approx(240, abs=1)
+
+
+@pytest.mark.parametrize("front", ["ann", "bob"])
+def test_identities_do_not_swap_when_two_faces_cross(front):
+    forth = np.linspace(50, 270, 45)
+    back = forth[::-1]
+    images = []
+    for a, b in zip(forth, back, strict=True):
+        people = [("ann", a, 100), ("bob", b, 104)]
+        images.append(picture(people[::-1] if front == "ann" else people))
+    everyone = track_everyone(frames(images))
+
+    assert len(everyone) == 2
+    ann, bob = everyone.select((50.0, 100.0)), everyone.select((270.0, 104.0))
+    assert ann.seen.sum() > 25 and bob.seen.sum() > 25
+    np.testing.assert_allclose(centres(ann)[ann.seen], forth[ann.seen], atol=8)
+    np.testing.assert_allclose(centres(bob)[bob.seen], back[bob.seen], atol=8)
+    # What is left of a half hidden disc has its middle off by up to 6 pixels; the two are 30 apart then.
+    assert ann.seen[-1] and bob.seen[-1] and not (ann.seen.all() and bob.seen.all())
+
+
+def test_a_cut_to_another_person_starts_a_segment_without_the_first():
+    images = [picture([("ann", 160, 100)])] * 14 + [picture([("bob", 165, 100)], 1)] * 10
+    images += [picture([("ann", 100, 90)])] * 8
+    found = track(frames(images))
+
+    assert [(one.start, one.end) for one in found.segments] == [(0, 14), (14, 24), (24, 32)]
+    assert [one.same_person for one in found.segments] == [True, False, True]
+    first, second, third = (one.similarity for one in found.segments)
+    assert first == 1 and second < 0.2 and third > 0.8
+    assert found.seen.tolist() == [True] * 14 + [False] * 10 + [True] * 8
+
+
+def test_a_segment_without_a_face_has_no_similarity():
+    images = [picture([("ann", 160, 100)])] * 8 + [picture([], 1)] * 6
+    found = track(frames(images))
+    assert [one.same_person for one in found.segments] == [True, False]
+    assert np.isnan(found.segments[1].similarity)
+
+
+def test_a_background_that_changes_behind_a_still_speaker_is_no_cut():
+    images = [picture([("ann", 160, 100)])] * 10 + [picture([("ann", 160, 100)], 1)] * 10
+    found = track(frames(images))
+    assert len(found.segments) == 1
+    assert found.seen.all()
+
+
+def test_progress_counts_frames():
+    counts = []
+    track(frames([picture([("ann", 160, 100)])] * 7), on_frame=counts.append)
+    assert counts == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_frames_are_taken_one_by_one():
+    taken = 0
+
+    def source():
+        nonlocal taken
+        for frame in frames([picture([("ann", 160, 100)])] * 20):
+            taken += 1
+            yield frame
+
+    ahead = []
+    track(source(), on_frame=lambda done: ahead.append(taken - done))
+    assert max(ahead) <= 2
+
+
+def test_tracks_lie_in_mapped_files_that_leave_no_trace(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = track(frames([picture([("ann", 160, 100)])] * 20))
+    assert list(tmp_path.iterdir()) == [], (
+        "the file must have no name, so that even a killed process leaves none"
+    )
+    assert isinstance(found.landmarks, np.memmap) and isinstance(found.depth, np.memmap)
+    assert not found.landmarks.flags.writeable
+
+    def kept_open():
+        with open("/proc/self/maps") as maps:
+            return str(tmp_path) in maps.read()
+
+    if os.path.exists("/proc/self/maps"):
+        assert kept_open()
+        del found
+        gc.collect()
+        assert not kept_open()
+
+
+def test_a_track_outlives_the_tracks_it_was_taken_from():
+    everyone = track_everyone(frames([picture([("ann", 160, 100)])] * 6))
+    assert isinstance(everyone, Tracks)
+    with everyone:
+        found = everyone.select()
+    assert np.isfinite(found.landmarks).all()
+
+
+def test_a_failing_source_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def source():
+        yield from frames([picture([("ann", 160, 100)])] * 5)
+        raise RuntimeError("broken stream")
+
+    with pytest.raises(RuntimeError, match="broken stream"):
+        track(source())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_or_missing_temporary_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(AvfaceError, match=r"gone.*TMPDIR"):
+        track(frames([picture([("ann", 160, 100)])] * 3))
+
+
+def test_records_come_back_as_written():
+    dtype = np.dtype([("a", "<f4", (3,)), ("b", "<i4")])
+    with tempfile.TemporaryDirectory():
+        file = RecordFile(dtype)
+    assert len(file.map()) == 0
+    records = np.zeros(5, dtype)
+    records["b"] = np.arange(5)
+    file.append(records[:2])
+    file.append(records[2:])
+    mapped = file.map()
+    file.close()
+    np.testing.assert_array_equal(mapped, records)
+
+
+def test_no_face_anywhere_is_an_error_for_the_user():
+    with pytest.raises(AvfaceError, match="no face found in any of 5 frames"):
+        track(frames([picture([])] * 5))
+
+
+def test_no_frames_is_an_error_for_the_user():
+    with pytest.raises(AvfaceError, match="no frames"):
+        track(frames([]))
+
+
+@pytest.mark.parametrize("face", [1, -1])
+def test_a_person_who_is_not_there_is_an_error_for_the_user(face):
+    with pytest.raises(AvfaceError, match=rf"face {face} was asked for, but the video shows 1"):
+        track(frames([picture([("ann", 160, 100)])] * 5), face=face)
+
+
+def test_frames_of_two_sizes_are_refused():
+    images = [picture([("ann", 160, 100)])] * 4 + [picture([("ann", 160, 100)])[:150]]
+    with pytest.raises(AvfaceError, match="frame 4 is 320 x 150"):
+        track(frames(images))
+
+
+def test_max_faces_must_be_positive():
+    with pytest.raises(ValueError, match="max_faces=0"):
+        track(frames([]), max_faces=0)
+
+
+def test_max_faces_keeps_the_largest():
+    images = [picture([("ann", 60, 100, 40), ("bob", 160, 100, 50), ("eve", 260, 100, 70)])] * 6
+    everyone = track_everyone(frames(images), max_faces=2)
+    assert len(everyone) == 2
+    assert sorted(np.nanmean(centres(everyone.select(n))) for n in range(2)) == pytest.approx(
+        [160, 260], abs=1
+    )
+
+
+def face(size=100.0, at=(160.0, 100.0), presence=1.0):
+    points = np.random.default_rng(0).uniform(-0.5, 0.5, (478, 3)) * size + (*at, 0)
+    return Face(points.astype(np.float32), presence)
+
+
+def test_confidence_is_full_for_a_good_face_and_falls_with_what_spoils_it():
+    frame = (320, 200)
+    assert frame_confidence(face(), frame) == pytest.approx(1)
+    assert frame_confidence(face(size=15), frame) == pytest.approx(0.5, abs=0.02)
+    half_out = frame_confidence(face(at=(0.0, 100.0)), frame)
+    assert half_out == pytest.approx(0.5, abs=0.05)
+    assert 0.3 < frame_confidence(face(presence=0.95), frame) < 0.5
+    assert frame_confidence(face(presence=0.5), frame) == pytest.approx(0.01)
+
+
+def test_confidence_falls_for_a_leap_but_not_for_steady_motion():
+    frame = (320, 200)
+    still, moved, on = face(at=(100.0, 100.0)), face(at=(120.0, 100.0)), face(at=(140.0, 100.0))
+    assert frame_confidence(on, frame, moved, still) == pytest.approx(1)
+    leap = frame_confidence(face(at=(180.0, 100.0)), frame, still, still)
+    assert leap < 0.1
