@@ -9,3 +9,7 @@ class AvfaceError(Exception):
     The message is one line that names the file or value, says what is wrong and what to do. The command line
     prints it without a traceback and exits with code 2; every other exception is a defect of avface.
     """
+
+
+class AvfaceWarning(UserWarning):
+    """Something the user should know about a result that was made all the same, such as a damaged video."""

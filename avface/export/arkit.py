@@ -1,0 +1,115 @@
+"""ARKit curves in the layout of Live Link Face recordings, which animation tools import."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from avface.errors import AvfaceError
+from avface.export.files import replacing
+from avface.export.pose import CAMERA_TO_SCENE, matrices
+
+if TYPE_CHECKING:
+    from avface.capture import Capture
+
+UNIT_COLUMNS = (
+    *("EyeBlinkLeft", "EyeLookDownLeft", "EyeLookInLeft", "EyeLookOutLeft", "EyeLookUpLeft", "EyeSquintLeft"),
+    *("EyeWideLeft", "EyeBlinkRight", "EyeLookDownRight", "EyeLookInRight", "EyeLookOutRight"),
+    *("EyeLookUpRight", "EyeSquintRight", "EyeWideRight", "JawForward", "JawRight", "JawLeft", "JawOpen"),
+    *("MouthClose", "MouthFunnel", "MouthPucker", "MouthRight", "MouthLeft", "MouthSmileLeft"),
+    *("MouthSmileRight", "MouthFrownLeft", "MouthFrownRight", "MouthDimpleLeft", "MouthDimpleRight"),
+    *("MouthStretchLeft", "MouthStretchRight", "MouthRollLower", "MouthRollUpper", "MouthShrugLower"),
+    *("MouthShrugUpper", "MouthPressLeft", "MouthPressRight", "MouthLowerDownLeft", "MouthLowerDownRight"),
+    *("MouthUpperUpLeft", "MouthUpperUpRight", "BrowDownLeft", "BrowDownRight", "BrowInnerUp"),
+    *("BrowOuterUpLeft", "BrowOuterUpRight", "CheekPuff", "CheekSquintLeft", "CheekSquintRight"),
+    *("NoseSneerLeft", "NoseSneerRight", "TongueOut"),
+)
+"""The 52 units in the order of the app's recordings; its network packets have JawLeft before JawRight."""
+
+ANGLE_COLUMNS = tuple(
+    f"{what}{angle}" for what in ("Head", "LeftEye", "RightEye") for angle in ("Yaw", "Pitch", "Roll")
+)
+
+BLOCK = 256
+"""Frames written at a time."""
+
+
+def export_csv(capture: Capture, path: str | Path, *, frame_rate: int | None = None) -> Path:
+    """Write the ARKit weights, head and gaze angles as a Live Link Face .csv; returns its path.
+
+    One row a frame: Timecode, BlendShapeCount (61), the 52 weights, then yaw, pitch and roll of the head
+    and of both eyes in radians, all with ten decimals as the app writes them (its signs: `yaw_pitch_roll`).
+    The head's angles are against facing the camera, the eyes' against looking straight out of the head. The
+    timecode HH:MM:SS:FF.fff counts `frame_rate` frames a second (by default the video's rate, rounded to a
+    whole number) from 0 at the first frame, and keeps the true time to a thousandth of a frame.
+
+    Raises:
+        AvfaceError: if the capture's head lacks ARKit's expression units or the file can't be written.
+    """
+    path = Path(path)
+    names = [column[0].lower() + column[1:] for column in UNIT_COLUMNS]
+    missing = [name for name in names if name not in capture.expression_names]
+    if missing:
+        raise AvfaceError(
+            f"{path}: the {capture.head} head lacks {len(missing)} of ARKit's 52 units ({missing[0]} first); "
+            "export to .glb or .usdc instead"
+        )
+    rate = max(1, round(capture.frame_rate)) if frame_rate is None else frame_rate
+    if rate < 1:
+        raise AvfaceError(f"{path}: frame_rate={rate} must be a whole number of at least 1")
+    units = [capture.expression_names.index(name) for name in names]
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="ascii") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["Timecode", "BlendShapeCount", *UNIT_COLUMNS, *ANGLE_COLUMNS])
+        for start in range(0, len(capture), BLOCK):
+            block = slice(start, start + BLOCK)
+            values = np.concatenate([capture.expression[block][:, units], *_angles(capture, block)], 1)
+            for time, row in zip(capture.times[block], values, strict=True):
+                writer.writerow(
+                    [timecode(float(time), rate), len(row), *(f"{value:.10f}" for value in row + 0.0)]
+                )
+    return path
+
+
+def timecode(time: float, rate: int) -> str:
+    """HH:MM:SS:FF.fff of a time in seconds, at a whole number of frames a second."""
+    seconds, thousandths = divmod(round(time * rate * 1000), rate * 1000)
+    frame, fraction = divmod(thousandths, 1000)
+    minutes, second = divmod(seconds, 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour:02d}:{minute:02d}:{second:02d}:{frame:02d}.{fraction:03d}"
+
+
+def yaw_pitch_roll(rotations: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """The app's angles (T, 3) in radians of rotations (T, 3, 3) in the head's axes (x to its left, y up).
+
+    The rotation is Rx(pitch) Ry(-yaw) Rz(roll). Positive yaw turns to the subject's right, positive pitch
+    down, positive roll moves the top of the head to the subject's right.
+
+    Source: the app publishes no definition. Its recordings hold eye angles beside the eyeLook weights: yaw
+    grows with eyeLookInLeft and eyeLookOutRight, pitch with eyeLookDown, and since ARKit's eyes don't twist,
+    the recorded roll pins down the order and the unit: tan(roll) = tan(pitch) sin(yaw) holds to four digits.
+    That the head's angles follow the same rule is an analogy (docs/formats.md).
+    """
+    pitch = np.arctan2(-rotations[:, 1, 2], rotations[:, 2, 2])
+    yaw = -np.arcsin(np.clip(rotations[:, 0, 2], -1, 1))
+    roll = np.arctan2(-rotations[:, 0, 1], rotations[:, 0, 0])
+    return np.stack([yaw, pitch, roll], 1)
+
+
+def _angles(capture: Capture, frames: slice) -> Iterator[npt.NDArray[np.float64]]:
+    """Angles (T, 3) of the head, the left and the right eye; zeros for eyes that the head lacks."""
+
+    def joint(name: str) -> npt.NDArray[np.float64]:
+        if name not in capture.joint_names:
+            return np.tile(np.eye(3), (len(capture.times[frames]), 1, 1))
+        return matrices(capture.joints[frames, capture.joint_names.index(name)])
+
+    yield yaw_pitch_roll(CAMERA_TO_SCENE @ matrices(capture.rotation[frames]) @ joint("neck"))
+    yield yaw_pitch_roll(joint("left_eye"))
+    yield yaw_pitch_roll(joint("right_eye"))

@@ -1,0 +1,39 @@
+"""Vertex normals of a face at rest, and how the expression units turn them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from avface.geometry.mesh import vertex_normals
+
+if TYPE_CHECKING:
+    from avface.head.model import HeadModel
+
+FloatArray = npt.NDArray[np.float32]
+
+SAME_NORMAL = 0.005
+"""A change of a normal's component below this (0.3 degrees) isn't worth storing."""
+
+
+def expression_normals(head: HeadModel, rest: torch.Tensor) -> tuple[FloatArray, FloatArray]:
+    """Normals (V, 3) of vertices at rest (V, 3), and their change (E, V, 3) by each unit at weight 1.
+
+    Changes too small to see are zero. A vertex of degenerate faces only gets +y, so that every normal is a
+    unit vector, as file formats want it.
+    """
+    normals = _unit_normals(rest, head.faces)
+    changes = np.zeros((head.num_expression, *normals.shape), np.float32)
+    for unit, offset in enumerate(head.expression_basis):
+        change = _unit_normals(rest + offset, head.faces) - normals
+        changes[unit] = np.where(np.abs(change) < SAME_NORMAL, 0, change)
+    return normals, changes
+
+
+def _unit_normals(vertices: torch.Tensor, faces: torch.Tensor) -> FloatArray:
+    normals = vertex_normals(vertices, faces).numpy()
+    normals[~normals.any(1)] = (0, 1, 0)
+    return normals

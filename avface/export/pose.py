@@ -1,0 +1,64 @@
+"""Poses of a capture in the axes of scenes: x right, y up, the camera at the origin looking along -z."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from avface.capture import Capture
+
+FloatArray = npt.NDArray[np.float64]
+
+CAMERA_TO_SCENE = np.diag([1.0, -1.0, -1.0])
+"""From a camera's OpenCV axes (y down, z forward) to a scene's (y up, z backward)."""
+
+NEAR, FAR = 0.01, 100.0
+"""Metres: the clipping planes of exported cameras."""
+
+
+def head_motion(capture: Capture) -> tuple[FloatArray, FloatArray]:
+    """Rotation matrices (T, 3, 3) and translations (T, 3) in metres of the head in the scene."""
+    return CAMERA_TO_SCENE @ matrices(capture.rotation), capture.translation @ CAMERA_TO_SCENE
+
+
+def matrices(rotation_vectors: npt.NDArray[np.floating]) -> FloatArray:
+    """Rotation matrices (..., 3, 3) of axis-angle vectors (..., 3) in radians."""
+    import roma
+    import torch
+
+    return roma.rotvec_to_rotmat(torch.as_tensor(np.asarray(rotation_vectors, np.float64))).numpy()
+
+
+def quaternions(rotations: FloatArray) -> FloatArray:
+    """Unit quaternions (T, 4) as x, y, z, w of rotation matrices (T, 3, 3).
+
+    Each is on the same side as the one before, so that players that interpolate take the short way round.
+    """
+    import roma
+    import torch
+
+    values = roma.rotmat_to_unitquat(torch.as_tensor(rotations)).numpy()
+    turned = np.where((values[1:] * values[:-1]).sum(-1) < 0, -1.0, 1.0)
+    values[1:] *= np.cumprod(turned)[:, None]
+    return values
+
+
+def turning_joints(capture: Capture) -> list[int]:
+    """The joints that aren't at rest in every frame."""
+    return [j for j in range(len(capture.joint_names)) if np.any(capture.joints[:, j])]
+
+
+def scene_facts(capture: Capture) -> dict[str, object]:
+    """What a scene file should tell about its clip, as plain JSON values."""
+    return {
+        "source": capture.source,
+        "head": capture.head,
+        "frames": len(capture),
+        "frame_rate": capture.frame_rate,
+        "image_size": [int(size) for size in capture.image_size],
+        "focal_length": float(capture.focal_length),
+        "principal_point": [float(value) for value in capture.principal_point],
+    }

@@ -1,0 +1,250 @@
+"""USD with UsdSkel: blend shapes, joints and the camera, animated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from avface import __version__
+from avface.errors import AvfaceError
+from avface.export.files import replacing
+from avface.export.materials import Material, part_material
+from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, scene_facts
+
+if TYPE_CHECKING:
+    from avface.capture import Capture
+    from avface.head.model import HeadModel
+
+FILM_WIDTH = 0.36
+"""Width of the exported camera's film in USD's unit for it, a tenth of the scene's (metres): 36 mm."""
+
+STILL_RATE = 24.0
+"""Frames a second of a capture of one frame or none."""
+
+ROOT = "head"
+"""The joint that carries the whole head."""
+
+
+def export_usd(capture: Capture, path: str | Path) -> Path:
+    """Write the capture as an animated .usdc (binary) or .usda (text); returns its path.
+
+    The scene is in metres, y up, with the video's camera at the origin (its principal point kept as an
+    aperture offset). The head is a UsdSkel mesh: a blend shape per expression unit, a skeleton of the head
+    and its joints, and one animation; a geometry subset and a material for each part. Time codes are the
+    capture's true times in frames at its average rate.
+
+    Raises:
+        AvfaceError: if the file can't be written.
+    """
+    from pxr import Sdf, Tf, Usd, UsdGeom
+
+    path = Path(path)
+    layer = Sdf.Layer.CreateAnonymous(path.suffix)
+    stage = Usd.Stage.Open(layer)
+    UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)
+    UsdGeom.SetStageMetersPerUnit(stage, 1.0)
+    rate = round(capture.frame_rate, 9) or STILL_RATE
+    codes = [float(code) for code in np.round(capture.times * rate, 4)]  # whole numbers at a constant rate
+    stage.SetTimeCodesPerSecond(rate)
+    stage.SetFramesPerSecond(rate)
+    stage.SetStartTimeCode(codes[0] if codes else 0.0)
+    stage.SetEndTimeCode(codes[-1] if codes else 0.0)
+    layer.comment = f"avface {__version__}"
+    layer.customLayerData = {"avface": _plain(scene_facts(capture))}
+    world = UsdGeom.Xform.Define(stage, "/World")
+    stage.SetDefaultPrim(world.GetPrim())
+    _define_camera(stage, capture)
+    _define_head(stage, capture, codes)
+    with replacing(path) as temporary:
+        try:
+            written = layer.Export(str(temporary))
+        except Tf.ErrorException:
+            written = False
+        if not written:
+            raise AvfaceError(f"{path}: can't be written; is the disk full? Choose another folder")
+    return path
+
+
+def _plain(facts: dict[str, object]) -> dict[str, object]:
+    """Facts in types that USD stores: lists become arrays."""
+    from pxr import Vt
+
+    return {
+        key: Vt.DoubleArray([float(item) for item in value]) if isinstance(value, list) else value
+        for key, value in facts.items()
+    }
+
+
+def _define_camera(stage: Any, capture: Capture) -> None:
+    from pxr import Gf, UsdGeom
+
+    width, height = capture.image_size
+    pixel = FILM_WIDTH / width
+    x, y = capture.principal_point
+    camera = UsdGeom.Camera.Define(stage, "/World/Camera")
+    camera.CreateProjectionAttr(UsdGeom.Tokens.perspective)
+    camera.CreateFocalLengthAttr(capture.focal_length * pixel)
+    camera.CreateHorizontalApertureAttr(width * pixel)
+    camera.CreateVerticalApertureAttr(height * pixel)
+    # The offset moves the film, right and up; the middle of the picture is at ((w - 1) / 2, (h - 1) / 2).
+    camera.CreateHorizontalApertureOffsetAttr(((width - 1) / 2 - x) * pixel)
+    camera.CreateVerticalApertureOffsetAttr((y - (height - 1) / 2) * pixel)
+    camera.CreateClippingRangeAttr(Gf.Vec2f(NEAR, FAR))
+
+
+def _define_head(stage: Any, capture: Capture, codes: list[float]) -> None:
+    import torch
+    from pxr import Gf, Sdf, Tf, UsdGeom, UsdSkel, Vt
+
+    from avface.export.normals import expression_normals
+
+    head = capture.head_model
+    shape = torch.as_tensor(capture.shape)
+    rest = head.neutral(shape)
+    vertices = rest.numpy()
+    normals, normal_offsets = expression_normals(head, rest)
+    pivots = head.joint_positions(shape).numpy()
+
+    root = UsdSkel.Root.Define(stage, "/World/Head")
+    mesh = UsdGeom.Mesh.Define(stage, "/World/Head/Face")
+    mesh.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)
+    mesh.CreatePointsAttr(Vt.Vec3fArray.FromNumpy(vertices))
+    mesh.CreateNormalsAttr(Vt.Vec3fArray.FromNumpy(normals))
+    mesh.SetNormalsInterpolation(UsdGeom.Tokens.vertex)
+    mesh.CreateFaceVertexCountsAttr(Vt.IntArray.FromNumpy(np.full(len(capture.faces), 3, np.int32)))
+    mesh.CreateFaceVertexIndicesAttr(Vt.IntArray.FromNumpy(capture.faces.astype(np.int32).ravel()))
+    mesh.CreateExtentAttr(Vt.Vec3fArray.FromNumpy(np.stack([vertices.min(0), vertices.max(0)])))
+    mesh.CreateDoubleSidedAttr(True)  # the head is open at the neck
+    if len(head.uv):
+        uv = UsdGeom.PrimvarsAPI(mesh).CreatePrimvar(
+            "st", Sdf.ValueTypeNames.TexCoord2fArray, UsdGeom.Tokens.faceVarying
+        )
+        uv.Set(Vt.Vec2fArray.FromNumpy(head.uv))
+        uv.SetIndices(Vt.IntArray.FromNumpy(head.uv_faces.astype(np.int32).ravel()))
+    _bind_materials(stage, mesh, head)
+
+    tokens = _joint_tokens(head)
+    skeleton = UsdSkel.Skeleton.Define(stage, "/World/Head/Skeleton")
+    skeleton.CreateJointsAttr(tokens)
+    places = np.concatenate([np.zeros((1, 3)), pivots])
+    above = np.concatenate([np.zeros((1, 3)), places[1 + np.array(head.joint_parents, int)]])
+    for create, positions in (
+        (skeleton.CreateBindTransformsAttr, places),
+        (skeleton.CreateRestTransformsAttr, places - above),
+    ):
+        create([Gf.Matrix4d().SetTranslate(Gf.Vec3d(*position)) for position in positions.tolist()])
+    animation = UsdSkel.Animation.Define(stage, "/World/Head/Skeleton/Motion")
+    UsdSkel.BindingAPI.Apply(skeleton.GetPrim()).CreateAnimationSourceRel().SetTargets([animation.GetPath()])
+
+    binding = UsdSkel.BindingAPI.Apply(mesh.GetPrim())
+    binding.CreateSkeletonRel().SetTargets([skeleton.GetPath()])
+    binding.CreateGeomBindTransformAttr(Gf.Matrix4d(1))
+    influences, weights = _influences(head.skin_weights.numpy())
+    most = influences.shape[1]
+    binding.CreateJointIndicesPrimvar(False, most).Set(Vt.IntArray.FromNumpy(influences.ravel()))
+    binding.CreateJointWeightsPrimvar(False, most).Set(Vt.FloatArray.FromNumpy(weights.ravel()))
+
+    names = [Tf.MakeValidIdentifier(name) for name in capture.expression_names]
+    targets = []
+    for name, offset, change in zip(names, head.expression_basis.numpy(), normal_offsets, strict=True):
+        unit = UsdSkel.BlendShape.Define(stage, mesh.GetPath().AppendChild(name))
+        moved = np.flatnonzero(offset.any(1) | change.any(1))
+        unit.CreateOffsetsAttr(Vt.Vec3fArray.FromNumpy(offset[moved]))
+        unit.CreateNormalOffsetsAttr(Vt.Vec3fArray.FromNumpy(change[moved]))
+        unit.CreatePointIndicesAttr(Vt.IntArray.FromNumpy(moved.astype(np.int32)))
+        targets.append(unit.GetPath())
+    binding.CreateBlendShapesAttr(names)
+    binding.CreateBlendShapeTargetsRel().SetTargets(targets)
+
+    reach = np.linalg.norm(vertices, axis=1).max() + np.abs(head.expression_basis.numpy()).sum(0).max()
+    _animate(capture, codes, animation, root, tokens, names, places - above, float(reach))
+
+
+def _joint_tokens(head: HeadModel) -> list[str]:
+    """Paths of the joints in the skeleton, the head's own first."""
+    from pxr import Tf
+
+    tokens = [ROOT]
+    for name, parent in zip(head.joint_names, head.joint_parents, strict=True):
+        tokens.append(f"{tokens[1 + parent]}/{Tf.MakeValidIdentifier(name)}")
+    return tokens
+
+
+def _influences(weights: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """The joints (V, K) that move each vertex and their weights (V, K), K as many as any vertex needs."""
+    most = int((weights > 0).sum(1).max())
+    order = np.argsort(-weights, axis=1, kind="stable")[:, :most]
+    return order.astype(np.int32), np.take_along_axis(weights, order, 1).astype(np.float32)
+
+
+def _bind_materials(stage: Any, mesh: Any, head: HeadModel) -> None:
+    """A subset of the mesh for each part, bound to the part's material."""
+    from pxr import Tf, UsdGeom, UsdShade, Vt
+
+    UsdGeom.Scope.Define(stage, "/World/Materials")
+    for number, part in enumerate(head.part_names):
+        faces = np.flatnonzero(head.face_parts == number).astype(np.int32)
+        if not len(faces):
+            continue
+        subset = UsdGeom.Subset.CreateGeomSubset(
+            mesh,
+            Tf.MakeValidIdentifier(f"part_{part}"),
+            UsdGeom.Tokens.face,
+            Vt.IntArray.FromNumpy(faces),
+            UsdShade.Tokens.materialBind,
+        )
+        material = _define_material(stage, part_material(part))
+        UsdShade.MaterialBindingAPI.Apply(subset.GetPrim()).Bind(material)
+    UsdGeom.Subset.SetFamilyType(mesh, UsdShade.Tokens.materialBind, UsdGeom.Tokens.partition)
+
+
+def _define_material(stage: Any, look: Material) -> Any:
+    from pxr import Gf, Sdf, UsdShade
+
+    material = UsdShade.Material.Define(stage, f"/World/Materials/{look.name}")
+    shader = UsdShade.Shader.Define(stage, material.GetPath().AppendChild("Surface"))
+    shader.CreateIdAttr("UsdPreviewSurface")
+    shader.CreateInput("diffuseColor", Sdf.ValueTypeNames.Color3f).Set(Gf.Vec3f(*look.colour))
+    shader.CreateInput("roughness", Sdf.ValueTypeNames.Float).Set(look.roughness)
+    shader.CreateInput("metallic", Sdf.ValueTypeNames.Float).Set(0.0)
+    material.CreateSurfaceOutput().ConnectToSource(shader.CreateOutput("surface", Sdf.ValueTypeNames.Token))
+    return material
+
+
+def _animate(
+    capture: Capture,
+    codes: list[float],
+    animation: Any,
+    root: Any,
+    tokens: list[str],
+    names: list[str],
+    rest: npt.NDArray[np.floating],
+    reach: float,
+) -> None:
+    """Key the joints (at `rest` (J + 1, 3) in their parents), the weights and the extent of the head."""
+    from pxr import UsdGeom, Vt
+
+    turns, places = head_motion(capture)
+    local = [matrices(capture.joints[:, j]) for j in range(len(capture.joint_names))]
+    rotations = np.stack([quaternions(each) for each in (turns, *local)], 1).astype(np.float32)
+    animation.CreateJointsAttr(tokens)
+    animation.CreateBlendShapesAttr(names)
+    animation.CreateScalesAttr(Vt.Vec3hArray(len(tokens), (1, 1, 1)))
+    translations = animation.CreateTranslationsAttr(Vt.Vec3fArray.FromNumpy(rest.astype(np.float32)))
+    joint_rotations = animation.CreateRotationsAttr(
+        Vt.QuatfArray.FromNumpy(np.tile(np.array([0, 0, 0, 1], np.float32), (len(tokens), 1)))
+    )
+    weights = animation.CreateBlendShapeWeightsAttr(Vt.FloatArray(len(names)))
+    extent = UsdGeom.Boundable(root).CreateExtentAttr()
+    if not codes:
+        extent.Set(Vt.Vec3fArray([(-reach, -reach, -reach), (reach, reach, reach)]))
+    for row, code in enumerate(codes):
+        now = rest.astype(np.float32)
+        now[0] = places[row]
+        translations.Set(Vt.Vec3fArray.FromNumpy(now), code)
+        joint_rotations.Set(Vt.QuatfArray.FromNumpy(rotations[row]), code)
+        weights.Set(Vt.FloatArray.FromNumpy(capture.expression[row].astype(np.float32)), code)
+        extent.Set(Vt.Vec3fArray.FromNumpy(np.stack([now[0] - reach, now[0] + reach])), code)

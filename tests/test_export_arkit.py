@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from captures import moving_capture
+from export_heads import jawed_capture, still_capture
+from scipy.spatial.transform import Rotation
+
+from avface.capture import Capture
+from avface.errors import AvfaceError
+from avface.export.arkit import timecode
+
+HEADER = (
+    "Timecode,BlendShapeCount,EyeBlinkLeft,EyeLookDownLeft,EyeLookInLeft,EyeLookOutLeft,EyeLookUpLeft,"
+    "EyeSquintLeft,EyeWideLeft,EyeBlinkRight,EyeLookDownRight,EyeLookInRight,EyeLookOutRight,EyeLookUpRight,"
+    "EyeSquintRight,EyeWideRight,JawForward,JawRight,JawLeft,JawOpen,MouthClose,MouthFunnel,MouthPucker,"
+    "MouthRight,MouthLeft,MouthSmileLeft,MouthSmileRight,MouthFrownLeft,MouthFrownRight,MouthDimpleLeft,"
+    "MouthDimpleRight,MouthStretchLeft,MouthStretchRight,MouthRollLower,MouthRollUpper,MouthShrugLower,"
+    "MouthShrugUpper,MouthPressLeft,MouthPressRight,MouthLowerDownLeft,MouthLowerDownRight,MouthUpperUpLeft,"
+    "MouthUpperUpRight,BrowDownLeft,BrowDownRight,BrowInnerUp,BrowOuterUpLeft,BrowOuterUpRight,CheekPuff,"
+    "CheekSquintLeft,CheekSquintRight,NoseSneerLeft,NoseSneerRight,TongueOut,HeadYaw,HeadPitch,HeadRoll,"
+    "LeftEyeYaw,LeftEyePitch,LeftEyeRoll,RightEyeYaw,RightEyePitch,RightEyeRoll"
+)
+"""The first line of the app's own recordings."""
+
+Rows = list[dict[str, str]]
+
+
+def read(path: Path) -> Rows:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+def posed(rotation: Rotation, gaze: Rotation | None = None, neck: Rotation | None = None) -> Capture:
+    """One frame with the head turned from facing the camera (x to its left, y up, z to the camera)."""
+    capture = still_capture()
+    facing = Rotation.from_rotvec([np.pi, 0, 0])
+    joints = capture.joints.copy()
+    if gaze is not None:
+        joints[0, [capture.joint_names.index(f"{side}_eye") for side in ("left", "right")]] = gaze.as_rotvec()
+    if neck is not None:
+        joints[0, capture.joint_names.index("neck")] = neck.as_rotvec()
+    turned = (facing * rotation).as_rotvec()[None].astype(np.float32)
+    return replace(capture, rotation=turned, joints=joints)
+
+
+def angles(capture: Capture, path: Path, what: str) -> tuple[float, float, float]:
+    (row,) = read(capture.export(path))
+    return float(row[f"{what}Yaw"]), float(row[f"{what}Pitch"]), float(row[f"{what}Roll"])
+
+
+def test_the_header_is_the_one_the_app_writes(tmp_path):
+    path = still_capture().export(tmp_path / "face.csv")
+    assert path.read_text().splitlines()[0] == HEADER
+
+
+def test_every_weight_stands_in_the_column_of_its_unit(tmp_path):
+    capture = moving_capture(4)
+    rng = np.random.default_rng(1)
+    capture = replace(capture, expression=rng.uniform(0, 1, (4, 52)).astype(np.float32))
+    rows = read(capture.export(tmp_path / "face.csv"))
+    assert len(rows) == 4
+    for row, weights in zip(rows, capture.expression, strict=True):
+        assert len(row) == 63 and row["BlendShapeCount"] == "61"
+        for name, weight in zip(capture.expression_names, weights, strict=True):
+            assert float(row[name[0].upper() + name[1:]]) == pytest.approx(weight, abs=1e-9)
+
+
+def test_pandas_reads_numbers_everywhere_but_in_the_timecode(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_csv(moving_capture(4).export(tmp_path / "face.csv"))
+    assert table.shape == (4, 63)
+    assert all(kind.kind in "if" for kind in table.dtypes.iloc[1:])
+
+
+def test_turning_to_the_subjects_right_is_positive_yaw(tmp_path):
+    # The person's right is the camera's left, -x: the nose goes from +z to -x.
+    turned = posed(Rotation.from_euler("y", -0.3))
+    np.testing.assert_allclose(angles(turned, tmp_path / "a.csv", "Head"), (0.3, 0, 0), atol=1e-6)
+
+
+def test_nodding_down_is_positive_pitch(tmp_path):
+    turned = posed(Rotation.from_euler("x", 0.2))
+    np.testing.assert_allclose(angles(turned, tmp_path / "a.csv", "Head"), (0, 0.2, 0), atol=1e-6)
+
+
+def test_leaning_to_the_subjects_right_is_positive_roll(tmp_path):
+    turned = posed(Rotation.from_euler("z", 0.25))
+    np.testing.assert_allclose(angles(turned, tmp_path / "a.csv", "Head"), (0, 0, 0.25), atol=1e-6)
+
+
+def test_the_angles_give_back_the_rotation(tmp_path):
+    rotation = Rotation.from_rotvec([0.3, -0.5, 0.4])
+    yaw, pitch, roll = angles(posed(rotation), tmp_path / "a.csv", "Head")
+    again = Rotation.from_euler("XYZ", [pitch, -yaw, roll])
+    assert (again.inv() * rotation).magnitude() < 1e-5
+
+
+def test_a_turned_neck_turns_the_head(tmp_path):
+    head, neck = Rotation.from_rotvec([0.1, 0.2, 0]), Rotation.from_rotvec([0, -0.4, 0.1])
+    both = angles(posed(head, neck=neck), tmp_path / "a.csv", "Head")
+    np.testing.assert_allclose(both, angles(posed(head * neck), tmp_path / "b.csv", "Head"), atol=1e-5)
+
+
+@pytest.mark.parametrize("eye", ["LeftEye", "RightEye"])
+def test_gaze_has_the_signs_and_the_roll_of_the_apps_recordings(tmp_path, eye):
+    # Looking down is positive pitch, looking to the subject's right positive yaw, and an eye that turns about
+    # the vertical and then its own horizontal axis, as ARKit's does, is recorded with
+    # tan(roll) = tan(pitch) sin(yaw).
+    gaze = Rotation.from_euler("YX", [-0.15, 0.2])
+    yaw, pitch, roll = angles(posed(Rotation.identity(), gaze), tmp_path / "a.csv", eye)
+    assert yaw == pytest.approx(0.15, abs=0.01) and pitch == pytest.approx(0.2, abs=0.01)
+    assert np.tan(roll) == pytest.approx(np.tan(pitch) * np.sin(yaw), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("time", "rate", "expected"),
+    [
+        (0.0, 25, "00:00:00:00.000"),
+        (1.0, 25, "00:00:01:00.000"),
+        (0.04, 25, "00:00:00:01.000"),
+        (0.9999999, 25, "00:00:01:00.000"),
+        (3723.5, 60, "01:02:03:30.000"),
+        (1001 / 30000, 30, "00:00:00:01.001"),
+        (0.033, 60, "00:00:00:01.980"),
+    ],
+)
+def test_timecodes_count_frames_and_thousandths_of_them(time, rate, expected):
+    assert timecode(time, rate) == expected
+
+
+@pytest.mark.parametrize("rate", [None, 60])
+def test_true_times_can_be_read_back_from_the_timecode(tmp_path, rate):
+    times = np.cumsum(np.random.default_rng(5).uniform(0.01, 0.07, 40))
+    times -= times[0]
+    capture = replace(moving_capture(40), times=times)
+    path = capture.export(tmp_path / "face.csv", frame_rate=rate)
+    rate = rate or round(capture.frame_rate)
+    read_back = []
+    for row in read(path):
+        hours, minutes, seconds, frame = row["Timecode"].split(":")
+        assert len(frame) == 6 and float(frame) < rate
+        read_back.append(int(hours) * 3600 + int(minutes) * 60 + int(seconds) + float(frame) / rate)
+    np.testing.assert_allclose(read_back, times, atol=0.51e-3 / rate)
+
+
+def test_a_clip_longer_than_a_block_is_written_whole(tmp_path, monkeypatch):
+    whole = moving_capture(11).export(tmp_path / "whole.csv").read_bytes()
+    monkeypatch.setattr("avface.export.arkit.BLOCK", 4)
+    assert moving_capture(11).export(tmp_path / "blocks.csv").read_bytes() == whole
+
+
+def test_no_frames_give_the_header_alone(tmp_path):
+    path = moving_capture(3).select(slice(0, 0)).export(tmp_path / "face.csv")
+    assert path.read_text() == HEADER + "\n"
+
+
+def test_a_head_without_arkits_units_is_one_clear_line(tmp_path):
+    with pytest.raises(AvfaceError, match=r"lacks 52 of ARKit's 52 units .*\.glb") as caught:
+        jawed_capture(tmp_path).export(tmp_path / "face.csv")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "face.csv").exists()
+
+
+def test_a_rate_below_one_is_one_clear_line(tmp_path):
+    with pytest.raises(AvfaceError, match=r"frame_rate=0"):
+        still_capture().export(tmp_path / "face.csv", frame_rate=0)
+
+
+def test_a_missing_folder_is_one_clear_line(tmp_path):
+    with pytest.raises(AvfaceError, match=r"doesn't exist"):
+        still_capture().export(tmp_path / "nowhere" / "face.csv")

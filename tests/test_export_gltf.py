@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pygltflib
+import pytest
+import torch
+import trimesh
+from captures import moving_capture
+from export_heads import jawed_capture, still_capture, turned_neck_capture
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from avface.capture import Capture
+from avface.errors import AvfaceError
+from avface.geometry.mesh import vertex_normals
+
+TO_SCENE = np.diag([1.0, -1.0, -1.0])
+TYPES = {5123: np.uint16, 5125: np.uint32, 5126: np.float32}
+SIZES = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
+CLOSE = 1e-5  # metres; the promise is 1e-4
+
+Array = npt.NDArray[np.floating]
+
+
+class Player:
+    """Plays a .glb by the words of the glTF 2.0 specification, sharing nothing with the exporter."""
+
+    def __init__(self, path: Path):
+        self.gltf = pygltflib.GLTF2.load(str(path))
+        self.blob = self.gltf.binary_blob()
+
+    def read(self, number: int) -> Array:
+        accessor = self.gltf.accessors[number]
+        width = SIZES[accessor.type]
+        view = self.gltf.bufferViews[accessor.bufferView]
+        dtype = TYPES[accessor.componentType]
+        start = view.byteOffset + (accessor.byteOffset or 0)
+        values = np.frombuffer(self.blob, dtype, accessor.count * width, start).reshape(-1, width).copy()
+        if accessor.sparse:
+            places, changed = accessor.sparse.indices, accessor.sparse.values
+            start = self.gltf.bufferViews[places.bufferView].byteOffset + places.byteOffset
+            rows = np.frombuffer(self.blob, TYPES[places.componentType], accessor.sparse.count, start)
+            assert (np.diff(rows.astype(int)) > 0).all()
+            start = self.gltf.bufferViews[changed.bufferView].byteOffset + changed.byteOffset
+            values[rows] = np.frombuffer(self.blob, dtype, len(rows) * width, start).reshape(-1, width)
+        if accessor.min:
+            np.testing.assert_array_equal(values.min(0), np.array(accessor.min, dtype))
+            np.testing.assert_array_equal(values.max(0), np.array(accessor.max, dtype))
+        return values
+
+    def triangles(self, key: int | None) -> Array:
+        """Corners (F, 3, 3) of every triangle in the scene at the animation's key, or as the file rests."""
+        pose: dict[tuple[int, str], Array] = {}
+        if key is not None:
+            animation = self.gltf.animations[0]
+            for channel in animation.channels:
+                sampler = animation.samplers[channel.sampler]
+                keys = self.read(sampler.output)
+                keys = keys.reshape(len(self.read(sampler.input)), -1)
+                pose[channel.target.node, channel.target.path] = keys[key]
+        places: dict[int, Array] = {}
+
+        def visit(number: int, above: Array) -> None:
+            node = self.gltf.nodes[number]
+            local = np.eye(4)
+            turn = pose.get((number, "rotation"), node.rotation or [0, 0, 0, 1])
+            local[:3, :3] = Rotation.from_quat(turn).as_matrix()
+            local[:3, 3] = pose.get((number, "translation"), node.translation or [0, 0, 0])
+            places[number] = above @ local
+            for child in node.children or []:
+                visit(child, places[number])
+
+        for root in self.gltf.scenes[self.gltf.scene].nodes:
+            visit(root, np.eye(4))
+        corners = []
+        for number, place in places.items():
+            node = self.gltf.nodes[number]
+            if node.mesh is None:
+                continue
+            mesh = self.gltf.meshes[node.mesh]
+            names = (mesh.extras or {}).get("targetNames", [])
+            weights = pose.get((number, "weights"), mesh.weights or [0.0] * len(names))
+            for primitive in mesh.primitives:
+                points = self.read(primitive.attributes.POSITION).astype(float)
+                for weight, target in zip(weights, primitive.targets or [], strict=True):
+                    points += weight * self.read(target["POSITION"])
+                points = np.concatenate([points, np.ones((len(points), 1))], 1)
+                if node.skin is None:
+                    points = points @ place.T
+                else:
+                    points = self.skin(self.gltf.skins[node.skin], primitive.attributes, points, places)
+                corners.append(points[self.read(primitive.indices)[:, 0].reshape(-1, 3), :3])
+        return np.concatenate(corners)
+
+    def skin(
+        self, skin: pygltflib.Skin, attributes: object, points: Array, places: dict[int, Array]
+    ) -> Array:
+        inverse = self.read(skin.inverseBindMatrices).reshape(-1, 4, 4).transpose(0, 2, 1)
+        moves = np.stack([places[joint] for joint in skin.joints]) @ inverse
+        total, moved, number = np.zeros(len(points)), np.zeros_like(points), 0
+        while getattr(attributes, f"JOINTS_{number}", None) is not None:
+            joints = self.read(getattr(attributes, f"JOINTS_{number}"))
+            weights = self.read(getattr(attributes, f"WEIGHTS_{number}"))
+            moved += np.einsum("vk,vkij,vj->vi", weights, moves[joints], points)
+            total += weights.sum(1)
+            number += 1
+        np.testing.assert_allclose(total, 1, atol=1e-5)
+        return moved
+
+
+def scene_triangles(capture: Capture, frame: int) -> Array:
+    return (capture.vertices(frame)[0].astype(float) @ TO_SCENE)[capture.faces]
+
+
+def largest_error(capture: Capture, path: Path) -> float:
+    """Over all frames; triangles are matched in the first and keep their partners."""
+    player = Player(path)
+    truth = scene_triangles(capture, 0).reshape(-1, 9)
+    _, partner = cKDTree(truth).query(player.triangles(0).reshape(-1, 9))
+    assert sorted(partner) == list(range(len(truth))), "every triangle is there once"
+    return max(
+        float(np.abs(player.triangles(frame) - scene_triangles(capture, frame)[partner]).max())
+        for frame in range(len(capture))
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Capture, Path]:
+    capture = moving_capture(6)
+    return capture, capture.export(tmp_path_factory.mktemp("glb") / "head.glb")
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory) -> tuple[Capture, Path]:
+    capture = still_capture()
+    return capture, capture.export(tmp_path_factory.mktemp("glb") / "still.glb", title="Take 3")
+
+
+def test_playing_the_file_gives_the_vertices_of_the_capture(exported):
+    capture, path = exported
+    assert largest_error(capture, path) < CLOSE
+
+
+def test_a_turned_neck_becomes_a_skin_that_moves_vertices_exactly(tmp_path):
+    capture = turned_neck_capture()
+    path = capture.export(tmp_path / "head.glb")
+    assert len(Player(path).gltf.skins) == 1
+    assert largest_error(capture, path) < CLOSE
+
+
+def test_a_head_of_another_make_without_eyes_or_uvs_is_exported_exactly(tmp_path):
+    capture = jawed_capture(tmp_path)
+    assert largest_error(capture, capture.export(tmp_path / "head.glb")) < CLOSE
+
+
+def test_the_file_rests_in_the_first_frame_for_viewers_that_do_not_play(exported):
+    _, path = exported
+    player = Player(path)
+    np.testing.assert_allclose(player.triangles(None), player.triangles(0), atol=1e-6)
+
+
+def test_keys_stand_at_the_true_times_of_the_frames(tmp_path):
+    times = np.array([0.0, 0.033, 0.08, 0.1, 0.3, 0.31])
+    player = Player(replace(moving_capture(6), times=times).export(tmp_path / "head.glb"))
+    for sampler in player.gltf.animations[0].samplers:
+        assert sampler.interpolation == "LINEAR"
+        np.testing.assert_allclose(player.read(sampler.input)[:, 0], times, atol=1e-6)
+
+
+def test_quaternions_stay_on_one_side_when_the_head_turns_round_twice(tmp_path):
+    capture = moving_capture(40)
+    rotation = np.stack([np.zeros(40), np.linspace(0, 4 * np.pi, 40), np.zeros(40)], 1)
+    capture = replace(capture, rotation=rotation.astype(np.float32))
+    player = Player(capture.export(tmp_path / "head.glb"))
+    animation = player.gltf.animations[0]
+    for channel in animation.channels:
+        if channel.target.path == "rotation":
+            keys = player.read(animation.samplers[channel.sampler].output)
+            np.testing.assert_allclose(np.linalg.norm(keys, axis=1), 1, atol=1e-6)
+            assert (keys[1:] * keys[:-1]).sum(1).min() > 0
+
+
+def test_morph_targets_carry_the_names_of_the_expression_units(exported):
+    capture, path = exported
+    gltf = Player(path).gltf
+    (face,) = (mesh for mesh in gltf.meshes if mesh.name == "face")
+    assert face.extras["targetNames"] == list(capture.expression_names)
+    assert all(len(primitive.targets) == 52 for primitive in face.primitives)
+
+
+def test_each_eyeball_is_a_child_of_the_head_that_turns_about_its_centre(exported):
+    capture, path = exported
+    gltf = Player(path).gltf
+    (head,) = (node for node in gltf.nodes if node.name == "head")
+    pivots = capture.head_model.joint_positions(torch.as_tensor(capture.shape)).numpy()
+    for eye in ("left_eye", "right_eye"):
+        number = next(n for n, node in enumerate(gltf.nodes) if node.name == eye)
+        assert number in head.children
+        expected = pivots[capture.joint_names.index(eye)]
+        np.testing.assert_allclose(gltf.nodes[number].translation, expected, atol=1e-6)
+        targets = {(c.target.node, c.target.path) for c in gltf.animations[0].channels}
+        assert (number, "rotation") in targets
+        ball = gltf.meshes[gltf.nodes[gltf.nodes[number].children[0]].mesh]
+        names = {gltf.materials[primitive.material].name for primitive in ball.primitives}
+        assert names == {"sclera", "iris", "pupil"}
+
+
+def test_normals_are_unit_and_look_out_of_the_surface(exported):
+    player = Player(exported[1])
+    for mesh in player.gltf.meshes:
+        for primitive in mesh.primitives:
+            points = player.read(primitive.attributes.POSITION)
+            normals = player.read(primitive.attributes.NORMAL)
+            np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
+            a, b, c = points[player.read(primitive.indices)[:, 0].reshape(-1, 3)].transpose(1, 0, 2)
+            at_corner = normals[player.read(primitive.indices)[:, 0].reshape(-1, 3)].mean(1)
+            agree = (np.cross(b - a, c - a) * at_corner).sum(1) > 0
+            assert agree.mean() > 0.97, mesh.name  # folds of the lids and lips are sharper than a vertex
+
+
+def test_morphed_normals_follow_the_morphed_surface(still):
+    capture, path = still
+    opened = capture.expression.copy()
+    unit = capture.expression_names.index("jawOpen")
+    opened[0, unit] = 1
+    player = Player(path)
+    skin = next(mesh for mesh in player.gltf.meshes if mesh.name == "face").primitives[0]
+    points = player.read(skin.attributes.POSITION) + player.read(skin.targets[unit]["POSITION"])
+    normals = player.read(skin.attributes.NORMAL) + player.read(skin.targets[unit]["NORMAL"])
+    vertices = replace(capture, expression=opened).vertices(space="head")[0]
+    truth = vertex_normals(torch.as_tensor(vertices), torch.as_tensor(capture.faces)).numpy()
+    distance, nearest = cKDTree(vertices).query(points)
+    assert distance.max() < CLOSE
+    assert np.percentile(np.abs(normals - truth[nearest]).max(1), 99) < 0.01
+
+
+def test_texture_coordinates_count_from_the_top(exported):
+    capture, path = exported
+    player = Player(path)
+    read = [
+        player.read(primitive.attributes.TEXCOORD_0)
+        for mesh in player.gltf.meshes
+        for primitive in mesh.primitives
+    ]
+    flipped = np.stack([capture.head_model.uv[:, 0], 1 - capture.head_model.uv[:, 1]], 1)
+    assert cKDTree(flipped).query(np.concatenate(read))[0].max() < 1e-6
+    assert cKDTree(np.concatenate(read)).query(flipped)[0].max() < 1e-6
+
+
+def test_the_camera_puts_vertices_on_the_pixels_of_the_capture(exported):
+    capture, path = exported
+    size = capture.image_size
+    player = Player(path)
+    gltf = player.gltf
+    (node,) = (node for node in gltf.nodes if node.camera is not None)
+    assert node.translation is None and node.rotation is None
+    lens = gltf.cameras[node.camera].perspective
+    width, height = size
+    points = player.triangles(1).reshape(-1, 3)
+    assert (points[:, 2] < -lens.znear).all() and (points[:, 2] > -lens.zfar).all()
+    scale = 1 / np.tan(lens.yfov / 2)  # projection matrix of the specification, section 3.10
+    x = scale / lens.aspectRatio * points[:, 0] / -points[:, 2]
+    y = scale * points[:, 1] / -points[:, 2]
+    pixels = np.stack([(x + 1) / 2 * width - 0.5, (1 - y) / 2 * height - 0.5], 1)
+    truth = capture.camera.project(torch.as_tensor(points @ TO_SCENE)).numpy()
+    assert np.abs(pixels - truth).max() < 1e-2
+
+
+def test_extras_tell_the_clip(exported):
+    capture, path = exported
+    gltf = Player(path).gltf
+    facts = gltf.scenes[0].extras["avface"]
+    assert facts == gltf.asset.extras["avface"]
+    assert facts["image_size"] == [320, 240]
+    assert facts["focal_length"] == capture.focal_length
+    assert facts["principal_point"] == list(capture.principal_point)
+    assert facts["frame_rate"] == pytest.approx(25)
+    assert facts["source"] == capture.source
+
+
+def test_the_title_names_the_scene(still):
+    assert Player(still[1]).gltf.scenes[0].name == "Take 3"
+
+
+def test_trimesh_opens_the_file_with_the_head_in_its_place(still):
+    capture, path = still
+    merged = trimesh.load_scene(path).to_mesh()
+    truth = capture.vertices()[0] @ TO_SCENE
+    assert len(merged.faces) == len(capture.faces)
+    assert cKDTree(truth).query(merged.vertices)[0].max() < CLOSE
+    assert cKDTree(merged.vertices).query(truth)[0].max() < CLOSE
+
+
+def test_one_frame_and_none_at_all_are_exported(tmp_path):
+    one = moving_capture(3).select(1)
+    assert largest_error(one, one.export(tmp_path / "one.glb")) < CLOSE
+    none = Player(moving_capture(3).select(slice(0, 0)).export(tmp_path / "none.glb"))
+    assert not none.gltf.animations
+    assert len(none.triangles(None)) == len(one.faces)
+
+
+def test_ten_seconds_take_a_few_megabytes_and_more_seconds_only_their_keys(exported, tmp_path):
+    capture, short = exported
+    long = moving_capture(250).export(tmp_path / "head.glb").stat().st_size
+    assert long < 3e6
+    grown = (long - short.stat().st_size) / (250 - len(capture))
+    assert grown < 4 * (52 + 1 + 3 + 3 * 4) + 10  # weights, time, place, three rotations
+
+
+def test_a_missing_folder_is_one_clear_line(still, tmp_path):
+    with pytest.raises(AvfaceError, match=r"doesn't exist") as caught:
+        still[0].export(tmp_path / "nowhere" / "head.glb")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_under_that_name_is_one_clear_line_and_leaves_nothing(still, tmp_path):
+    (tmp_path / "head.glb").mkdir()
+    with pytest.raises(AvfaceError, match=r"can't be written"):
+        still[0].export(tmp_path / "head.glb")
+    assert [item.name for item in tmp_path.iterdir()] == ["head.glb"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes everywhere")
+@pytest.mark.parametrize("suffix", ["glb", "usdc", "csv", "ply", "obj"])
+def test_a_folder_without_permission_is_one_clear_line(tmp_path, suffix):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(AvfaceError, match=r"can't be written"):
+            still_capture().export(tmp_path / f"head.{suffix}")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_an_export_that_fails_leaves_the_older_file_alone(still, tmp_path, monkeypatch):
+    path = tmp_path / "head.glb"
+    path.write_bytes(b"older")
+    monkeypatch.setattr(pygltflib.GLTF2, "save_to_bytes", lambda self: [b"half", 1 / 0])
+    with pytest.raises(ZeroDivisionError):
+        still[0].export(path)
+    assert path.read_bytes() == b"older"
+    assert [item.name for item in tmp_path.iterdir()] == ["head.glb"]
