@@ -36,18 +36,19 @@ class Parameters:
     def moved(self, local: Tensor, shared: Tensor | None = None) -> Parameters:
         """The parameters after a step (..., D) of each frame's unknowns and (S + 1,) of the shared ones.
 
-        Expression weights are kept inside [0, 1].
+        Expression weights are kept inside [0, 1]. A longer focal length takes the heads away by the same factor, so
+        that they stay as large in the picture: focal length and distance alone are nearly interchangeable.
         """
         units = self.expression.shape[-1]
         rotation = roma.rotvec_to_rotmat(local[..., ROTATION]) @ self.rotation
         expression = (self.expression + local[..., 6 : 6 + units]).clamp(0, 1)
         gaze = self.gaze + local[..., 6 + units :].reshape(self.gaze.shape)
+        translation = self.translation + local[..., TRANSLATION]
         shape, log_focal = self.shape, self.log_focal
         if shared is not None:
             shape, log_focal = shape + shared[:-1], log_focal + shared[-1]
-        return Parameters(
-            rotation, self.translation + local[..., TRANSLATION], expression, gaze, shape, log_focal
-        )
+            translation = translation * torch.exp(shared[-1])
+        return Parameters(rotation, translation, expression, gaze, shape, log_focal)
 
     def select(self, index: Tensor | slice) -> Parameters:
         """The parameters of some frames (an index into the first axis)."""
@@ -180,7 +181,7 @@ class LandmarkModel:
         return hessian, gradient
 
     def jacobian(self, parameters: Parameters) -> Tensor:
-        """Derivative (T, L, 2, D + S + 1) of the pixels by the local and then the shared unknowns."""
+        """Derivative (T, L, 2, D + S + 1) of the pixels by the local and then the shared unknowns of `moved`."""
         frame = self._linearise(parameters)
         by_head = frame.by_camera @ parameters.rotation[:, None]
         frames, count = by_head.shape[:2]
@@ -191,7 +192,7 @@ class LandmarkModel:
         rows = self.expression_rows.view(count, 3, units)
         jacobian[..., 6 : 6 + units] = torch.einsum("tlij,ljk->tlik", by_head, rows)
         jacobian[..., first:-1] = torch.einsum("tlij,slj->tlis", by_head, self.shape_basis)
-        jacobian[..., -1] = frame.offset
+        jacobian[..., -1] = frame.offset + (frame.by_camera @ parameters.translation[:, None, :, None])[..., 0]
         for eye, points in enumerate(self.eye_points):
             column = 6 + units + 2 * eye
             jacobian[:, points, :, column : column + 2] = self._by_gaze(parameters, frame, by_head, eye)

@@ -6,8 +6,8 @@ Two exact Gauss-Newton (Levenberg-Marquardt) problems, each with its structure e
 2. motion of all frames with shape and focal length known: blocks on the diagonal, coupled to the next and the next but
    one by a smoothness prior, solved by block-banded Cholesky in windows that overlap, several windows side by side.
 
-Weights of expression units stay inside [0, 1] by projected Newton steps: units that sit on a bound and would leave it
-are held for the step (Bertsekas 1982).
+Weights of expression units stay inside [0, 1], and shape weights within their limit: every step minimises the quadratic
+model within the bounds (see `bounded`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from avface.head.model import HeadModel
 from avface.solve.banded import solve_block_pentadiagonal
+from avface.solve.bounded import bounded_newton_step
 from avface.solve.landmark_model import LandmarkModel, Parameters, initial_pose
 from avface.solve.motion import MotionNormal, MotionPrior, MotionPriorConfig, MotionWeights
 from avface.solve.priors import ExpressionPrior, ExpressionPriorConfig
@@ -48,7 +49,7 @@ class SolverConfig:
     """Largest shape weight in standard deviations: the prior is a normal distribution cut off there."""
     focal_prior: float = 1.6
     """Most likely focal length as a multiple of the picture's longer side."""
-    focal_sigma: float = 0.35
+    focal_sigma: float = 0.2
     """Standard deviation of the logarithm of the focal length."""
     window: int = 128
     """Frames solved together."""
@@ -193,14 +194,14 @@ class Solver:
         gradient[:, :local] += prior_gradient
         return hessian, gradient
 
-    def _held(self, parameters: Parameters, gradient: Tensor) -> Tensor:
-        """Mask (..., D) of the units that sit on a bound and would leave [0, 1]."""
+    def _bounds(self, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """Least and largest step (T, D) of the local unknowns: expression weights stay inside [0, 1]."""
         weights = parameters.expression
+        low = weights.new_full((len(weights), self.model.num_local), -torch.inf)
+        high = -low
         units = slice(6, 6 + weights.shape[-1])
-        slope = gradient[..., units]
-        held = torch.zeros(gradient.shape, dtype=torch.bool, device=gradient.device)
-        held[..., units] = ((weights <= 0) & (slope > 0)) | ((weights >= 1) & (slope < 0))
-        return held
+        low[:, units], high[:, units] = -weights, 1 - weights
+        return low, high
 
     # Shape and focal length
 
@@ -230,58 +231,40 @@ class Solver:
             data = self._frame_cost(p, landmarks, precision).sum() * evidence
             return float(data + 0.5 * p.shape @ p.shape + focal_cost)
 
+        count = len(frames) * model.num_local
         cost, damping = total(parameters), 1e-3
+        side = torch.zeros(count + len(shape) + 1, dtype=torch.int8, device=self.device)
         for _ in range(config.iterations):
             hessian, gradient = self._shape_equations(parameters, landmarks, precision)
-            local = slice(0, model.num_local)
-            shared = slice(model.num_local, None)
+            local, shared = slice(0, model.num_local), slice(model.num_local, None)
             prior = torch.cat([torch.ones_like(shape), shape.new_tensor([focal_precision])])
-            prior_gradient = torch.cat(
-                [parameters.shape, (focal_precision * (parameters.log_focal - prior_focal))[None]]
+            towards = torch.cat([parameters.shape, (parameters.log_focal - prior_focal)[None]])
+            arrow = _Arrow(
+                evidence * hessian[:, local, local],
+                evidence * hessian[:, local, shared],
+                evidence * hessian[:, shared, shared].sum(0) + torch.diag(prior),
             )
-            shared_hessian = evidence * hessian[:, shared, shared].sum(0) + torch.diag(prior)
-            shared_gradient = evidence * gradient[:, shared].sum(0) + prior_gradient
-            held = self._held(parameters, gradient[:, local])
+            whole = torch.cat(
+                [evidence * gradient[:, local].flatten(), evidence * gradient[:, shared].sum(0) + prior * towards]
+            )
+            low, high = self._bounds(parameters)
+            limits = torch.full_like(towards, config.shape_limit)
+            limits[-1] = torch.inf
+            low, high = torch.cat([low.flatten(), -limits - towards]), torch.cat([high.flatten(), limits - towards])
             while True:
-                blocks = _hold(hessian[:, local, local], held, damping)
-                factor = torch.linalg.cholesky(blocks)
-                coupling = hessian[:, local, shared].masked_fill(held[..., None], 0)
-                right = gradient[:, local].masked_fill(held, 0)
-                solved = torch.cholesky_solve(torch.cat([coupling, right[..., None]], -1), factor)
-                damped = shared_hessian + damping * torch.diag(shared_hessian.diagonal())
-                schur = damped - evidence * (coupling.mT @ solved[..., :-1]).sum(0)
-                reduced = shared_gradient - evidence * (coupling.mT @ solved[..., -1:]).sum(0)[:, 0]
-                shared_step = self._bounded_step(schur, reduced, parameters.shape)
-                local_step = -solved[..., -1] - solved[..., :-1] @ shared_step
-                candidate = parameters.moved(local_step, shared_step)
+                damped = arrow.damped(damping)
+                step, side = bounded_newton_step(damped.solve, damped.multiply, whole, low, high, side)
+                candidate = parameters.moved(step[:count].view(len(frames), -1), step[count:])
                 lowered = cost - (new_cost := total(candidate))
                 if lowered >= 0 or damping > 1e4:
                     break
                 damping *= 10
             if lowered < 0:
                 break
-            parameters, cost, damping = candidate, new_cost, max(damping / 5, 1e-7)
+            parameters, cost, damping = candidate, new_cost, max(damping / 10, 1e-7)
             if lowered < config.tolerance * max(cost, 1e-12):
                 break
         return parameters.shape, parameters.log_focal
-
-    def _bounded_step(self, hessian: Tensor, gradient: Tensor, shape: Tensor) -> Tensor:
-        """Newton step (S + 1,) of the shared unknowns that keeps the shape weights within their limit."""
-        limit = self.config.shape_limit
-        held = torch.zeros(len(gradient), dtype=torch.bool, device=gradient.device)
-        step = torch.zeros_like(gradient)
-        for _ in range(5):  # each round holds what would have left; hardly ever more than one does
-            free = ~held
-            step[free] = -torch.linalg.solve(
-                hessian[free][:, free], gradient[free] + hessian[free][:, held] @ step[held]
-            )
-            outside = (shape + step[:-1]).abs() > limit + 1e-9
-            if not outside.any():
-                break
-            held[:-1] |= outside
-            step[:-1][held[:-1]] = ((shape + step[:-1]).clamp(-limit, limit) - shape)[held[:-1]]
-        step[:-1] = (shape + step[:-1]).clamp(-limit, limit) - shape
-        return step
 
     def _choose_key_frames(
         self, observations: Observations, seen: npt.NDArray[np.int64]
@@ -395,17 +378,17 @@ class Solver:
         cost = sum(total(parameters))
         damping = torch.full((batch,), 1e-3, dtype=torch.float64, device=self.device)
         active = torch.ones(batch, dtype=torch.bool, device=self.device)
+        side = torch.zeros(batch * size, model.num_local, dtype=torch.int8, device=self.device)
         for _ in range(config.iterations):
             hessian, gradient = self._equations_in_chunks(parameters, landmarks, precision)
             motion = self._motion(parameters, weights, batch)
             gradient[:, 3:6] += anchor_precision[:, 3:] * (parameters.translation - anchor)
             hessian.diagonal(dim1=1, dim2=2)[:, :6] += anchor_precision
             gradient = gradient + motion.gradient.flatten(0, 1)
-            hessian.diagonal(dim1=1, dim2=2).add_(motion.diagonal.flatten(0, 1))
-            held = self._held(parameters, gradient)
             # A gap is tied down by its ends alone, too loosely for single precision.
-            blocks = _hold(hessian if all_seen else hessian.double(), held, damping.repeat_interleave(size)[:, None])
-            step = _banded_step(blocks, gradient, motion, held, batch)
+            chain = _Chain(hessian if all_seen else hessian.double(), motion, batch, damping)
+            low, high = self._bounds(parameters)
+            step, side = bounded_newton_step(chain.solve, chain.multiply, gradient, low, high, side)
             candidate = parameters.moved(step)
             new_cost = sum(total(candidate))
             lowered = cost - new_cost
@@ -413,7 +396,7 @@ class Solver:
             chosen = better.repeat_interleave(size)
             parameters = _choose(chosen, candidate, parameters)
             cost = torch.where(better, new_cost, cost)
-            damping = torch.where(better, (damping / 5).clamp_min(1e-7), damping * 10)
+            damping = torch.where(better, (damping / 10).clamp_min(1e-7), damping * 10)
             active &= ~(better & (lowered < config.tolerance * cost)) & (damping < 1e4)
             if not active.any():
                 break
@@ -448,30 +431,92 @@ class Solver:
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
-def _hold(hessian: Tensor, held: Tensor, damping: float | Tensor) -> Tensor:
-    """Damped blocks (T, D, D) whose held unknowns are cut off from the others."""
-    free = (~held).to(hessian)
-    blocks = hessian * free[:, :, None] * free[:, None, :]
-    diagonal = hessian.diagonal(dim1=1, dim2=2)
-    blocks.diagonal(dim1=1, dim2=2).add_(torch.where(held, torch.ones_like(diagonal), damping * diagonal + 1e-9))
-    return blocks
+@dataclass(frozen=True)
+class _Arrow:
+    """The matrix of T blocks (T, D, D) that are coupled only through shared unknowns, (T, D, S) and (S, S)."""
+
+    blocks: Tensor
+    coupling: Tensor
+    shared: Tensor
+
+    def damped(self, damping: float) -> _Arrow:
+        """With every diagonal entry enlarged by a share of itself (Levenberg-Marquardt)."""
+        blocks, shared = self.blocks.clone(), self.shared.clone()
+        blocks.diagonal(dim1=1, dim2=2).mul_(1 + damping).add_(1e-9)
+        shared.diagonal().mul_(1 + damping)
+        return _Arrow(blocks, self.coupling, shared)
+
+    def multiply(self, vector: Tensor) -> Tensor:
+        """The product with a vector (T D + S,)."""
+        local, shared = self._split(vector)
+        above = self.blocks @ local + self.coupling @ shared
+        below = (self.coupling.mT @ local).sum(0) + self.shared @ shared
+        return torch.cat([above.flatten(), below.flatten()])
+
+    def solve(self, right: Tensor, held: Tensor) -> Tensor:
+        """Solve for the unknowns (T D + S,) that aren't held, by the Schur complement; the held ones are 0."""
+        local, shared = self._split(right)
+        free, free_shared = (~part for part in self._split(held))
+        free, free_shared = free.to(local), free_shared.to(local)
+        blocks = self.blocks * free * free.mT + torch.diag_embed(1 - free[..., 0])
+        coupling = self.coupling * free * free_shared.mT
+        solved = torch.cholesky_solve(torch.cat([coupling, local], -1), torch.linalg.cholesky(blocks))
+        rest = self.shared * free_shared * free_shared.mT + torch.diag(1 - free_shared[:, 0])
+        schur = rest - (coupling.mT @ solved[..., :-1]).sum(0)
+        reduced = shared - (coupling.mT @ solved[..., -1:]).sum(0)
+        y = torch.linalg.solve(schur, reduced)
+        return torch.cat([(solved[..., -1:] - solved[..., :-1] @ y).flatten(), y.flatten()])
+
+    def _split(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        frames, size = self.blocks.shape[:2]
+        return vector[: frames * size].view(frames, size, 1), vector[frames * size :, None]
 
 
-def _banded_step(blocks: Tensor, gradient: Tensor, motion: MotionNormal, held: Tensor, batch: int) -> Tensor:
-    """Newton step (T, D) of the frames of `batch` windows from damped blocks (T, D, D); held unknowns stay.
+class _Chain:
+    """The matrix of `batch` windows of frames: blocks (T, D, D) of the frames plus the motion prior's couplings.
 
-    Solved in the precision of the blocks, after scaling their diagonal to 1. The gradient is exact, so rounding makes
-    the path to the minimum longer at worst, not the minimum another one.
+    Scaled to a unit diagonal and solved in the precision of the blocks. The gradient it meets is exact, so rounding
+    makes the path to the minimum longer at worst, not the minimum another one.
     """
-    scale = blocks.diagonal(dim1=1, dim2=2).rsqrt()
-    free = scale.masked_fill(held, 0).unflatten(0, (batch, -1))
-    step = solve_block_pentadiagonal(
-        (blocks * scale[:, :, None] * scale[:, None, :]).unflatten(0, (batch, -1)),
-        motion.first.to(blocks) * free[:, 1:] * free[:, :-1],
-        motion.second.to(blocks) * free[:, 2:] * free[:, :-2],
-        -gradient.to(blocks).unflatten(0, (batch, -1)) * free,
-    )
-    return (step.flatten(0, 1) * scale).to(gradient)
+
+    def __init__(self, blocks: Tensor, motion: MotionNormal, batch: int, damping: Tensor) -> None:
+        self.batch = batch
+        diagonal = blocks.diagonal(dim1=1, dim2=2) + motion.diagonal.flatten(0, 1).to(blocks)
+        diagonal = diagonal * (1 + damping.to(blocks).repeat_interleave(len(blocks) // batch)[:, None]) + 1e-9
+        self.scale = diagonal.rsqrt()
+        self.blocks = blocks * self.scale[:, :, None] * self.scale[:, None, :]
+        self.blocks.diagonal(dim1=1, dim2=2).fill_(1)
+        scale = self._windows(self.scale)
+        self.first = motion.first.to(blocks) * scale[:, 1:] * scale[:, :-1]
+        self.second = motion.second.to(blocks) * scale[:, 2:] * scale[:, :-2]
+
+    def _windows(self, values: Tensor) -> Tensor:
+        return values.unflatten(0, (self.batch, -1))
+
+    def multiply(self, vector: Tensor) -> Tensor:
+        """The product with a vector (T, D)."""
+        x = vector.to(self.blocks) / self.scale
+        y = self._windows((self.blocks @ x[..., None])[..., 0])
+        x = self._windows(x)
+        for step, coupling in ((1, self.first), (2, self.second)):
+            if x.shape[1] > step:
+                y[:, step:] += coupling * x[:, :-step]
+                y[:, :-step] += coupling * x[:, step:]
+        return (y.flatten(0, 1) / self.scale).to(vector)
+
+    def solve(self, right: Tensor, held: Tensor) -> Tensor:
+        """Solve for the unknowns (T, D) that aren't held; the held ones are 0."""
+        free = (~held).to(self.blocks)
+        blocks = self.blocks * free[:, :, None] * free[:, None, :]
+        blocks.diagonal(dim1=1, dim2=2).fill_(1)
+        free = self._windows(free)
+        solution = solve_block_pentadiagonal(
+            self._windows(blocks),
+            self.first * free[:, 1:] * free[:, :-1],
+            self.second * free[:, 2:] * free[:, :-2],
+            self._windows(right.to(blocks) * self.scale),
+        )
+        return (solution.flatten(0, 1) * self.scale).to(right)
 
 
 def _choose(mask: Tensor, first: Parameters, second: Parameters) -> Parameters:

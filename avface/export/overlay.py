@@ -1,0 +1,146 @@
+"""Overlay video: the filmed frames beside the same frames with the captured head drawn over them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from avface.capture import Capture
+from avface.errors import AvfaceError
+from avface.geometry.mesh import vertex_normals
+from avface.geometry.rasteriser import rasterise
+from avface.head.appearance import vertex_colours
+from avface.media import Clip, VideoWriter
+
+Layout = Literal["both", "blended"]
+
+OPACITY = 0.75
+"""How much of the head covers the frame."""
+LIGHT = (-0.3, -0.5, -0.81)
+"""Direction from the head to the light in the camera's axes: over the camera, to its left."""
+AMBIENT, DIFFUSE = 0.42, 0.62
+"""Share of light from everywhere and from LIGHT; over 1 together, so that what faces it is bright."""
+UNSEEN = (0.42, 0.58, 0.95)
+"""sRGB towards which the head is tinted where the face wasn't seen (confidence 0)."""
+BLOCK = 16
+"""Frames whose vertices are computed together."""
+
+
+def export_overlay(
+    capture: Capture,
+    path: str | os.PathLike[str],
+    *,
+    video: str | os.PathLike[str] | None = None,
+    layout: Layout = "both",
+    on_frame: Callable[[], None] = lambda: None,
+) -> Path:
+    """Write an .mp4 of the video with the head drawn over it, with its times and sound; returns its path.
+
+    Args:
+        capture: what to draw. The head is blue in frames whose confidence is 0.
+        path: file to write; it appears only when complete.
+        video: the captured video, by default `capture.source`.
+        layout: "both" puts the frame as filmed to the left of the blended one, "blended" is that one alone.
+        on_frame: called after each frame.
+
+    Frames past the capture's last are written as they are.
+
+    Raises:
+        AvfaceError: if the video is missing, can't be read or has another size than the capture's, or the
+            file can't be written.
+        ValueError: if the layout is unknown.
+    """
+    if layout not in get_args(Layout):
+        raise ValueError(f"layout={layout!r} must be one of {', '.join(get_args(Layout))}")
+    path = Path(path)
+    source = Path(video if video is not None else capture.source)
+    if video is None and not (capture.source and source.is_file()):
+        named = (
+            f"{capture.source}: the captured video is"
+            if capture.source
+            else f"{path}: the capture's video is"
+        )
+        raise AvfaceError(f"{named} not there; name it with video=")
+    clip = Clip.open(source)
+    size = (clip.info.width, clip.info.height)
+    if size != tuple(capture.image_size):
+        raise AvfaceError(
+            f"{source}: is {size[0]} x {size[1]} pixels, but the capture was made from "
+            f"{capture.image_size[0]} x {capture.image_size[1]}; name the captured video with video="
+        )
+    painter = _Painter(capture)
+    with VideoWriter(path, sound_from=source) as writer:
+        for frame in clip.frames():
+            drawn = painter.blend(frame.image, frame.index) if frame.index < len(capture) else frame.image
+            image = np.concatenate([frame.image, drawn], 1) if layout == "both" else drawn
+            writer.write(image, frame.time)
+            on_frame()
+    return path
+
+
+class _Painter:
+    """Draws a capture's head into its frames, which must come in order to be quick."""
+
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
+        self._faces = capture.head_model.faces.cpu()
+        self._colours = torch.as_tensor(vertex_colours(capture.head_model))
+        self._light = torch.nn.functional.normalize(torch.tensor(LIGHT), dim=0)
+        self._block_start = 0
+        self._block: npt.NDArray[np.float32] | None = None
+
+    def blend(self, image: npt.NDArray[np.uint8], index: int) -> npt.NDArray[np.uint8]:
+        """A copy of a frame (H, W, 3) with the head of capture row `index` over it."""
+        with torch.inference_mode():
+            vertices = torch.as_tensor(self._vertices(index))
+            pixels = self._capture.camera.project(vertices)
+            faces = self._faces[_faces_camera(pixels[self._faces])]
+            # whole pixels that enclose the head, within the picture
+            inside = pixels[vertices[:, 2] > 0]
+            out = image.copy()
+            if not len(inside):
+                return out
+            limit = torch.tensor([image.shape[1], image.shape[0]])
+            left, top = (int(v) for v in inside.amin(0).floor().clamp_min(0).minimum(limit))
+            right, bottom = (int(v) for v in (inside.amax(0).ceil() + 1).clamp_min(0).minimum(limit))
+            if right <= left or bottom <= top:
+                return out
+            fragments = rasterise(
+                pixels - torch.tensor([left, top]),
+                vertices[:, 2].contiguous(),
+                faces,
+                bottom - top,
+                right - left,
+            )
+            head = fragments.interpolate(self._shaded(vertices, index), faces)
+            cover = OPACITY * (fragments.triangle >= 0)[..., None]
+            window = torch.from_numpy(out)[top:bottom, left:right]
+            window.copy_((window + cover * (head - window)).round_())
+        return out
+
+    def _shaded(self, vertices: Tensor, index: int) -> Tensor:
+        """Colours (V, 3), 0 to 255, of vertices (V, 3) in the camera under the fixed light."""
+        light = AMBIENT + DIFFUSE * (vertex_normals(vertices, self._faces) @ self._light).clamp_min(0)
+        colours = self._colours
+        if self._capture.confidence[index] == 0:
+            colours = 0.4 * colours + 0.6 * torch.tensor(UNSEEN)
+        return 255 * (colours * light[:, None]).clamp(0, 1)
+
+    def _vertices(self, index: int) -> npt.NDArray[np.float32]:
+        if self._block is None or not self._block_start <= index < self._block_start + len(self._block):
+            self._block_start = index
+            self._block = self._capture.vertices(slice(index, index + BLOCK))
+        return self._block[index - self._block_start]
+
+
+def _faces_camera(corners: Tensor) -> Tensor:
+    """Which triangles (F, 3, 2) in pixels show their outer side: those that look anticlockwise."""
+    a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] < 0

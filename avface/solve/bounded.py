@@ -1,0 +1,50 @@
+"""Newton steps within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def bounded_newton_step(
+    solve: Callable[[Tensor, Tensor], Tensor],
+    multiply: Callable[[Tensor], Tensor],
+    gradient: Tensor,
+    low: Tensor,
+    high: Tensor,
+    side: Tensor,
+    rounds: int = 4,
+) -> tuple[Tensor, Tensor]:
+    """Minimise gradient . d + 1/2 d . H d over low <= d <= high, all of shape (...).
+
+    Args:
+        solve: (right, held) -> d with d = 0 where held and H d = right elsewhere.
+        multiply: d -> H d.
+        gradient: at d = 0.
+        low: lower bounds of the step, -inf where there is none.
+        high: upper bounds of the step, inf where there is none.
+        side: first guess of the active set: -1 at the lower bound, 1 at the upper one, 0 free (int8).
+        rounds: most changes of the active set.
+
+    Returns:
+        The step, and the active set to start from next time. After the last round a step that still leaves the bounds
+        is cut off at them.
+
+    Source: primal-dual active set method (Hintermueller, Ito & Kunisch 2002): what would leave is held at its bound,
+    what is held against the slope is let go. Each round costs one solution of the linear system.
+    """
+    zero = torch.zeros_like(gradient)
+    step = zero
+    for _ in range(rounds):
+        held = side != 0
+        fixed = torch.where(side < 0, low, torch.where(side > 0, high, zero))
+        step = solve((-gradient - multiply(fixed)).masked_fill(held, 0), held) + fixed
+        slope = gradient + multiply(step)
+        changed = side.masked_fill((side < 0) & (slope < 0) | (side > 0) & (slope > 0), 0)
+        changed = changed.masked_fill(~held & (step < low), -1).masked_fill(~held & (step > high), 1)
+        if torch.equal(changed, side):
+            break
+        side = changed
+    return step.clamp(low, high), side

@@ -1,0 +1,397 @@
+// Plays a capture: the head follows the video's clock, or its own where there is no video.
+// Axes: head y up, z out of the face; camera x right, y down, z forward; world as the camera, but y up and z backward.
+(() => {
+'use strict';
+const $ = (id) => document.getElementById(id);
+const meta = JSON.parse($('capture').textContent);
+
+function bytesOf(text) {
+  const binary = atob(text), bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
+}
+const KINDS = { f4: Float32Array, f8: Float64Array, u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, i2: Int16Array };
+const data = {};
+for (const [name, [kind, text]] of Object.entries(meta.arrays)) data[name] = new KINDS[kind](bytesOf(text).buffer);
+$('capture').textContent = '';
+
+const frames = data.times.length, vertices = data.neutral.length / 3;
+const units = meta.expressionNames.length, joints = meta.jointParents.length;
+const times = data.times;
+const usualInterval = frames > 1 ? (times[frames - 1] - times[0]) / (frames - 1) : 0.04;
+const duration = times[frames - 1] + usualInterval;
+
+// ---- The head ----------------------------------------------------------------------------------------------------
+
+function weight(frame, unit) {
+  return data.weightLow[unit] + data.weights[frame * units + unit] * data.weightStep[unit];
+}
+
+function rotationMatrix(x, y, z) { // axis-angle to a matrix in rows (Rodrigues)
+  const angle = Math.hypot(x, y, z);
+  if (angle < 1e-12) return [1, 0, 0, 0, 1, 0, 0, 0, 1];
+  x /= angle; y /= angle; z /= angle;
+  const c = Math.cos(angle), s = Math.sin(angle), d = 1 - c;
+  return [c + x * x * d, x * y * d - z * s, x * z * d + y * s,
+    y * x * d + z * s, c + y * y * d, y * z * d - x * s,
+    z * x * d - y * s, z * y * d + x * s, c + z * z * d];
+}
+
+function product(a, b) {
+  const out = new Array(9);
+  for (let i = 0; i < 3; i++) for (let j = 0; j < 3; j++) {
+    out[3 * i + j] = a[3 * i] * b[j] + a[3 * i + 1] * b[3 + j] + a[3 * i + 2] * b[6 + j];
+  }
+  return out;
+}
+
+function applied(m, x, y, z) {
+  return [m[0] * x + m[1] * y + m[2] * z, m[3] * x + m[4] * y + m[5] * z, m[6] * x + m[7] * y + m[8] * z];
+}
+
+function rotationOf(array, row) {
+  return rotationMatrix(array[3 * row], array[3 * row + 1], array[3 * row + 2]);
+}
+
+// Rotation and offset of every joint in the head's frame: a point x at rest goes to R x + t.
+function jointTransforms(frame) {
+  const rotations = [], offsets = [];
+  for (let j = 0; j < joints; j++) {
+    const local = rotationOf(data.joints, frame * joints + j), p = data.pivots.subarray(3 * j, 3 * j + 3);
+    const turned = applied(local, p[0], p[1], p[2]);
+    const offset = [p[0] - turned[0], p[1] - turned[1], p[2] - turned[2]];
+    const parent = meta.jointParents[j];
+    if (parent < 0) {
+      rotations.push(local);
+      offsets.push(offset);
+    } else {
+      rotations.push(product(rotations[parent], local));
+      const moved = applied(rotations[parent], offset[0], offset[1], offset[2]);
+      offsets.push(moved.map((value, axis) => value + offsets[parent][axis]));
+    }
+  }
+  return [rotations, offsets];
+}
+
+// Vertices of a frame in the head's own axes, written into `out`.
+function headVertices(frame, out) {
+  out.set(data.neutral);
+  for (let unit = 0; unit < units; unit++) {
+    const scale = weight(frame, unit) * data.deltaScale[unit];
+    if (Math.abs(scale) < 1e-12) continue;
+    for (let k = data.deltaStart[unit], end = data.deltaStart[unit + 1]; k < end; k++) {
+      const i = 3 * data.deltaVertex[k];
+      out[i] += scale * data.delta[3 * k];
+      out[i + 1] += scale * data.delta[3 * k + 1];
+      out[i + 2] += scale * data.delta[3 * k + 2];
+    }
+  }
+  const [rotations, offsets] = jointTransforms(frame), columns = joints + 1, skin = data.skin;
+  for (let v = 0; v < vertices; v++) {
+    const x = out[3 * v], y = out[3 * v + 1], z = out[3 * v + 2], still = skin[v * columns];
+    let a = still * x, b = still * y, c = still * z;
+    for (let j = 0; j < joints; j++) {
+      const share = skin[v * columns + j + 1];
+      if (share === 0) continue;
+      const r = rotations[j], t = offsets[j];
+      a += share * (r[0] * x + r[1] * y + r[2] * z + t[0]);
+      b += share * (r[3] * x + r[4] * y + r[5] * z + t[1]);
+      c += share * (r[6] * x + r[7] * y + r[8] * z + t[2]);
+    }
+    out[3 * v] = a; out[3 * v + 1] = b; out[3 * v + 2] = c;
+  }
+}
+
+// ---- The clock ---------------------------------------------------------------------------------------------------
+
+const video = $('video');
+let time = 0, playing = false, speed = 1, lastTick = 0, hasVideo = false;
+
+function frameAt(seconds) { // the latest frame not after this moment
+  let low = 0, high = frames - 1;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (times[middle] <= seconds + 1e-4) low = middle; else high = middle - 1;
+  }
+  return low;
+}
+
+function loadVideo() {
+  const parts = [...document.querySelectorAll('script.video')];
+  if (!parts.length) {
+    document.body.classList.add('no-video');
+    document.querySelector('.film').hidden = true;
+    $('sound').hidden = true;
+    return;
+  }
+  const blobs = parts.map((part) => {
+    const bytes = bytesOf(part.textContent.trim());
+    part.remove();
+    return bytes;
+  });
+  hasVideo = true;
+  video.addEventListener('error', () => { // the head still plays where the browser can't show the video
+    hasVideo = false;
+    document.querySelector('.film').innerHTML = '<p class="failed">This browser cannot play H.264 video.</p>';
+  });
+  video.addEventListener('ended', () => {
+    time = video.currentTime;
+    show(frameAt(time));
+    setPlaying(false);
+  });
+  video.addEventListener('click', () => setPlaying(!playing));
+  video.src = URL.createObjectURL(new Blob(blobs, { type: 'video/mp4' }));
+}
+
+function setPlaying(value) {
+  if (value && frameAt(time) === frames - 1) seekTime(0);
+  playing = value;
+  lastTick = performance.now();
+  if (hasVideo) {
+    video.playbackRate = speed;
+    if (value) video.play().catch(() => setPlaying(false)); else video.pause();
+  }
+  $('play').setAttribute('aria-label', value ? 'Pause' : 'Play');
+  $('play').querySelector('path').setAttribute('d', value ? 'M6 5h4v14H6zM14 5h4v14h-4z' : 'M8 5v14l11-7z');
+}
+
+function seekTime(seconds) {
+  time = Math.min(Math.max(seconds, 0), times[frames - 1]);
+  if (hasVideo) video.currentTime = time;
+}
+
+function seek(frame) {
+  frame = Math.min(Math.max(Math.round(frame), 0), frames - 1);
+  const next = frame + 1 < frames ? times[frame + 1] : times[frame] + usualInterval;
+  time = times[frame];
+  if (hasVideo) video.currentTime = time + 0.4 * (next - time); // well inside the frame, so that rounding can't show its neighbour
+  show(frame);
+}
+
+function tick(now) {
+  if (playing) {
+    if (hasVideo) time = video.currentTime;
+    else time += Math.max(0, now - lastTick) / 1000 * speed;
+    show(frameAt(time));
+    if (!hasVideo && time >= duration) setPlaying(false);
+  }
+  lastTick = now;
+  requestAnimationFrame(tick);
+}
+
+// ---- The view ----------------------------------------------------------------------------------------------------
+
+let plot, mesh, shown = -1, motion = 'still';
+
+function pose(frame) { // head to world, a 4 x 4 matrix in rows
+  if (motion === 'still') return [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1];
+  const r = rotationOf(data.rotation, frame), t = data.translation.subarray(3 * frame, 3 * frame + 3);
+  return [r[0], r[1], r[2], t[0], -r[3], -r[4], -r[5], -t[1], -r[6], -r[7], -r[8], -t[2], 0, 0, 0, 1];
+}
+
+function show(frame, again = false) {
+  if (frame === shown && !again) return;
+  shown = frame;
+  const geometry = mesh.geometry, position = geometry.attributes.position;
+  headVertices(frame, position.array);
+  position.needsUpdate = true;
+  geometry.computeVertexNormals();
+  mesh.matrixAutoUpdate = false;
+  mesh.matrix.set(...pose(frame));
+  mesh.matrixWorldNeedsUpdate = true;
+  plot.render();
+  $('scrub').value = frame;
+  const percent = Math.round(data.confidence[frame] / 2.55);
+  $('readout').innerHTML = `<b>${times[frame].toFixed(2)}</b> / ${duration.toFixed(2)} s &nbsp; frame <b>${frame}</b> / ${frames - 1} &nbsp; seen <b>${percent} %</b>`;
+  $('unseen').hidden = data.confidence[frame] > 0;
+  drawCurves(frame);
+}
+
+function resetView() {
+  const eye = motion === 'still' ? meta.stillView : meta.filmedView; // { camera: position, target, up; fov in degrees }
+  plot.setCameraFOV(fittedFov(eye.radius, Math.hypot(...eye.camera.slice(0, 3).map((p, i) => p - eye.camera[3 + i]))));
+  plot.setCamera(eye.camera);
+  plot.render();
+}
+
+function fittedFov(radius, distance) { // degrees from top to bottom that show a sphere whole, however narrow the pane is
+  const box = $('canvasTarget').getBoundingClientRect(), narrow = Math.min(1, box.width / Math.max(box.height, 1));
+  return 2 * Math.atan(1.12 * Math.tan(Math.asin(Math.min(radius / distance, 0.95))) / narrow) * 180 / Math.PI;
+}
+
+function setMotion(value) {
+  motion = value;
+  $('still').setAttribute('aria-pressed', value === 'still');
+  $('filmed').setAttribute('aria-pressed', value === 'filmed');
+  resetView();
+  show(shown, true);
+}
+
+function setWireframe(value) {
+  mesh.material.wireframe = value;
+  $('wireframe').setAttribute('aria-pressed', value);
+  plot.render();
+}
+
+function setSound(value) {
+  video.muted = !value;
+  $('sound').setAttribute('aria-pressed', value);
+}
+
+// ---- Curves ------------------------------------------------------------------------------------------------------
+
+const COLOURS = ['#62b0ff', '#ffb454', '#7fd962', '#f07178', '#d2a6ff', '#4fd6be', '#ffd866', '#ff8fc7'];
+const WINDOW = 20; // seconds of curves around the current moment, where the whole clip would be too dense
+
+function span() {
+  if (duration <= 1.5 * WINDOW) return [0, duration];
+  const start = Math.min(Math.max(time - WINDOW / 2, 0), duration - WINDOW);
+  return [start, start + WINDOW];
+}
+
+function sized(canvas) { // its context, in CSS pixels, at the screen's resolution
+  const ratio = window.devicePixelRatio || 1, box = canvas.getBoundingClientRect();
+  const width = Math.max(1, Math.round(box.width * ratio)), height = Math.max(1, Math.round(box.height * ratio));
+  if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
+  const context = canvas.getContext('2d');
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, box.width, box.height);
+  return [context, box.width, box.height];
+}
+
+function drawCurves(frame) {
+  const [context, width, height] = sized($('curves'));
+  const [start, end] = span(), left = 26, bottom = 16;
+  const x = (t) => left + (t - start) / (end - start) * (width - left - 2);
+  const y = (w) => height - bottom - Math.max(0, Math.min(1, (w - meta.curveLow) / (meta.curveHigh - meta.curveLow))) * (height - bottom - 6);
+  context.font = '11px system-ui, sans-serif';
+  context.lineWidth = 1;
+  context.strokeStyle = '#262d38';
+  context.fillStyle = '#77828f';
+  for (const value of [meta.curveLow, (meta.curveLow + meta.curveHigh) / 2, meta.curveHigh]) {
+    context.beginPath(); context.moveTo(left, y(value)); context.lineTo(width, y(value)); context.stroke();
+    context.fillText(value.toFixed(1), 2, y(value) + 4);
+  }
+  const step = [0.1, 0.2, 0.5, 1, 2, 5, 10].find((s) => (end - start) / s <= width / 60) || 30;
+  for (let t = Math.ceil(start / step) * step; t < end; t += step) {
+    context.fillText(`${+t.toFixed(1)} s`, Math.min(x(t), width - 28), height - 2);
+  }
+  context.lineWidth = 1.6;
+  context.lineJoin = 'round';
+  const first = frameAt(start), last = Math.min(frames - 1, frameAt(end) + 1);
+  const stride = Math.max(1, Math.floor((last - first) / (2 * width)));
+  meta.strongest.forEach((unit, k) => {
+    context.strokeStyle = COLOURS[k];
+    context.beginPath();
+    for (let f = first; f <= last; f += stride) context.lineTo(x(times[f]), y(weight(f, unit)));
+    context.stroke();
+    $('legend').children[k].lastChild.textContent = weight(frame, unit).toFixed(2);
+  });
+  context.strokeStyle = '#e8ecf2';
+  context.lineWidth = 1;
+  context.beginPath(); context.moveTo(x(times[frame]), 2); context.lineTo(x(times[frame]), height - bottom); context.stroke();
+}
+
+function drawSeen() { // one column a pixel: from red (not seen) to green
+  const [context, width] = sized($('seen'));
+  for (let column = 0; column < width; column++) {
+    const from = Math.floor(column / width * frames), to = Math.max(from + 1, Math.floor((column + 1) / width * frames));
+    let least = 255;
+    for (let f = from; f < to; f++) least = Math.min(least, data.confidence[f]);
+    context.fillStyle = `hsl(${least / 255 * 130}, 45%, 42%)`;
+    context.fillRect(column, 0, 1, 4);
+  }
+}
+
+function buildLegend() {
+  meta.strongest.forEach((unit, k) => {
+    const row = document.createElement('li'), mark = document.createElement('i');
+    mark.style.background = COLOURS[k];
+    const name = document.createElement('span');
+    name.textContent = name.title = meta.expressionNames[unit];
+    row.append(mark, name, document.createElement('b'));
+    $('legend').append(row);
+  });
+}
+
+// ---- Everything together -----------------------------------------------------------------------------------------
+
+function connect() {
+  $('scrub').max = frames - 1;
+  $('scrub').addEventListener('input', () => seek(+$('scrub').value));
+  $('play').addEventListener('click', () => setPlaying(!playing));
+  $('speed').addEventListener('change', () => { speed = +$('speed').value; video.playbackRate = speed; });
+  $('sound').addEventListener('click', () => setSound(video.muted));
+  $('still').addEventListener('click', () => setMotion('still'));
+  $('filmed').addEventListener('click', () => setMotion('filmed'));
+  $('wireframe').addEventListener('click', () => setWireframe(!mesh.material.wireframe));
+  $('reset').addEventListener('click', resetView);
+  let dragging = false;
+  const jump = (event) => {
+    const box = $('curves').getBoundingClientRect(), [start, end] = span();
+    seek(frameAt(start + (event.clientX - box.left - 26) / (box.width - 28) * (end - start)));
+  };
+  $('curves').addEventListener('pointerdown', (event) => { dragging = true; $('curves').setPointerCapture(event.pointerId); jump(event); });
+  $('curves').addEventListener('pointermove', (event) => { if (dragging) jump(event); });
+  $('curves').addEventListener('pointerup', () => { dragging = false; });
+  $('curves').addEventListener('pointercancel', () => { dragging = false; });
+  const keys = {
+    ' ': () => setPlaying(!playing),
+    ArrowLeft: (event) => step(event.shiftKey ? -1 : 0, -1),
+    ArrowRight: (event) => step(event.shiftKey ? 1 : 0, 1),
+    Home: () => seek(0),
+    End: () => seek(frames - 1),
+    h: () => setMotion(motion === 'still' ? 'filmed' : 'still'),
+    w: () => setWireframe(!mesh.material.wireframe),
+    r: resetView,
+    m: () => { if (hasVideo) setSound(video.muted); },
+  };
+  const step = (seconds, one) => {
+    setPlaying(false);
+    seek(seconds ? frameAt(Math.max(0, times[shown] + seconds)) : shown + one);
+  };
+  document.addEventListener('keydown', (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === 'SELECT') return;
+    const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (!action) return;
+    event.preventDefault(); // also keeps space from pressing the focused button, arrows from moving the slider twice
+    action(event);
+  });
+  document.addEventListener('keyup', (event) => { if (event.key === ' ' && event.target.tagName === 'BUTTON') event.preventDefault(); });
+  new ResizeObserver(() => {
+    plot.resizeHelper();
+    plot.render();
+    drawSeen();
+    drawCurves(shown);
+  }).observe($('canvasTarget'));
+}
+
+function positions() { // (V * 3) metres in the camera's axes, from the vertices on screen
+  const seen = mesh.geometry.attributes.position.array, r = rotationOf(data.rotation, shown);
+  const t = data.translation.subarray(3 * shown, 3 * shown + 3), out = new Float32Array(seen.length);
+  for (let i = 0; i < seen.length; i += 3) {
+    const moved = applied(r, seen[i], seen[i + 1], seen[i + 2]);
+    for (let axis = 0; axis < 3; axis++) out[i + axis] = moved[axis] + t[axis];
+  }
+  return out;
+}
+
+// Called by K3D's snapshot once its plot is ready.
+window.startAvface = (instance) => {
+  plot = instance;
+  mesh = plot.getObjectById(meta.meshId);
+  mesh.frustumCulled = false;
+  buildLegend();
+  loadVideo();
+  connect();
+  setPlaying(false);
+  show(0);
+  resetView();
+  drawSeen();
+  requestAnimationFrame(tick);
+  window.avface = {
+    state: () => ({ frame: shown, time, playing, speed, motion, frames, hasVideo, videoTime: hasVideo ? video.currentTime : null }),
+    seek, positions, play: () => setPlaying(true), pause: () => setPlaying(false), setMotion,
+  };
+};
+})();

@@ -1,0 +1,279 @@
+"""One .html file that plays a capture: the video beside the head, in step with the sound, with no network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from avface.capture import Capture
+from avface.errors import AvfaceError
+from avface.head.appearance import vertex_colours
+from avface.media import Clip, EncodingConfig, VideoWriter
+
+if TYPE_CHECKING:
+    from avface.head.model import HeadModel
+
+VIDEO_HEIGHT = 480
+"""Most rows of the video in the page; a larger one is scaled down."""
+VIDEO_ENCODING = EncodingConfig(crf=25, preset="veryfast", keyframe_interval=15, audio_bit_rate=64_000)
+"""Small, and with pictures that stand alone every half second, so that scrubbing is quick."""
+STILL_DISTANCE = 0.9
+"""Metres from the first view's camera to the head that keeps still: far enough for noses to look natural."""
+CURVES = 8
+"""Expression units whose curves are drawn."""
+SMALLEST_OFFSET = 1e-6
+"""Metres. Where a unit moves a vertex less it is left out; a hundredth of the 0.1 mm a viewer may err."""
+CHUNK = 3 << 20
+"""Bytes of video turned into text at a time."""
+WITHOUT_FONT_FILES = r"""k3dSource = k3dSource.replace(/,url\(fonts\/[^)]*\) format\("\w+"\)/g, '');"""
+"""K3D carries the fonts of its formulas, but also asks for them as files, which a page alone doesn't have."""
+SECURITY_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; media-src blob:; font-src data:; worker-src blob:; connect-src data: blob:"
+)
+"""Content-Security-Policy of the page: nothing may come from a network. K3D unpacks and evaluates itself."""
+
+
+def export_page(
+    capture: Capture,
+    path: str | os.PathLike[str],
+    *,
+    video: str | os.PathLike[str] | None = None,
+    on_frame: Callable[[], None] = lambda: None,
+) -> Path:
+    """Write a self-contained .html page that plays the capture; returns its path.
+
+    Args:
+        capture: what to show.
+        path: file to write; it appears only when complete.
+        video: the captured video, by default `capture.source`. Without one the head plays alone.
+        on_frame: called after each frame of the video that went into the page.
+
+    The page holds the head's bases and the weights of every frame, not their vertices: 240 bytes a frame.
+
+    Raises:
+        AvfaceError: if `video` is given and can't be read, or the page can't be written.
+    """
+    path = Path(path)
+    film = _find_video(capture, video)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".avface-page-", dir=path.parent) as folder:
+            small = None if film is None else Path(folder) / "video.mp4"
+            if film is not None and small is not None:
+                _shrink(film, small, on_frame)
+            page = Path(folder) / f"{secrets.token_hex(4)}.html"
+            with page.open("w", encoding="utf-8") as file:
+                for text in _page(capture, film, small):
+                    file.write(text)
+            page.replace(path)
+    except FileNotFoundError as error:
+        raise AvfaceError(f"{path}: there is no folder {path.parent}; create it first") from error
+    except OSError as error:
+        reason = error.strerror or "not possible"
+        raise AvfaceError(f"{path}: can't be written ({reason}); choose another place") from error
+    return path
+
+
+def _find_video(capture: Capture, video: str | os.PathLike[str] | None) -> Clip | None:
+    if video is not None:
+        return Clip.open(Path(video))
+    return Clip.open(capture.source) if capture.source and Path(capture.source).is_file() else None
+
+
+def _shrink(clip: Clip, path: Path, on_frame: Callable[[], None]) -> None:
+    """Encode a clip again, small, with its sound and true times."""
+    from av.video.frame import VideoFrame
+    from av.video.reformatter import Interpolation, VideoReformatter
+
+    scale = min(1.0, VIDEO_HEIGHT / clip.info.height)
+    width, height = (max(2, 2 * round(side * scale / 2)) for side in (clip.info.width, clip.info.height))
+    scaler = VideoReformatter()
+    with VideoWriter(path, sound_from=clip.info.path, encoding=VIDEO_ENCODING) as writer:
+        for frame in clip.frames():
+            image = frame.image
+            if scale < 1:
+                picture = VideoFrame.from_ndarray(image, format="rgb24")
+                small = scaler.reformat(picture, width=width, height=height, interpolation=Interpolation.AREA)
+                image = np.asarray(small.to_ndarray(), np.uint8)
+            writer.write(image, frame.time)
+            on_frame()
+
+
+def _page(capture: Capture, film: Clip | None, small: Path | None) -> Iterator[str]:
+    """The page as pieces of text; the video is never in memory as a whole."""
+    room = Path(__file__).parent
+    before, after = _viewer_shell(capture.head_model, _neutral(capture))
+    name = Path(film.info.path).name if film is not None else Path(capture.source).name
+    facts = f"{len(capture)} frames, {float(capture.times[-1] - capture.times[0]):.1f} s"
+    if capture.frame_rate:
+        facts += f", {capture.frame_rate:.4g} frames/s, face seen in {(capture.confidence > 0).mean():.0%}"
+    style = (room / "page.css").read_text(encoding="utf-8")
+    title = html.escape(f"{name} - avface" if name else "avface")
+    yield _with_head(before, f"<title>{title}</title>", style)
+    body = (room / "page.html").read_text(encoding="utf-8")
+    yield body.replace("__SOURCE__", html.escape(name)).replace("__FACTS__", html.escape(facts))
+    # "<" could end the script element early, or open a comment in it
+    data = json.dumps(_page_data(capture)).replace("<", "\\u003c")
+    yield f'<script type="application/json" id="capture">{data}</script>\n'
+    if small is not None:
+        with small.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                yield f'<script type="text/plain" class="video">{base64.b64encode(chunk).decode()}</script>\n'
+    yield f"<script>{WITHOUT_FONT_FILES}</script>\n"
+    yield f"<script>\n{(room / 'page.js').read_text(encoding='utf-8')}</script>\n"
+    yield after
+
+
+MESH_ID = 1
+"""K3D's number of the head's mesh, by which the page's script finds it."""
+
+
+def _viewer_shell(head: HeadModel, neutral: npt.NDArray[np.float32]) -> tuple[str, str]:
+    """K3D's own snapshot of the head at rest, cut in two where our page goes instead of its own."""
+    import k3d
+
+    colours = np.round(255 * vertex_colours(head)).astype(np.uint32)
+    mesh = k3d.mesh(
+        neutral,
+        head.faces.cpu().numpy().astype(np.uint32),
+        colors=(colours[:, 0] << 16 | colours[:, 1] << 8 | colours[:, 2]).tolist(),
+        flat_shading=False,
+        roughness=0.65,
+        side="double",
+    )
+    mesh.id = MESH_ID
+    plot = k3d.plot(
+        background_color=-1,  # transparent: the page's own shows through
+        camera_auto_fit=False,
+        grid_visible=False,
+        grid_auto_fit=False,
+        grid=(-0.3, -0.3, -0.3, 0.3, 0.3, 0.3),
+        axes_helper=0.0,
+        menu_visibility=False,
+        camera_mode="orbit",
+        camera_up_axis="y",
+        lighting=1.4,
+        name="avface",
+    )
+    plot += mesh
+    snapshot = plot.get_snapshot(additional_js_code="startAvface(K3DInstance);")
+    target = '<div id="canvasTarget"></div>'
+    if snapshot.count(target) != 1:
+        raise RuntimeError("this version of K3D makes other snapshots than the page expects")
+    before, after = snapshot.split(target)
+    return before, after
+
+
+def _with_head(before: str, title: str, style: str) -> str:
+    """Put our title, style and policy into the head of K3D's snapshot."""
+    before, titles = re.subn(r"<title>.*?</title>", lambda _: title, before, count=1, flags=re.S)
+    before, styles = re.subn(
+        r"<style>.*?</style>", lambda _: f"<style>\n{style}</style>", before, count=1, flags=re.S
+    )
+    metas = (
+        f'<meta http-equiv="Content-Security-Policy" content="{SECURITY_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    )
+    before, charsets = re.subn(
+        r'<meta charset="utf-8">', lambda match: f"{match[0]}\n{metas}", before, count=1
+    )
+    if titles + styles + charsets != 3:
+        raise RuntimeError("this version of K3D makes other snapshots than the page expects")
+    return before
+
+
+def _neutral(capture: Capture) -> npt.NDArray[np.float32]:
+    """The person's face at rest (V, 3)."""
+    import torch
+
+    return capture.head_model.neutral(torch.as_tensor(capture.shape)).cpu().numpy()
+
+
+def _page_data(capture: Capture) -> dict[str, Any]:
+    """What the page's script needs: the head, the weights and poses of all frames, and two first views."""
+    import torch
+
+    head = capture.head_model
+    neutral = _neutral(capture)
+    low = np.minimum(capture.expression.min(0), 0)
+    step = (np.maximum(capture.expression.max(0), 0) - low) / 65535
+    steps = np.round((capture.expression - low) / np.where(step > 0, step, 1)).astype(np.uint16)
+    activity = np.percentile(capture.expression, 98, axis=0) - np.percentile(capture.expression, 2, axis=0)
+    if not activity.any():  # a single frame, or a face that never moves
+        activity = np.abs(capture.expression).max(0)
+    strongest = sorted(
+        unit for unit in np.argsort(-activity, kind="stable")[:CURVES].tolist() if activity[unit]
+    )
+    shown = capture.expression[:, strongest]
+    arrays = {
+        "neutral": (neutral, "f4"),
+        "skin": (head.skin_weights.cpu().numpy(), "f4"),
+        "pivots": (head.joint_positions(torch.as_tensor(capture.shape)).cpu().numpy(), "f4"),
+        "weights": (steps, "u2"),
+        "weightLow": (low, "f4"),
+        "weightStep": (step, "f8"),
+        "rotation": (capture.rotation, "f4"),
+        "translation": (capture.translation, "f4"),
+        "joints": (capture.joints, "f4"),
+        "times": (capture.times, "f8"),
+        # rounded up, so that only 0 itself becomes 0, which means "not seen"
+        "confidence": (np.ceil(255 * np.clip(capture.confidence, 0, 1)), "u1"),
+        **_sparse_offsets(head.expression_basis.cpu().numpy()),
+    }
+    return {
+        "meshId": MESH_ID,
+        "expressionNames": capture.expression_names,
+        "jointParents": head.joint_parents,
+        "strongest": strongest,
+        "curveLow": float(np.floor(shown.min(initial=0))),
+        "curveHigh": float(np.ceil(shown.max(initial=1))),
+        **_first_views(capture, neutral),
+        "arrays": {
+            name: (kind, base64.b64encode(np.ascontiguousarray(values, dtype=f"<{kind}").tobytes()).decode())
+            for name, (values, kind) in arrays.items()
+        },
+    }
+
+
+def _sparse_offsets(basis: npt.NDArray[np.float32]) -> dict[str, tuple[npt.NDArray, str]]:
+    """The expression basis (E, V, 3) as the vertices each unit moves, in 16-bit steps of a scale per unit."""
+    scale = np.abs(basis).max((1, 2)).astype(np.float64) / 32767
+    moved = np.abs(basis).max(2) > SMALLEST_OFFSET
+    unit, vertex = moved.nonzero()
+    offsets = basis[unit, vertex] / np.where(scale > 0, scale, 1)[unit, None]
+    return {
+        "delta": (np.round(offsets), "i2"),
+        "deltaVertex": (vertex, "u2" if basis.shape[1] <= 65536 else "u4"),
+        "deltaStart": (np.concatenate([[0], moved.sum(1).cumsum()]), "u4"),
+        "deltaScale": (scale, "f8"),
+    }
+
+
+def _first_views(capture: Capture, neutral: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """Where the viewer's camera first stands, in the world of the page (y up): position, target, up; metres.
+
+    radius is that of a sphere around the target which the first view shows whole.
+    """
+    middle = (neutral.min(0) + neutral.max(0)) / 2
+    radius = float(np.linalg.norm(neutral - middle, axis=1).max())
+    path = capture.translation * np.array([1, -1, -1])
+    centre = (path.min(0) + path.max(0)) / 2
+    roaming = float(np.linalg.norm(path - centre, axis=1).max())
+    return {
+        "stillView": {
+            "camera": [*map(float, middle + np.array([0, 0, STILL_DISTANCE])), *map(float, middle), 0, 1, 0],
+            "radius": radius,
+        },
+        "filmedView": {"camera": [0, 0, 0, *map(float, centre), 0, 1, 0], "radius": radius + roaming},
+    }
