@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from avface.capture import Capture
-    from avface.reconstruct import reconstruct
+    from avface.pipeline import reconstruct
 
 __version__ = "0.1.0"
 __all__ = ["Capture", "__version__", "reconstruct"]
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
 
         return Capture
     if name == "reconstruct":
-        from avface.reconstruct import reconstruct
+        from avface.pipeline import reconstruct
 
         return reconstruct
     raise AttributeError(f"module 'avface' has no attribute {name!r}")

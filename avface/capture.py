@@ -64,6 +64,9 @@ class Capture:
     """(T,) seconds; 0 is the first frame. Not evenly spaced where the video isn't."""
     confidence: FloatArray
     """(T,) 0 to 1: how well the face was seen. 0 marks frames without an observation, filled in by the solver."""
+    landmark_bias: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+    """(K,) where the tracker puts its points on this person, apart from where it puts them on average: weights of the
+    embedding's error components in standard deviations. Empty for a capture that wasn't tracked."""
     segment_starts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
     """(N,) first frames of the stretches between shot cuts; the first is 0."""
     segment_same_person: npt.NDArray[np.bool_] = field(default_factory=lambda: np.ones(1, bool))
@@ -132,6 +135,9 @@ class Capture:
     ) -> FloatArray:
         """Landmarks of the chosen frames: (T, L, 2) pixels of the video, or (T, L, 3) metres in camera or head.
 
+        They are points of the surface, moved by `landmark_bias` to where the tracker puts them on this person; those in
+        the image are the projections of those in the camera.
+
         Raises:
             AvfaceError: if the head has no such scheme.
             ValueError: if the space is unknown.
@@ -147,6 +153,8 @@ class Capture:
         for start in range(0, len(rows), block):
             part = self._head_vertices(rows[start : start + block])[:, embedding.triangles]
             points[start : start + block] = np.einsum("tlkc,lk->tlc", part, embedding.barycentric)
+        if len(self.landmark_bias):
+            points += np.tensordot(self.landmark_bias, embedding.error_basis, 1).astype(np.float32)
         if space == "head":
             return points
         points = self._to_camera(points, rows)
@@ -178,8 +186,9 @@ class Capture:
                 np.savez_compressed(file, **arrays)
             temporary.replace(path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise AvfaceError(f"{path}: can't be written ({error.strerror}); choose another folder") from None
+        finally:
+            temporary.unlink(missing_ok=True)
         return path
 
     @classmethod
@@ -198,7 +207,7 @@ class Capture:
         except Exception as error:  # zipfile, zlib and numpy raise a family of errors on damaged files
             raise AvfaceError(f"{path}: damaged or not a capture ({error}); make it again") from None
         version = data.pop("capture_version", None)
-        if version is None:
+        if version is None or version.shape or version.dtype.kind not in "iu":
             raise AvfaceError(f"{path}: an .npz, but not a capture; make one with 'avface reconstruct'")
         if int(version) != CAPTURE_VERSION:
             raise AvfaceError(f"{path}: capture version {int(version)}; this avface reads {CAPTURE_VERSION}")
@@ -217,6 +226,7 @@ class Capture:
                 image_size=(int(data["image_size"][0]), int(data["image_size"][1])),
                 times=data["times"],
                 confidence=data["confidence"],
+                landmark_bias=data["landmark_bias"],
                 segment_starts=data["segment_starts"],
                 segment_same_person=data["segment_same_person"],
                 source=str(data["source"]),
@@ -272,6 +282,8 @@ def find_exporter(path: Path) -> Callable[..., Path]:
     entry = known.get(path.suffix.lower().lstrip("."))
     if entry is None:
         suffixes = ", ".join(f".{name}" for name in sorted(known))
-        raise AvfaceError(f"{path}: can't export to {path.suffix or 'a name without suffix'!r}; use {suffixes}")
+        raise AvfaceError(
+            f"{path}: can't export to {path.suffix or 'a name without suffix'!r}; use {suffixes}"
+        )
     exporter: Callable[..., Path] = entry.load()
     return exporter

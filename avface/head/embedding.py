@@ -1,4 +1,4 @@
-"""Where a landmark detector finds its points on a head: render, detect, and look for the surface point that explains it.
+"""Where a landmark detector finds its points on a head: render, detect, look for the surface point that explains it.
 
 Works for any `HeadModel`, which is how a head without published landmarks gets them (FLAME included).
 """
@@ -29,7 +29,7 @@ FloatArray = npt.NDArray[np.float64]
 class EmbeddingConfig:
     """The portraits from which the landmarks are learnt."""
 
-    portraits: int = 360
+    portraits: int = 600
     """Pictures rendered, each of another person, pose, expression and light."""
     size: int = 448
     """Width and height of a picture in pixels."""
@@ -39,16 +39,20 @@ class EmbeddingConfig:
     """Largest turn to the side in radians."""
     pitch: float = 0.3
     """Largest nod in radians."""
+    error_components: int = 40
+    """Principal components kept of the detector's errors."""
     seed: int = 0
     """Seed of everything drawn."""
 
 
 @dataclass(frozen=True)
 class _Portrait:
-    """Vertices in pixels (V, 2), metres a pixel at the face, and the landmarks (478, 2) found in the picture."""
+    """Vertices in pixels (V, 2), metres a pixel at the face, the head's rotation (3, 3), and the landmarks
+    (478, 2) found in the picture."""
 
     pixels: FloatArray
     metres_per_pixel: float
+    rotation: FloatArray
     landmarks: FloatArray
 
 
@@ -70,7 +74,9 @@ def build_embeddings(
     config = config or EmbeddingConfig()
     found = [p for p in _portraits(head, detect, config, on_portrait) if p is not None]
     if len(found) < config.portraits / 2:
-        raise ValueError(f"the detector found {len(found)} faces in {config.portraits} portraits of {head.name}")
+        raise ValueError(
+            f"the detector found {len(found)} faces in {config.portraits} portraits of {head.name}"
+        )
     pixels = np.stack([portrait.pixels for portrait in found])
     scale = np.array([portrait.metres_per_pixel for portrait in found])
     landmarks = np.stack([portrait.landmarks for portrait in found])
@@ -79,14 +85,38 @@ def build_embeddings(
     eyes = head.faces.numpy()[np.char.endswith(parts, "_iris") | np.char.endswith(parts, "_pupil")]
     mediapipe = _locate(pixels, scale, landmarks, surface)
     iris = _locate(pixels, scale, landmarks[:, IRISES], eyes)
-    for whole, part in zip(
-        (mediapipe.triangles, mediapipe.barycentric, mediapipe.spread),
-        (iris.triangles, iris.barycentric, iris.spread),
-        strict=True,
-    ):
+    for whole, part in zip(mediapipe, iris, strict=True):
         whole[IRISES] = part
     ibug = _locate(pixels, scale, ibug68_from_mediapipe(landmarks), surface)
-    return {"mediapipe478": mediapipe, "ibug68": ibug}
+    rotation = np.stack([portrait.rotation for portrait in found])
+    errors = _error_components(pixels, scale, rotation, landmarks, *mediapipe[:2], config.error_components)
+    errors[:, IRISES] = 0  # what moves an iris is the gaze
+    return {
+        "mediapipe478": LandmarkEmbedding(*mediapipe, errors),
+        "ibug68": LandmarkEmbedding(*ibug, ibug68_from_mediapipe(errors)),  # one bias speaks for both schemes
+    }
+
+
+def _error_components(
+    pixels: FloatArray,
+    scale: FloatArray,
+    rotation: FloatArray,
+    landmarks: FloatArray,
+    triangles: npt.NDArray[np.int64],
+    barycentric: FloatArray,
+    count: int,
+) -> FloatArray:
+    """Principal components (K, L, 3) of landmarks (N, L, 2) against the embedding's projections; see the class."""
+    projected = np.einsum("nlkc,lk->nlc", pixels[:, triangles], barycentric)
+    errors = np.einsum("nlc,nck->nlk", (landmarks - projected) * scale[:, None, None], rotation[:, :2])
+    limit = 4 * np.median(
+        np.linalg.norm(errors, axis=-1)
+    )  # a face found in the wrong place errs in another way
+    errors = errors[np.linalg.norm(errors, axis=-1).mean(1) < limit]
+    centred = (errors - errors.mean(0)).reshape(len(errors), -1)
+    _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
+    basis = directions[:count] * (sizes[:count] / np.sqrt(len(errors)))[:, None]
+    return basis.reshape(-1, len(triangles), 3)
 
 
 def _portraits(
@@ -109,7 +139,9 @@ def _portrait(
     expression = np.zeros((1, head.num_expression))
     active = rng.random(head.num_expression) < 0.12
     expression[0, active] = rng.uniform(0, 0.7, active.sum())
-    if "jawOpen" in head.expression_names:  # lips apart in most portraits, so that upper and lower ones differ
+    if (
+        "jawOpen" in head.expression_names
+    ):  # lips apart in most portraits, so that upper and lower ones differ
         expression[0, head.expression_names.index("jawOpen")] = max(0, rng.uniform(-0.15, 0.5))
     joints = np.zeros((1, head.num_joints, 3))
     gaze = rng.normal(0, 0.1, 2)
@@ -125,7 +157,8 @@ def _portrait(
             torch.as_tensor(expression, dtype=torch.float32),
             torch.as_tensor(joints, dtype=torch.float32),
         )[0]
-        points = transform(vertices, _facing(yaw, pitch, roll), torch.tensor([0.0, -0.03, distance]))
+        rotation = _facing(yaw, pitch, roll)
+        points = transform(vertices, rotation, torch.tensor([0.0, -0.03, distance]))
         picture = _shade(head, points, camera, colours, rng)
         landmarks = detect(picture)
         if landmarks is None:
@@ -133,6 +166,7 @@ def _portrait(
         return _Portrait(
             camera.project(points).double().numpy(),
             distance / camera.focal_length,
+            rotation.double().numpy(),
             np.asarray(landmarks, np.float64)[:, :2],
         )
 
@@ -162,8 +196,8 @@ def _shade(
 
 def _locate(
     pixels: FloatArray, scale: FloatArray, landmarks: FloatArray, faces: npt.NDArray[np.int64]
-) -> LandmarkEmbedding:
-    """The point of the surface nearest to each landmark over all portraits.
+) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
+    """The point of the surface nearest to each landmark over all portraits: triangles, barycentric and spread.
 
     pixels (N, V, 2), scale (N,) metres a pixel, landmarks (N, L, 2), faces (F, 3). First the best vertex, then the
     best of a fine barycentric grid on the triangles around it and around their neighbours.
@@ -186,7 +220,7 @@ def _locate(
         face, point = np.unravel_index(costs.argmin(), costs.shape)
         triangles[mark], barycentric[mark] = near[face], grid[point]
         spread[mark] = np.median(_distance(candidates[:, face, point, None], landmarks[:, mark, None], scale))
-    return LandmarkEmbedding(triangles, barycentric, spread)
+    return triangles, barycentric, spread
 
 
 def _distance(points: FloatArray, target: FloatArray, scale: FloatArray) -> FloatArray:

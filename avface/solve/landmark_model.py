@@ -50,6 +50,17 @@ class Parameters:
             translation = translation * torch.exp(shared[-1])
         return Parameters(rotation, translation, expression, gaze, shape, log_focal)
 
+    def in_windows(self, count: int) -> Parameters:
+        """The frames (T, ...) as that many windows of equal length (B, N, ...)."""
+        return Parameters(
+            self.rotation.unflatten(0, (count, -1)),
+            self.translation.unflatten(0, (count, -1)),
+            self.expression.unflatten(0, (count, -1)),
+            self.gaze.unflatten(0, (count, -1)),
+            self.shape,
+            self.log_focal,
+        )
+
     def select(self, index: Tensor | slice) -> Parameters:
         """The parameters of some frames (an index into the first axis)."""
         return Parameters(
@@ -65,7 +76,9 @@ class Parameters:
 class LandmarkModel:
     """The landmarks of a head under a camera.
 
-    L landmarks, S shape components, E expression units, G eyes (0 for a head without eye joints).
+    L landmarks, S shape components, E expression units, G eyes (0 for a head without eye joints). After the head's own
+    components the shape has K more: where the tracker puts its points on this person's skin, apart from where it puts
+    them on average (the embedding's error components). They move landmarks only.
     """
 
     def __init__(
@@ -85,20 +98,19 @@ class LandmarkModel:
 
         self.head = head
         self.mean = on_landmarks(head.template).to(device, dtype)
-        self.shape_basis = on_landmarks(head.shape_basis).to(device, dtype)  # (S, L, 3)
+        errors = torch.as_tensor(embedding.error_basis).to(device, dtype)  # (K, L, 3)
+        shapes = on_landmarks(head.shape_basis).to(device, dtype)
+        self.shape_basis = torch.cat([shapes, errors])  # (S, L, 3), S = head's components + K
         self.expression_basis = on_landmarks(head.expression_basis).to(device, dtype)  # (E, L, 3)
         self.spread = torch.as_tensor(embedding.spread).to(device, dtype)
         self.centre = torch.as_tensor(principal_point, dtype=dtype, device=device)
         weights = on_landmarks(head.skin_weights)  # (L, J + 1)
-        self.eye_joints = [
-            j for j, name in enumerate(head.joint_names) if name in ("left_eye", "right_eye")
-        ]
-        self.eye_points = [
-            (weights[:, j + 1] > 0.5).nonzero()[:, 0].to(device) for j in self.eye_joints
-        ]
+        self.eye_joints = [j for j, name in enumerate(head.joint_names) if name in ("left_eye", "right_eye")]
+        self.eye_points = [(weights[:, j + 1] > 0.5).nonzero()[:, 0].to(device) for j in self.eye_joints]
         regressor = head.joint_regressor.double().cpu()[self.eye_joints]
         self.eye_mean = (regressor @ head.template.double().cpu()).to(device, dtype)  # (G, 3)
-        self.eye_basis = torch.einsum("gv,svc->gsc", regressor, head.shape_basis.double().cpu()).to(device, dtype)
+        eye_basis = torch.einsum("gv,svc->gsc", regressor, head.shape_basis.double().cpu()).to(device, dtype)
+        self.eye_basis = torch.cat([eye_basis, eye_basis.new_zeros(len(eye_basis), len(errors), 3)], 1)
         for rows in self.eye_points:  # eyeballs turn by their joints; expression doesn't move them
             self.expression_basis[:, rows] = 0
         # Rows (3 L, E) let one matrix product serve all frames.
@@ -152,7 +164,9 @@ class LandmarkModel:
         gradient = residual.new_zeros(len(residual), self.num_local)
         pulled = weights[..., None] * residual
         by_head = frame.by_camera @ parameters.rotation[:, None]
-        gradient[:, expression] = torch.einsum("tlij,tli->tlj", by_head, pulled).flatten(1) @ self.expression_rows
+        gradient[:, expression] = (
+            torch.einsum("tlij,tli->tlj", by_head, pulled).flatten(1) @ self.expression_rows
+        )
         pose = torch.cat([frame.by_rotation, frame.by_camera], -1)
         gradient[:, :6] = torch.einsum("tlij,tli->tj", pose, pulled)
 
@@ -192,7 +206,9 @@ class LandmarkModel:
         rows = self.expression_rows.view(count, 3, units)
         jacobian[..., 6 : 6 + units] = torch.einsum("tlij,ljk->tlik", by_head, rows)
         jacobian[..., first:-1] = torch.einsum("tlij,slj->tlis", by_head, self.shape_basis)
-        jacobian[..., -1] = frame.offset + (frame.by_camera @ parameters.translation[:, None, :, None])[..., 0]
+        jacobian[..., -1] = (
+            frame.offset + (frame.by_camera @ parameters.translation[:, None, :, None])[..., 0]
+        )
         for eye, points in enumerate(self.eye_points):
             column = 6 + units + 2 * eye
             jacobian[:, points, :, column : column + 2] = self._by_gaze(parameters, frame, by_head, eye)
@@ -270,7 +286,9 @@ def _left_jacobian(gaze: Tensor) -> Tensor:
     return identity + first * cross + second * cross @ cross
 
 
-def initial_pose(model: LandmarkModel, landmarks: Tensor, focal: float, shape: Tensor) -> tuple[Tensor, Tensor]:
+def initial_pose(
+    model: LandmarkModel, landmarks: Tensor, focal: float, shape: Tensor
+) -> tuple[Tensor, Tensor]:
     """Rotation (T, 3, 3) and translation (T, 3) from landmarks (T, L, 2) in pixels by scaled orthography.
 
     The affine camera that maps the face at rest to the landmarks in least squares, made a rotation. Frames whose

@@ -102,7 +102,7 @@ class MotionWeights:
 
 @dataclass(frozen=True)
 class MotionNormal:
-    """diagonal (B, N, D), first (B, N - 1, D) and second (B, N - 2, D) block diagonals, gradient (B, N, D), cost (B,)."""
+    """Block diagonals: diagonal (B, N, D), first (B, N - 1, D), second (B, N - 2, D); gradient (B, N, D), cost (B,)."""
 
     diagonal: Tensor
     first: Tensor
@@ -115,5 +115,7 @@ def _first_differences(parameters: Parameters) -> Tensor:
     """Change (B, N - 1, D) of every local unknown from frame to frame; of rotations the relative axis-angle."""
     rotation = parameters.rotation
     turn = roma.rotmat_to_rotvec(rotation[:, 1:] @ rotation[:, :-1].mT)
-    rest = torch.cat([parameters.translation, parameters.expression, parameters.gaze.flatten(2)], -1).diff(dim=1)
+    rest = torch.cat([parameters.translation, parameters.expression, parameters.gaze.flatten(2)], -1).diff(
+        dim=1
+    )
     return torch.cat([turn, rest], -1)

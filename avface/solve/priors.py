@@ -110,7 +110,9 @@ class ExpressionPrior:
         rare = np.array([RARE.get(name, 1.0) for name in names])
         if arkit:
             linear[6 : 6 + units] = config.sparsity * rare
-        precision[6 : 6 + units, 6 : 6 + units] = np.diag(config.precision * rare if arkit else np.ones(units))
+        precision[6 : 6 + units, 6 : 6 + units] = np.diag(
+            config.precision * rare if arkit else np.ones(units)
+        )
 
         def add(coefficients: dict[int, float], weight: float) -> None:
             row = np.zeros(num_local)

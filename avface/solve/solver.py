@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import roma
 import torch
 from torch import Tensor
 
@@ -43,7 +42,7 @@ class SolverConfig:
     """Degrees of freedom of Student's t: the smaller, the less an outlying point pulls."""
     key_frames: int = 24
     """Frames from which shape and focal length are found."""
-    key_frame_evidence: float = 2.0
+    key_frame_evidence: float = 1.0
     """As how many independent frames all key frames together count for the shape: the model's own error repeats."""
     shape_limit: float = 3.0
     """Largest shape weight in standard deviations: the prior is a normal distribution cut off there."""
@@ -84,7 +83,8 @@ class Observations:
 @dataclass(frozen=True)
 class Fit:
     """The solution. shape (S,), focal_length in pixels, rotation (T, 3, 3), translation (T, 3) metres,
-    expression (T, E), gaze (T, G, 2) radians."""
+    expression (T, E), gaze (T, G, 2) radians, landmark_bias (K,) in standard deviations of the embedding's error
+    components."""
 
     shape: FloatArray
     focal_length: float
@@ -92,6 +92,7 @@ class Fit:
     translation: FloatArray
     expression: FloatArray
     gaze: FloatArray
+    landmark_bias: FloatArray
 
 
 class Solver:
@@ -130,8 +131,10 @@ class Solver:
             raise ValueError("no frame has landmarks")
         shape, log_focal = self._fit_shape(observations, seen)
         motion = self._fit_motion(observations, seen, shape, log_focal, on_frames)
+        own = self.model.head.num_shape
         return Fit(
-            shape=shape.cpu().numpy(),
+            shape=shape[:own].cpu().numpy(),
+            landmark_bias=shape[own:].cpu().numpy(),
             focal_length=float(torch.exp(log_focal)),
             rotation=motion.rotation.cpu().numpy(),
             translation=motion.translation.cpu().numpy(),
@@ -216,6 +219,10 @@ class Solver:
         focal_precision = config.focal_sigma**-2 if self.focal_length is None else 1e12
         shape = landmarks.new_zeros(model.shape_basis.shape[0])
         log_focal = landmarks.new_tensor(prior_focal)
+        shape_precision = torch.ones_like(shape)
+        if self.model.head.size_component is not None:
+            # One camera can't tell size from distance; the little that smaller expressions seem to say is wrong.
+            shape_precision[self.model.head.size_component] = 1e8
         rotation, translation = initial_pose(model, landmarks, float(torch.exp(log_focal)), shape)
         parameters = Parameters(
             rotation,
@@ -229,7 +236,7 @@ class Solver:
         def total(p: Parameters) -> float:
             focal_cost = 0.5 * focal_precision * (p.log_focal - prior_focal) ** 2
             data = self._frame_cost(p, landmarks, precision).sum() * evidence
-            return float(data + 0.5 * p.shape @ p.shape + focal_cost)
+            return float(data + 0.5 * (shape_precision * p.shape) @ p.shape + focal_cost)
 
         count = len(frames) * model.num_local
         cost, damping = total(parameters), 1e-3
@@ -237,7 +244,7 @@ class Solver:
         for _ in range(config.iterations):
             hessian, gradient = self._shape_equations(parameters, landmarks, precision)
             local, shared = slice(0, model.num_local), slice(model.num_local, None)
-            prior = torch.cat([torch.ones_like(shape), shape.new_tensor([focal_precision])])
+            prior = torch.cat([shape_precision, shape.new_tensor([focal_precision])])
             towards = torch.cat([parameters.shape, (parameters.log_focal - prior_focal)[None]])
             arrow = _Arrow(
                 evidence * hessian[:, local, local],
@@ -245,12 +252,18 @@ class Solver:
                 evidence * hessian[:, shared, shared].sum(0) + torch.diag(prior),
             )
             whole = torch.cat(
-                [evidence * gradient[:, local].flatten(), evidence * gradient[:, shared].sum(0) + prior * towards]
+                [
+                    evidence * gradient[:, local].flatten(),
+                    evidence * gradient[:, shared].sum(0) + prior * towards,
+                ]
             )
             low, high = self._bounds(parameters)
             limits = torch.full_like(towards, config.shape_limit)
             limits[-1] = torch.inf
-            low, high = torch.cat([low.flatten(), -limits - towards]), torch.cat([high.flatten(), limits - towards])
+            low, high = (
+                torch.cat([low.flatten(), -limits - towards]),
+                torch.cat([high.flatten(), limits - towards]),
+            )
             while True:
                 damped = arrow.damped(damping)
                 step, side = bounded_newton_step(damped.solve, damped.multiply, whole, low, high, side)
@@ -400,25 +413,10 @@ class Solver:
             active &= ~(better & (lowered < config.tolerance * cost)) & (damping < 1e4)
             if not active.any():
                 break
-        return Parameters(
-            parameters.rotation.unflatten(0, (batch, size)),
-            parameters.translation.unflatten(0, (batch, size)),
-            parameters.expression.unflatten(0, (batch, size)),
-            parameters.gaze.unflatten(0, (batch, size)),
-            shape,
-            log_focal,
-        )
+        return parameters.in_windows(batch)
 
     def _motion(self, parameters: Parameters, weights: MotionWeights, batch: int) -> MotionNormal:
-        shaped = Parameters(
-            *(
-                getattr(parameters, name).unflatten(0, (batch, -1))
-                for name in ("rotation", "translation", "expression", "gaze")
-            ),
-            parameters.shape,
-            parameters.log_focal,
-        )
-        return self.motion_prior.normal_equations(shaped, weights)
+        return self.motion_prior.normal_equations(parameters.in_windows(batch), weights)
 
     def _equations_in_chunks(
         self, parameters: Parameters, landmarks: Tensor, precision: Tensor, chunk: int = 64

@@ -123,7 +123,7 @@ class Face:
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Hold back MediaPipe's C++ start-up log, which goes straight to file descriptor 2; pass on all else."""
     try:
         sys.stderr.flush()
@@ -154,7 +154,7 @@ class FaceMesh:
     """
 
     def __init__(self) -> None:
-        with _quiet_stderr():
+        with quiet_stderr():
             self._mp = importlib.import_module("mediapipe")
             self._rect = importlib.import_module("mediapipe.framework.formats.rect_pb2")
             try:

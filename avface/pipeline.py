@@ -60,11 +60,16 @@ def reconstruct(
     from avface.tracking import track
 
     if focal_length is not None and not focal_length > 0:
-        raise AvfaceError(f"focal length {focal_length}: must be above 0 pixels; leave it out to have it estimated")
-    clip = Clip.open(path)
+        raise AvfaceError(
+            f"focal length {focal_length}: must be above 0 pixels; leave it out to have it estimated"
+        )
+    clip = Clip.open(Path(path))
     with _prepared(head) as prepared:  # the solver's libraries load while the tracker works
         total = clip.info.frame_count
-        observed = track(clip.frames(), face=face, on_frame=lambda done: progress("track", done, total))
+        try:
+            observed = track(clip.frames(), face=face, on_frame=lambda done: progress("track", done, total))
+        except AvfaceError as error:  # the tracker sees frames and knows no file
+            raise error if str(path) in str(error) else AvfaceError(f"{path}: {error}") from None
         model = prepared()
     if not observed.seen.any():
         raise AvfaceError(f"{path}: no face found in any frame; is someone's face in the picture?")
@@ -127,7 +132,9 @@ def _solve(
         progress("solve", done, frames)
 
     with _one_thread():
-        fit = solver.fit(Observations(observed.landmarks, observed.confidence, observed.times, segments), on_frames)
+        fit = solver.fit(
+            Observations(observed.landmarks, observed.confidence, observed.times, segments), on_frames
+        )
     width, height = observed.image_size
     return Capture(
         head=head_name,
@@ -143,6 +150,7 @@ def _solve(
         image_size=(width, height),
         times=np.array(observed.times, np.float64),
         confidence=np.array(observed.confidence, np.float32),
+        landmark_bias=fit.landmark_bias.astype(np.float32),
         segment_starts=np.array([segment.start for segment in observed.segments], np.int64),
         segment_same_person=np.array([segment.same_person for segment in observed.segments], bool),
         provenance={

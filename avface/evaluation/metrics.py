@@ -1,0 +1,244 @@
+"""Metrics of face reconstruction as pure numpy functions: landmarks, motion, mouth, vertices.
+
+T frames, L landmarks, V vertices. Landmarks are in pixels, vertices in metres; errors of landmarks come out
+in per cent of the face's size (`box_size`), errors of vertices in millimetres. nan marks what wasn't seen and
+stays nan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from avface.head.landmark_schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER, NUM_IBUG, NUM_MEDIAPIPE
+
+FloatArray = npt.NDArray[np.float64]
+Points = npt.NDArray[np.floating]
+
+WORST_ERROR = 100.0
+"""Per cent. The largest error a frame can have, and the error of a frame in which the method found no
+face."""
+
+_MIDDLE = len(LIPS_INNER_UPPER) // 2
+_INNER_LIPS = {
+    NUM_MEDIAPIPE: (int(LIPS_INNER_UPPER[_MIDDLE]), int(LIPS_INNER_LOWER[_MIDDLE])),
+    NUM_IBUG: (62, 66),
+}
+"""By number of landmarks: the middle of the inner edge of the upper and of the lower lip."""
+
+
+def box_size(points: Points) -> FloatArray:
+    """Size of a face in each frame: sqrt(w h) of the box of its points.
+
+    Shapes: points (T, L, 2) pixels -> (T,) pixels.
+    Source: the normaliser of 3DDFA's AFLW2000 protocol (Zhu et al., CVPR 2016; `benchmark_aflw2000.py`).
+
+    Raises:
+        ValueError: if the points aren't (T, L, 2), or a frame's lie on one line, so that its box has no area.
+    """
+    if points.ndim != 3 or points.shape[2] != 2:
+        raise ValueError(f"points of shape {points.shape} must be (T, L, 2)")
+    extent = np.asarray(points.max(1) - points.min(1), np.float64)
+    if (extent == 0).any():
+        raise ValueError(f"frame {int((extent == 0).any(1).argmax())}: the points' box has no area")
+    return np.sqrt(extent[:, 0] * extent[:, 1])
+
+
+def nme(predicted: Points, reference: Points, box_of: Points | None = None) -> FloatArray:
+    """Normalised mean error of each frame, in per cent: 100 mean_l |p_l - r_l| / sqrt(w h).
+
+    w and h are those of the box of `box_of` (T, L', 2), the reference itself by default; for the lips it is
+    the whole face, so that their error is in the same unit as the face's.
+
+    Shapes: predicted (T, L, 2), reference (T, L, 2) pixels -> (T,) per cent; nan where either has a nan.
+    Source: section 4.3.1 of Zhu et al., "Face Alignment in Full Pose Range: A 3D Total Solution" (TPAMI
+            2019), with the box of the reference's landmarks.
+
+    Raises:
+        ValueError: if the shapes differ, or a box has no area.
+    """
+    if predicted.shape != reference.shape:
+        raise ValueError(f"predicted {predicted.shape} and reference {reference.shape} must have one shape")
+    size = box_size(reference if box_of is None else box_of)
+    if len(size) != len(reference):
+        raise ValueError(f"box_of has {len(size)} frames, the reference {len(reference)}")
+    distances = np.linalg.norm(np.asarray(predicted, np.float64) - reference, axis=-1)
+    return 100 * distances.mean(1) / size
+
+
+def auc(errors: Points, threshold: float) -> float:
+    """Area under the cumulative error curve up to a threshold, 0 to 1: 1 - mean(min(e, threshold)) /
+    threshold.
+
+    It is the mean, over all x from 0 to the threshold, of the share of frames whose error is at most x.
+
+    Shapes: errors (N,); errors and threshold in the same unit. nan are left out; nan if nothing is left.
+    Source: the curve is 300-W's (Sagonas et al., 2016); thresholds in use are 7 % (FAN) and 10 % (WFLW).
+
+    Raises:
+        ValueError: if the threshold isn't above 0.
+    """
+    if not threshold > 0:
+        raise ValueError(f"threshold={threshold} must be above 0")
+    errors = errors[np.isfinite(errors)]
+    return float(1 - np.minimum(errors, threshold).mean() / threshold) if len(errors) else float("nan")
+
+
+def jitter(points: Points, size: Points, cuts: Sequence[int] = ()) -> float:
+    """How restless points are, in per cent of the face: 100 mean_t,l |p(t+1) - 2 p(t) + p(t-1)| / size(t).
+
+    Contains the true motion's acceleration as well, so only the ratio of two methods on one clip says
+    something; and a face that never moves has none, so read it beside error and lag. The frames are taken to
+    be evenly spaced.
+
+    Shapes: points (T, L, 2) and size (T,) in pixels. Frames with a nan don't count, nor do steps over `cuts`,
+            the first frames of new shots. nan if no three frames in a row are left.
+    Source: no standard; second differences as in most work on video pose (MPJPE's "acceleration").
+    """
+    if len(points) < 3:
+        return float("nan")
+    steps = np.diff(np.asarray(points, np.float64), 2, axis=0)
+    relative = np.linalg.norm(steps, axis=-1).mean(1) / size[1:-1]
+    for cut in cuts:
+        relative[max(cut - 2, 0) : max(cut, 0)] = np.nan  # difference t spans frames t to t + 2
+    relative = relative[np.isfinite(relative)]
+    return float(100 * relative.mean()) if len(relative) else float("nan")
+
+
+def mouth_opening(points: Points, size: Points) -> FloatArray:
+    """Distance between the middles of the inner lips over the face's size, in each frame.
+
+    Shapes: points (T, 478 or 68, D), size (T,) in the same unit -> (T,). MediaPipe's points 13 and 14, iBUG's
+            62 and 66.
+    Source: the opening of DiffPoseTalk's mouth opening difference (Sun et al., SIGGRAPH 2024).
+
+    Raises:
+        ValueError: if there are neither 478 nor 68 points.
+    """
+    if points.ndim != 3 or points.shape[1] not in _INNER_LIPS:
+        raise ValueError(f"points of shape {points.shape} must be (T, 478, D) or (T, 68, D)")
+    upper, lower = _INNER_LIPS[points.shape[1]]
+    gap = np.linalg.norm(np.asarray(points[:, upper], np.float64) - points[:, lower], axis=-1)
+    return gap / np.asarray(size, np.float64)
+
+
+def lag(delayed: Points, reference: Points, max_lag: int) -> tuple[int, float]:
+    """By how many frames one curve comes after another, and how alike they are then.
+
+    Pearson's correlation r of delayed(t + k) and reference(t) over all t where both are known, for every k
+    from -max_lag to max_lag; the k with the largest r is returned with it (of equal ones the smallest).
+    Positive: `delayed` is late.
+
+    Shapes: delayed (T,), reference (T,), in any units; nan where unknown. (0, nan) if either never changes.
+
+    Raises:
+        ValueError: if the shapes differ or max_lag leaves fewer than three frames to compare.
+    """
+    frames = len(reference)
+    if delayed.shape != (frames,) or reference.ndim != 1:
+        raise ValueError(f"curves of shapes {delayed.shape} and {reference.shape} must both be (T,)")
+    if not 0 <= max_lag <= frames - 3:
+        raise ValueError(f"max_lag={max_lag} must be from 0 to {frames - 3} for {frames} frames")
+    best, best_r = 0, float("nan")
+    for k in sorted(range(-max_lag, max_lag + 1), key=abs):
+        r = _correlation(delayed[max(k, 0) : frames + min(k, 0)], reference[max(-k, 0) : frames + min(-k, 0)])
+        if np.isfinite(r) and not r <= best_r:
+            best, best_r = k, r
+    return best, best_r
+
+
+def _correlation(a: Points, b: Points) -> float:
+    known = np.isfinite(a) & np.isfinite(b)
+    if known.sum() < 3:
+        return float("nan")
+    a, b = a[known] - a[known].mean(), b[known] - b[known].mean()
+    norm = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / norm) if norm > 0 else float("nan")
+
+
+def rigid_align(
+    source: Points, target: Points, mask: npt.NDArray[np.bool_] | None = None, *, scale: bool = False
+) -> FloatArray:
+    """Turn and shift points onto others, frame by frame: the least squares R x + t, never a mirror image.
+
+    Shapes: source (..., V, 3), target (..., V, 3), mask (V,) -> all of source moved, (..., V, 3). The motion
+            is the one that fits the points of the mask best, all points by default. With `scale` they are
+            also scaled evenly.
+    Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns" (PAMI
+            1991).
+
+    Raises:
+        ValueError: if the shapes differ, or fewer than three points are to be fitted.
+    """
+    if source.shape != target.shape or source.ndim < 2 or source.shape[-1] != 3:
+        raise ValueError(f"source {source.shape} and target {target.shape} must both be (..., V, 3)")
+    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    chosen = slice(None) if mask is None else mask
+    fitted, onto = source[..., chosen, :], target[..., chosen, :]
+    if fitted.shape[-2] < 3:
+        raise ValueError(f"{fitted.shape[-2]} points: at least three are needed to align")
+    source_centre, target_centre = fitted.mean(-2, keepdims=True), onto.mean(-2, keepdims=True)
+    fitted, onto = fitted - source_centre, onto - target_centre
+    u, strengths, vt = np.linalg.svd(np.swapaxes(onto, -1, -2) @ fitted)
+    signs = np.ones(strengths.shape)
+    signs[..., 2] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)  # a mirror image isn't a motion
+    rotation = (u * signs[..., None, :]) @ vt
+    size = np.ones(strengths.shape[:-1])
+    if scale:
+        size = (strengths * signs).sum(-1) / (fitted**2).sum((-1, -2))
+    moved = (source - source_centre) @ np.swapaxes(rotation, -1, -2)
+    return np.asarray(size[..., None, None] * moved + target_centre)
+
+
+def similarity_align(source: Points, target: Points, mask: npt.NDArray[np.bool_] | None = None) -> FloatArray:
+    """As `rigid_align`, with an even scale as well, for methods that don't know the size of what they see."""
+    return rigid_align(source, target, mask, scale=True)
+
+
+def vertex_error_mm(
+    predicted: Points,
+    truth: Points,
+    mask: npt.NDArray[np.bool_] | None = None,
+    align: Literal["rigid", "similarity"] | None = "rigid",
+) -> FloatArray:
+    """Distance of each vertex from the true one, in millimetres.
+
+    Each frame is aligned on its own, over the vertices that are measured, so that where the head is in front
+    of the camera doesn't count ("similarity": nor how large it is); with None both are compared as they
+    stand.
+
+    Shapes: predicted (T, V, 3), truth (T, V, 3) metres in one topology, mask (V,) the M vertices to measure
+            (all by default) -> (T, M) millimetres. Take the mean for the usual mean vertex error.
+
+    Raises:
+        ValueError: if the shapes differ, nothing is left to measure, or the alignment is unknown.
+    """
+    if predicted.shape != truth.shape or predicted.ndim != 3 or predicted.shape[-1] != 3:
+        raise ValueError(f"predicted {predicted.shape} and truth {truth.shape} must both be (T, V, 3)")
+    if align not in ("rigid", "similarity", None):
+        raise ValueError(f"align={align!r}; vertices are aligned by 'rigid', 'similarity' or None")
+    if mask is not None:
+        predicted, truth = predicted[:, mask], truth[:, mask]
+    if align is not None:
+        predicted = rigid_align(predicted, truth, scale=align == "similarity")
+    return 1000 * np.linalg.norm(np.asarray(predicted, np.float64) - truth, axis=-1)
+
+
+def lip_vertex_error(predicted: Points, truth: Points, lips: npt.NDArray[np.bool_]) -> float:
+    """LVE in millimetres: the largest distance over the lips' vertices in each frame, averaged over the
+    frames.
+
+    Distances are plain ones; published tables that are near 1e-4 have squared metres instead (CodeTalker's
+    script).
+
+    Shapes: predicted (T, V, 3), truth (T, V, 3) metres, lips (V,). Compared as they stand: in the head's
+            frame, or aligned before.
+    Source: Richard et al., "MeshTalk" (ICCV 2021).
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    return float(vertex_error_mm(predicted, truth, lips, align=None).max(1).mean())

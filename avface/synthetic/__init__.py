@@ -1,0 +1,1 @@
+"""Talking heads made by avface itself, with exact ground truth."""

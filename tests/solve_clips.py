@@ -1,0 +1,125 @@
+"""Landmarks of heads with known parameters, for tests of the solver: what it should find is known exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import roma
+import torch
+
+from avface.head import load_head
+from avface.head.model import HeadModel
+from avface.solve import ExpressionPriorConfig, MotionPriorConfig, Observations, SolverConfig
+from avface.solve.landmark_model import LandmarkModel, Parameters
+
+SIZE = (640, 480)
+"""Width and height of the picture in pixels."""
+SWAY = 3.0
+"""Seconds that a head takes at least to turn to both sides and back."""
+
+NO_OPINION = SolverConfig(
+    landmark_noise=1e-6,
+    independence=1.0,
+    tail=1e6,
+    key_frame_evidence=1e6,
+    shape_limit=6.0,
+    iterations=40,
+    tolerance=1e-10,
+    expression=ExpressionPriorConfig(
+        sparsity=0.0,
+        precision=1e-6,
+        mirror=0.0,
+        contain=0.0,
+        gaze_sigma=1e3,
+        vergence_sigma=1e3,
+        lid_sigma=1e3,
+    ),
+    motion=MotionPriorConfig(rotation=10, translation=10, expression=100, lids=100, gaze=100, drift=10),
+)
+"""A solver that believes its landmarks to the last digit and expects nothing."""
+
+
+def head_without_tracker_errors() -> HeadModel:
+    """The open head, for landmarks that come from itself and not from a detector with habits of its own."""
+    head = load_head("open")
+    for scheme, embedding in head.embeddings.items():
+        head.embeddings[scheme] = replace(embedding, error_basis=embedding.error_basis[:0])
+    return head
+
+
+def head_of_known_size() -> HeadModel:
+    """The same without the component that scales it: twice as large and twice as far away looks the same."""
+    head = head_without_tracker_errors()
+    head.shape_basis[head.size_component] = 0
+    return head
+
+
+QUICK = SolverConfig(key_frames=8)
+"""The solver as it comes, but for the number of frames that it finds the shape from."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Parameters of a clip and the landmarks (T, L, 2) in pixels that they give."""
+
+    parameters: Parameters
+    landmarks: np.ndarray
+    times: np.ndarray
+
+    def observations(self, landmarks: np.ndarray | None = None, **changes: np.ndarray) -> Observations:
+        """As the tracker would hand them over; frames whose landmarks are nan get confidence 0."""
+        landmarks = self.landmarks if landmarks is None else landmarks
+        seen = np.isfinite(landmarks).all((1, 2)).astype(float)
+        whole = Observations(landmarks, seen, self.times, np.zeros(len(landmarks), np.int64))
+        return replace(whole, **changes)
+
+
+def truth(
+    head: HeadModel,
+    frames: int,
+    *,
+    shape: np.ndarray | None = None,
+    expression: dict[str, np.ndarray] | np.ndarray | None = None,
+    gaze: np.ndarray | None = None,
+    turn: float = 0.3,
+    focal_length: float = 900.0,
+    frame_rate: float = 30.0,
+    times: np.ndarray | None = None,
+) -> Truth:
+    """A head that turns and nods by up to `turn` radians once in the clip, but calmly.
+
+    expression: curves (T,) by name, or (T, E). shape: (S,), or (S + K,) with the tracker's errors.
+    """
+    times = np.arange(frames) / frame_rate if times is None else times
+    phase = torch.as_tensor(2 * np.pi * times / max(times[-1], SWAY))
+    yaw, pitch, roll = (
+        turn * torch.sin(phase),
+        0.7 * turn * torch.cos(phase),
+        0.3 * turn * torch.sin(2 * phase),
+    )
+    facing = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
+    rotation = facing @ roma.euler_to_rotmat("YXZ", [yaw, pitch, roll])
+    translation = torch.stack(
+        [0.02 * torch.sin(phase), 0.01 * torch.cos(phase), 0.55 + 0.05 * torch.sin(2 * phase)], 1
+    )
+    weights = np.zeros((frames, head.num_expression))
+    if isinstance(expression, dict):
+        for name, curve in expression.items():
+            weights[:, head.expression_names.index(name)] = curve
+    elif expression is not None:
+        weights[:] = expression
+    directions = np.zeros((frames, 2, 2)) if gaze is None else gaze
+    model = LandmarkModel(head, ((SIZE[0] - 1) / 2, (SIZE[1] - 1) / 2))
+    weights_of_shape = torch.zeros(len(model.shape_basis), dtype=torch.float64)
+    if shape is not None:
+        weights_of_shape[: len(shape)] = torch.as_tensor(shape)
+    parameters = Parameters(
+        rotation,
+        translation,
+        torch.as_tensor(weights),
+        torch.as_tensor(directions, dtype=torch.float64),
+        weights_of_shape,
+        torch.tensor(np.log(focal_length), dtype=torch.float64),
+    )
+    return Truth(parameters, model.project(parameters).numpy(), times)

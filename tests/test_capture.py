@@ -1,0 +1,361 @@
+"""The capture: its geometry, its file, and who may export it."""
+
+import json
+import zipfile
+from dataclasses import fields, replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import roma
+import torch
+from captures import moving_capture
+
+from avface import Capture
+from avface.capture import CAPTURE_VERSION, find_exporter
+from avface.errors import AvfaceError
+
+
+@pytest.fixture(scope="module")
+def capture():
+    return replace(
+        moving_capture(8),
+        times=np.array([0.0, 0.03, 0.07, 0.1, 0.17, 0.2, 0.24, 0.3]),
+        segment_starts=np.array([0, 5]),
+        segment_same_person=np.array([True, False]),
+        landmark_bias=np.linspace(-1, 1, 40).astype(np.float32),
+        source="a film with spaces.mp4",
+        provenance={"shape": "fit to landmarks", "landmarks": 'of a "detector"'},
+    )
+
+
+# Geometry
+
+
+def test_vertices_in_the_camera_are_the_heads_turned_and_moved(capture):
+    head, camera = capture.vertices(space="head"), capture.vertices()
+
+    rotation = roma.rotvec_to_rotmat(torch.as_tensor(capture.rotation)).numpy()
+    expected = np.einsum("tij,tvj->tvi", rotation, head) + capture.translation[:, None]
+    assert camera.shape == (8, capture.head_model.num_vertices, 3) and camera.dtype == np.float32
+    np.testing.assert_allclose(camera, expected, atol=1e-6)
+    assert camera[..., 2].min() > 0.3
+
+
+def test_a_face_that_looks_into_the_camera_is_upright_in_the_picture(capture):
+    facing = replace(
+        capture,
+        rotation=np.tile(np.array([np.pi, 0, 0], np.float32), (8, 1)),
+        translation=np.tile(np.array([0, 0, 0.6], np.float32), (8, 1)),
+    )
+    points = facing.landmarks(0)[0]
+
+    assert points[10, 1] < points[4, 1] < points[152, 1], "forehead over nose over chin"
+    assert points[263, 0] > points[33, 0], "the subject's left eye is on the right of the picture"
+    assert facing.landmarks(0, space="camera")[0, 4, 2] < 0.6, "the nose is nearer than the head's origin"
+
+
+def test_vertices_in_the_head_are_those_of_the_model(capture):
+    vertices = capture.head_model(
+        torch.as_tensor(capture.shape)[None],
+        torch.as_tensor(capture.expression),
+        torch.as_tensor(capture.joints),
+    )
+
+    np.testing.assert_allclose(capture.vertices(space="head"), vertices.numpy(), atol=1e-7)
+    assert capture.faces.shape == (len(capture.head_model.faces), 3)
+
+
+@pytest.mark.parametrize(("scheme", "count"), [("mediapipe478", 478), ("ibug68", 68)])
+def test_landmarks_in_the_picture_are_the_projected_ones_of_the_camera(capture, scheme, count):
+    image, camera = (capture.landmarks(scheme=scheme, space=space) for space in ("image", "camera"))
+
+    assert image.shape == (8, count, 2) and camera.shape == (8, count, 3)
+    x, y, z = np.moveaxis(camera, -1, 0)
+    cx, cy = capture.principal_point
+    projected = np.stack([capture.focal_length * x / z + cx, capture.focal_length * y / z + cy], -1)
+    np.testing.assert_allclose(image, projected, atol=1e-3)
+
+
+def test_landmarks_lie_on_the_vertices_surface_apart_from_the_trackers_bias(capture):
+    capture = replace(capture, landmark_bias=np.zeros(0, np.float32))
+    embedding = capture.head_model.embedding("ibug68")
+    for space in ("head", "camera"):
+        corners = capture.vertices(space=space)[:, embedding.triangles]
+        expected = np.einsum("tlkc,lk->tlc", corners, embedding.barycentric)
+        np.testing.assert_allclose(capture.landmarks(scheme="ibug68", space=space), expected, atol=1e-6)
+
+
+def test_the_trackers_bias_moves_both_schemes_alike_and_no_vertex(capture):
+    plain = replace(capture, landmark_bias=np.zeros(0, np.float32))
+    moved = {
+        scheme: (
+            capture.landmarks(scheme=scheme, space="head") - plain.landmarks(scheme=scheme, space="head")
+        )[0]
+        for scheme in ("mediapipe478", "ibug68")
+    }
+
+    assert 0.0005 < np.linalg.norm(moved["mediapipe478"], axis=1).max() < 0.02
+    same = {33: 36, 263: 45, 61: 48, 291: 54, 4: 30, 152: 8}
+    np.testing.assert_allclose(
+        moved["mediapipe478"][list(same)], moved["ibug68"][list(same.values())], atol=2e-4
+    )
+    np.testing.assert_array_equal(capture.vertices(), plain.vertices())
+
+
+@pytest.mark.parametrize("frames", [None, 3, -1, slice(2, 6), [0, 7, 3], np.array([1, 1]), slice(0, 0)])
+def test_any_choice_of_frames_gives_their_rows(capture, frames):
+    rows = np.atleast_1d(np.arange(8)[frames] if frames is not None else np.arange(8))
+
+    np.testing.assert_allclose(capture.vertices(frames), capture.vertices()[rows], atol=1e-6)
+    np.testing.assert_allclose(capture.landmarks(frames), capture.landmarks()[rows], atol=1e-3)
+    np.testing.assert_array_equal(capture.select(frames).expression, capture.expression[rows])
+
+
+def test_more_landmarks_than_a_block_are_the_same():
+    long = moving_capture(300)
+
+    np.testing.assert_allclose(
+        long.landmarks()[[0, 255, 256, 299]], long.landmarks([0, 255, 256, 299]), atol=1e-3
+    )
+
+
+def test_unknown_schemes_and_spaces_are_refused(capture):
+    with pytest.raises(AvfaceError, match=r"no landmark scheme 'dlib5'.*ibug68, mediapipe478"):
+        capture.landmarks(scheme="dlib5")
+    with pytest.raises(ValueError, match=r"space='world'.*'image', 'camera' or 'head'"):
+        capture.landmarks(space="world")
+    with pytest.raises(ValueError, match=r"space='image'.*'camera' or 'head'"):
+        capture.vertices(space="image")
+    with pytest.raises(IndexError):
+        capture.vertices(8)
+
+
+def test_selected_frames_are_a_capture_of_their_own(capture):
+    part = capture.select(slice(2, 5))
+
+    assert len(part) == 3
+    np.testing.assert_array_equal(part.times, capture.times[2:5])
+    np.testing.assert_array_equal(part.shape, capture.shape)
+    np.testing.assert_allclose(part.vertices(), capture.vertices(slice(2, 5)), atol=1e-6)
+    assert part.source == capture.source and len(capture) == 8
+
+
+def test_the_frame_rate_is_the_average(capture):
+    assert capture.frame_rate == pytest.approx(7 / 0.3)
+    assert moving_capture(12, frame_rate=25).frame_rate == pytest.approx(25)
+    assert moving_capture(1).frame_rate == 0
+
+
+def test_arrays_that_do_not_fit_together_are_refused(capture):
+    for name, value in {
+        "rotation": np.zeros((7, 3)),
+        "expression": np.zeros((8, 51)),
+        "joints": np.zeros((8, 2, 3)),
+        "confidence": np.zeros((8, 1)),
+        "segment_same_person": np.ones(3, bool),
+    }.items():
+        with pytest.raises(ValueError, match=f"{name} has shape"):
+            replace(capture, **{name: value})
+
+
+# The file
+
+
+def test_a_capture_comes_back_from_its_file_exactly(capture, tmp_path):
+    path = capture.save(tmp_path / "take.npz")
+
+    again = Capture.load(path)
+
+    assert path == tmp_path / "take.npz"
+    for item in fields(Capture):
+        value, read = getattr(capture, item.name), getattr(again, item.name)
+        assert type(read) is type(value), item.name
+        if isinstance(value, np.ndarray):
+            assert read.dtype == value.dtype, item.name
+        np.testing.assert_array_equal(read, value, err_msg=item.name)
+    np.testing.assert_array_equal(again.vertices(), capture.vertices())
+
+
+def test_every_key_of_the_file_is_documented(capture, tmp_path):
+    page = Path(__file__).parents[1] / "docs" / "capture-file.md"
+    with np.load(capture.save(tmp_path / "take.npz"), allow_pickle=False) as archive:
+        for key in archive.files:
+            assert f"`{key}`" in page.read_text(), f"{key} is missing in docs/capture-file.md"
+
+
+def test_the_file_needs_nothing_but_numpy_to_read(capture, tmp_path):
+    with np.load(capture.save(tmp_path / "take.npz"), allow_pickle=False) as archive:
+        assert int(archive["capture_version"]) == CAPTURE_VERSION
+        assert json.loads(str(archive["provenance"])) == capture.provenance
+        assert archive["expression"].shape == (8, 52)
+
+
+def test_saving_replaces_an_older_file_and_leaves_nothing_else(capture, tmp_path):
+    path = tmp_path / "take.npz"
+    path.write_text("old")
+
+    capture.save(str(path))
+
+    assert len(Capture.load(path)) == 8
+    assert [file.name for file in tmp_path.iterdir()] == ["take.npz"]
+
+
+def test_a_folder_that_is_not_there_or_cannot_be_written_is_refused(capture, tmp_path):
+    for path in (tmp_path / "none" / "take.npz", Path("/proc/take.npz")):
+        with pytest.raises(AvfaceError, match="can't be written") as caught:
+            capture.save(path)
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failed_save_leaves_nothing_behind_and_the_old_file_whole(capture, tmp_path, monkeypatch, error):
+    path = capture.save(tmp_path / "take.npz")
+    before = path.read_bytes()
+
+    def half(file, **arrays):
+        file.write(b"half of it")
+        raise error
+
+    monkeypatch.setattr(np, "savez_compressed", half)
+    with pytest.raises((AvfaceError, KeyboardInterrupt)):
+        capture.save(path)
+
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["take.npz"]
+
+
+def refused(path, message=None):
+    with pytest.raises(AvfaceError, match=message) as caught:
+        Capture.load(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def rewritten(capture, path, **changes):
+    capture.save(path)
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {**{key: archive[key] for key in archive.files}, **changes}
+    np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
+    return path
+
+
+def test_files_that_are_no_captures_are_refused(tmp_path):
+    refused(tmp_path / "none.npz", "no such capture")
+    for name, content in {"empty.npz": b"", "text.npz": b"hello", "zip.npz": b"PK\x03\x04..."}.items():
+        (tmp_path / name).write_bytes(content)
+        refused(tmp_path / name, "damaged or not a capture")
+    np.save(tmp_path / "bare.npy", np.zeros(3))
+    refused(tmp_path / "bare.npy")
+    np.savez(tmp_path / "other.npz", points=np.zeros((5, 3)))
+    refused(tmp_path / "other.npz", "an .npz, but not a capture")
+    (tmp_path / "folder.npz").mkdir()
+    refused(tmp_path / "folder.npz")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_truncated_capture_is_refused(capture, tmp_path, share):
+    data = capture.save(tmp_path / "take.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(data[: int(share * len(data))])
+
+    refused(tmp_path / "cut.npz", "damaged or not a capture")
+
+
+def test_a_damaged_capture_is_refused(capture, tmp_path):
+    path = capture.save(tmp_path / "take.npz")
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo("expression.npy")
+    data = bytearray(path.read_bytes())
+    start = entry.header_offset + 80
+    data[start : start + 60] = bytes(60)
+    path.write_bytes(data)
+
+    refused(path, "damaged or not a capture")
+
+
+def test_a_newer_version_is_refused_by_its_number(capture, tmp_path):
+    newer = np.array(CAPTURE_VERSION + 1)
+    refused(
+        rewritten(capture, tmp_path / "new.npz", capture_version=newer),
+        f"capture version {CAPTURE_VERSION + 1}; this avface reads {CAPTURE_VERSION}",
+    )
+
+
+@pytest.mark.parametrize("version", [np.array("one"), np.array([1, 2]), np.array([]), np.array(1.5)])
+def test_a_version_that_is_none_is_refused(capture, tmp_path, version):
+    refused(rewritten(capture, tmp_path / "odd.npz", capture_version=version))
+
+
+@pytest.mark.parametrize("key", ["head", "shape", "rotation", "times", "image_size", "provenance"])
+def test_a_capture_with_a_part_missing_is_refused_by_its_name(capture, tmp_path, key):
+    refused(rewritten(capture, tmp_path / "part.npz", **{key: None}), f"incomplete capture.*{key}")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rotation": np.zeros((3, 3))},
+        {"provenance": np.array("not json")},
+        {"provenance": np.array("[1, 2]")},
+        {"focal_length": np.array("long")},
+        {"image_size": np.array(3)},
+        {"principal_point": np.zeros(1)},
+        {"joint_names": np.array(3)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_capture_whose_parts_make_no_sense_is_refused(capture, tmp_path, changes):
+    refused(rewritten(capture, tmp_path / "odd.npz", **changes), "incomplete capture")
+
+
+def test_a_capture_that_carries_code_is_refused_and_the_code_never_runs(capture, tmp_path):
+    trap = tmp_path / "ran"
+
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(trap), "w"))
+
+    for key in ("capture_version", "shape", "provenance", "anything"):
+        refused(rewritten(capture, tmp_path / "trap.npz", **{key: np.array([Trap()], dtype=object)}))
+        assert not trap.exists(), "code from the file ran"
+
+
+# Exporters
+
+
+def test_an_unknown_suffix_lists_the_known_ones(capture, tmp_path):
+    for name in ("head.fbx", "head"):
+        with pytest.raises(AvfaceError, match=r"can't export to .*use .*\.csv, \.glb, .*\.usdc") as caught:
+            capture.export(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_exporters_are_found_by_suffix_in_either_case():
+    from avface.export.gltf import export_glb
+
+    assert find_exporter(Path("a.glb")) is find_exporter(Path("A.GLB")) is export_glb
+
+
+def test_every_registered_exporter_can_be_imported():
+    for entry in metadata.entry_points(group="avface.exporters"):
+        assert callable(entry.load()), entry.name
+
+
+def test_another_packages_exporter_is_called_with_its_options(capture, tmp_path, monkeypatch):
+    calls = []
+
+    class Entry:
+        name = "abc"
+
+        def load(self):
+            return lambda capture, path, **options: (calls.append((capture, path, options)), path)[1]
+
+    monkeypatch.setattr(
+        metadata, "entry_points", lambda group: [Entry()] if group == "avface.exporters" else []
+    )
+
+    written = capture.export(str(tmp_path / "x.abc"), scale=2)
+
+    assert written == tmp_path / "x.abc"
+    assert calls == [(capture, tmp_path / "x.abc", {"scale": 2})]

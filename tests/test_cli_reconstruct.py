@@ -1,0 +1,402 @@
+"""`avface reconstruct`, `view` and their refusals: a drawn head for a video, and every kind of bad file."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from captures import moving_capture
+from videos import Track, beep, constant_rate, cut, gradients, noises, spoil, write_sound, write_video
+
+import avface.capture
+import avface.export.gltf
+import avface.pipeline
+from avface.capture import Capture
+from avface.cli import main
+from avface.export.overlay import export_overlay
+from avface.media import EncodingConfig, VideoWriter
+
+FRAMES = 10
+RESULTS = ["arkit.csv", "capture.npz", "head.glb"]
+CLIP = (
+    Path(os.environ.get("AVFACE_CLIPS", Path(__file__).resolve().parents[2] / "shared" / "clips"))
+    / "0Fi83BHQsMA_00002.mp4"
+)
+
+
+@pytest.fixture(scope="module")
+def talking(tmp_path_factory):
+    """A video of the open head that moves and talks before a grey wall: the tracker takes it for a face."""
+    folder = tmp_path_factory.mktemp("talking")
+    made = moving_capture(FRAMES)
+    with VideoWriter(folder / "wall.mp4", encoding=EncodingConfig(crf=5)) as writer:
+        for time in made.times:
+            writer.write(np.full((240, 320, 3), 150, np.uint8), float(time))
+    return export_overlay(made, folder / "talk.mp4", video=folder / "wall.mp4", layout="blended")
+
+
+@pytest.fixture(scope="module")
+def solved(talking):
+    return avface.pipeline.reconstruct(talking)
+
+
+@pytest.fixture
+def at_once(monkeypatch, solved):
+    """Reconstruction without its work: for what comes after it."""
+    monkeypatch.setattr(avface.pipeline, "reconstruct", lambda path, **options: solved)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Where commands run; bad input must leave it as it was."""
+    place = tmp_path / "here"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    return place
+
+
+def files(place):
+    return sorted(str(path.relative_to(place)) for path in place.rglob("*"))
+
+
+def refusal(capsys, *words, code=2):
+    """The one line on stderr of a command that fails and prints nothing else."""
+    assert main([*map(str, words)]) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("avface: error: ")
+    assert said.err.count("\n") == 1 and said.err.endswith("\n"), said.err
+    return said.err
+
+
+def make_no_face(path):
+    return write_video(path, gradients(3), constant_rate(3))
+
+
+def make_empty(path):
+    path.touch()
+    return path
+
+
+def make_letter(path):
+    path.write_text("Hello, this is a letter.\n" * 200)
+    return path
+
+
+def make_song(path):
+    return write_sound(path, Track(beep(1.0, 0.2)))
+
+
+def make_undecodable(path):
+    whole = write_video(
+        path.with_name("whole.mp4"),
+        noises(10),
+        constant_rate(10),
+        container_options={"movflags": "+faststart"},
+    )
+    start = whole.read_bytes().index(b"mdat") / whole.stat().st_size
+    return spoil(whole, path, start + 0.001, 1.0)
+
+
+@pytest.mark.parametrize("verb", [["reconstruct"], ["view", "--no-open"]])
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda path: path, "no such file"),
+        (make_empty, "is empty"),
+        (make_letter, "not a video"),
+        (make_song, "no video stream"),
+        (make_undecodable, "no frame of this video could be decoded"),
+        (make_no_face, "no face found"),
+    ],
+    ids=["missing", "empty", "no video", "sound only", "nothing decodable", "no face"],
+)
+def test_a_bad_video_gets_one_line_with_its_name_and_leaves_nothing(
+    tmp_path, folder, monkeypatch, capsys, verb, make, complaint
+):
+    video = make(tmp_path / "bad.mp4")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = files(tmp_path)
+
+    said = refusal(capsys, *verb, video)
+
+    assert complaint in said
+    assert str(video) in said
+    assert files(tmp_path) == before
+
+
+def test_reconstruct_writes_a_folder_named_after_the_video_without_noise(folder, talking, capfd):
+    assert main(["reconstruct", str(talking)]) == 0
+
+    said = capfd.readouterr()  # what MediaPipe's C++ says would be here too
+    assert files(folder) == ["talk-avface", *(f"talk-avface/{name}" for name in RESULTS)]
+    capture = Capture.load(folder / "talk-avface" / "capture.npz")
+    assert len(capture) == FRAMES
+    assert f"{FRAMES} frames, face found in all {FRAMES}" in said.out
+    assert all(str(Path("talk-avface", name)) in said.out for name in RESULTS)
+    assert said.err == ""
+
+
+def test_the_options_add_their_files(folder, talking, at_once, capsys):
+    options = ["--overlay", "--page", "--usd", "--json"]
+    assert main(["reconstruct", str(talking), "-o", "deep/er", *options]) == 0
+
+    told = json.loads(capsys.readouterr().out)
+    names = sorted([*RESULTS, "overlay.mp4", "page.html", "head.usdc"])
+    assert files(folder / "deep" / "er") == names
+    assert sorted(Path(each["path"]).name for each in told["written"]) == names
+    assert all(each["bytes"] == Path(each["path"]).stat().st_size for each in told["written"])
+    assert (told["frames"], told["frames_with_face"], told["warnings"]) == (FRAMES, FRAMES, [])
+
+
+def test_choices_reach_the_reconstruction(talking, solved, monkeypatch):
+    asked = []
+    monkeypatch.setattr(avface.pipeline, "reconstruct", lambda path, **given: asked.append(given) or solved)
+
+    assert main(["reconstruct", str(talking), "--face", "1", "--focal-length", "400.5", "--quiet"]) == 0
+    assert main(["reconstruct", str(talking), "--face", "160,120.5", "--quiet"]) == 0
+
+    assert asked[0]["face"] == 1 and asked[0]["focal_length"] == 400.5
+    assert asked[1]["face"] == (160, 120.5) and asked[1]["focal_length"] is None
+
+
+def test_a_person_who_is_not_there_is_refused_with_the_videos_name(folder, talking, capsys):
+    said = refusal(capsys, "reconstruct", talking, "--face", 3)
+    assert "face 3" in said and str(talking) in said
+    assert files(folder) == []
+
+
+def test_an_unknown_head_is_refused_before_the_work(folder, talking, monkeypatch, capsys):
+    monkeypatch.setattr(avface.pipeline, "reconstruct", lambda *_, **__: pytest.fail("too late"))
+    assert "nobody: unknown head" in refusal(capsys, "reconstruct", talking, "--head", "nobody")
+    damaged = folder / "head.npz"
+    damaged.write_bytes(b"PK\x03\x04 not a head")
+    assert str(damaged) in refusal(capsys, "reconstruct", talking, "--head", damaged)
+    assert files(folder) == ["head.npz"]
+
+
+def test_an_unknown_device_is_refused_before_the_work(folder, talking, monkeypatch, capsys):
+    monkeypatch.setattr(avface.pipeline, "reconstruct", lambda *_, **__: pytest.fail("too late"))
+    assert "device abacus" in refusal(capsys, "reconstruct", talking, "--device", "abacus")
+    assert files(folder) == []
+
+
+def test_a_file_where_the_folder_should_be(folder, talking, capsys):
+    (folder / "taken").write_text("mine")
+    assert "taken: is a file" in refusal(capsys, "reconstruct", talking, "-o", "taken")
+    assert "taken: is a file" in refusal(capsys, "reconstruct", talking, "-o", "taken/below")
+    assert (folder / "taken").read_text() == "mine"
+
+
+def test_a_folder_where_a_file_should_be(folder, talking, capsys):
+    (folder / "out" / "head.glb").mkdir(parents=True)
+    assert "head.glb: is a folder" in refusal(capsys, "reconstruct", talking, "-o", "out")
+    assert files(folder) == ["out", "out/head.glb"]
+
+
+@pytest.mark.parametrize("below", ["", "new"])
+def test_a_folder_without_write_permission(monkeypatch, talking, capsys, below):
+    place = Path(tempfile.mkdtemp())  # not in tmp_path, whose parents nobody may enter
+    place.chmod(0o555)
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    monkeypatch.setattr(avface.pipeline, "reconstruct", lambda *_, **__: pytest.fail("too late"))
+    try:
+        if root:  # root may write everywhere, so try as nobody
+            os.seteuid(65534)
+        said = refusal(capsys, "reconstruct", talking, "-o", place / below)
+        assert f"{place / below}: can't be written (Permission denied)" in said
+        assert files(place) == []
+    finally:
+        if root:
+            os.seteuid(0)
+        shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError, OSError(28, "No space left on device")])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_stopped_while_writing_nothing_is_left_and_earlier_results_stay(
+    folder, talking, at_once, monkeypatch, capsys, stop, earlier
+):
+    if earlier:
+        (folder / "out").mkdir()
+        (folder / "out" / "capture.npz").write_text("earlier")
+
+    def give_up(*_, **__):
+        raise stop
+
+    monkeypatch.setattr(avface.export.gltf, "export_glb", give_up)
+    words = ["reconstruct", str(talking), "-o", "out"]
+    if stop is KeyboardInterrupt:
+        assert "interrupted" in refusal(capsys, *words, code=130)
+    elif stop is RuntimeError:  # a defect of avface: its traceback is wanted
+        with pytest.raises(RuntimeError):
+            main(words)
+    else:
+        assert "No space left" in refusal(capsys, *words)
+
+    assert files(folder) == (["out", "out/capture.npz"] if earlier else [])
+    if earlier:
+        assert (folder / "out" / "capture.npz").read_text() == "earlier"
+
+
+def test_errors_while_writing_name_the_file_and_not_the_temporary_one(
+    folder, talking, at_once, monkeypatch, capsys
+):
+    def refuse(capture, path, **_):
+        raise avface.capture.AvfaceError(f"{path}: can't be written")
+
+    monkeypatch.setattr(avface.export.gltf, "export_glb", refuse)
+    said = refusal(capsys, "reconstruct", talking, "-o", "out")
+    assert said == f"avface: error: {Path('out', 'head.glb')}: can't be written\n"
+
+
+def test_results_of_an_earlier_run_are_replaced_and_other_files_stay(folder, talking, at_once):
+    out = folder / "out"
+    out.mkdir()
+    (out / "head.glb").write_text("old")
+    (out / "notes.txt").write_text("mine")
+    assert main(["reconstruct", str(talking), "-o", "out", "--quiet"]) == 0
+    assert (out / "head.glb").read_bytes()[:4] == b"glTF"
+    assert files(out) == sorted([*RESULTS, "notes.txt"])
+
+
+def test_of_a_truncated_video_the_rest_is_used_and_the_loss_told(tmp_path, folder, talking, capsys):
+    import av
+
+    whole = tmp_path / "whole.mp4"
+    with (
+        av.open(str(talking)) as source,
+        av.open(str(whole), "w", container_options={"movflags": "+faststart"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    broken = cut(whole, tmp_path / "broken.mp4", 0.7)
+
+    assert main(["reconstruct", str(broken)]) == 0
+
+    said = capsys.readouterr()
+    kept = len(Capture.load(folder / "broken-avface" / "capture.npz"))
+    assert 0 < kept < FRAMES
+    assert said.err.startswith(f"avface: warning: {broken}: ") and said.err.count("\n") == 1
+    assert f"{kept} of {FRAMES} frames" in said.err
+    assert main(["reconstruct", str(broken), "--json"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "" and str(broken) in json.loads(said.out)["warnings"][0]
+
+
+def test_the_video_is_never_written_over(folder, talking, solved, capsys):
+    video = folder / "overlay.mp4"
+    shutil.copy(talking, video)
+    said = refusal(capsys, "reconstruct", "overlay.mp4", "-o", ".", "--overlay")
+    assert "overlay.mp4: is the captured video" in said
+    replace(solved, source="overlay.mp4").save("capture.npz")
+    assert "is the captured video" in refusal(
+        capsys, "export", "capture.npz", "a.csv", folder / "overlay.mp4"
+    )
+    assert video.read_bytes() == talking.read_bytes()
+    assert files(folder) == ["capture.npz", "overlay.mp4"]
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no such terminals")
+def test_bars_count_frames_on_a_terminal_and_go_away(talking, solved, monkeypatch, capsys):
+    def reconstruct(path, *, progress, **_):
+        for done in range(FRAMES):
+            progress("track", done + 1, FRAMES)
+        return solved
+
+    monkeypatch.setattr(avface.pipeline, "reconstruct", reconstruct)
+    ours, theirs = os.openpty()
+    with open(theirs, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setenv("TERM", "xterm")
+        assert main(["reconstruct", str(talking)]) == 0
+    shown = b""
+    with open(ours, "rb", buffering=0) as screen, suppress(OSError):  # how a terminal that was left ends
+        while part := screen.read(1 << 16):
+            shown += part
+    assert b"writing head.glb" in shown
+    assert shown.rstrip().endswith(b"\x1b[2K"), "the last bar is not wiped out"
+    assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_the_terminal_cannot_show_do_not_spoil_the_end(talking, at_once, monkeypatch, encoding):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding=encoding))
+    assert main(["reconstruct", str(talking), "-o", "größe"]) == 0
+    sys.stdout.flush()
+    assert ("größe" if encoding == "utf-8" else "gr\\xf6\\xdfe") in shown.getvalue().decode()
+
+
+def test_quiet_says_nothing(talking, at_once, capfd):
+    assert main(["reconstruct", str(talking), "--quiet"]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_errors_as_json(capsys):
+    assert main(["reconstruct", "none.mp4", "--json"]) == 2
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "none.mp4: no such file" in json.loads(said.out)["error"]
+
+
+def test_a_strange_name_stays_one_line(folder, capsys):
+    said = refusal(capsys, "reconstruct", "a\nb\x1b[31m.mp4")
+    assert "a\\nb\\x1b[31m.mp4: no such file" in said
+
+
+def test_view_writes_and_opens_a_page(folder, talking, at_once, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    assert main(["view", str(talking), "-o", "seen.html"]) == 0
+    assert opened == [(folder / "seen.html").as_uri()]
+    assert "seen.html is open in the browser" in capsys.readouterr().out
+    monkeypatch.setattr("webbrowser.open", lambda address: False)
+    assert main(["view", str(talking), "-o", "seen.html"]) == 0
+    assert "open seen.html in a browser" in capsys.readouterr().out
+
+
+def test_view_without_opening_prints_the_pages_path_only(tmp_path, talking, solved, monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("webbrowser.open", lambda address: pytest.fail("not asked for"))
+    solved.save("capture.npz")
+    assert main(["view", "capture.npz", "--no-open", "--quiet"]) == 0
+    page = Path(capsys.readouterr().out.removesuffix("\n"))
+    assert page.name == "talk.html" and tmp_path in page.parents
+    assert 'class="video"' in page.read_text()
+
+
+def test_view_leaves_no_temporary_folder_when_the_page_fails(tmp_path, solved, monkeypatch, capsys):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    solved.save("capture.npz")
+    assert "none.mp4: no such file" in refusal(
+        capsys, "view", "capture.npz", "--video", "none.mp4", "--no-open"
+    )
+    assert files(scratch) == []
+
+
+@pytest.mark.slow
+def test_the_whole_command_on_a_real_clip_makes_no_noise(folder):
+    if not CLIP.exists():
+        pytest.skip(f"{CLIP} is not there (set AVFACE_CLIPS)")
+    done = subprocess.run(
+        [sys.executable, "-m", "avface", "reconstruct", str(CLIP), "-o", "out"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("41 frames, face found in all 41")
+    assert files(folder / "out") == RESULTS

@@ -1,0 +1,252 @@
+"""The command line itself, and the verbs that work on captures."""
+
+import io
+import json
+import subprocess
+import sys
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from captures import moving_capture
+from videos import constant_rate, gradients, write_video
+
+import avface
+from avface.cli import main
+from avface.evaluation.demo import DemoResult
+
+VERBS = ("demo", "reconstruct", "export", "view", "info", "evaluate", "head")
+HEAVY = ("torch", "numpy", "mediapipe", "av", "scipy", "pxr", "k3d", "pygltflib", "matplotlib")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def capture(folder):
+    """A saved capture of twelve frames without its video."""
+    made = moving_capture()
+    confidence = made.confidence.copy()
+    confidence[:3] = 0
+    made = replace(made, source="gone.mp4", confidence=confidence)
+    made.save(folder / "capture.npz")
+    return made
+
+
+def refusal(capsys, *words):
+    assert main([*map(str, words)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("avface: error: ")
+    assert said.err.count("\n") == 1 and said.err.endswith("\n"), said.err
+    return said.err.removeprefix("avface: error: ")
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from avface.cli import main; code = main(sys.argv[1:]);"
+        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(verb in done.stdout for verb in VERBS)
+    assert set(done.stderr.split()).isdisjoint(HEAVY)
+
+
+def test_the_module_runs_and_gives_its_exit_code():
+    done = subprocess.run(
+        [sys.executable, "-m", "avface", "info", "none.mp4"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "avface: error: none.mp4: no such file\n"
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "head build-open", "head info"])
+def test_every_verb_explains_itself(capsys, verb):
+    assert main([*verb.split(), "--help"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(f"usage: avface {verb}") and said.err == ""
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"avface {avface.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("", "expected one of {demo, reconstruct"),
+        ("recostruct a.mp4", "recostruct: no such verb; use demo, reconstruct, "),
+        ("reconstruct", "VIDEO; see avface reconstruct --help"),
+        ("reconstruct a.mp4 b.mp4", "unrecognized options: b.mp4"),
+        ("reconstruct a.mp4 --focal 3", "unrecognized options: --focal"),
+        ("reconstruct a.mp4 --focal-length far", "--focal-length: 'far' is no number of pixels"),
+        ("reconstruct a.mp4 --face left", "--face: 'left' is neither a number"),
+        ("reconstruct a.mp4 --face 1,", "--face: '1,' is neither a number"),
+        ("export c.npz a.ply --frames 7", "--frames: '7' is no range A:B"),
+        ("export c.npz a.ply --frames -1:3", "--frames: '-1:3' is no range A:B"),
+        ("head", "expected one of {build-open, info}"),
+        ("evaluate heads .", "heads"),
+    ],
+)
+def test_wrong_usage_is_one_line(capsys, words, said):
+    assert said in refusal(capsys, *words.split())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_wrong_usage_is_one_line_whatever_the_terminal_can_show(capsys, monkeypatch, encoding):
+    # it decides what tyro draws around its words
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    assert refusal(capsys, "reconstruct") == (
+        "missing from avface reconstruct: VIDEO; see avface reconstruct --help\n"
+    )
+
+
+def test_wrong_usage_as_json(capsys):
+    assert main(["reconstruct", "--json"]) == 2
+    said = capsys.readouterr()
+    assert "VIDEO" in json.loads(said.out)["error"] and said.err == ""
+
+
+def test_export_by_suffix_and_to_several_files(folder, capture, capsys):
+    assert main(["export", "capture.npz", "a.glb", "b.csv"]) == 0
+    said = capsys.readouterr().out
+    assert "a.glb" in said and "b.csv" in said
+    assert (folder / "a.glb").read_bytes()[:4] == b"glTF"
+    assert len((folder / "b.csv").read_text().splitlines()) == 1 + len(capture)
+
+
+def test_export_takes_the_folder_of_a_capture(folder, capture):
+    assert main(["export", ".", "a.csv", "--quiet"]) == 0
+    assert (folder / "a.csv").exists()
+
+
+def test_export_of_some_frames(folder, capture, capsys):
+    (folder / "m").mkdir()
+    assert main(["export", "capture.npz", "m/face.ply", "--frames", "2:4", "--json"]) == 0
+    names = [str(Path("m", f"face_{number:06d}.ply")) for number in (2, 3)]
+    assert [each["path"] for each in json.loads(capsys.readouterr().out)["written"]] == names
+    assert sorted(path.name for path in (folder / "m").iterdir()) == [Path(name).name for name in names]
+
+
+def test_export_refuses_what_no_format_takes_before_writing(folder, capture, capsys):
+    assert ".glb takes no --frames" in refusal(capsys, "export", "capture.npz", "a.glb", "--frames", "0:2")
+    assert ".csv takes no --video" in refusal(capsys, "export", "capture.npz", "a.csv", "--video", "v.mp4")
+    assert "12 frames" in refusal(capsys, "export", "capture.npz", "a.ply", "--frames", "50:60")
+    said = refusal(capsys, "export", "capture.npz", "a.glb", "a.fbx")
+    assert "a.fbx" in said and ".glb" in said and ".usdc" in said and ".csv" in said
+    assert "a.glb" in refusal(capsys, "export", "capture.npz", "b.csv", "none/a.glb")
+    assert "capture.npz: name at least one file" in refusal(capsys, "export", "capture.npz")
+    assert [path.name for path in folder.iterdir()] == ["capture.npz"]
+
+
+def test_an_overlay_needs_the_video_and_a_page_says_that_it_is_missing(folder, capture, capsys):
+    said = refusal(capsys, "export", "capture.npz", "o.mp4")
+    assert "gone.mp4" in said and "--video" in said
+    assert main(["export", "capture.npz", "p.html"]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("avface: warning: p.html: ") and "gone.mp4" in said and said.count("\n") == 1
+    video = write_video(folder / "found.mp4", gradients(12, 320, 240), constant_rate(12))
+    assert main(["export", "capture.npz", "p.html", "o.mp4", "--video", str(video)]) == 0
+    assert capsys.readouterr().err == ""
+    assert 'class="video"' in (folder / "p.html").read_text()
+
+
+def damaged(folder):
+    whole = (folder / "capture.npz").read_bytes()
+    (folder / "bad.npz").write_bytes(whole[: len(whole) // 2])
+
+
+def emptied(folder):
+    (folder / "bad.npz").touch()
+
+
+def pickled(folder):
+    np.savez(folder / "bad.npz", capture_version=np.array([{"a": 1}], object))
+
+
+def other(folder):
+    np.savez(folder / "bad.npz", weights=np.zeros(3))
+
+
+@pytest.mark.parametrize("make", [damaged, emptied, pickled, other, lambda folder: None])
+@pytest.mark.parametrize("words", [["info", "bad.npz"], ["view", "bad.npz"], ["export", "bad.npz", "a.glb"]])
+def test_a_bad_capture_file(folder, capture, capsys, make, words):
+    make(folder)
+    before = sorted(folder.iterdir())
+    assert refusal(capsys, *words).startswith("bad.npz: ")
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_capture_of_an_unknown_head(folder, capture, capsys):
+    replace(capture, head="nobody").save("other.npz")
+    assert "nobody: unknown head" in refusal(capsys, "export", "other.npz", "a.glb")
+    assert not (folder / "a.glb").exists()
+
+
+def test_info_of_a_capture(capture, capsys):
+    assert main(["info", "capture.npz", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["frames"], facts["frames_with_face"], facts["head"]) == (12, 9, "open")
+    assert facts["duration_s"] == pytest.approx(11 / 25)
+    assert facts["focal_length_px"] == pytest.approx(capture.focal_length)
+    assert facts["segments"] == [{"first_frame": 0, "frames": 12, "same_person": True}]
+    assert {"jawOpen", "eyeBlinkLeft", "browInnerUp"} <= set(list(facts["strongest_expressions"])[:5])
+    assert main(["info", "capture.npz"]) == 0
+    assert "jawOpen" in capsys.readouterr().out
+
+
+def test_info_of_a_video(folder, capsys):
+    write_video(folder / "clip.mp4", gradients(6), constant_rate(6))
+    assert main(["info", "clip.mp4", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["frames"], facts["size_px"], facts["sound_tracks"]) == (6, [64, 48], 0)
+    assert facts["frames_per_s"] == pytest.approx(30, rel=0.01)
+
+
+def test_head_info(capsys):
+    assert main(["head", "info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["name"], len(facts["expression_units"])) == ("open", 52)
+    assert "nobody: unknown head" in refusal(capsys, "head", "info", "nobody")
+
+
+def test_evaluate_prints_the_table_or_the_figures(monkeypatch, capsys):
+    report = types.SimpleNamespace(table=lambda: "clip  NME\na  1.0", to_json=lambda: '{"nme": 1.0}')
+    asked = []
+
+    def evaluate_clips(directory, *, progress):
+        progress("a.mp4", "track", 1, 2)
+        asked.append(directory)
+        return report
+
+    monkeypatch.setattr("avface.evaluation.evaluate_clips", evaluate_clips, raising=False)
+    assert main(["evaluate", "clips", "videos", "--quiet"]) == 0
+    assert capsys.readouterr().out == "clip  NME\na  1.0\n"
+    assert main(["evaluate", "clips", "videos", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"nme": 1.0, "warnings": []}
+    assert asked == [Path("videos")] * 2
+
+
+def test_demo_tells_the_error_and_where_the_page_is(folder, monkeypatch, capsys):
+    def run_demo(output, progress):
+        progress("track", 1, 1)
+        output.mkdir()
+        page = output / "page.html"
+        page.write_text("page")
+        return DemoResult(
+            [None] * 60, (page,), page, error_mm=1.234, rigid_error_mm=2.5, average_error_mm=3.5
+        )
+
+    monkeypatch.setattr("avface.evaluation.demo.run_demo", run_demo)
+    assert main(["demo", "--no-open", "-o", "out"]) == 0
+    said = capsys.readouterr().out
+    assert "60 frames" in said and "1.23 mm" in said and str(Path("out", "page.html")) in said
+    (folder / "taken").touch()
+    assert "taken: is a file" in refusal(capsys, "demo", "-o", "taken")

@@ -1,0 +1,188 @@
+"""From a real video to a capture; the videos are in the folder that AVFACE_CLIPS names, skipped without."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import roma
+import torch
+from videos import constant_rate, noises, write_video
+
+import avface
+from avface.errors import AvfaceError
+from avface.head import load_head
+from avface.head.landmark_schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER
+from avface.pipeline import _continuous_rotation
+
+CLIPS = Path(os.environ.get("AVFACE_CLIPS", Path(__file__).resolve().parents[2] / "shared" / "clips"))
+
+
+# One real clip
+
+
+@pytest.fixture(scope="module")
+def clip():
+    path = CLIPS / "M003_level_1_disgusted_015.mp4"
+    if not path.exists():
+        pytest.skip(f"{path} is not there (set AVFACE_CLIPS)")
+    return path
+
+
+@pytest.fixture(scope="module")
+def reconstruction(clip):
+    told = []
+    capture = avface.reconstruct(clip, progress=lambda *args: told.append(args))
+    return capture, told
+
+
+@pytest.fixture(scope="module")
+def reference(clip):
+    """What the tracker sees in the clip, and the frames' times."""
+    from avface.media import Clip
+    from avface.tracking import track
+
+    return track(Clip.open(clip).frames())
+
+
+@pytest.mark.slow
+def test_every_frame_of_the_video_has_its_row_at_its_time(reconstruction, clip):
+    import av
+
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        times = sorted(float(frame.pts * stream.time_base) for frame in container.decode(stream))
+        size = (stream.width, stream.height)
+    capture, _ = reconstruction
+
+    assert len(capture) == len(times) and capture.image_size == size
+    np.testing.assert_allclose(capture.times, np.array(times) - times[0], atol=1e-4)
+    assert capture.vertices(0).shape == (1, capture.head_model.num_vertices, 3)
+    assert (capture.confidence > 0.3).all()
+    assert capture.source == str(clip) and capture.provenance["focal length"] == "estimated"
+
+
+@pytest.mark.slow
+def test_the_landmarks_fit_the_picture(reconstruction, reference):
+    capture, _ = reconstruction
+    points = reference.landmarks[:]
+    size = np.sqrt(np.ptp(points, axis=1).prod(-1))
+
+    error = np.linalg.norm(capture.landmarks() - points, axis=2).mean(1) / size
+    assert 100 * error.mean() < 1.6
+    assert 100 * error.max() < 5
+
+
+@pytest.mark.slow
+def test_the_mouth_opens_when_the_pictures_does(reconstruction, reference):
+    def opening(points):
+        gap = (points[:, LIPS_INNER_LOWER, 1] - points[:, LIPS_INNER_UPPER, 1]).mean(1)
+        return gap - gap.mean()
+
+    found, true = opening(reconstruction[0].landmarks()), opening(np.asarray(reference.landmarks[:]))
+    inner = slice(8, -8)
+    match = [np.dot(np.roll(found, -lag)[inner], true[inner]) for lag in range(-6, 7)]
+
+    assert int(np.argmax(match)) - 6 == 0
+    assert np.corrcoef(found, true)[0, 1] > 0.9
+
+
+@pytest.mark.slow
+def test_the_person_is_plausible(reconstruction):
+    capture, _ = reconstruction
+
+    assert np.abs(capture.shape).max() <= 3 + 1e-5
+    assert capture.expression.min() >= 0 and capture.expression.max() <= 1
+    assert np.abs(np.diff(capture.rotation, axis=0)).max() < 0.3, "no jump"
+    assert capture.translation[:, 2].min() > 0.15 and capture.translation[:, 2].max() < 5
+    assert 0.5 < capture.focal_length / max(capture.image_size) < 5
+    neck = capture.joint_names.index("neck")
+    assert (capture.joints[:, neck] == 0).all() and np.abs(capture.joints).max() < 0.9
+
+
+@pytest.mark.slow
+def test_progress_counts_every_frame_of_both_stages(reconstruction):
+    capture, told = reconstruction
+    for stage in ("track", "solve"):
+        done = [count for name, count, _ in told if name == stage]
+        assert done == sorted(done) and done[-1] == len(capture), stage
+    stages = [name for name, _, _ in told]
+    assert stages == sorted(stages, key=["track", "solve"].index)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("focal_length", [0, -900.0, float("nan")])
+def test_an_impossible_focal_length_is_refused_before_any_work(tmp_path, focal_length):
+    with pytest.raises(AvfaceError, match=r"focal length .*must be above 0 pixels"):
+        avface.reconstruct(tmp_path / "not even there.mp4", focal_length=focal_length)
+
+
+@pytest.mark.slow
+def test_an_unknown_head_is_refused(clip):
+    with pytest.raises(AvfaceError, match="nobody: unknown head"):
+        avface.reconstruct(clip, head="nobody")
+
+
+def test_a_video_without_a_face_is_refused_by_its_name(tmp_path):
+    video = write_video(tmp_path / "noise.mp4", noises(3), constant_rate(3))
+
+    with pytest.raises(AvfaceError, match=r"noise\.mp4: no face found in any"):
+        avface.reconstruct(video)
+
+
+def test_a_missing_video_is_refused_by_its_name(tmp_path):
+    with pytest.raises(AvfaceError, match=r"none\.mp4"):
+        avface.reconstruct(tmp_path / "none.mp4")
+
+
+# Rotation without jumps
+
+
+def nod(frames=60):
+    """A face that looks into the camera, nodding through the half turn: unbroken axis-angle, and matrices."""
+    pitch = 0.4 * np.sin(np.linspace(0, 4 * np.pi, frames))
+    vectors = np.stack([np.pi + pitch, 0.1 * np.cos(pitch), 0 * pitch], 1)
+    return vectors, roma.rotvec_to_rotmat(torch.as_tensor(vectors)).numpy()
+
+
+def test_a_nodding_head_has_a_continuous_rotation():
+    _, matrices = nod()
+    shortest = roma.rotmat_to_rotvec(torch.as_tensor(matrices)).numpy()
+    assert np.abs(np.diff(shortest, axis=0)).max() > 5, "the shortest axis-angle jumps"
+
+    vectors = _continuous_rotation(matrices)
+
+    assert np.abs(np.diff(vectors, axis=0)).max() < 0.2
+    assert vectors.dtype == np.float32
+
+
+def test_the_continuous_rotation_names_the_same_rotations():
+    vectors, matrices = nod()
+    others = roma.random_rotmat(200, generator=torch.Generator().manual_seed(0)).double().numpy()
+    facing = roma.rotvec_to_rotmat(torch.tensor([[np.pi, 0.0, 0.0]], dtype=torch.float64)).numpy()
+    still = np.eye(3)[None]
+    for rotations in (matrices, others, facing, still):
+        again = roma.rotvec_to_rotmat(torch.as_tensor(_continuous_rotation(rotations)).double())
+        np.testing.assert_allclose(again.numpy(), rotations, atol=1e-6)
+    np.testing.assert_allclose(_continuous_rotation(matrices), vectors, atol=1e-5)
+
+
+# Eyes
+
+
+def test_gaze_becomes_the_rotation_of_the_eye_joints():
+    from avface.pipeline import _joints
+
+    head = load_head("open")
+
+    class Fit:
+        gaze = np.arange(8.0).reshape(2, 2, 2)
+
+    joints = _joints(head, Fit())
+
+    assert joints.shape == (2, 3, 3)
+    np.testing.assert_array_equal(joints[:, head.joint_names.index("left_eye"), :2], Fit.gaze[:, 0])
+    np.testing.assert_array_equal(joints[:, head.joint_names.index("right_eye"), :2], Fit.gaze[:, 1])
+    assert (joints[..., 2] == 0).all() and (joints[:, head.joint_names.index("neck")] == 0).all()

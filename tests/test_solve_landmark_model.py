@@ -1,0 +1,211 @@
+"""Landmarks as a function of the unknowns, and its derivatives."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import roma
+import torch
+from solve_clips import SIZE, truth
+
+from avface.head import load_head
+from avface.solve.landmark_model import LandmarkModel, Parameters, gaze_rotation, initial_pose
+
+STEP = 1e-6
+
+
+@pytest.fixture(scope="module")
+def head():
+    return load_head("open")
+
+
+@pytest.fixture(scope="module")
+def model(head):
+    return LandmarkModel(head, ((SIZE[0] - 1) / 2, (SIZE[1] - 1) / 2))
+
+
+@pytest.fixture(scope="module")
+def parameters(head):
+    """Two frames in which everything is at work, no unknown at a bound."""
+    rng = np.random.default_rng(0)
+    return truth(
+        head,
+        2,
+        shape=rng.normal(0, 1, len(LandmarkModel(head, (0, 0)).shape_basis)),
+        expression=rng.uniform(0.1, 0.9, (2, head.num_expression)),
+        gaze=rng.normal(0, 0.3, (2, 2, 2)),
+    ).parameters
+
+
+def test_landmarks_are_those_of_the_whole_head_under_a_camera(head, model, parameters):
+    from avface.geometry.camera import Camera, transform
+
+    exact = load_head("open").double()
+    own = parameters.shape[: head.num_shape]
+    unbiased = replace(parameters, shape=torch.cat([own, 0 * parameters.shape[head.num_shape :]]))
+    joints = torch.zeros(2, 3, 3, dtype=torch.float64)
+    joints[:, 1:, :2] = parameters.gaze
+    vertices = exact(own[None], parameters.expression, joints)
+    embedding = head.embedding("mediapipe478")
+    corners = vertices[:, torch.as_tensor(embedding.triangles)]
+    points = torch.einsum("tlkc,lk->tlc", corners, torch.as_tensor(embedding.barycentric))
+    camera = Camera.centred(float(torch.exp(parameters.log_focal)), *SIZE)
+
+    pixels = camera.project(transform(points, parameters.rotation, parameters.translation))
+
+    torch.testing.assert_close(model.points(unbiased), points, rtol=0, atol=1e-8)
+    torch.testing.assert_close(model.project(unbiased), pixels, rtol=0, atol=1e-4)
+
+
+def differences(model, parameters, size, move):
+    """Central differences (T, L, 2, size) of the pixels along every unknown."""
+    columns = []
+    for k in range(size):
+        nudge = torch.zeros(size, dtype=torch.float64)
+        nudge[k] = STEP
+        columns.append((model.project(move(nudge)) - model.project(move(-nudge))) / (2 * STEP))
+    return torch.stack(columns, -1)
+
+
+def test_derivatives_by_the_local_unknowns_agree_with_finite_differences(model, parameters):
+    local = model.num_local
+    numeric = differences(model, parameters, local, lambda d: parameters.moved(d.expand(2, -1)))
+
+    jacobian = model.jacobian(parameters)[..., :local]
+    torch.testing.assert_close(jacobian, numeric, rtol=1e-6, atol=1e-4)
+    strongest = numeric.abs().amax((0, 1, 2))
+    assert (strongest[[*range(6), *range(local - 4, local)]] > 10).all(), "pose and gaze move pixels"
+
+
+def test_derivatives_by_shape_and_focal_length_agree_with_finite_differences(model, parameters):
+    none = torch.zeros(2, model.num_local, dtype=torch.float64)
+    shared = len(parameters.shape) + 1
+    numeric = differences(model, parameters, shared, lambda d: parameters.moved(none, d))
+
+    jacobian = model.jacobian(parameters)[..., model.num_local :]
+    torch.testing.assert_close(jacobian, numeric, rtol=1e-6, atol=1e-4)
+    assert numeric[..., -1].abs().max() > 1, "perspective"
+
+
+def test_derivatives_hold_at_rest_where_gaze_and_turn_are_zero(model, head):
+    at_rest = truth(head, 1, turn=0.0).parameters
+    at_rest.expression += 0.5  # away from the bounds
+    numeric = differences(model, at_rest, model.num_local, lambda d: at_rest.moved(d[None]))
+
+    torch.testing.assert_close(model.jacobian(at_rest)[..., : model.num_local], numeric, rtol=1e-6, atol=1e-4)
+
+
+def test_normal_equations_are_those_of_the_jacobian(model, parameters):
+    generator = torch.Generator().manual_seed(0)
+    residual = torch.randn(2, model.num_landmarks, 2, generator=generator, dtype=torch.float64)
+    weights = torch.rand(2, model.num_landmarks, generator=generator, dtype=torch.float64)
+    weights[0, :50] = 0
+
+    hessian, gradient = model.normal_equations(parameters, weights, residual)
+
+    rows = model.jacobian(parameters)[..., : model.num_local]
+    dense = torch.einsum("tlid,tl,tlie->tde", rows, weights, rows)
+    torch.testing.assert_close(
+        gradient, torch.einsum("tlid,tl,tli->td", rows, weights, residual), rtol=1e-9, atol=1e-9
+    )
+    scale = dense.diagonal(dim1=1, dim2=2).clamp_min(1e-9).rsqrt()
+    scaled = scale[:, :, None] * scale[:, None, :]
+    torch.testing.assert_close(hessian.double() * scaled, dense * scaled, rtol=0, atol=1e-5)
+    torch.testing.assert_close(hessian, hessian.mT, rtol=0, atol=0)
+
+
+def test_a_step_keeps_expression_weights_between_0_and_1(model, parameters):
+    step = torch.zeros(2, model.num_local, dtype=torch.float64)
+    step[0, 6:58], step[1, 6:58] = 5, -5
+
+    moved = parameters.moved(step)
+
+    assert (moved.expression[0] == 1).all() and (moved.expression[1] == 0).all()
+
+
+def test_a_longer_focal_length_takes_the_head_away_by_as_much(model, parameters):
+    shared = torch.zeros(len(parameters.shape) + 1, dtype=torch.float64)
+    shared[-1] = np.log(1.5)
+
+    moved = parameters.moved(torch.zeros(2, model.num_local, dtype=torch.float64), shared)
+
+    torch.testing.assert_close(moved.translation, 1.5 * parameters.translation)
+    assert float(torch.exp(moved.log_focal - parameters.log_focal)) == pytest.approx(1.5)
+    assert (model.project(moved) - model.project(parameters)).abs().max() < 15  # pixels of a face of 250
+
+
+def test_gaze_to_the_left_moves_the_irises_to_the_subjects_left(model, head):
+    straight = truth(head, 1, turn=0.0)
+    left = truth(head, 1, turn=0.0, gaze=np.array([[[0.0, 0.3], [0.0, 0.3]]]))
+    down = truth(head, 1, turn=0.0, gaze=np.array([[[0.3, 0.0], [0.3, 0.0]]]))
+
+    for iris in (468, 473):
+        assert left.landmarks[0, iris, 0] - straight.landmarks[0, iris, 0] > 3
+        assert down.landmarks[0, iris, 1] - straight.landmarks[0, iris, 1] > 3
+    skin = np.arange(468)
+    np.testing.assert_allclose(left.landmarks[0, skin], straight.landmarks[0, skin], atol=1e-9)
+
+
+def test_eyes_turn_without_rolling():
+    gaze = torch.tensor([[0.2, -0.3]], dtype=torch.float64)
+
+    vector = roma.rotmat_to_rotvec(gaze_rotation(gaze))
+
+    torch.testing.assert_close(vector, torch.tensor([[0.2, -0.3, 0.0]], dtype=torch.float64))
+
+
+def test_the_initial_pose_is_near_the_true_one(model, head):
+    rng = np.random.default_rng(1)
+    weights = rng.uniform(0, 0.2, (8, head.num_expression))
+    clip = truth(head, 8, turn=0.5, expression=weights, frame_rate=2.5)
+    landmarks = torch.as_tensor(clip.landmarks)
+
+    rotation, translation = initial_pose(
+        model, landmarks, 900.0, torch.zeros(len(model.shape_basis)).double()
+    )
+
+    identity = torch.eye(3, dtype=torch.float64).expand(8, 3, 3)
+    torch.testing.assert_close(rotation @ rotation.mT, identity)
+    angle = roma.rotmat_geodesic_distance(rotation, clip.parameters.rotation)
+    assert angle.max() < 0.25
+    assert (translation - clip.parameters.translation).norm(dim=1).max() < 0.12
+
+
+def test_frames_without_landmarks_start_from_the_nearest_that_have_some(model, head):
+    landmarks = torch.as_tensor(truth(head, 5).landmarks)
+    landmarks[[0, 2, 3]] = torch.nan
+
+    rotation, translation = initial_pose(
+        model, landmarks, 900.0, torch.zeros(len(model.shape_basis)).double()
+    )
+
+    for blank, seen in ((0, 1), (2, 1), (3, 4)):
+        torch.testing.assert_close(rotation[blank], rotation[seen])
+        torch.testing.assert_close(translation[blank], translation[seen])
+
+
+def test_a_head_without_eye_joints_has_no_gaze(tmp_path):
+    from export_heads import jawed_capture
+
+    from avface.head.model import LandmarkEmbedding
+
+    head = jawed_capture(tmp_path).head_model
+    count = 20
+    head.embeddings["mediapipe478"] = LandmarkEmbedding(
+        head.faces.numpy()[:count],
+        np.full((count, 3), 1 / 3),
+        np.full(count, 0.002),
+        np.zeros((0, count, 3)),
+    )
+    model = LandmarkModel(head, (0.0, 0.0))
+
+    assert model.num_local == 6 + head.num_expression
+    still = Parameters(
+        torch.eye(3, dtype=torch.float64)[None],
+        torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64),
+        torch.zeros(1, 4, dtype=torch.float64),
+        torch.zeros(1, 0, 2, dtype=torch.float64),
+        torch.zeros(3, dtype=torch.float64),
+        torch.tensor(0.0, dtype=torch.float64),
+    )
+    assert model.jacobian(still).shape == (1, count, 2, model.num_local + 4)
