@@ -19,22 +19,24 @@ REFERENCE_STEP = 1 / 30
 class MotionPriorConfig:
     """Standard deviations of the second difference of each unknown over three frames at 30 a second.
 
-    Second differences are what jitter is made of, and steady motion has none: the prior costs neither lag nor
-    amplitude at the rates at which faces move.
+    Second differences are what jitter is made of, and steady motion has none. Heads mostly move gently and now and then
+    fast, so the differences have heavy tails: what is far beyond jitter is let through, without lag.
     """
 
-    rotation: float = 0.002
+    rotation: float = 0.0015
     """Radians."""
-    translation: float = 0.0003
+    translation: float = 0.0002
     """Metres."""
-    expression: float = 0.03
+    expression: float = 0.025
     """Weight of a unit."""
     lids: float = 0.25
     """Weight of eyeBlink, which closes within three frames."""
     gaze: float = 0.06
     """Radians: gaze jumps."""
-    drift: float = 8.0
+    drift: float = 30.0
     """Standard deviation of the first difference as a multiple of the second's: ties down what no frame shows."""
+    tail: float = 8.0
+    """Degrees of freedom of the second differences' Student's t: the smaller, the freer are fast motions."""
 
 
 class MotionPrior:
@@ -51,6 +53,7 @@ class MotionPrior:
         )
         self.second = sigma**-2
         self.first = (config.drift * sigma) ** -2
+        self.tail = config.tail
 
     def weights(self, times: Tensor, segments: Tensor) -> MotionWeights:
         """Coefficients for frame times (B, N) in seconds and segment numbers (B, N); cuts are not coupled across."""
@@ -67,12 +70,17 @@ class MotionPrior:
         )
 
     def normal_equations(self, parameters: Parameters, weights: MotionWeights) -> MotionNormal:
-        """Blocks and gradient of the cost for parameters shaped (B, N, ...)."""
+        """Blocks and gradient of the cost for parameters shaped (B, N, ...).
+
+        The blocks are those of iteratively reweighted least squares: positive semidefinite, and exact at rest.
+        """
         d1 = _first_differences(parameters)
         a, c = weights.before[..., None], weights.after[..., None]
         b = -(a + c)
         d2 = c * d1[:, 1:] - a * d1[:, :-1]
         k1, k2 = weights.first[..., None] * self.first, weights.second[..., None] * self.second
+        cost, freedom = self._robust(k2 * d2**2)
+        k2 = k2 * freedom
         shape = (*parameters.translation.shape[:2], len(self.second))
         diagonal, gradient = d1.new_zeros(shape), d1.new_zeros(shape)
         for offset, coefficient in ((0, a), (1, b), (2, c)):
@@ -86,8 +94,21 @@ class MotionPrior:
         first = -k1
         first[:, :-1] += k2 * a * b
         first[:, 1:] += k2 * b * c
-        cost = 0.5 * ((k1 * d1**2).sum((1, 2)) + (k2 * d2**2).sum((1, 2)))
+        cost = cost + 0.5 * (k1 * d1**2).sum((1, 2))
         return MotionNormal(diagonal, first, k2 * a * c, gradient, cost)
+
+    def _robust(self, square: Tensor) -> tuple[Tensor, Tensor]:
+        """Cost (B,) and weights (B, N - 2, D) of normalised squares (B, N - 2, D) under Student's t.
+
+        Rotation and translation are vectors, whose three parts are quick together; other unknowns stand alone.
+        """
+        cost = square.new_zeros(len(square))
+        weights = torch.empty_like(square)
+        for columns, size in ((slice(0, 3), 3), (slice(3, 6), 3), (slice(6, None), 1)):
+            group = square[..., columns].unflatten(-1, (-1, size)).sum(-1)
+            cost = cost + 0.5 * (self.tail + size) * torch.log1p(group / self.tail).sum((1, 2))
+            weights[..., columns] = ((self.tail + size) / (self.tail + group)).repeat_interleave(size, -1)
+        return cost, weights
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ class SolverConfig:
 
     landmark_noise: float = 0.008
     """Standard deviation of a landmark against the model, as a share of the face's size."""
+    jitter_factor: float = 2.0
+    """How much the tracker's jitter in the clip adds to it, in quadrature: coarse pictures are followed less closely."""
     independence: float = 0.3
     """Share of the landmarks that count as independent: neighbouring ones err together."""
     tail: float = 6.0
@@ -114,6 +116,7 @@ class Solver:
         width, height = image_size
         self.model = LandmarkModel(head, ((width - 1) / 2, (height - 1) / 2), device=device)
         self.expression_prior = ExpressionPrior(head, self.model.num_local, self.config.expression)
+        self._noise = self.config.landmark_noise
         self.motion_prior = MotionPrior(head, self.model.num_local, self.config.motion)
         self.motion_prior.first = self.motion_prior.first.to(device)
         self.motion_prior.second = self.motion_prior.second.to(device)
@@ -129,6 +132,9 @@ class Solver:
         seen = np.flatnonzero(observations.confidence > 0)
         if not len(seen):
             raise ValueError("no frame has landmarks")
+        self._noise = float(
+            np.hypot(self.config.landmark_noise, self.config.jitter_factor * _jitter(observations, seen))
+        )
         shape, log_focal = self._fit_shape(observations, seen)
         motion = self._fit_motion(observations, seen, shape, log_focal, on_frames)
         own = self.model.head.num_shape
@@ -151,7 +157,7 @@ class Solver:
         """Inverse variance (T, L) of the landmarks in pixels^-2; 0 for unseen frames."""
         size = (landmarks.amax(1) - landmarks.amin(1)).prod(-1).sqrt()
         spread = self.model.spread / self.model.spread.median()
-        sigma = self.config.landmark_noise * size[:, None] * spread.clamp(0.5, 2).sqrt()
+        sigma = self._noise * size[:, None] * spread.clamp(0.5, 2).sqrt()
         return torch.nan_to_num(confidence[:, None] / sigma**2, nan=0.0)
 
     def _robust(self, residual: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
@@ -427,6 +433,24 @@ class Solver:
             for rows in (slice(i, i + chunk) for i in range(0, len(landmarks), chunk))
         ]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+
+def _jitter(observations: Observations, seen: npt.NDArray[np.int64], samples: int = 256) -> float:
+    """Standard deviation of the tracker's noise from frame to frame in each coordinate, as a share of the face's size.
+
+    The median second difference over points and up to `samples` places in the clip: motion has little of it.
+    """
+    middle = seen[1:-1][(np.diff(seen)[1:] == 1) & (np.diff(seen)[:-1] == 1)]
+    if not len(middle):
+        return 0.0
+    chosen = middle[np.linspace(0, len(middle) - 1, min(len(middle), samples)).astype(int)]
+    differences = []
+    for frame in chosen:
+        before, at, after = np.asarray(observations.landmarks[frame - 1 : frame + 2], np.float64)
+        size = np.sqrt(np.ptp(at, axis=0).prod())
+        differences.append(np.median(np.linalg.norm(after - 2 * at + before, axis=1)) / size)
+    # Of a second difference the variance is 6 times that of its terms; 1.1774 is the median of a Rayleigh distribution.
+    return float(np.median(differences) / (np.sqrt(6) * 1.1774))
 
 
 @dataclass(frozen=True)
