@@ -19,6 +19,7 @@ SWAY = 3.0
 """Seconds that a head takes at least to turn to both sides and back."""
 
 NO_OPINION = SolverConfig(
+    jitter_factor=0.0,
     landmark_noise=1e-6,
     independence=1.0,
     tail=1e6,

@@ -173,7 +173,7 @@ def test_windows_give_what_one_window_gives(head):
 
     whole = Solver(head, SIZE, replace(config, window=60), focal_length=900.0).fit(observations)
     pieces = Solver(
-        head, SIZE, replace(config, window=30, overlap=16, windows_at_once=2), focal_length=900.0
+        head, SIZE, replace(config, window=40, overlap=28, windows_at_once=2), focal_length=900.0
     ).fit(observations)
 
     np.testing.assert_array_equal(pieces.shape, whole.shape)

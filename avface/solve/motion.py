@@ -57,7 +57,7 @@ class MotionPrior:
 
     def weights(self, times: Tensor, segments: Tensor) -> MotionWeights:
         """Coefficients for frame times (B, N) in seconds and segment numbers (B, N); cuts are not coupled across."""
-        step = (times.diff(dim=1) / REFERENCE_STEP).clamp_min(1e-3)
+        step = (times.diff(dim=1) / REFERENCE_STEP).clamp_min(0.05)
         joined = (segments.diff(dim=1) == 0).to(times)
         early, late = step[:, :-1], step[:, 1:]
         span = (early + late) / 2

@@ -27,6 +27,9 @@ from avface.solve.landmark_model import LandmarkModel, Parameters, initial_pose
 from avface.solve.motion import MotionNormal, MotionPrior, MotionPriorConfig, MotionWeights
 from avface.solve.priors import ExpressionPrior, ExpressionPriorConfig
 
+LONGEST_STEP = 0.055
+"""Seconds between frames beyond which their differences are motion rather than the tracker's jitter."""
+
 FloatArray = npt.NDArray[np.floating]
 
 
@@ -440,7 +443,8 @@ def _jitter(observations: Observations, seen: npt.NDArray[np.int64], samples: in
 
     The median second difference over points and up to `samples` places in the clip: motion has little of it.
     """
-    middle = seen[1:-1][(np.diff(seen)[1:] == 1) & (np.diff(seen)[:-1] == 1)]
+    joined = (np.diff(seen) == 1) & (np.diff(np.asarray(observations.times)[seen]) < LONGEST_STEP)
+    middle = seen[1:-1][joined[1:] & joined[:-1]]
     if not len(middle):
         return 0.0
     chosen = middle[np.linspace(0, len(middle) - 1, min(len(middle), samples)).astype(int)]
@@ -532,12 +536,16 @@ class _Chain:
         blocks = self.blocks * free[:, :, None] * free[:, None, :]
         blocks.diagonal(dim1=1, dim2=2).fill_(1)
         free = self._windows(free)
-        solution = solve_block_pentadiagonal(
+        system = (
             self._windows(blocks),
             self.first * free[:, 1:] * free[:, :-1],
             self.second * free[:, 2:] * free[:, :-2],
             self._windows(right.to(blocks) * self.scale),
         )
+        try:
+            solution = solve_block_pentadiagonal(*system)
+        except torch.linalg.LinAlgError:  # too stiff for single precision, as with frames at nearly the same time
+            solution = solve_block_pentadiagonal(*(part.double() for part in system)).to(blocks)
         return (solution.flatten(0, 1) * self.scale).to(right)
 
 
