@@ -26,7 +26,9 @@ def head_view(capture: avface.Capture, frame: int, yaw: float, size: int) -> np.
     head = capture.head_model
     turn = torch.tensor([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]]).float()
     points = torch.as_tensor(capture.vertices([frame], "head")[0])
-    points = transform(points, torch.diag(torch.tensor([1.0, -1.0, -1.0])) @ turn, torch.tensor([0.0, -0.01, 0.9]))
+    points = transform(
+        points, torch.diag(torch.tensor([1.0, -1.0, -1.0])) @ turn, torch.tensor([0.0, -0.01, 0.9])
+    )
     camera = Camera.centred(2.6 * size, size, size)
     fragments = rasterise(camera.project(points), points[:, 2], head.faces, size, size)
     normals = fragments.interpolate(vertex_normals(points, head.faces), head.faces)
@@ -45,10 +47,13 @@ def main() -> None:
     overlay.unlink()
     height = capture.image_size[1]
     rows = [
-        np.concatenate([both[f], head_view(capture, f, 0.0, height), head_view(capture, f, 0.7, height)], 1) for f in FRAMES
+        np.concatenate([both[f], head_view(capture, f, 0.0, height), head_view(capture, f, 0.7, height)], 1)
+        for f in FRAMES
     ]
     picture = Image.fromarray(np.concatenate(rows))
-    picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS).save(HERE / "demo.jpg", quality=88)
+    picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS).save(
+        HERE / "demo.jpg", quality=88
+    )
 
 
 if __name__ == "__main__":

