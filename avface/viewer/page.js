@@ -149,7 +149,12 @@ function setPlaying(value) {
   lastTick = performance.now();
   if (hasVideo) {
     video.playbackRate = speed;
-    if (value) video.play().catch(() => setPlaying(false)); else video.pause();
+    if (value) video.play().catch(() => setPlaying(false));
+    else { // the video went on since the last frame was drawn: what stands still must agree
+      video.pause();
+      time = video.currentTime;
+      show(frameAt(time));
+    }
   }
   $('play').setAttribute('aria-label', value ? 'Pause' : 'Play');
   $('play').querySelector('path').setAttribute('d', value ? 'M6 5h4v14H6zM14 5h4v14h-4z' : 'M8 5v14l11-7z');
