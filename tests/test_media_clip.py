@@ -269,6 +269,22 @@ def decoding_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("decode ")]
 
 
+def test_opening_leaves_nothing_for_the_garbage_collector(tmp_path):
+    path = write_video(
+        tmp_path / "a.mp4",
+        [np.zeros((64, 64, 3), np.uint8)] * 3,
+        [0, 0.04, 0.08],
+        display_matrix=(0, UNIT, 0, -UNIT, 0, 0, 0, 0, 1 << 30),
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        assert Clip.open(path).info.rotation == 90
+        assert gc.collect() == 0, "a decoder in a circle of references keeps its memory for a long time"
+    finally:
+        gc.enable()
+
+
 def test_stopping_early_ends_the_decoding_thread(tmp_path):
     clip = Clip.open(write_video(tmp_path / "clip.mp4", gradients(60), constant_rate(60)))
 

@@ -1,5 +1,7 @@
 import gc
 import os
+import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 
@@ -9,7 +11,7 @@ import pytest
 from avface.errors import AvfaceError
 from avface.tracking import FaceTrack, Tracks, frame_confidence, track, track_everyone
 from avface.tracking import tracker as tracker_module
-from avface.tracking.face_track import RecordFile
+from avface.tracking.face_track import BLOCK, POINT_RECORD, RecordFile, StoredArray
 from avface.tracking.facemesh import Face, Region
 
 WIDTH, HEIGHT, SIZE = 320, 200, 60
@@ -228,24 +230,81 @@ def test_frames_are_taken_one_by_one():
     assert max(ahead) <= 2
 
 
-def test_tracks_lie_in_mapped_files_that_leave_no_trace(tmp_path, monkeypatch):
+def test_points_lie_in_files_that_leave_no_trace(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     found = track(frames([picture([("ann", 160, 100)])] * 20))
     assert list(tmp_path.iterdir()) == [], (
         "the file must have no name, so that even a killed process leaves none"
     )
-    assert isinstance(found.landmarks, np.memmap) and isinstance(found.depth, np.memmap)
-    assert not found.landmarks.flags.writeable
+    assert isinstance(found.landmarks, StoredArray) and isinstance(found.depth, StoredArray)
 
-    def kept_open():
-        with open("/proc/self/maps") as maps:
-            return str(tmp_path) in maps.read()
+    def open_files():
+        links = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
+        return [one for one in map(os.readlink, filter(os.path.islink, links)) if str(tmp_path) in one]
 
-    if os.path.exists("/proc/self/maps"):
-        assert kept_open()
+    if os.path.exists("/proc/self/fd"):
+        assert len(open_files()) == 1, "one for the track, none any more for the sightings"
+        depth = found.depth
         del found
         gc.collect()
-        assert not kept_open()
+        assert np.isfinite(depth[3]).all(), "the last field keeps the file"
+        del depth
+        gc.collect()
+        assert open_files() == []
+
+
+MEMORY_OF_LONG_STREAMS = """
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+
+from avface.tracking import track, tracker
+from avface.tracking.facemesh import Face, Region
+
+points = np.random.default_rng(0).uniform(10, 50, (478, 3)).astype(np.float32)
+
+
+class StillMesh:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        pass
+
+    def detect(self, image, *, thorough=False):
+        return [Region(30.0, 30.0, 60.0, 0.0)]
+
+    def landmarks(self, image, region):
+        return Face(points.copy(), 1.0)
+
+
+tracker.FaceMesh = StillMesh
+tracker.describe = lambda image, landmarks, known=tracker.describe(np.zeros((64, 64, 3), np.uint8), points): known
+
+
+def peak(count):
+    images = (np.zeros((64, 64, 3), np.uint8) for _ in range(count))
+    found = track(SimpleNamespace(time=n / 25, image=image) for n, image in enumerate(images))
+    for start in range(0, count, 100):
+        assert np.isfinite(found.landmarks[start : start + 100]).all() and np.isfinite(found.depth[start]).all()
+    assert found.seen.all() and len(found.crop) == count
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+
+
+short = peak(1000)
+print(peak(6000) - short)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux's account of memory")
+def test_memory_does_not_grow_with_the_clip():
+    found = subprocess.run(
+        [sys.executable, "-c", MEMORY_OF_LONG_STREAMS], capture_output=True, text=True, check=True
+    )
+    # A frame's points take 5.7 kB, so holding them would take 29 MB more for 5000 more frames.
+    assert int(found.stdout) < 7500, f"{found.stdout.strip()} kB more for 5000 frames more"
 
 
 def test_a_track_outlives_the_tracks_it_was_taken_from():
@@ -274,18 +333,79 @@ def test_a_full_or_missing_temporary_folder_is_named(tmp_path, monkeypatch):
         track(frames([picture([("ann", 160, 100)])] * 3))
 
 
-def test_records_come_back_as_written():
-    dtype = np.dtype([("a", "<f4", (3,)), ("b", "<i4")])
-    with tempfile.TemporaryDirectory():
-        file = RecordFile(dtype)
-    assert len(file.map()) == 0
-    records = np.zeros(5, dtype)
-    records["b"] = np.arange(5)
+def test_records_come_back_as_written_and_more_can_follow():
+    file = RecordFile(np.dtype([("a", "<f4", (3,)), ("b", "<i4")]))
+    assert len(file) == 0 and list(file.blocks()) == []
+    records = np.zeros(7, file.dtype)
+    records["b"] = np.arange(7)
     file.append(records[:2])
+    np.testing.assert_array_equal(file.read(1, 2), records[1:2])
     file.append(records[2:])
-    mapped = file.map()
-    file.close()
-    np.testing.assert_array_equal(mapped, records)
+    np.testing.assert_array_equal(file.read(0, 7), records)
+    assert [one["b"].tolist() for one in file.blocks(3)] == [[0, 1, 2], [3, 4, 5], [6]]
+    with pytest.raises(EOFError):
+        file.read(6, 8)
+
+
+def stored():
+    records = np.zeros(2 * BLOCK + 5, POINT_RECORD)
+    rng = np.random.default_rng(0)
+    records["landmarks"], records["depth"] = (
+        rng.random((len(records), 478, 2)),
+        rng.random((len(records), 478)),
+    )
+    file = RecordFile(POINT_RECORD)
+    file.append(records)
+    return StoredArray(file, "landmarks"), np.array(records["landmarks"])
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        np.s_[0],
+        np.s_[-1],
+        np.int64(BLOCK),
+        np.s_[3:9],
+        np.s_[BLOCK - 2 : 2 * BLOCK + 1],
+        np.s_[:],
+        np.s_[-4:],
+        np.s_[9:3],
+        np.s_[5:10_000],
+        np.s_[::7],
+        np.s_[10:2:-1],
+        np.s_[..., 1],
+        np.s_[4, :, 0],
+        np.s_[4, ..., [0]],
+        np.s_[4:6, [1, 2], [0, 1]],
+        np.s_[[5, 2, 5]],
+        np.arange(2 * BLOCK + 5) % 3 == 0,
+        None,
+    ],
+    ids=str,
+)
+def test_an_array_on_disk_is_indexed_like_one_in_memory(key):
+    on_disk, in_memory = stored()
+    assert (on_disk.shape, on_disk.dtype, on_disk.ndim, len(on_disk)) == (
+        in_memory.shape,
+        in_memory.dtype,
+        in_memory.ndim,
+        len(in_memory),
+    )
+    result = on_disk[key]
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, in_memory[key], strict=True)
+
+
+def test_an_array_on_disk_goes_into_numpys_functions_and_loops():
+    on_disk, in_memory = stored()
+    np.testing.assert_array_equal(np.asarray(on_disk, np.float64), in_memory.astype(np.float64), strict=True)
+    np.testing.assert_array_equal(np.isnan(on_disk), np.isnan(in_memory))
+    assert np.mean(on_disk) == np.mean(in_memory)
+    np.testing.assert_array_equal(np.stack(list(on_disk)), in_memory)
+    with pytest.raises(IndexError):
+        on_disk[len(in_memory)]
+    with pytest.raises(TypeError):
+        on_disk[0] = 0
 
 
 def test_no_face_anywhere_is_an_error_for_the_user():

@@ -251,7 +251,7 @@ def _evaluate_clip(path: Path, head: str | Path, progress: Progress) -> ClipResu
         path, head=head, progress=lambda stage, done, all_: progress(path.name, stage, done, all_)
     )
     fps = len(capture) / (time.perf_counter() - start)
-    static = sample.nearest_to(reference.landmarks)
+    static = sample.nearest_to(reference.landmarks[:])
     return measure(path.name, capture, reference, static, fps, mediapipe_frames / mediapipe_seconds)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -71,15 +72,23 @@ class SolverConfig:
     """How faces move."""
 
 
+class FrameArray(Protocol):
+    """Arrays in memory and on disk."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """A frame's array by its number, or those of a slice of frames."""
+
+
 @dataclass(frozen=True)
 class Observations:
     """What was seen of one person in T frames.
 
-    landmarks (T, L, 2) pixels, nan in frames without a face (any array that can be sliced, a memory map too),
-    confidence (T,) in [0, 1], times (T,) seconds, segments (T,) numbers of the stretches between shot cuts.
+    landmarks (T, L, 2) pixels, nan in frames without a face (an array, or what gives arrays for a frame and for a slice
+    of frames, such as one that lies on disk: only a few windows are asked for at a time), confidence (T,) in [0, 1],
+    times (T,) seconds, segments (T,) numbers of the stretches between shot cuts.
     """
 
-    landmarks: FloatArray
+    landmarks: FrameArray
     confidence: FloatArray
     times: FloatArray
     segments: npt.NDArray[np.integer]
@@ -544,7 +553,9 @@ class _Chain:
         )
         try:
             solution = solve_block_pentadiagonal(*system)
-        except torch.linalg.LinAlgError:  # too stiff for single precision, as with frames at nearly the same time
+        except (
+            torch.linalg.LinAlgError
+        ):  # too stiff for single precision, as with frames at nearly the same time
             solution = solve_block_pentadiagonal(*(part.double() for part in system)).to(blocks)
         return (solution.flatten(0, 1) * self.scale).to(right)
 

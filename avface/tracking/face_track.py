@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -13,14 +17,15 @@ from avface.errors import AvfaceError
 
 Float = npt.NDArray[np.float32]
 
-_FRAME_FIELDS: list[tuple[str, str] | tuple[str, str, tuple[int, ...]]] = [
+BLOCK = 512
+"""Records read from disk at a time: 3 MB of faces."""
+
+_POINT_FIELDS: list[tuple[str, str, tuple[int, ...]]] = [
     ("landmarks", "<f4", (478, 2)),
     ("depth", "<f4", (478,)),
-    ("crop", "<f4", (4,)),
-    ("confidence", "<f4"),
 ]
-FRAME_RECORD = np.dtype(_FRAME_FIELDS)
-"""One frame of one person in the temporary file."""
+POINT_RECORD = np.dtype(_POINT_FIELDS)
+"""The points of one person in one frame, as they lie in the temporary file."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +47,13 @@ class Segment:
 class FaceTrack:
     """One person over all T frames of a clip.
 
-    The per-frame arrays lie in a temporary file without a name, mapped into memory read-only: frames are
-    read from disk as they are used, and the file is gone with the last array, or with the process however
-    it ends.
+    The points lie in a temporary file without a name and are read as they are sliced; the file is gone with
+    the last of them, or with the process however it ends. All else is small, 28 bytes a frame, and in memory.
     """
 
-    landmarks: Float
+    landmarks: Float | StoredArray
     """(T, 478, 2) pixels in MediaPipe's scheme, (0, 0) the middle of the top-left pixel; nan where unseen."""
-    depth: Float
+    depth: Float | StoredArray
     """(T, 478) MediaPipe's z on the scale of the pixels, relative to the head, growing away from the
     camera; nan where unseen. An estimate of a network, good for ordering rather than for measuring."""
     confidence: Float
@@ -74,51 +78,126 @@ class FaceTrack:
 
 
 class RecordFile:
-    """Records of one numpy type appended to a temporary file without a name, then mapped into memory.
+    """Records of one numpy type appended to a temporary file without a name, and read back in pieces.
 
-    The file has no entry in any folder (on Windows: is deleted when closed), so nothing is left behind even
-    if the process is killed. Raises AvfaceError when the folder for temporary files is full or not
-    writable.
+    Not mapped into memory: pages of a map count as the process's memory once they are touched, so that a
+    pass over a long clip would end up with all of it. The file has no entry in any folder (on Windows: is
+    deleted when closed), so nothing is left behind even if the process is killed. Raises AvfaceError when
+    the folder for temporary files is full or not writable.
     """
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
         self._count = 0
+        self._lock = threading.Lock()
         try:
             self._file: IO[bytes] = tempfile.TemporaryFile(  # noqa: SIM115 - open as long as self
                 prefix="avface-", buffering=1 << 20
             )
         except OSError as problem:
             raise self._explained(problem) from problem
+        self.close = weakref.finalize(self, self._file.close)
+        """Give the file back; happens by itself when nothing refers to this object any more."""
 
     def __len__(self) -> int:
         return self._count
 
     def append(self, records: npt.NDArray[Any]) -> None:
         """Write one record or an array of them at the end."""
-        try:
-            self._file.write(np.ascontiguousarray(records, dtype=self.dtype).tobytes())
-        except OSError as problem:
-            raise self._explained(problem) from problem
-        self._count += records.size
+        with self._lock:
+            try:
+                self._file.write(np.ascontiguousarray(records, dtype=self.dtype).tobytes())
+            except OSError as problem:
+                raise self._explained(problem) from problem
+            self._count += records.size
 
-    def map(self) -> npt.NDArray[Any]:
-        """All records so far, (N,), read-only; stays valid after `close`."""
-        if self._count == 0:
-            return np.zeros(0, self.dtype)
-        try:
-            self._file.flush()
-        except OSError as problem:
-            raise self._explained(problem) from problem
-        return np.memmap(self._file, dtype=self.dtype, mode="r", shape=(self._count,))
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Records start to stop, (stop - start,), in memory of their own; both within 0 to len(self)."""
+        records = np.empty(max(stop - start, 0), self.dtype)
+        target = memoryview(records.view(np.uint8).data)
+        with self._lock:
+            try:
+                self._file.flush()
+                # Past Python's buffer, which would read far more than a single record.
+                raw: IO[bytes] = self._file.raw  # type: ignore[attr-defined]
+                raw.seek(start * self.dtype.itemsize)
+                while len(target):
+                    got = raw.readinto(target)  # type: ignore[attr-defined]
+                    if not got:
+                        raise EOFError(f"records {start} to {stop} of {self._count} were asked for")
+                    target = target[got:]
+                self._file.seek(0, 2)
+            except OSError as problem:
+                raise self._explained(problem) from problem
+        return records
 
-    def close(self) -> None:
-        """Forget the file; arrays from `map` keep its contents alive."""
-        self._file.close()
+    def blocks(self, size: int = BLOCK) -> Iterator[npt.NDArray[Any]]:
+        """All records so far, in order, `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self.read(start, min(start + size, len(self)))
 
     @staticmethod
     def _explained(problem: OSError) -> AvfaceError:
         return AvfaceError(
-            f"{tempfile.gettempdir()}: cannot write the face track's temporary file "
+            f"{tempfile.gettempdir()}: cannot use the face track's temporary file "
             f"({problem.strerror or problem}); free some space there or set TMPDIR to another folder"
         )
+
+
+class StoredArray:
+    """One field of a RecordFile as an array of N rows that is read from disk where it is used.
+
+    Indexed like a numpy array, and numpy's functions take it. One row and a slice of rows without a step are
+    read alone; any other index, and numpy's functions, read everything. What comes back is a copy, so the
+    array itself cannot be written to.
+    """
+
+    def __init__(self, file: RecordFile, field: str) -> None:
+        """Use the records that the file has now."""
+        self._file, self._field = file, field
+        kind = file.dtype[field]
+        self.dtype: np.dtype[Any] = kind.base
+        """numpy type of one number."""
+        self.shape: tuple[int, ...] = (len(file), *kind.shape)
+        """(N, ...)."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        inner: tuple[Any, ...]
+        rows, *others = key if isinstance(key, tuple) else (key,)
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step == 1:
+                inner = (slice(None), *others)
+                return self._rows(start, max(start, stop))[inner]
+        elif isinstance(rows, (int, np.integer)) and not isinstance(rows, bool):
+            row = operator.index(rows)
+            if not -len(self) <= row < len(self):
+                raise IndexError(f"row {row} of {len(self)}")
+            row %= len(self)
+            inner = (0, *others)
+            return self._rows(row, row + 1)[inner]
+        return self._rows(0, len(self))[key]
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+        for start in range(0, len(self), BLOCK):
+            yield from self._rows(start, min(start + BLOCK, len(self)))
+
+    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError("the array lies on disk: it cannot be had without a copy")
+        return self._rows(0, len(self)).astype(self.dtype if dtype is None else dtype, copy=False)
+
+    def _rows(self, start: int, stop: int) -> npt.NDArray[Any]:
+        result = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        for first in range(start, stop, BLOCK):
+            last = min(first + BLOCK, stop)
+            result[first - start : last - start] = self._file.read(first, last)[self._field]
+        return result

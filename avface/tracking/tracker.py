@@ -30,7 +30,7 @@ from avface.tracking.association import (
     associate,
     without_duplicates,
 )
-from avface.tracking.face_track import FRAME_RECORD, FaceTrack, RecordFile, Segment
+from avface.tracking.face_track import BLOCK, POINT_RECORD, FaceTrack, RecordFile, Segment, StoredArray
 from avface.tracking.facemesh import Face, FaceMesh, Region
 from avface.tracking.identity import STABLE_LANDMARKS, Description, describe, merge, similarity
 from avface.tracking.shots import Change, with_changes
@@ -63,9 +63,14 @@ _JUMP_CERTAIN, _JUMP_POSSIBLE = 0.03, 0.1
 _JUMP_ABOVE_RECENT = 4.0
 """And least jump over the usual one."""
 
-_FIELDS = ("landmarks", "depth", "crop", "confidence")
 _SIGHTING = np.dtype(
-    [("frame", "<i4"), ("tracklet", "<i4"), *[(name, FRAME_RECORD[name]) for name in _FIELDS]]
+    [
+        ("frame", "<i4"),
+        ("tracklet", "<i4"),
+        ("crop", "<f4", (4,)),
+        ("confidence", "<f4"),
+        ("points", POINT_RECORD),
+    ]
 )
 
 
@@ -309,7 +314,8 @@ class _Tracker:
         tracklet.prominence += _prominence(face, self.image_size)
         record = self._record
         record["frame"], record["tracklet"] = index, tracklet.number
-        record["landmarks"], record["depth"] = face.landmarks[:, :2], face.landmarks[:, 2]
+        points = record["points"]
+        points["landmarks"], points["depth"] = face.landmarks[:, :2], face.landmarks[:, 2]
         record["crop"], record["confidence"] = face.box, confidence
         self.sightings.append(record)
 
@@ -413,21 +419,18 @@ class Tracks:
     def person_at(self, point: tuple[float, float]) -> int:
         """Who is under a point (x, y in pixels) in the first frame that has somebody under it; failing
         that, who is nearest to it in the first frame that has anybody."""
-        records = self._sightings.map()
         person_of = {one.number: number for number, person in enumerate(self._people) for one in person}
         x, y = point
-        chunk = 4096
-        for start in range(0, len(records), chunk):
-            part = records[start : start + chunk]
-            box = np.array(part["crop"])
+        for part in self._sightings.blocks():
+            box = part["crop"]
             under = (box[:, 0] <= x) & (x <= box[:, 2]) & (box[:, 1] <= y) & (y <= box[:, 3])
             if under.any():
                 frame = part["frame"][under][0]
                 under &= part["frame"] == frame
                 return self._nearest(box[under], part["tracklet"][under], person_of, point)
-        first = records[: 1 << 10]
+        first = next(self._sightings.blocks())
         first = first[first["frame"] == first["frame"][0]]
-        return self._nearest(np.array(first["crop"]), first["tracklet"], person_of, point)
+        return self._nearest(first["crop"], first["tracklet"], person_of, point)
 
     @staticmethod
     def _nearest(
@@ -457,46 +460,27 @@ class Tracks:
                 f"(numbered from 0, the most prominent first)"
             )
         person = self._people[number]
-        frames = RecordFile(FRAME_RECORD)
-        try:
-            self._write(frames, {tracklet.number for tracklet in person})
-            records = frames.map()
-        finally:
-            frames.close()
+        crop = np.full((len(self._times), 4), np.nan, np.float32)
+        confidence = np.zeros(len(self._times), np.float32)
+        points = RecordFile(POINT_RECORD)
+        tracklets = np.array([tracklet.number for tracklet in person])
+        for part in self._sightings.blocks():
+            part = part[np.isin(part["tracklet"], tracklets)]
+            crop[part["frame"]], confidence[part["frame"]] = part["crop"], part["confidence"]
+            for run in np.split(part, np.flatnonzero(np.diff(part["frame"]) != 1) + 1):
+                if len(run):
+                    _append_unseen(points, int(run["frame"][0]) - len(points))
+                    points.append(run["points"])
+        _append_unseen(points, len(self._times) - len(points))
         return FaceTrack(
-            landmarks=records["landmarks"],
-            depth=records["depth"],
-            confidence=records["confidence"],
-            crop=records["crop"],
+            landmarks=StoredArray(points, "landmarks"),
+            depth=StoredArray(points, "depth"),
+            confidence=confidence,
+            crop=crop,
             times=self._times,
             segments=self._segments(person),
             image_size=self.image_size,
         )
-
-    def _write(self, frames: RecordFile, tracklets: set[int]) -> None:
-        """One record a frame: the person's sightings, nan in between."""
-        unseen = np.zeros(1, FRAME_RECORD)
-        for name in ("landmarks", "depth", "crop"):
-            unseen[name] = np.nan
-        sightings = self._sightings.map()
-        wanted = np.array(sorted(tracklets))
-        chunk = 1024
-        for start in range(0, len(sightings), chunk):
-            part = sightings[start : start + chunk]
-            part = part[np.isin(part["tracklet"], wanted)]
-            for run in np.split(part, np.flatnonzero(np.diff(part["frame"]) != 1) + 1):
-                if len(run) == 0:
-                    continue
-                gap = int(run["frame"][0]) - len(frames)
-                for begin in range(0, gap, chunk):
-                    frames.append(np.repeat(unseen, min(chunk, gap - begin)))
-                block = np.zeros(len(run), FRAME_RECORD)
-                for name in _FIELDS:
-                    block[name] = run[name]
-                frames.append(block)
-        gap = len(self._times) - len(frames)
-        for begin in range(0, gap, chunk):
-            frames.append(np.repeat(unseen, min(chunk, gap - begin)))
 
     def _segments(self, person: list[_Tracklet]) -> tuple[Segment, ...]:
         reference = max(person, key=lambda tracklet: tracklet.frames)
@@ -521,6 +505,14 @@ class Tracks:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _append_unseen(points: RecordFile, frames: int) -> None:
+    """Write nan for frames in which the person is not seen."""
+    unseen = np.zeros(1, POINT_RECORD)
+    unseen["landmarks"] = unseen["depth"] = np.nan
+    for begin in range(0, frames, BLOCK):
+        points.append(np.repeat(unseen, min(BLOCK, frames - begin)))
 
 
 def track_everyone(
