@@ -263,12 +263,12 @@ class Capture:
             ).numpy()
 
     def _to_camera(self, points: FloatArray, rows: npt.NDArray[np.int64]) -> FloatArray:
-        import roma
         import torch
 
         from avface.geometry.camera import transform
+        from avface.geometry.rotations import rotvec_to_rotmat
 
-        rotation = roma.rotvec_to_rotmat(torch.as_tensor(self.rotation[rows]))
+        rotation = rotvec_to_rotmat(torch.as_tensor(self.rotation[rows]))
         return transform(torch.as_tensor(points), rotation, torch.as_tensor(self.translation[rows])).numpy()
 
 

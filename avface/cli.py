@@ -5,7 +5,9 @@ Nothing heavy is imported before a verb needs it, so that help and mistyped comm
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import io
 import json
 import os
@@ -370,6 +372,7 @@ class BuildOpen:
         from avface.head.embedding import EmbeddingConfig, build_embeddings
         from avface.head.model import save_head_asset
         from avface.head.open_builder import build_open_head
+        from avface.head.regions import regions_from_landmarks
         from avface.tracking.facemesh import FaceMesh
 
         _check_file(self.output)
@@ -380,6 +383,7 @@ class BuildOpen:
         with FaceMesh() as mesh:
             on_portrait = bars.each("finding landmarks", config.portraits)
             head.embeddings = build_embeddings(head, _still_detector(mesh), config, on_portrait)
+        head.regions = regions_from_landmarks(head)
         with replacing(self.output) as temporary:
             save_head_asset(head, temporary)
         return Outcome(_listing([self.output]), {"written": _sizes([self.output])})
@@ -445,6 +449,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: done. 2: an `AvfaceError` or wrong arguments, told in one line. 130: Ctrl-C. Anything else raises.
     """
+    atexit.register(gc.freeze)  # collecting the libraries' objects one last time would take half a second
     words = sys.argv[1:] if argv is None else list(argv)
     if words == ["--version"]:
         print(f"avface {__version__}")

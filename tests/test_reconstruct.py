@@ -10,6 +10,7 @@ import torch
 from videos import constant_rate, noises, write_video
 
 import avface
+import avface.tracking
 from avface.errors import AvfaceError
 from avface.head import load_head
 from avface.head.landmark_schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER
@@ -105,6 +106,7 @@ def test_progress_counts_every_frame_of_both_stages(reconstruction):
     capture, told = reconstruction
     for stage in ("track", "solve"):
         done = [count for name, count, _ in told if name == stage]
+        assert stage == "track" or done[0] == 0, "solving is told of before its first result"
         assert done == sorted(done) and done[-1] == len(capture), stage
     stages = [name for name, _, _ in told]
     assert stages == sorted(stages, key=["track", "solve"].index)
@@ -119,10 +121,16 @@ def test_an_impossible_focal_length_is_refused_before_any_work(tmp_path, focal_l
         avface.reconstruct(tmp_path / "not even there.mp4", focal_length=focal_length)
 
 
-@pytest.mark.slow
-def test_an_unknown_head_is_refused(clip):
-    with pytest.raises(AvfaceError, match="nobody: unknown head"):
-        avface.reconstruct(clip, head="nobody")
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [("nobody", "nobody: unknown head"), (Path("none.npz"), r"none\.npz: no such head file")],
+)
+def test_an_unknown_head_is_refused_before_the_video_is_tracked(tmp_path, monkeypatch, head, message):
+    monkeypatch.setattr(avface.tracking, "track", lambda *_, **__: pytest.fail("too late"))
+    video = write_video(tmp_path / "noise.mp4", noises(3), constant_rate(3))
+
+    with pytest.raises(AvfaceError, match=message):
+        avface.reconstruct(video, head=head)
 
 
 def test_a_video_without_a_face_is_refused_by_its_name(tmp_path):

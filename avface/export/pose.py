@@ -26,10 +26,11 @@ def head_motion(capture: Capture) -> tuple[FloatArray, FloatArray]:
 
 def matrices(rotation_vectors: npt.NDArray[np.floating]) -> FloatArray:
     """Rotation matrices (..., 3, 3) of axis-angle vectors (..., 3) in radians."""
-    import roma
     import torch
 
-    return roma.rotvec_to_rotmat(torch.as_tensor(np.asarray(rotation_vectors, np.float64))).numpy()
+    from avface.geometry.rotations import rotvec_to_rotmat
+
+    return rotvec_to_rotmat(torch.as_tensor(np.asarray(rotation_vectors, np.float64))).numpy()
 
 
 def quaternions(rotations: FloatArray) -> FloatArray:
@@ -37,10 +38,11 @@ def quaternions(rotations: FloatArray) -> FloatArray:
 
     Each is on the same side as the one before, so that players that interpolate take the short way round.
     """
-    import roma
     import torch
 
-    values = roma.rotmat_to_unitquat(torch.as_tensor(rotations)).numpy()
+    from avface.geometry.rotations import rotmat_to_unitquat
+
+    values = rotmat_to_unitquat(torch.as_tensor(rotations)).numpy()
     turned = np.where((values[1:] * values[:-1]).sum(-1) < 0, -1.0, 1.0)
     values[1:] *= np.cumprod(turned)[:, None]
     return values

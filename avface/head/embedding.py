@@ -16,6 +16,7 @@ from torch import Tensor
 from avface.geometry.camera import Camera, transform
 from avface.geometry.mesh import vertex_normals
 from avface.geometry.rasteriser import rasterise
+from avface.geometry.rotations import euler_to_rotmat
 from avface.head.appearance import vertex_colours
 from avface.head.landmark_schemes import IRISES, ibug68_from_mediapipe
 from avface.head.model import HeadModel, LandmarkEmbedding
@@ -173,9 +174,7 @@ def _portrait(
 
 def _facing(yaw: float, pitch: float, roll: float) -> Tensor:
     """Rotation matrix (3, 3) of a head that faces the camera, turned by yaw, then pitch, then roll (radians)."""
-    import roma
-
-    turn = roma.euler_to_rotmat("YXZ", [torch.tensor(a, dtype=torch.float32) for a in (yaw, pitch, roll)])
+    turn = euler_to_rotmat("YXZ", torch.tensor([yaw, pitch, roll], dtype=torch.float32))
     return torch.diag(torch.tensor([1.0, -1.0, -1.0])) @ turn
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import roma
 import torch
 from torch import Tensor, nn
 
 from avface.errors import AvfaceError
+from avface.geometry.rotations import rotvec_to_rotmat
 
 OPEN_HEAD = Path(__file__).parent / "assets" / "open.npz"
 """The built-in head, made by `avface head build-open`."""
@@ -140,7 +140,7 @@ class HeadModel(nn.Module):
         A point x at rest that follows joint j goes to rotation_j x + translation_j. shape (B, S), joints (B, J, 3).
         """
         pivots = self.joint_positions(shape)
-        local = roma.rotvec_to_rotmat(joints)
+        local = rotvec_to_rotmat(joints)
         rotations: list[Tensor] = []
         translations: list[Tensor] = []
         for j, parent in enumerate(self.joint_parents):
@@ -219,12 +219,22 @@ def load_head(head: str | Path = "open") -> HeadModel:
     Raises:
         AvfaceError: if the name is unknown, or the file is missing, damaged or of another version.
     """
+    return _load_asset(find_head(head))
+
+
+def find_head(head: str | Path) -> Path:
+    """The asset file of a head given by name ("open") or by path; the file isn't read.
+
+    Raises:
+        AvfaceError: if the name is unknown or there is no such file.
+    """
     if str(head) == "open":
-        return _load_asset(OPEN_HEAD)
+        return OPEN_HEAD
     path = Path(head)
-    if not path.suffix and not path.exists():
-        raise AvfaceError(f"{head}: unknown head; use 'open' or the path of a head file (.npz)")
-    return _load_asset(path)
+    if not path.exists():
+        problem = "no such head file" if path.suffix else "unknown head"
+        raise AvfaceError(f"{head}: {problem}; use 'open' or the path of a head file (.npz)")
+    return path
 
 
 def _load_asset(path: Path) -> HeadModel:
@@ -232,10 +242,6 @@ def _load_asset(path: Path) -> HeadModel:
     try:
         with np.load(path, allow_pickle=False) as archive:
             data = {key: archive[key] for key in archive.files}
-    except FileNotFoundError:
-        raise AvfaceError(
-            f"{path}: no such head file; use 'open' or the path of a head file (.npz)"
-        ) from None
     except (OSError, ValueError, EOFError, KeyError) as error:
         raise AvfaceError(f"{path}: not a readable head file ({error})") from None
     except Exception as error:  # zipfile and zlib raise a family of errors on damaged archives

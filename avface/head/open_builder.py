@@ -80,6 +80,8 @@ class _BaseMesh:
 def build_open_head(config: OpenHeadConfig | None = None) -> HeadModel:
     """Compute the open head, without landmark embeddings (see `avface.head.embedding`).
 
+    Its regions are rough; `avface.head.regions` corrects them once the landmarks are known.
+
     Raises:
         AvfaceError: if anny is not installed.
     """

@@ -15,7 +15,7 @@ def bounded_newton_step(
     low: Tensor,
     high: Tensor,
     side: Tensor,
-    rounds: int = 4,
+    rounds: int = 3,
 ) -> tuple[Tensor, Tensor]:
     """Minimise gradient . d + 1/2 d . H d over low <= d <= high, all of shape (...).
 

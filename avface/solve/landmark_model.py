@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import roma
 import torch
 from torch import Tensor
 
+from avface.geometry.rotations import nearest_rotation, rotvec_to_rotmat
 from avface.head.model import HeadModel
 
 ROTATION = slice(0, 3)
@@ -40,7 +40,7 @@ class Parameters:
         that they stay as large in the picture: focal length and distance alone are nearly interchangeable.
         """
         units = self.expression.shape[-1]
-        rotation = roma.rotvec_to_rotmat(local[..., ROTATION]) @ self.rotation
+        rotation = rotvec_to_rotmat(local[..., ROTATION]) @ self.rotation
         expression = (self.expression + local[..., 6 : 6 + units]).clamp(0, 1)
         gaze = self.gaze + local[..., 6 + units :].reshape(self.gaze.shape)
         translation = self.translation + local[..., TRANSLATION]
@@ -268,7 +268,7 @@ def gaze_rotation(gaze: Tensor) -> Tensor:
 
     The two are an axis-angle vector without a part along z: Listing's law, by which eyes do not roll.
     """
-    return roma.rotvec_to_rotmat(torch.cat([gaze, torch.zeros_like(gaze[..., :1])], -1))
+    return rotvec_to_rotmat(torch.cat([gaze, torch.zeros_like(gaze[..., :1])], -1))
 
 
 def _left_jacobian(gaze: Tensor) -> Tensor:
@@ -304,7 +304,7 @@ def initial_pose(
     rows = affine[..., :3]
     scale = rows.norm(dim=-1).mean(-1)
     third = torch.linalg.cross(rows[:, 0], rows[:, 1], dim=-1) / scale[:, None]
-    rotation = roma.special_procrustes(torch.stack([rows[:, 0], rows[:, 1], third], 1))
+    rotation = nearest_rotation(torch.stack([rows[:, 0], rows[:, 1], third], 1))
     depth = focal / scale
     translation = torch.cat([affine[..., 3] * (depth / focal)[:, None], depth[:, None]], -1)
     return rotation, translation

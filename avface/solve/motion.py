@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import roma
 import torch
 from torch import Tensor
 
+from avface.geometry.rotations import rotmat_to_rotvec
 from avface.head.model import HeadModel
 from avface.solve.landmark_model import Parameters
 
@@ -135,7 +135,7 @@ class MotionNormal:
 def _first_differences(parameters: Parameters) -> Tensor:
     """Change (B, N - 1, D) of every local unknown from frame to frame; of rotations the relative axis-angle."""
     rotation = parameters.rotation
-    turn = roma.rotmat_to_rotvec(rotation[:, 1:] @ rotation[:, :-1].mT)
+    turn = rotmat_to_rotvec(rotation[:, 1:] @ rotation[:, :-1].mT)
     rest = torch.cat([parameters.translation, parameters.expression, parameters.gaze.flatten(2)], -1).diff(
         dim=1
     )

@@ -12,8 +12,12 @@ model within the bounds (see `bounded`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +34,9 @@ from avface.solve.priors import ExpressionPrior, ExpressionPriorConfig
 
 LONGEST_STEP = 0.055
 """Seconds between frames beyond which their differences are motion rather than the tracker's jitter."""
+
+_MOST_WORKERS = 8
+"""Threads that solve windows, at most; each takes the memory of its windows."""
 
 FloatArray = npt.NDArray[np.floating]
 
@@ -60,8 +67,8 @@ class SolverConfig:
     """Frames solved together."""
     overlap: int = 32
     """Frames that neighbouring windows share; half of them are taken from each."""
-    windows_at_once: int = 4
-    """Windows solved side by side; more of them keep a GPU busy and take more memory."""
+    windows_at_once: int = 2
+    """Windows that one thread solves side by side; more of them keep a GPU busy and take more memory."""
     iterations: int = 12
     """Most Gauss-Newton steps of either problem."""
     tolerance: float = 1e-3
@@ -329,11 +336,7 @@ class Solver:
     ) -> Parameters:
         config, model = self.config, self.model
         frames = len(observations.times)
-        size = min(config.window, frames)
-        stride = max(size - config.overlap, 1)
-        starts = list(range(0, max(frames - size, 0) + stride, stride))
-        starts = [min(start, frames - size) for start in starts]
-        starts = sorted(set(starts))
+        starts, size = _place_windows(frames, config.window, config.overlap)
         result = Parameters(
             torch.empty(frames, 3, 3, dtype=torch.float64),
             torch.empty(frames, 3, dtype=torch.float64),
@@ -342,53 +345,68 @@ class Solver:
             shape,
             log_focal,
         )
-        done = 0
-        for first in range(0, len(starts), config.windows_at_once):
-            group = starts[first : first + config.windows_at_once]
-            rows = np.array(group)[:, None] + np.arange(size)
-            solution = self._fit_windows(observations, seen, rows, shape, log_focal)
-            for window, start in enumerate(group):
-                position = starts.index(start)
-                begin = 0 if position == 0 else (start + starts[position - 1] + size) // 2
-                end = frames if position + 1 == len(starts) else (starts[position + 1] + start + size) // 2
-                inside = slice(begin - start, end - start)
+        edges = [0, *((a + b + size) // 2 for a, b in pairwise(starts)), frames]
+
+        def keep(first: int, solution: Parameters) -> None:
+            for window in range(len(solution.translation)):
+                begin, end = edges[first + window : first + window + 2]
+                inside = slice(begin - starts[first + window], end - starts[first + window])
                 result.rotation[begin:end] = solution.rotation[window, inside].cpu()
                 result.translation[begin:end] = solution.translation[window, inside].cpu()
                 result.expression[begin:end] = solution.expression[window, inside].cpu()
                 result.gaze[begin:end] = solution.gaze[window, inside].cpu()
-                on_frames(end - done)
-                done = end
+                on_frames(end - begin)
+
+        together = min(
+            config.windows_at_once, -(-len(starts) // 2)
+        )  # two threads have work from two windows on
+        workers = min(torch.get_num_threads(), _MOST_WORKERS) if self.device.type == "cpu" else 1
+        pending: deque[tuple[int, Future[Parameters]]] = deque()
+        with _one_thread_each(), ThreadPoolExecutor(workers) as pool:
+            for first in range(0, len(starts), together):
+                rows = np.array(starts[first : first + together])[:, None] + np.arange(size)
+                loaded = self._load_windows(observations, seen, rows)  # files are read by this thread alone
+                if len(pending) == workers:
+                    keep(pending[0][0], pending.popleft()[1].result())
+                pending.append((first, pool.submit(self._fit_windows, loaded, shape, log_focal)))
+            while pending:
+                keep(pending[0][0], pending.popleft()[1].result())
         return result
 
-    def _fit_windows(
-        self,
-        observations: Observations,
-        seen: npt.NDArray[np.int64],
-        rows: npt.NDArray[np.int64],
-        shape: Tensor,
-        log_focal: Tensor,
-    ) -> Parameters:
-        """Solve windows (B, N) of frame numbers; parameters come back shaped (B, N, ...)."""
-        config, model = self.config, self.model
-        batch, size = rows.shape
+    def _load_windows(
+        self, observations: Observations, seen: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+    ) -> _Windows:
+        """What was seen in windows (B, N) of frame numbers."""
         landmarks = self._load(np.concatenate([observations.landmarks[r[0] : r[-1] + 1] for r in rows]))
         confidence = torch.as_tensor(
             np.asarray(observations.confidence)[rows.ravel()], dtype=torch.float64, device=self.device
-        )
-        precision = self._precision(landmarks, confidence)
-        weights = self.motion_prior.weights(
-            torch.as_tensor(np.asarray(observations.times, np.float64)[rows], device=self.device),
-            torch.as_tensor(np.asarray(observations.segments)[rows], device=self.device),
         )
         nearest = seen[np.clip(np.searchsorted(seen, rows.ravel()), 0, len(seen) - 1)]
         before = seen[np.clip(np.searchsorted(seen, rows.ravel()) - 1, 0, len(seen) - 1)]
         nearest = np.where(abs(before - rows.ravel()) < abs(nearest - rows.ravel()), before, nearest)
         unseen = np.flatnonzero(nearest != rows.ravel())
-        all_seen = not len(unseen)
-        started = landmarks.clone()
-        if not all_seen:
+        started = landmarks
+        if len(unseen):
+            started = landmarks.clone()
             started[unseen] = self._load(np.stack([observations.landmarks[f] for f in nearest[unseen]]))
-        rotation, translation = initial_pose(model, started, float(torch.exp(log_focal)), shape)
+        return _Windows(
+            landmarks,
+            self._precision(landmarks, confidence),
+            self.motion_prior.weights(
+                torch.as_tensor(np.asarray(observations.times, np.float64)[rows], device=self.device),
+                torch.as_tensor(np.asarray(observations.segments)[rows], device=self.device),
+            ),
+            started,
+            not len(unseen),
+            (len(rows), rows.shape[1]),
+        )
+
+    def _fit_windows(self, windows: _Windows, shape: Tensor, log_focal: Tensor) -> Parameters:
+        """Solve windows (B, N); parameters come back shaped (B, N, ...)."""
+        config, model = self.config, self.model
+        batch, size = windows.size
+        landmarks, precision, weights = windows.landmarks, windows.precision, windows.weights
+        rotation, translation = initial_pose(model, windows.started, float(torch.exp(log_focal)), shape)
         parameters = Parameters(
             rotation,
             translation,
@@ -417,7 +435,7 @@ class Solver:
             hessian.diagonal(dim1=1, dim2=2)[:, :6] += anchor_precision
             gradient = gradient + motion.gradient.flatten(0, 1)
             # A gap is tied down by its ends alone, too loosely for single precision.
-            chain = _Chain(hessian if all_seen else hessian.double(), motion, batch, damping)
+            chain = _Chain(hessian if windows.all_seen else hessian.double(), motion, batch, damping)
             low, high = self._bounds(parameters)
             step, side = bounded_newton_step(chain.solve, chain.multiply, gradient, low, high, side)
             candidate = parameters.moved(step)
@@ -445,6 +463,43 @@ class Solver:
             for rows in (slice(i, i + chunk) for i in range(0, len(landmarks), chunk))
         ]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """What was seen in `size` = (B, N) windows and frames: landmarks (B N, L, 2) pixels, their precision (B N, L), the
+    motion prior's weights, and landmarks to start from, which are those of the nearest seen frame where none are."""
+
+    landmarks: Tensor
+    precision: Tensor
+    weights: MotionWeights
+    started: Tensor
+    all_seen: bool
+    size: tuple[int, int]
+
+
+def _place_windows(frames: int, longest: int, overlap: int) -> tuple[list[int], int]:
+    """First frames of windows of one length, at most `longest`, that share at least `overlap` frames; their length.
+
+    An even number of them, if one isn't enough, so that two threads end together.
+    """
+    if frames <= longest:
+        return [0], frames
+    count = -(-(frames - overlap) // (longest - overlap))
+    count += count % 2
+    size = -(-(frames + (count - 1) * overlap) // count)
+    return np.linspace(0, frames - size, count).round().astype(int).tolist(), size
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """A window's matrices are so small that threads within one operation wait for each other more than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _jitter(observations: Observations, seen: npt.NDArray[np.int64], samples: int = 256) -> float:

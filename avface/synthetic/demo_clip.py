@@ -19,6 +19,7 @@ from torch import Tensor
 from avface.capture import Capture
 from avface.geometry.mesh import vertex_normals
 from avface.geometry.rasteriser import rasterise
+from avface.geometry.rotations import euler_to_rotmat, rotmat_to_rotvec
 from avface.head import HeadModel, load_head
 from avface.head.appearance import vertex_colours
 
@@ -163,11 +164,9 @@ def _wander(rng: np.random.Generator, times: npt.NDArray[np.float64], rate: floa
 
 def _camera_rotation(turn: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Axis-angle (T, 3) in the camera of a head that faces it, turned by pitch, yaw and roll (T, 3) in radians."""
-    import roma
-
-    pitch, yaw, roll = torch.as_tensor(turn).T
+    yaw_pitch_roll = torch.as_tensor(turn)[:, [1, 0, 2]]
     facing = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
-    vectors = roma.rotmat_to_rotvec(facing @ roma.euler_to_rotmat("YXZ", [yaw, pitch, roll])).numpy()
+    vectors = rotmat_to_rotvec(facing @ euler_to_rotmat("YXZ", yaw_pitch_roll)).numpy()
     angle = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.where(vectors[:, :1] >= 0, vectors, vectors * (1 - 2 * np.pi / angle))
 

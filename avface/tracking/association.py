@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from avface.tracking.facemesh import Face
 from avface.tracking.identity import Description, similarity
@@ -69,6 +68,12 @@ def associate(expected: Sequence[Expected], candidates: Sequence[Candidate]) -> 
 
     The assignment of least total cost; no person is given twice.
     """
+    if not expected:
+        return [None] * len(candidates)
+    from scipy.optimize import (
+        linear_sum_assignment,
+    )  # a quarter of a second to import; one face needs it rarely
+
     people = len(expected)
     # One column per person and one "nobody" per candidate, so that an unlikely match is not forced.
     cost = np.full((len(candidates), people + len(candidates)), MAX_COST)

@@ -523,21 +523,14 @@ def track_everyone(
 ) -> Tracks:
     """Follow all faces of a clip in one pass over its frames.
 
-    Parameters
-    ----------
-    frames:
-        Video frames in order, all of one size. Memory stays the same however many there are.
-    max_faces:
-        How many faces are followed at once.
-    on_frame:
-        Called with the number of frames done so far.
+    Args:
+        frames: Video frames in order, all of one size. Memory stays the same however many there are.
+        max_faces: How many faces are followed at once.
+        on_frame: Called with the number of frames done so far.
 
-    Raises
-    ------
-    ValueError
-        max_faces below 1.
-    AvfaceError
-        No frames; no room for the temporary file; MediaPipe without its models.
+    Raises:
+        ValueError: if max_faces is below 1.
+        AvfaceError: if there are no frames, no room for the temporary file, or MediaPipe lacks its models.
     """
     if max_faces < 1:
         raise ValueError(f"max_faces={max_faces} must be at least 1")
@@ -568,14 +561,15 @@ def track(
 ) -> FaceTrack:
     """Follow one person through a clip in one pass over its frames.
 
-    Parameters
-    ---------- frames: Video frames in order, all of one size. Memory stays the same however many there are.
-    face: Who: None or 0 for the most prominent person (area times time on screen, weighted towards the
-    centre), N for the next ones, or a point (x, y) in pixels for whoever is first seen there (see
-    `Tracks.person_at`). max_faces: How many faces are followed at once. on_frame: Called with the number of
-    frames done so far.
+    Args:
+        frames: Video frames in order, all of one size. Memory stays the same however many there are.
+        face: Who: None or 0 for the most prominent person (area times time on screen, weighted towards the centre),
+            N for the next ones, or a point (x, y) in pixels for whoever is first seen there (see `Tracks.person_at`).
+        max_faces: How many faces are followed at once.
+        on_frame: Called with the number of frames done so far.
 
-    Raises AvfaceError as `track_everyone` does, and where no such person is seen.
+    Raises:
+        AvfaceError: as `track_everyone` does, and where no such person is seen.
     """
     with track_everyone(frames, max_faces=max_faces, on_frame=on_frame) as everyone:
         return everyone.select(face)
