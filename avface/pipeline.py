@@ -133,7 +133,10 @@ def _solve(
     config: SolverConfig | None,
     progress: Progress,
 ) -> Capture:
+    import torch
+
     import avface
+    from avface.geometry.rotations import facing_rotvec
     from avface.solve import Observations, Solver
 
     frames = len(observed.times)
@@ -158,7 +161,7 @@ def _solve(
         shape=fit.shape.astype(np.float32),
         expression=fit.expression.astype(np.float32),
         expression_names=head.expression_names,
-        rotation=_continuous_rotation(fit.rotation),
+        rotation=facing_rotvec(torch.as_tensor(fit.rotation)).numpy().astype(np.float32),
         translation=fit.translation.astype(np.float32),
         joints=_joints(head, fit),
         joint_names=head.joint_names,
@@ -177,22 +180,6 @@ def _solve(
             "focal length": "given" if focal_length else "estimated",
         },
     )
-
-
-def _continuous_rotation(matrices: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Axis-angle (T, 3) of rotations (T, 3, 3) without jumps.
-
-    A head that faces the camera is turned by about pi about x, where axis-angle vectors jump to their opposite. Of the
-    two that name a rotation the one with x > 0 is taken; it is continuous within a half turn of facing the camera.
-    """
-    import torch
-
-    from avface.geometry.rotations import rotmat_to_rotvec
-
-    vectors = rotmat_to_rotvec(torch.as_tensor(matrices)).numpy()
-    angle = np.linalg.norm(vectors, axis=1, keepdims=True)
-    other = vectors * (1 - 2 * np.pi / np.maximum(angle, 1e-12))
-    return np.where(vectors[:, :1] >= 0, vectors, other).astype(np.float32)
 
 
 def _joints(head: HeadModel, fit: Fit) -> npt.NDArray[np.float32]:

@@ -7,6 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from avface.geometry.rotations import (
     euler_to_rotmat,
+    facing_rotvec,
     nearest_rotation,
     rotmat_to_rotvec,
     rotmat_to_unitquat,
@@ -77,3 +78,29 @@ def test_the_nearest_rotation_is_the_one_scipy_finds_and_never_a_mirror():
     for matrix, rotation in zip(matrices, found, strict=True):
         expected, _ = Rotation.align_vectors(matrix.T, np.eye(3))  # rows onto rows: matrix @ e_k
         np.testing.assert_allclose(rotation, expected.as_matrix(), atol=1e-6)
+
+
+# Rotation without jumps
+
+
+def nod(frames=60):
+    """A face that looks into the camera, nodding through the half turn: unbroken axis-angle, and matrices."""
+    pitch = 0.4 * np.sin(np.linspace(0, 4 * np.pi, frames))
+    vectors = np.stack([np.pi + pitch, 0.1 * np.cos(pitch), 0 * pitch], 1)
+    return vectors, torch.as_tensor(Rotation.from_rotvec(vectors).as_matrix())
+
+
+def test_a_nodding_head_has_a_continuous_rotation():
+    _, matrices = nod()
+    assert np.abs(np.diff(rotmat_to_rotvec(matrices), axis=0)).max() > 5, "the shortest axis-angle jumps"
+    assert np.abs(np.diff(facing_rotvec(matrices), axis=0)).max() < 0.2
+
+
+def test_the_continuous_rotation_names_the_same_rotations():
+    vectors, matrices = nod()
+    rng = np.random.default_rng(0)
+    anywhere = torch.as_tensor(Rotation.from_rotvec(rng.normal(0, 1, (50, 3))).as_matrix())
+
+    for rotations in (matrices, anywhere):
+        torch.testing.assert_close(rotvec_to_rotmat(facing_rotvec(rotations)), rotations, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(facing_rotvec(matrices), vectors, atol=1e-5)

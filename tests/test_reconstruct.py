@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import roma
-import torch
 from videos import constant_rate, noises, write_video
 
 import avface
@@ -14,7 +12,6 @@ import avface.tracking
 from avface.errors import AvfaceError
 from avface.head import load_head
 from avface.head.landmark_schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER
-from avface.pipeline import _continuous_rotation
 
 CLIPS = Path(os.environ.get("AVFACE_CLIPS", Path(__file__).resolve().parents[2] / "shared" / "clips"))
 
@@ -143,38 +140,6 @@ def test_a_video_without_a_face_is_refused_by_its_name(tmp_path):
 def test_a_missing_video_is_refused_by_its_name(tmp_path):
     with pytest.raises(AvfaceError, match=r"none\.mp4"):
         avface.reconstruct(tmp_path / "none.mp4")
-
-
-# Rotation without jumps
-
-
-def nod(frames=60):
-    """A face that looks into the camera, nodding through the half turn: unbroken axis-angle, and matrices."""
-    pitch = 0.4 * np.sin(np.linspace(0, 4 * np.pi, frames))
-    vectors = np.stack([np.pi + pitch, 0.1 * np.cos(pitch), 0 * pitch], 1)
-    return vectors, roma.rotvec_to_rotmat(torch.as_tensor(vectors)).numpy()
-
-
-def test_a_nodding_head_has_a_continuous_rotation():
-    _, matrices = nod()
-    shortest = roma.rotmat_to_rotvec(torch.as_tensor(matrices)).numpy()
-    assert np.abs(np.diff(shortest, axis=0)).max() > 5, "the shortest axis-angle jumps"
-
-    vectors = _continuous_rotation(matrices)
-
-    assert np.abs(np.diff(vectors, axis=0)).max() < 0.2
-    assert vectors.dtype == np.float32
-
-
-def test_the_continuous_rotation_names_the_same_rotations():
-    vectors, matrices = nod()
-    others = roma.random_rotmat(200, generator=torch.Generator().manual_seed(0)).double().numpy()
-    facing = roma.rotvec_to_rotmat(torch.tensor([[np.pi, 0.0, 0.0]], dtype=torch.float64)).numpy()
-    still = np.eye(3)[None]
-    for rotations in (matrices, others, facing, still):
-        again = roma.rotvec_to_rotmat(torch.as_tensor(_continuous_rotation(rotations)).double())
-        np.testing.assert_allclose(again.numpy(), rotations, atol=1e-6)
-    np.testing.assert_allclose(_continuous_rotation(matrices), vectors, atol=1e-5)
 
 
 # Eyes

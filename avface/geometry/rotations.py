@@ -64,6 +64,18 @@ def rotmat_to_rotvec(matrices: Tensor) -> Tensor:
     return axis * scale[..., None]
 
 
+def facing_rotvec(matrices: Tensor) -> Tensor:
+    """Axis-angle vectors (..., 3) without jumps for a head that faces the camera more or less.
+
+    Such a head is turned by about pi about x, where axis-angle vectors jump to their opposite. Of the two that name a
+    rotation the one with x >= 0 is taken, up to 2 pi long; it is continuous within a half turn of facing the camera.
+    """
+    vectors = rotmat_to_rotvec(matrices)
+    angle = vectors.norm(dim=-1, keepdim=True)
+    other = vectors * (1 - 2 * torch.pi / angle.clamp_min(1e-12))
+    return torch.where(vectors[..., :1] >= 0, vectors, other)
+
+
 def euler_to_rotmat(convention: str, angles: Tensor) -> Tensor:
     """Matrices (..., 3, 3) of turns by angles (..., K) in radians about the moving axes named, say "YXZ"."""
     matrices = torch.eye(3, dtype=angles.dtype, device=angles.device).expand(*angles.shape[:-1], 3, 3)

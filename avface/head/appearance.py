@@ -59,23 +59,25 @@ def vertex_colours(head: HeadModel) -> npt.NDArray[np.float32]:
     for name, (tint, share) in REGION_TINTS.items():
         mask = head.regions.get(name, np.zeros(0, bool))
         if name == "lips" and mask.any():  # on to the rim of the mouth, whose inner side shows when it opens
-            mask = mask | (_softened(cavity, faces) > 0)
+            mask = mask | (softened(cavity, faces) > 0)
         if mask.any():
-            amount = share * (_softened(mask, faces) * skin)[:, None]
+            amount = share * (softened(mask, faces) * skin)[:, None]
             colours = (1 - amount) * colours + amount * np.array(tint)
     amount = 0.9 * (_brows(head) * skin)[:, None]
     return ((1 - amount) * colours + amount * np.array(BROW)).astype(np.float32)
 
 
-def _softened(mask: npt.NDArray[np.bool_], faces: npt.NDArray[np.int64]) -> FloatArray:
+def softened(mask: npt.NDArray[np.bool_], faces: npt.NDArray[np.int64], rounds: int = 1) -> FloatArray:
     """A mask (V,) as 0 to 1, its edge blended with the neighbours, so that no region ends in a staircase."""
     value = mask.astype(np.float64)
-    total, count = np.zeros_like(value), np.zeros_like(value)
-    for a, b in ((0, 1), (1, 2), (2, 0)):
-        for start, end in ((faces[:, a], faces[:, b]), (faces[:, b], faces[:, a])):
-            np.add.at(total, start, value[end])
-            np.add.at(count, start, 1)
-    return 0.5 * value + 0.5 * total / np.maximum(count, 1)
+    for _ in range(rounds):
+        total, count = np.zeros_like(value), np.zeros_like(value)
+        for a, b in ((0, 1), (1, 2), (2, 0)):
+            for start, end in ((faces[:, a], faces[:, b]), (faces[:, b], faces[:, a])):
+                np.add.at(total, start, value[end])
+                np.add.at(count, start, 1)
+        value = 0.5 * value + 0.5 * total / np.maximum(count, 1)
+    return value
 
 
 def _brows(head: HeadModel) -> FloatArray:

@@ -19,9 +19,10 @@ from torch import Tensor
 from avface.capture import Capture
 from avface.geometry.mesh import vertex_normals
 from avface.geometry.rasteriser import rasterise
-from avface.geometry.rotations import euler_to_rotmat, rotmat_to_rotvec
+from avface.geometry.rotations import euler_to_rotmat, facing_rotvec
 from avface.head import HeadModel, load_head
 from avface.head.appearance import vertex_colours
+from avface.synthetic.body import torso_mesh
 
 ASSETS = Path(__file__).parent / "assets"
 DEMO_CLIP = ASSETS / "demo.mp4"
@@ -166,9 +167,7 @@ def _camera_rotation(turn: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Axis-angle (T, 3) in the camera of a head that faces it, turned by pitch, yaw and roll (T, 3) in radians."""
     yaw_pitch_roll = torch.as_tensor(turn)[:, [1, 0, 2]]
     facing = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
-    vectors = rotmat_to_rotvec(facing @ euler_to_rotmat("YXZ", yaw_pitch_roll)).numpy()
-    angle = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.where(vectors[:, :1] >= 0, vectors, vectors * (1 - 2 * np.pi / angle))
+    return facing_rotvec(facing @ euler_to_rotmat("YXZ", yaw_pitch_roll)).numpy()
 
 
 def render(capture: Capture, supersampling: int = 2) -> Iterator[npt.NDArray[np.uint8]]:
@@ -177,7 +176,7 @@ def render(capture: Capture, supersampling: int = 2) -> Iterator[npt.NDArray[np.
     colours = torch.as_tensor(vertex_colours(head))
     scalp = torch.as_tensor(_hair(head))[:, None]
     colours = (1 - scalp) * colours + scalp * torch.tensor([0.16, 0.11, 0.08])
-    rim, torso_faces, torso = _torso(head, torch.as_tensor(capture.shape))
+    rim, torso_faces, torso = torso_mesh(head, torch.as_tensor(capture.shape))
     faces = torch.cat([head.faces, torso_faces])
     jumper = torch.tensor([0.17, 0.24, 0.34]).expand(len(torso), 3)
     colours = torch.cat([colours, jumper])
@@ -224,63 +223,6 @@ def _ear_shells(head: HeadModel) -> npt.NDArray[np.bool_]:
     x, _, _ = head.template.numpy().T
     ears = head.regions["ears"]
     return ears & (np.abs(x) > np.quantile(np.abs(x[ears]), 0.25))
-
-
-def _torso(head: HeadModel, shape: Tensor, rings: int = 32) -> tuple[Tensor, Tensor, Tensor]:
-    """A neck and shoulders that go on from the open edge of the mesh.
-
-    Returns the edge's vertices (R,) in order, faces numbered after the head's vertices, and points (rings * R, 3) in
-    the head's frame.
-    """
-    rim = _open_edge(head)
-    edge = head.neutral(shape)[rim]
-    centre = edge.mean(0)
-    profile = np.array(
-        [
-            [0, 1, 1],
-            [0.03, 1, 1],
-            [0.045, 1.15, 1.05],
-            [0.06, 1.7, 1.2],
-            [0.08, 2.6, 1.4],
-            [0.11, 3.3, 1.5],
-            [0.3, 3.7, 1.7],
-        ]
-    )
-    points = []
-    for step in np.linspace(0, 0.3, rings).tolist():
-        wide, deep = (float(np.interp(step, profile[:, 0], column)) for column in profile[:, 1:].T)
-        level = max(0.0, 1 - step / 0.06)  # the edge isn't level; the shoulders are
-        ring = (edge - centre) * torch.tensor([wide, level, deep], dtype=edge.dtype)
-        points.append(centre + ring - torch.tensor([0.0, step, 0.0]))
-    count, first = len(rim), head.num_vertices
-    around = torch.arange(count)
-    after = (around + 1) % count
-    faces = []
-    for r in range(rings - 1):
-        a, b = first + r * count, first + (r + 1) * count
-        faces += [
-            torch.stack([a + around, a + after, b + after], 1),
-            torch.stack([a + around, b + after, b + around], 1),
-        ]
-    return rim, torch.cat(faces), torch.cat(points)
-
-
-def _open_edge(head: HeadModel) -> Tensor:
-    """The vertices of the mesh's open lower edge, in order around the neck."""
-    faces = head.faces.numpy()
-    directed = {(int(a), int(b)) for face in faces for a, b in zip(face, np.roll(face, -1), strict=True)}
-    following = {b: a for a, b in directed if (b, a) not in directed}
-    low = float(head.template[:, 1].min() + 0.3 * (head.template[:, 1].max() - head.template[:, 1].min()))
-    loops, left = [], set(following)
-    while left:
-        start = vertex = left.pop()
-        loop = [start]
-        while (vertex := following.get(vertex, start)) != start:
-            loop.append(vertex)
-            left.discard(vertex)
-        loops.append(loop)
-    lowest = [loop for loop in loops if float(head.template[loop, 1].max()) < low]
-    return torch.tensor(max(lowest, key=len))
 
 
 def _background(height: int, width: int) -> Tensor:
