@@ -1,0 +1,130 @@
+"""The command line: one dataclass a verb. Its docstrings are its help, the work is done in the rooms below.
+
+Nothing heavy is imported before a verb needs it, so that help and mistyped commands are answered at once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import io
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Union
+
+import tyro
+from tyro.conf import subcommand
+
+from avface import __version__
+from avface.cli.captures import Demo, Evaluate, Export, Info, Reconstruct, View
+from avface.cli.heads import Head
+from avface.cli.terminal import Bars, printable, warnings_told
+from avface.errors import AvfaceError
+
+DESCRIPTION = """From a video of a talking person to an animated 3D head.
+
+avface VERB --help explains a verb, avface --version prints the version."""
+
+
+USAGE_ERROR, INTERRUPTED = 2, 130
+"""Exit codes: of every `AvfaceError` and of wrong arguments; of Ctrl-C, as shells have it."""
+
+
+Command = Demo | Reconstruct | Export | View | Info | Evaluate | Head
+
+
+VERBS: Any = Union[  # noqa: UP007 - tyro tells the verbs apart by their annotations, which | can't hold here
+    Annotated[Demo, subcommand("demo")],
+    Annotated[Reconstruct, subcommand("reconstruct")],
+    Annotated[Export, subcommand("export")],
+    Annotated[View, subcommand("view")],
+    Annotated[Info, subcommand("info")],
+    Annotated[Evaluate, subcommand("evaluate")],
+    Annotated[Head, subcommand("head")],
+]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line, by default the process's own; returns the exit code.
+
+    0: done. 2: an `AvfaceError` or wrong arguments, told in one line. 130: Ctrl-C. Anything else raises.
+    """
+    atexit.register(gc.freeze)  # collecting the libraries' objects one last time would take half a second
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words == ["--version"]:
+        print(f"avface {__version__}")
+        return 0
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names that the terminal can't show
+    as_json = "--json" in words
+    try:
+        command = _parse(words)
+        if command is None:
+            return 0
+        hushed = command.messages.quiet or command.messages.json
+        with warnings_told(hushed) as told, Bars(shown=not hushed) as bars:
+            outcome = command.run(bars)
+        if command.messages.json:
+            print(json.dumps({**outcome.facts, "warnings": told}))
+        elif outcome.asked_for or not command.messages.quiet:
+            print("\n".join(map(printable, outcome.text.splitlines())))
+        return 0
+    except AvfaceError as error:
+        return _fail(str(error), USAGE_ERROR, as_json)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED, as_json)
+
+
+def _parse(words: Sequence[str]) -> Command | None:
+    """The command of the words, or None where help was asked for and given.
+
+    Raises:
+        AvfaceError: if the words are no command; tyro's explanation in one line.
+    """
+    known = [verb.__metadata__[0].name for verb in VERBS.__args__]
+    if words and not words[0].startswith("-") and words[0] not in known:
+        raise AvfaceError(f"{words[0]}: no such verb; use {', '.join(known)}")
+    explanation = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(explanation):
+            command: Command = tyro.cli(
+                VERBS,
+                prog="avface",
+                description=DESCRIPTION,
+                args=words,
+                config=(
+                    tyro.conf.OmitArgPrefixes,
+                    tyro.conf.OmitSubcommandPrefixes,
+                    tyro.conf.FlagCreatePairsOff,
+                ),
+            )
+        return command
+    except SystemExit as stopped:
+        if stopped.code in (0, None):
+            return None
+    verb = f" {words[0]}" if words and words[0] in known else ""
+    raise AvfaceError(f"{_first_sentence(explanation.getvalue())}; see avface{verb} --help")
+
+
+def _first_sentence(box: str) -> str:
+    """What tyro says first in its box of several lines; what is indented deeper explains single options."""
+    said: list[str] = []
+    for line in box.splitlines()[1:]:  # the first holds a title
+        content = line[2:].rstrip("│ ")  # left border, text, right border; blanks where there is no UTF-8
+        if set(content.strip()) <= set("─-╰╯"):
+            if said:
+                break
+        elif not content.startswith(" " * 8):
+            said.append(content.strip())
+    sentence = " ".join(said).removeprefix("Error parsing ").rstrip(".") or "wrong arguments"
+    return sentence[0].lower() + sentence[1:]
+
+
+def _fail(message: str, code: int, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": message}))
+    else:
+        print(f"avface: error: {printable(message)}", file=sys.stderr)
+    return code

@@ -1,0 +1,87 @@
+"""The kinds of arguments that verbs take, and what they give back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec
+
+T = TypeVar("T")
+
+
+def _parsed(parse: Callable[[str], T], metavar: str) -> PrimitiveConstructorSpec[T]:
+    """An argument of one word; `parse` raises ValueError with a message for the user."""
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: parse(words[0]),
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _parse_face(text: str) -> int | tuple[float, float]:
+    try:
+        x, comma, y = text.partition(",")
+        return (float(x), float(y)) if comma else int(x)
+    except ValueError:
+        raise ValueError(f"{text!r} is neither a number (0, 1, ...) nor a point X,Y in pixels") from None
+
+
+def _parse_frames(text: str) -> slice:
+    first, colon, end = text.partition(":")
+    if not colon or not all(part.isdecimal() or not part for part in (first, end)):
+        raise ValueError(f"{text!r} is no range A:B of frames, such as 0:100, 50: or :20")
+    return slice(int(first or 0), int(end) if end else None)
+
+
+def _parse_pixels(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number of pixels") from None
+
+
+Flag = Annotated[bool, arg(help_behavior_hint="")]
+
+
+Video = Annotated[Path | None, arg(metavar="VIDEO", help_behavior_hint="")]
+
+
+Face = Annotated[int | tuple[float, float] | None, _parsed(_parse_face, "N|X,Y"), arg(help_behavior_hint="")]
+
+
+Pixels = Annotated[float | None, _parsed(_parse_pixels, "PX"), arg(help_behavior_hint="")]
+
+
+FrameRange = Annotated[slice | None, _parsed(_parse_frames, "A:B"), arg(help_behavior_hint="")]
+
+
+@dataclass(frozen=True)
+class Messages:
+    """What is printed, in all verbs."""
+
+    quiet: Flag = False
+    """Print errors only, and what was asked for."""
+    json: Flag = False
+    """Print one JSON object on stdout and nothing else, errors included: {"error": ...}."""
+
+
+SPOKEN = Messages()
+"""The default: everything is said, for people."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verb leaves to say."""
+
+    text: str
+    """For people."""
+    facts: dict[str, Any]
+    """The same for programs."""
+    asked_for: bool = False
+    """Whether the text is what the verb is for, so that --quiet doesn't hold it back."""
