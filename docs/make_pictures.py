@@ -1,7 +1,9 @@
-"""Draws the pictures of README.md from the demo clip:  python docs/make_pictures.py"""
+"""Draws the pictures of README.md and docs:  python docs/make_pictures.py [demo contact_sheet wrinkles occluders]"""
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,12 @@ from avface.export.overlay import export_overlay
 from avface.geometry.camera import Camera, transform
 from avface.geometry.mesh import vertex_normals
 from avface.geometry.rasteriser import rasterise
+from avface.head import load_head
 from avface.head.appearance import vertex_colours
 from avface.media import Clip
 from avface.synthetic.demo_clip import DEMO_CLIP
 
+HEAD = load_head()
 HERE = Path(__file__).parent / "pictures"
 FRAMES = (8, 52, 96, 140)
 
@@ -38,7 +42,7 @@ def head_view(capture: avface.Capture, frame: int, yaw: float, size: int) -> np.
     return (picture.clamp(0, 1) * 255).byte().numpy()
 
 
-def main() -> None:
+def demo() -> None:
     """Write demo.jpg: rows of frame, head over the frame, head from the front and from the side."""
     HERE.mkdir(exist_ok=True)
     capture = avface.reconstruct(DEMO_CLIP)
@@ -56,5 +60,89 @@ def main() -> None:
     )
 
 
+def contact_sheet() -> None:
+    """Write contact_sheet.jpg: four moments of nine synthetic clips in three columns."""
+    from avface.synthetic.scene import SceneConfig, sample_scene
+
+    config = SceneConfig(size=192, seconds=3.0)
+    clips = []
+    for index in range(9):
+        scene = sample_scene(20, index, config, HEAD)
+        pictures = develop(scene, [5, 25, 45, 65])
+        clips.append(np.concatenate(pictures, 1))
+    save(
+        np.concatenate([np.concatenate(clips[k : k + 3], 1) for k in range(0, 9, 3)]),
+        "contact_sheet.jpg",
+        0.6,
+    )
+
+
+def wrinkles() -> None:
+    """Write wrinkles.jpg: four people at rest, smiling, with raised brows, and squinting with a frown."""
+    from avface.synthetic.scene import SceneConfig, sample_scene
+
+    moves = [
+        {},
+        {"mouthSmile": 0.9, "cheekSquint": 0.7, "eyeSquint": 0.4},
+        {"browInnerUp": 1.0, "browOuterUp": 0.9},
+        {"browDown": 1.0, "eyeSquint": 0.9, "noseSneer": 0.5},
+    ]
+    expression = np.zeros((len(moves), HEAD.num_expression), np.float32)
+    for row, move in zip(expression, moves, strict=True):
+        for number, name in enumerate(HEAD.expression_names):
+            row[number] = move.get(name.removesuffix("Left").removesuffix("Right"), 0.0)
+    rows = []
+    for index in (3, 6, 9, 13):
+        scene = sample_scene(7, index, SceneConfig(size=320, seconds=1.0, texture=1024), HEAD)
+        still = np.zeros((len(moves), 3), np.float32)
+        performance = replace(
+            scene.performance,
+            expression=expression,
+            joints=np.zeros((len(moves), HEAD.num_joints, 3), np.float32),
+            turn=still,
+            shift=still,
+        )
+        camera = Camera.centred(900.0, 320, 320)
+        near = np.array([0.0, 0.0, 0.72], np.float32)
+        scene = replace(scene, performance=performance, camera=camera, rest=near, rest_turn=still[0])
+        rows.append(np.concatenate(develop(scene, range(len(moves))), 1))
+    save(np.concatenate(rows), "wrinkles.jpg", 0.8)
+
+
+def occluders() -> None:
+    """Write occluders.jpg: things before synthetic faces."""
+    from avface.synthetic.occlusion import OcclusionConfig, occlude
+    from avface.synthetic.scene import SceneConfig, sample_scene
+
+    pictures = []
+    for index in range(10):
+        scene = sample_scene(31, index, SceneConfig(size=256, seconds=2.0), HEAD)
+        landmarks = scene.capture(HEAD, "open").landmarks(range(0, 20))
+        frames = develop(scene, range(20))
+        rng = np.random.default_rng(index)
+        hidden = list(occlude(frames, landmarks, rng, OcclusionConfig(stay_share=1.0)))
+        pictures.append(hidden[12].image)
+    save(np.concatenate([np.concatenate(pictures[k : k + 5], 1) for k in (0, 5)]), "occluders.jpg", 0.75)
+
+
+def develop(scene: object, frames: object) -> list[np.ndarray]:
+    """Finished pictures of some frames of a scene."""
+    from avface.synthetic.renderer import SceneRenderer
+
+    renderer = SceneRenderer(scene, HEAD)
+    noise = torch.Generator().manual_seed(0)
+    return [scene.sensor.develop(renderer.light(range(k, k + 1)), noise)[0].numpy() for k in frames]
+
+
+def save(picture: np.ndarray, name: str, scale: float) -> None:
+    """Write a JPEG, shrunk."""
+    image = Image.fromarray(picture)
+    size = (round(image.width * scale), round(image.height * scale))
+    image.resize(size, Image.Resampling.LANCZOS).save(HERE / name, quality=85)
+
+
 if __name__ == "__main__":
-    main()
+    for picture in sys.argv[1:] or ["demo", "contact_sheet", "wrinkles", "occluders"]:
+        {"demo": demo, "contact_sheet": contact_sheet, "wrinkles": wrinkles, "occluders": occluders}[
+            picture
+        ]()

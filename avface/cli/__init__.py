@@ -19,7 +19,9 @@ from tyro.conf import subcommand
 
 from avface import __version__
 from avface.cli.captures import Demo, Evaluate, Export, Info, Reconstruct, View
+from avface.cli.datasets import Data
 from avface.cli.heads import Head
+from avface.cli.synthetic import Occlude, Synthesize
 from avface.cli.terminal import Bars, printable, warnings_told
 from avface.errors import AvfaceError
 
@@ -32,7 +34,7 @@ USAGE_ERROR, INTERRUPTED = 2, 130
 """Exit codes: of every `AvfaceError` and of wrong arguments; of Ctrl-C, as shells have it."""
 
 
-Command = Demo | Reconstruct | Export | View | Info | Evaluate | Head
+Command = Demo | Reconstruct | Export | View | Info | Evaluate | Synthesize | Occlude | Data | Head
 
 
 VERBS: Any = Union[  # noqa: UP007 - tyro tells the verbs apart by their annotations, which | can't hold here
@@ -42,6 +44,9 @@ VERBS: Any = Union[  # noqa: UP007 - tyro tells the verbs apart by their annotat
     Annotated[View, subcommand("view")],
     Annotated[Info, subcommand("info")],
     Annotated[Evaluate, subcommand("evaluate")],
+    Annotated[Synthesize, subcommand("synthesize")],
+    Annotated[Occlude, subcommand("synthesize-occlude")],
+    Annotated[Data, subcommand("data")],
     Annotated[Head, subcommand("head")],
 ]
 
@@ -84,6 +89,11 @@ def _parse(words: Sequence[str]) -> Command | None:
         AvfaceError: if the words are no command; tyro's explanation in one line.
     """
     known = [verb.__metadata__[0].name for verb in VERBS.__args__]
+    if words[:2] == [
+        "synthesize",
+        "occlude",
+    ]:  # a verb of its own to tyro, as `synthesize` takes a folder there
+        words = ["synthesize-occlude", *words[2:]]
     if words and not words[0].startswith("-") and words[0] not in known:
         raise AvfaceError(f"{words[0]}: no such verb; use {', '.join(known)}")
     explanation = io.StringIO()

@@ -27,8 +27,12 @@ RATES = (80, 450)
 """Words per minute that espeak-ng can say, from and to."""
 LONGEST_CLOSURE = 0.12
 """Seconds of silence before a stop that are taken for its closure."""
+UNRELIABLE = ("Reed", "caleb", "Demonic", "rob")
+"""Variants left out: the first two sound different at every call, the others crash the library in tonal languages."""
 _ONE_AT_A_TIME = threading.RLock()
-_unload = getattr(_ctypes, "dlclose", None) or _ctypes.FreeLibrary  # the latter on Windows
+_unload = getattr(
+    _ctypes, "dlclose" if hasattr(_ctypes, "dlclose") else "FreeLibrary"
+)  # the latter on Windows
 _STOPS = tuple("ptkcqʈ")
 
 
@@ -142,7 +146,7 @@ def languages() -> tuple[str, ...]:
     Raises:
         AvfaceError: if espeak-ng is not installed.
     """
-    return _listed(None, lambda voice: voice.languages[1:])
+    return _listed(None, lambda voice: voice.identifier.rsplit(b"/", 1)[-1].lower())
 
 
 @functools.cache
@@ -152,9 +156,9 @@ def voice_variants() -> tuple[str, ...]:
     Raises:
         AvfaceError: if espeak-ng is not installed.
     """
-    return _listed(
-        ctypes.byref(_Voice(languages=b"variant")), lambda voice: voice.identifier.removeprefix(b"!v/")
-    )
+    kind = ctypes.byref(_Voice(languages=b"variant"))
+    names = _listed(kind, lambda voice: voice.identifier.removeprefix(b"!v/"))
+    return tuple(name for name in names if name not in UNRELIABLE)
 
 
 def speak(

@@ -1,0 +1,95 @@
+"""The verb that prepares datasets for training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg, subcommand
+
+from avface.cli.arguments import SPOKEN, Messages, Outcome
+from avface.cli.terminal import Bars
+
+REASONS = 5
+"""Reasons for leaving items out that are told; the file has all."""
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Turn a folder of videos into shards of crops, landmarks, masks, sound and speech features.
+
+    Reads VoxCeleb2, Multiface, what `synthesize` wrote, and any folder of videos. Videos that can't be used are logged
+    in OUT/skipped.jsonl. An interrupted run goes on where it stopped.
+    """
+
+    source: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    """The corpus."""
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    """Folder for the shards: new, or from an interrupted run."""
+    layout: Literal["auto", "voxceleb2", "multiface", "synthetic", "videos"] = "auto"
+    """How the corpus lies on disk."""
+    size: int = 224
+    """Width and height of the crops in pixels."""
+    speech: Literal["deepspeech", "mel", "wav2vec2", "none"] = "deepspeech"
+    """Which features of the sound are stored."""
+    validation: float = 0.05
+    """Share of the people in the validation split."""
+    test: float = 0.05
+    """Share of the people in the test split."""
+    workers: int | None = None
+    """Processes; by default one a core."""
+    messages: Messages = SPOKEN
+
+    def run(self, bars: Bars) -> Outcome:
+        """Prepare what isn't prepared yet."""
+        from avface.data import PrepareConfig, prepare
+
+        config = PrepareConfig(
+            size=self.size,
+            speech=None if self.speech == "none" else self.speech,
+            validation=self.validation,
+            test=self.test,
+        )
+        report = prepare(
+            self.source,
+            self.out,
+            config,
+            layout=self.layout,
+            workers=self.workers,
+            on_item=lambda done, total: bars("preparing", done, total),
+        )
+        lines = [f"{report.items - len(report.skipped)} of {report.items} items in {report.folder}"]
+        lines += [
+            f"{split}: {report.frames[split]} frames in {report.shards[split]} shards"
+            for split in report.frames
+        ]
+        lines += [f"left out {skipped.id}: {skipped.reason}" for skipped in report.skipped[:REASONS]]
+        if len(report.skipped) > REASONS:
+            lines.append(
+                f"... and {len(report.skipped) - REASONS} more, see {report.folder / 'skipped.jsonl'}"
+            )
+        facts = {
+            "folder": str(report.folder),
+            "items": report.items,
+            "frames": dict(report.frames),
+            "shards": dict(report.shards),
+            "skipped": [{"id": skipped.id, "reason": skipped.reason} for skipped in report.skipped],
+        }
+        return Outcome("\n".join(lines), facts)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Prepare datasets for training."""
+
+    action: Annotated[Prepare, subcommand("prepare")]
+
+    @property
+    def messages(self) -> Messages:
+        """Those of the action."""
+        return self.action.messages
+
+    def run(self, bars: Bars) -> Outcome:
+        """Do the action."""
+        return self.action.run(bars)

@@ -1,0 +1,220 @@
+"""Square crops around a face: where they lie over time, how points and pictures get into them, and masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from avface.head.landmark_schemes import ibug68_from_mediapipe
+from avface.tracking import FaceTrack
+from avface.tracking.face_track import StoredArray
+
+Float = npt.NDArray[np.float32]
+Image = npt.NDArray[np.uint8]
+
+SMOOTHING = 0.2
+"""Seconds, standard deviation of the Gaussian over the crop's centre: it keeps up with the head, not with the jaw."""
+SIZE_RANGE = 1.5
+"""Largest over smallest face that share a crop size: with a margin of 1.6 both fit in well."""
+LONGEST_TAKE = 60.0
+"""Seconds. A take's landmarks are in memory at once; few windows are lost where a longer one is cut."""
+
+FACE, OCCLUDED, OUTSIDE = 1, 2, 4
+"""Bits of a mask: within the hull of the landmarks; hidden by something, as far as is known; beyond the edge of the
+picture, where the crop is black."""
+
+
+@dataclass(frozen=True, eq=False)
+class CropPath:
+    """A square that follows a face through T frames, one size throughout.
+
+    A pixel x of the picture lies at (x - centre + side / 2) * size / side - 1/2 in the crop; (0, 0) is the
+    middle of the top-left pixel in both.
+    """
+
+    centre: npt.NDArray[np.float64]
+    """(T, 2) x and y in pixels of the picture."""
+    side: float
+    """Pixels of the picture."""
+    size: int
+    """Pixels of the crop."""
+
+    @property
+    def boxes(self) -> Float:
+        """(T, 3) x and y of the centre, and the side."""
+        return np.column_stack([self.centre, np.full(len(self.centre), self.side)]).astype(np.float32)
+
+    def points(self, pixels: npt.NDArray[np.floating]) -> Float:
+        """Points (T, N, 2) in the picture -> in the crop."""
+        corner = self.centre[:, None] - self.side / 2
+        return ((pixels - corner) * (self.size / self.side) - 0.5).astype(np.float32)
+
+    def image(self, frame: int, picture: Image) -> Image:
+        """Cut out of the picture (H, W) or (H, W, 3) of a frame -> (size, size) or (size, size, 3), black outside.
+
+        A picture that shrinks is averaged over areas, so that fine detail doesn't turn into patterns.
+        """
+        import cv2
+
+        finer = math.ceil(self.side / self.size)
+        scale = self.size * finer / self.side
+        shift = (self.side / 2 - self.centre[frame]) * scale - 0.5
+        matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+        length = self.size * finer
+        crop = cv2.warpAffine(picture, matrix, (length, length), flags=cv2.INTER_LINEAR)
+        if finer > 1:
+            crop = cv2.resize(crop, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return np.asarray(crop, np.uint8)
+
+    def mask(self, frame: int, landmarks: Float, picture: tuple[int, int], hidden: Image | None) -> Image:
+        """Make the mask of a frame, (size, size) uint8 of the bits FACE, OCCLUDED and OUTSIDE.
+
+        landmarks: (N, 2) in the crop. picture: width and height. hidden: (H, W), 1 where something hides the face.
+        """
+        import cv2
+
+        mask = np.zeros((self.size, self.size), np.uint8)
+        fraction = 4  # bits of sub-pixel precision
+        hull = cv2.convexHull(landmarks.astype(np.float32))
+        corners = np.round(hull * (1 << fraction)).astype(np.int32)
+        cv2.fillConvexPoly(mask, corners, (FACE,), shift=fraction)
+        pixels = (np.arange(self.size) + 0.5) * (self.side / self.size) - self.side / 2
+        across, down = (pixels + self.centre[frame][axis] for axis in (0, 1))
+        outside = (across < -0.5) | (across > picture[0] - 0.5), (down < -0.5) | (down > picture[1] - 0.5)
+        mask[outside[0][None] | outside[1][:, None]] |= OUTSIDE
+        if hidden is not None:
+            mask[self.image(frame, hidden * np.uint8(255)) > 127] |= OCCLUDED
+        return mask
+
+
+@dataclass(frozen=True, eq=False)
+class Take:
+    """A stretch of frames of one person, and the crop around them.
+
+    Landmarks in gaps are filled in by straight lines, or held at the ends; the confidence is 0 there.
+    """
+
+    start: int
+    """Its first frame."""
+    landmarks: Float
+    """(T, 478, 2) in the crop."""
+    depth: Float
+    """(T, 478) MediaPipe's z on the scale of the crop's pixels."""
+    confidence: Float
+    """(T,) see `avface.tracking.FaceTrack`."""
+    outline: Float
+    """(T, 478, 2) in the crop: the landmarks it was laid around, the same or the true ones."""
+    crop: CropPath
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+
+def find_takes(
+    shots: Iterable[tuple[int, int]],
+    usable: npt.NDArray[np.bool_],
+    sizes: npt.NDArray[np.float64],
+    shortest: int,
+    longest_gap: int,
+    frame_rate: float,
+) -> list[tuple[int, int]]:
+    """Find the stretches [start, end) of frames that one crop size suits.
+
+    Each is within one shot, begins and ends with a usable frame, and the face's size stays within a factor
+    of SIZE_RANGE: where the camera zooms in or the head comes closer, a new one begins. None is much longer than
+    LONGEST_TAKE.
+
+    shots: first frame of each and one past its last. usable: (T,). sizes: (T,) of the face in pixels, where usable.
+    shortest: fewest frames of a stretch. longest_gap: most frames in a row that may be missing within one.
+    """
+    takes: list[tuple[int, int]] = []
+    for start, end in shots:
+        frames = start + np.flatnonzero(usable[start:end])
+        for run in np.split(frames, np.flatnonzero(np.diff(frames) > longest_gap + 1) + 1):
+            for stretch in _of_one_size(run, sizes[run], frame_rate):
+                for part in np.array_split(stretch, math.ceil(len(stretch) / (LONGEST_TAKE * frame_rate))):
+                    if part[-1] + 1 - part[0] >= shortest:
+                        takes.append((int(part[0]), int(part[-1]) + 1))
+    return takes
+
+
+def _of_one_size(
+    frames: npt.NDArray[np.int64], sizes: npt.NDArray[np.float64], frame_rate: float
+) -> list[npt.NDArray[np.int64]]:
+    """Cut a run of frames where the size (smoothed) leaves the range it has had since the last cut."""
+    from scipy.ndimage import gaussian_filter1d
+
+    if not len(frames):
+        return []
+    cuts = []
+    smooth = gaussian_filter1d(sizes, SMOOTHING * frame_rate, mode="nearest")
+    least = most = smooth[0]
+    for place, size in enumerate(smooth):
+        least, most = min(least, size), max(most, size)
+        if most > SIZE_RANGE * least:
+            cuts.append(place)
+            least = most = size
+    return np.split(frames, cuts)
+
+
+def face_sizes(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Mean of width and height (T,) in pixels of the iBUG points' box, for landmarks (T, 478, 2)."""
+    points = ibug68_from_mediapipe(np.asarray(landmarks, np.float64))
+    return (points.max(axis=1) - points.min(axis=1)).mean(axis=1)
+
+
+def make_take(
+    track: FaceTrack,
+    seen: npt.NDArray[np.bool_],
+    outline: npt.NDArray[np.floating] | StoredArray,
+    usable: npt.NDArray[np.bool_],
+    start: int,
+    end: int,
+    size: int,
+    margin: float,
+    frame_rate: float,
+) -> Take:
+    """Fill in the gaps of frames [start, end) and lay a crop around the face.
+
+    seen: (T,) frames whose landmarks in the track count. outline: (T, 478, 2) the landmarks to lay the crop
+    around, the track's or better ones. usable: (T,) frames in which those count; the first and the last do.
+    size: pixels of the crop. margin: side of the crop over the mean of width and height of the iBUG points' box
+    (its median over the frames that count); DECA trains with 1.4 to 1.8 and tests with 1.6.
+    """
+    from scipy.ndimage import gaussian_filter1d
+
+    here = slice(start, end)
+    around = _filled(np.asarray(outline[here], np.float64), usable[here])
+    landmarks = _filled(np.asarray(track.landmarks[here], np.float64), seen[here])
+    depth = _filled(np.asarray(track.depth[here], np.float64), seen[here])
+    points = ibug68_from_mediapipe(around)
+    centre = (points.max(axis=1) + points.min(axis=1)) / 2
+    centre = gaussian_filter1d(centre, SMOOTHING * frame_rate, axis=0, mode="nearest")
+    side = float(margin * np.median(face_sizes(around[usable[here]])))
+    crop = CropPath(centre, side, size)
+    return Take(
+        start=start,
+        landmarks=crop.points(landmarks),
+        depth=(depth * (size / side)).astype(np.float32),
+        confidence=np.where(seen[here], track.confidence[here], 0).astype(np.float32),
+        outline=crop.points(around),
+        crop=crop,
+    )
+
+
+def _filled(values: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Values (T, ...) with straight lines between the known rows, of which there is one at least."""
+    rows = np.flatnonzero(known)
+    frames = np.arange(len(values))
+    after = np.searchsorted(rows, frames).clip(1, len(rows) - 1) if len(rows) > 1 else np.zeros_like(frames)
+    before = np.maximum(after - 1, 0)
+    span = np.maximum(rows[after] - rows[before], 1)
+    share = ((frames - rows[before]) / span).clip(0, 1).reshape(-1, *[1] * (values.ndim - 1))
+    filled = values[rows[before]] * (1 - share) + values[rows[after]] * share
+    filled[known] = values[known]
+    return filled

@@ -1,0 +1,147 @@
+"""Shards: tar files in WebDataset's layout that are the same to the byte whenever and wherever they are written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from avface.data.samples import Sample
+from avface.errors import AvfaceError
+
+VERSION = 1
+"""Of the dataset's layout."""
+INDEX = "index.json"
+"""The file that makes a folder a finished dataset."""
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Of the system's errors, those that say that a disk is full."""
+
+
+class StorageError(AvfaceError):
+    """A file of the dataset can't be written."""
+
+
+def write_samples(path: Path, samples: Iterable[Sample]) -> None:
+    """Write samples to a tar file that appears whole or not at all.
+
+    Order is the samples' own, members sorted by name; owner, mode and time are fixed.
+    """
+    from webdataset.writer import TarWriter
+
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        with TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False) as writer:
+            for sample in samples:
+                writer.write(sample)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """Read the samples of a tar file, in order, as bytes.
+
+    Raises AvfaceError, naming the file, when it is missing or damaged. A file that is cut short between two members
+    can't be told from a whole one: compare its size.
+    """
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    try:
+        # Opened here: webdataset would take some names for addresses, or for commands.
+        with path.open("rb") as stream:
+            yield from group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}]))
+    except FileNotFoundError:
+        raise AvfaceError(f"{path}: no such file; run the preparation again to make it") from None
+    except AvfaceError:
+        raise
+    except Exception as error:  # tarfile raises a family of errors on damaged archives
+        raise damaged(path, str(error.args[0] if error.args else error)) from None
+
+
+def damaged(path: Path, reason: str) -> AvfaceError:
+    """The error about a shard that can't be read."""
+    return AvfaceError(
+        f"{path}: damaged ({reason}); delete it and run the preparation again, which makes it anew"
+    )
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Read a dataset's index.
+
+    Raises AvfaceError when the folder holds no finished dataset, or one of another version.
+    """
+    path = folder / INDEX
+    if not path.is_file():
+        raise AvfaceError(f"{folder}: holds no {INDEX}: prepare a dataset there, or let its preparation end")
+    index = read_json(path)
+    if not isinstance(index, dict) or index.get("version") != VERSION or "shards" not in index:
+        raise AvfaceError(f"{path}: not the index of a dataset of version {VERSION}; prepare it again")
+    return index
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, whole or not at all, the same bytes for equal values."""
+    with replacing(path) as temporary:
+        temporary.write_text(
+            json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises AvfaceError when it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AvfaceError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise AvfaceError(
+            f"{path}: not readable as JSON ({error}); delete it and run the preparation again"
+        ) from None
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; what the block writes there takes the name when the block ends well.
+
+    Raises AvfaceError when the file can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def unwritable(path: Path, error: OSError) -> StorageError:
+    """The error about a file or folder that can't be written."""
+    cure = "free some space" if error.errno in FULL else "choose another folder"
+    return StorageError(
+        f"{path}: can't be written ({error.strerror}); {cure} and run the preparation again, what is done is kept"
+    )
+
+
+def is_storage_error(error: Exception) -> bool:
+    """Whether an error comes from the machine's storage, so that the next item would fail as well."""
+    cause = error.__cause__
+    return isinstance(error, StorageError) or (isinstance(cause, OSError) and cause.errno in FULL)
