@@ -1,0 +1,58 @@
+"""The audio encoder E_a: from speech features around a frame to numbers that describe it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from avface.errors import AvfaceError
+
+ROWS = 16
+"""Rows of speech features around each frame, `avface.speech.features.WINDOW`."""
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """What the audio encoder listens to."""
+
+    speech: Literal["deepspeech", "wav2vec2", "mel"] = "deepspeech"
+    """Which features, see `avface.speech.speech_features`."""
+    width: int = 29
+    """Numbers in a row of those features: 29 of deepspeech, 80 of mel, 768 of wav2vec2's base model."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise AvfaceError(f"width={self.width}: speech features have at least one number a row")
+
+
+class AudioNet(nn.Module):
+    """Speech features (..., 16, D) -> (..., size).
+
+    Four convolutions over time, 32, 32, 64 and 64 channels, each with three taps and stride 2 (16 rows -> 8 -> 4 -> 2
+    -> 1), then two linear layers; leaky ReLU with slope 0.02 in between.
+    Source: AD-NeRF (Guo et al. 2021), AudioNet, which has the sizes that AVFace states (16 x 29 -> 64).
+    """
+
+    def __init__(self, config: AudioConfig, size: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = config.width
+        for after in (32, 32, 64, 64):
+            layers += [nn.Conv1d(channels, after, 3, 2, 1), nn.LeakyReLU(0.02)]
+            channels = after
+        self.convolutions = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.Linear(channels, 64), nn.LeakyReLU(0.02), nn.Linear(64, size))
+
+    def forward(self, speech: Tensor) -> Tensor:
+        """Embed each frame by itself.
+
+        Raises:
+            ValueError: if a frame hasn't 16 rows.
+        """
+        if speech.shape[-2] != ROWS:
+            raise ValueError(f"speech features {tuple(speech.shape)} must be (..., {ROWS}, D)")
+        rows = speech.flatten(0, -3).transpose(1, 2)
+        embedded: Tensor = self.head(self.convolutions(rows)[..., 0])
+        return embedded.unflatten(0, speech.shape[:-2])

@@ -1,0 +1,174 @@
+"""What the networks see of a clip: points, pictures and sound of frames, relative to a square around the face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from avface.head.landmark_schemes import ibug68_from_mediapipe
+
+FACING = (1.0, -1.0, -1.0)
+"""Diagonal of the rotation of a head that looks straight into the camera: half a turn about x."""
+
+
+@dataclass(frozen=True, eq=False)
+class FaceCrop:
+    """The square around the face in each frame, and the camera that took the frame.
+
+    Shapes: box (..., 3) x and y of the centre and the side, focal_length (...), principal_point (..., 2).
+    Units:  pixels of the video's own frames.
+
+    Crop units run from -1 to 1 across the square, x to the right and y down: a pixel p is at (p - centre) * 2 / side.
+    What a network says about pose is relative to the square, so that it needn't know where in the picture the face is.
+    """
+
+    box: Tensor
+    focal_length: Tensor
+    principal_point: Tensor
+
+    @classmethod
+    def of(
+        cls, box: Tensor, focal_length: Tensor | float, principal_point: Tensor | tuple[float, float]
+    ) -> FaceCrop:
+        """Squares (..., 3) seen by one camera each; what is given once is repeated for all of them.
+
+        focal_length may be a number, or (...) with as many axes as there are leading ones, or fewer at the end cut off:
+        (B,) for (B, T) squares. principal_point likewise.
+        """
+        lead = box.shape[:-1]
+
+        def spread(value: Tensor | float | tuple[float, float], kept: int) -> Tensor:
+            tensor = torch.as_tensor(value, dtype=box.dtype, device=box.device)
+            axes = tensor.ndim - kept
+            shape = (*tensor.shape[:axes], *[1] * (len(lead) - axes), *tensor.shape[axes:])
+            return tensor.reshape(shape).expand(*lead, *tensor.shape[axes:])
+
+        return cls(box, spread(focal_length, 0), spread(principal_point, 1))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels (..., N, 2) of the video's frames -> crop units."""
+        return (pixels - self.box[..., None, :2]) * (2 / self.box[..., None, 2:])
+
+    def to_pixels(self, points: Tensor) -> Tensor:
+        """Crop units (..., N, 2) -> pixels of the video's frames."""
+        return points * (self.box[..., None, 2:] / 2) + self.box[..., None, :2]
+
+    @property
+    def geometry(self) -> Tensor:
+        """(..., 3) tangents of the way to the square's centre, right and down, and the log of its side over the focal
+        length."""
+        focal = self.focal_length[..., None]
+        centre = (self.box[..., :2] - self.principal_point) / focal
+        return torch.cat([centre, (self.box[..., 2:] / focal).log()], -1)
+
+    @property
+    def aim(self) -> Tensor:
+        """(..., 3, 3) the smallest rotation that takes the camera's axis to the middle of the square.
+
+        Under perspective, a head beside the axis looks turned although it isn't. Seen along the way to its own
+        square it looks the same everywhere.
+        """
+        tangents = self.geometry[..., :2]
+        way = torch.nn.functional.normalize(
+            torch.cat([tangents, torch.ones_like(tangents[..., :1])], -1), dim=-1
+        )
+        x, y, z = way.unbind(-1)
+        shared = x * y / (1 + z)
+        rows = (1 - x * x / (1 + z), -shared, x, -shared, 1 - y * y / (1 + z), y, -x, -y, z)
+        return torch.stack(rows, -1).unflatten(-1, (3, 3))
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """T frames of each of B clips, as far as they are known; None for what the networks at hand don't look at.
+
+    Anything may be nan where `seen` or `heard` says that there is nothing.
+    """
+
+    crop: FaceCrop
+    """Leading dimensions (B, T). It goes on where the face isn't seen."""
+    seen: Tensor
+    """(B, T) bool: whether there is a face in the frame, as far as one can tell."""
+    heard: Tensor
+    """(B, T) bool: whether there is sound. Silence is sound."""
+    landmarks: Tensor | None = None
+    """(B, T, 478, 2) tracked points in crop units."""
+    confidence: Tensor | None = None
+    """(B, T) of the tracker, 0 to 1."""
+    visibility: Tensor | None = None
+    """(B, T, 478) how likely each point is to be seen, 0 to 1."""
+    depth: Tensor | None = None
+    """(B, T, 478) MediaPipe's z in crop units (times 2 / side)."""
+    images: Tensor | None = None
+    """(B, T, 3, N, N) the square itself, RGB, uint8 or float from 0 to 1."""
+    speech: Tensor | None = None
+    """(B, T, 16, D) speech features around the frame, see `avface.speech.speech_features`."""
+
+    @property
+    def count(self) -> int:
+        """T."""
+        return self.seen.shape[1]
+
+    def part(self, start: int, end: int) -> Frames:
+        """Frames start to end."""
+        return self._each(lambda tensor: tensor[:, start:end])
+
+    def to(self, device: torch.device | str) -> Frames:
+        """The same on another device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Any) -> Frames:
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, FaceCrop):
+                value = FaceCrop(*(change(getattr(value, inner.name)) for inner in fields(value)))
+            elif value is not None:
+                value = change(value)
+            changed[field.name] = value
+        return Frames(**changed)
+
+
+def lay_crops(
+    landmarks: npt.NDArray[np.floating],
+    seen: npt.NDArray[np.bool_],
+    frame_rate: float,
+    *,
+    margin: float = 1.6,
+    smoothing: float = 0.2,
+) -> npt.NDArray[np.float32]:
+    """Squares (T, 3) around one face in one shot: x and y of the centre and the side, in pixels.
+
+    Args:
+        landmarks: (T, 478, 2) pixels of the frames.
+        seen: (T,) which of them count; one at least. Between those the points go straight on, outside they stay.
+        frame_rate: frames a second.
+        margin: side over the mean of width and height of the iBUG points' box (its median over the frames seen).
+        smoothing: seconds, standard deviation of the Gaussian over the centre: it keeps up with the head, not the jaw.
+
+    They are those that `avface.data` lays around faces for training, one size throughout.
+
+    Raises:
+        ValueError: if no frame counts.
+    """
+    from scipy.ndimage import gaussian_filter1d
+
+    rows = np.flatnonzero(seen)
+    if not len(rows):
+        raise ValueError("there is no frame with a face to lay a square around")
+    points = ibug68_from_mediapipe(np.asarray(landmarks, np.float64)[rows])
+    low, high = points.min(axis=1), points.max(axis=1)
+    # filled in point by point, as for training: the middle of a box isn't linear in the points
+    between = np.arange(len(seen))
+    every = np.stack(
+        [np.interp(between, rows, values) for values in points.reshape(len(rows), -1).T], -1
+    ).reshape(len(seen), *points.shape[1:])
+    centre = (every.max(axis=1) + every.min(axis=1)) / 2
+    centre = gaussian_filter1d(centre, smoothing * frame_rate, axis=0, mode="nearest")
+    side = margin * np.median((high - low).mean(axis=1))
+    return np.column_stack([centre, np.full(len(centre), side)]).astype(np.float32)

@@ -1,0 +1,138 @@
+"""Clips of any length: each frame is encoded once, and the codes of all windows that a frame is in are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from avface.geometry.rotations import nearest_rotation
+from avface.networks.codes import CoarseCode, ExpressionCode
+from avface.networks.frames import FaceCrop, Frames
+from avface.networks.model import CoarseNetworks
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """What the networks keep of T frames of each of B clips: about 1.3 kB a frame instead of a picture."""
+
+    coarse: Tensor
+    """(B, T, C) of E_c."""
+    expression: Tensor
+    """(B, T, D) of the expression branch."""
+    crop: FaceCrop
+    """Squares (B, T)."""
+
+
+@torch.no_grad()
+def embed(networks: CoarseNetworks, frames: Frames, *, block: int = 64) -> Embeddings:
+    """Embed each frame by itself, `block` of them at a time, on the networks' device; the result stays there."""
+    return join(
+        _embed(networks, frames.part(start, start + block)) for start in range(0, frames.count, block)
+    )
+
+
+def join(parts: Iterable[Embeddings]) -> Embeddings:
+    """Stretches of the same clips, one after the other, as a single one: for clips that are read in pieces."""
+    held = list(parts)
+
+    def joined(tensors: list[Tensor]) -> Tensor:
+        return torch.cat(tensors, 1)
+
+    return Embeddings(
+        joined([part.coarse for part in held]),
+        joined([part.expression for part in held]),
+        FaceCrop(
+            joined([part.crop.box for part in held]),
+            joined([part.crop.focal_length for part in held]),
+            joined([part.crop.principal_point for part in held]),
+        ),
+    )
+
+
+@torch.no_grad()
+def read_windows(
+    networks: CoarseNetworks, embeddings: Embeddings, *, block: int = 64
+) -> tuple[CoarseCode, ExpressionCode]:
+    """Codes (B, T) of clips of any length from their embeddings.
+
+    The networks look at every window of 16 frames, step 1 (a shorter clip is one window), `block` windows at a time. A
+    frame's code is the mean of what all its windows say, most frames being in 16; for the rotation it is the
+    rotation nearest to the mean matrix. Log-variances are averaged as they are: windows of the same network err alike,
+    so their agreement is no reason to be surer.
+    """
+    clips, count = embeddings.coarse.shape[:2]
+    window = min(networks.config.window, count)
+    merged = _Mean(clips, count, window)
+    starts = torch.arange(count - window + 1, device=embeddings.coarse.device)
+    for some in starts.split(max(1, block // clips)):
+        rows = some[:, None] + torch.arange(window, device=some.device)
+
+        def cut(values: Tensor, rows: Tensor = rows) -> Tensor:
+            return values[:, rows].flatten(0, 1)  # windows of the first clip, of the second, ...
+
+        crop = embeddings.crop
+        crop = FaceCrop(cut(crop.box), cut(crop.focal_length), cut(crop.principal_point))
+        coarse = networks.coarse.read(cut(embeddings.coarse), crop)
+        expression = networks.expression.read(cut(embeddings.expression))
+        for code in (coarse, expression):
+            for name, values in vars(code).items():
+                merged.add(f"{type(code).__name__}.{name}", values, rows)
+    mean = merged.results()
+    rotation = f"{CoarseCode.__name__}.rotation"
+    mean[rotation] = nearest_rotation(mean[rotation])
+
+    def fields_of(kind: type) -> dict[str, Tensor]:
+        prefix = f"{kind.__name__}."
+        return {name.removeprefix(prefix): value for name, value in mean.items() if name.startswith(prefix)}
+
+    return CoarseCode(**fields_of(CoarseCode)), ExpressionCode(**fields_of(ExpressionCode))
+
+
+def predict(
+    networks: CoarseNetworks, frames: Frames, *, block: int = 64
+) -> tuple[CoarseCode, ExpressionCode]:
+    """Codes (B, T) of clips of any length: `embed`, then `read_windows`.
+
+    One shot at a time: windows don't know of cuts. With networks in evaluation mode; batch norm would otherwise mix
+    frames.
+
+    Raises:
+        ValueError: if the networks are in training mode.
+    """
+    if networks.training:
+        raise ValueError("prediction needs networks in evaluation mode: call eval() on them")
+    return read_windows(networks, embed(networks, frames, block=block), block=block)
+
+
+def _embed(networks: CoarseNetworks, frames: Frames) -> Embeddings:
+    frames = frames.to(networks.coarse.unseen.device)
+    return Embeddings(networks.coarse.embed(frames), networks.expression.embed(frames), frames.crop)
+
+
+class _Mean:
+    """Sums of overlapping windows, and how many there were."""
+
+    def __init__(self, clips: int, count: int, window: int) -> None:
+        self._clips, self._count = clips, count
+        self._sums: dict[str, Tensor] = {}
+        frame = torch.arange(count)
+        windows = count - window + 1
+        first, last = (frame - window + 1).clamp_min(0), frame.clamp_max(windows - 1)
+        self._windows = last - first + 1  # (T,)
+
+    def add(self, name: str, values: Tensor, rows: Tensor) -> None:
+        """Add values (B * W, L, ...) at the frames rows (W, L)."""
+        values = values.unflatten(0, (self._clips, len(rows))).flatten(1, 2)
+        if name not in self._sums:
+            self._sums[name] = values.new_zeros(self._clips, self._count, *values.shape[2:])
+        self._sums[name].index_add_(1, rows.flatten(), values)
+
+    def results(self) -> dict[str, Tensor]:
+        """The means (B, T, ...)."""
+        return {
+            name: total / self._windows.to(total.device).view(1, -1, *[1] * (total.ndim - 2)).to(total.dtype)
+            for name, total in self._sums.items()
+        }

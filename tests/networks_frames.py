@@ -1,0 +1,56 @@
+"""Made-up frames and small networks for the tests of `avface.networks`."""
+
+import torch
+
+from avface.networks.audio import AudioConfig
+from avface.networks.codes import OPEN_CODE
+from avface.networks.encoders import CoarseConfig, ExpressionConfig
+from avface.networks.frames import FaceCrop, Frames
+from avface.networks.model import CoarseNetworks, NetworkConfig
+from avface.networks.temporal import TemporalConfig
+from avface.networks.video import LandmarksConfig
+
+
+def some_frames(clips=2, count=16, seed=0, **changes):
+    """Frames in which everything that a landmarks encoder may look at is random."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape):
+        return torch.rand(*shape, generator=generator)
+
+    box = torch.cat([600 + 100 * uniform(clips, count, 2), 300 + 20 * uniform(clips, count, 1)], -1)
+    values = {
+        "crop": FaceCrop.of(box, 1500.0, (640.0, 360.0)),
+        "seen": torch.ones(clips, count, dtype=torch.bool),
+        "heard": torch.ones(clips, count, dtype=torch.bool),
+        "landmarks": uniform(clips, count, 478, 2) - 0.5,
+        "confidence": uniform(clips, count),
+        "visibility": uniform(clips, count, 478),
+        "depth": uniform(clips, count, 478),
+        "speech": uniform(clips, count, 16, 29) - 0.5,
+    }
+    return Frames(**{**values, **changes})
+
+
+def small_config(code=OPEN_CODE, video=None, window=16, head="open"):
+    """The networks with a few narrow layers."""
+    video = video or LandmarksConfig("landmarks", "contours", hidden=(24,))
+    return NetworkConfig(
+        head,
+        code,
+        CoarseConfig(video, 21, TemporalConfig(window, 24, 1, 4, 32, (32,))),
+        ExpressionConfig(video, AudioConfig(), 16, TemporalConfig(window, 32, 1, 4, 32, (32,))),
+    )
+
+
+def small_networks(seed=0, **choices):
+    """Networks whose answers differ from frame to frame as they would after training, in evaluation mode."""
+    torch.manual_seed(seed)
+    networks = CoarseNetworks(small_config(**choices))
+    for branch in (networks.coarse, networks.expression):
+        torch.nn.init.normal_(branch.temporal.projection[-1].weight, std=0.2)
+        torch.nn.init.normal_(branch.temporal.projection[-1].bias, std=0.2)
+        torch.nn.init.normal_(branch.temporal.positions)
+        torch.nn.init.normal_(branch.unseen)
+    torch.nn.init.normal_(networks.expression.unheard)
+    return networks.eval()

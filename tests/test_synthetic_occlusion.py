@@ -1,0 +1,351 @@
+"""Occlusions over runs of frames."""
+
+import itertools
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from videos import Track, write_video
+
+from avface.errors import AvfaceError
+from avface.media import Clip
+from avface.synthetic.face_pose import average_face, face_poses
+from avface.synthetic.occluder_drawing import Light
+from avface.synthetic.occlusion import (
+    HIDDEN,
+    OcclusionConfig,
+    OcclusionEvent,
+    _Run,
+    estimate_light,
+    face_skin,
+    occlude,
+    occlude_video,
+    plan_occlusions,
+    random_walk,
+)
+
+SIZE = 160
+DEMO = Path(__file__).parents[1] / "avface" / "synthetic" / "assets" / "demo.mp4"
+
+
+def still_face(count, sway=0.0):
+    """Landmarks (count, 478, 2) of the average face, swaying by pixels, and noisy skin-coloured frames."""
+    points = average_face().landmarks
+    x = 80 + sway * np.sin(np.arange(count) / 8)[:, None] + 600 * points[:, 0]
+    landmarks = np.stack([x, np.broadcast_to(80 - 600 * points[:, 1], x.shape)], 2)
+    rng = np.random.default_rng(0)
+    image = np.clip(rng.normal([190, 150, 130], 12, (SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
+    return [image] * count, landmarks
+
+
+def run(count=16, seed=0, sway=0.0, **settings):
+    frames, landmarks = still_face(count, sway)
+    rng = np.random.default_rng(seed)
+    return frames, list(occlude(frames, landmarks, rng, OcclusionConfig(**settings)))
+
+
+def test_only_masked_pixels_change_when_there_is_no_shadow():
+    for seed in range(5):
+        frames, out = run(2, seed, shadow=0.0, stay_share=1.0)
+        for before, after in zip(frames, out, strict=True):
+            changed = (before != after.image).any(2)
+            assert not changed[after.mask == 0].any()
+            solid = after.mask > 250
+            assert solid.any() and changed[solid].mean() > 0.97
+
+
+def test_shadow_only_darkens_the_face():
+    frames, out = run(4, 1, shadow=0.5, stay_share=1.0, kinds=("hand",))
+
+    for before, after in zip(frames, out, strict=True):
+        free = after.mask == 0
+        assert (after.image[free] <= before[free]).all()
+        assert (after.image[free] < before[free]).any()
+        assert np.array_equal(after.image[:8], before[:8]) or after.mask[:8].any(), "not beside the face"
+
+
+def test_frames_are_untouched_until_something_enters():
+    entered = 0
+    for seed in range(20):
+        frames, out = run(16, seed, stay_share=0.0, kinds=("paper",))
+        if out[0].kind:
+            continue
+        first = next(t for t, frame in enumerate(out) if frame.kind)
+        entered += 1
+        for before, after in zip(frames[:first], out[:first], strict=True):
+            assert after.image is before and not after.mask.any()
+            assert after.face_hidden == 0 and not after.landmark_hidden.any()
+        break
+    assert entered
+
+
+def test_the_same_seed_gives_the_same_pictures():
+    first, again, other = (run(3, seed, stay_share=1.0)[1] for seed in (3, 3, 4))
+
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.image, b.image)
+        np.testing.assert_array_equal(a.mask, b.mask)
+    assert any(not np.array_equal(a.image, b.image) for a, b in zip(first, other, strict=True))
+
+
+def test_the_mouth_is_covered_in_at_least_half_of_the_windows():
+    frames, landmarks = still_face(4)
+    covered = []
+    for seed in range(24):
+        stream = occlude(frames, landmarks, np.random.default_rng(seed), OcclusionConfig(stay_share=1.0))
+        covered.append(next(stream).mouth_hidden > 0.5)
+
+    assert np.mean(covered) >= 0.5
+
+
+def test_occluders_move_smoothly_and_do_move():
+    for seed in range(2):
+        _, out = run(60, seed, sway=6, covered_share=1.0, kinds=("hand",), shortest=29, longest=60)
+        for a, b in itertools.pairwise(out):
+            if a.kind and b.kind:
+                assert np.linalg.norm(b.shift - a.shift) < 0.12, "under 3 m/s even when it comes"
+                assert np.rad2deg(np.linalg.norm(b.rotation - a.rotation)) < 6
+        moves = np.array([frame.shift for frame in out if frame.kind])
+        assert np.ptp(moves, axis=0).max() > 0.003
+
+
+def test_steps_of_the_walk_dont_depend_on_the_frame_rate():
+    slow = random_walk(np.random.default_rng(0), 4000, 0.02, 3, 25.0)
+    fast = random_walk(np.random.default_rng(0), 8000, 0.02, 3, 50.0)
+
+    assert slow.std() == pytest.approx(fast.std(), rel=0.25)
+    assert np.abs(np.diff(slow, axis=0)).std() < 0.02, "smoothed"
+    assert slow.std() < 0.15, "it comes back"
+
+
+def test_hidden_shares_agree_with_mask_and_landmarks():
+    _, landmarks = still_face(6)
+    _, out = run(6, 2, stay_share=1.0, kinds=("hand",))
+
+    for points, frame in zip(landmarks, out, strict=True):
+        place = np.round(points).astype(int)
+        expected = frame.mask[place[:, 1], place[:, 0]] >= HIDDEN
+        np.testing.assert_array_equal(frame.landmark_hidden, expected)
+        assert 0 < frame.face_hidden < 1
+        assert frame.landmark_hidden.mean() == pytest.approx(frame.face_hidden, abs=0.25)
+
+
+def test_a_free_occluder_stays_near_the_face():
+    face = np.array([0.07, 0.08]) * 1.2
+
+    _, landmarks = still_face(90)
+    poses = face_poses(landmarks)
+    for seed in range(3):
+        config = OcclusionConfig(kinds=("hand",), mouth_share=0.0, drift=0.05)
+        event = OcclusionEvent(0, 90, False, False)
+        one = _Run(
+            np.random.default_rng(seed), config, event, None, Light((0, 0, 1), 0.5), 1.0, poses, (160, 160)
+        )
+        for t in range(0, 90, 10):
+            shift = one.draw(t, poses, (160, 160))[2]
+            assert (np.abs((one.occluder.target + shift)[:2]) <= face + 1e-9).all()
+
+
+def test_frames_without_a_face_get_no_shares():
+    frames, landmarks = still_face(6)
+    landmarks = landmarks.copy()
+    landmarks[3] = np.nan
+
+    out = list(occlude(frames, landmarks, np.random.default_rng(0), OcclusionConfig(stay_share=1.0)))
+
+    assert np.isnan(out[3].face_hidden) and np.isnan(out[3].mouth_hidden) and not out[3].landmark_hidden.any()
+    assert np.isfinite(out[2].face_hidden) and out[3].mask.any(), (
+        "the hand stays although the tracker lost the face"
+    )
+
+
+def test_frames_are_taken_one_at_a_time():
+    taken = []
+    frames, landmarks = still_face(5)
+
+    def source():
+        for k, frame in enumerate(frames):
+            taken.append(k)
+            yield frame
+
+    stream = occlude(source(), landmarks, np.random.default_rng(0), OcclusionConfig(kinds=("phone",)))
+    next(stream)
+
+    assert taken == [0]
+
+
+def test_plans_fill_runs_without_overlap():
+    config = OcclusionConfig()
+    shares = []
+    for seed in range(60):
+        events = plan_occlusions(np.random.default_rng(seed), 1500, config)
+        for a, b in itertools.pairwise(events):
+            assert a.stop < b.start and a.leaves and b.enters
+        for event in events:
+            assert 0 <= event.start < event.stop <= 1500
+            assert event.stop - event.start <= config.longest
+            assert event.enters == (event.start > 0) and event.leaves == (event.stop < 1500)
+        shares.append(sum(event.stop - event.start for event in events) / 1500)
+    assert abs(np.mean(shares) - config.covered_share) < 0.07
+
+
+def test_half_of_the_short_windows_are_occluded_throughout():
+    plans = [plan_occlusions(np.random.default_rng(s), 16, OcclusionConfig())[0] for s in range(300)]
+
+    throughout = np.mean([plan.start == 0 and plan.stop == 16 for plan in plans])
+    assert 0.4 < throughout < 0.6
+    assert all(plan.enters != plan.leaves for plan in plans if plan.start > 0 or plan.stop < 16)
+
+
+def test_skin_is_measured_where_there_is_skin():
+    frames, landmarks = still_face(1)
+    image = frames[0].copy()
+    image[:, :10] = 0
+
+    colours = face_skin(image, landmarks[0])
+
+    np.testing.assert_allclose(np.median(colours, 0) * 255, [190, 150, 130], atol=4)
+    assert face_skin(image, landmarks[0] + 1000) is None
+
+
+def test_light_from_the_left_is_seen_as_such():
+    frames, landmarks = still_face(1)
+    fall = np.linspace(1.25, 0.6, SIZE)[None, :, None]
+    image = np.clip(frames[0] * fall, 0, 255).astype(np.uint8)
+
+    light, bright = estimate_light(image, landmarks[0], np.zeros(3))
+    dim = estimate_light((image * 0.5).astype(np.uint8), landmarks[0], np.zeros(3))[1]
+
+    assert light.direction[0] < -0.15, "towards the light: the viewer's left"
+    assert dim < 0.5 * bright
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mouth_share": 1.5},
+        {"stay_share": -0.1},
+        {"covered_share": 2},
+        {"shadow": -1},
+        {"turn_step": -1},
+        {"shortest": 0},
+        {"shortest": 50, "longest": 40},
+        {"frame_rate": 0},
+        {"reach": 0},
+    ],
+)
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(ValueError, match="must"):
+        OcclusionConfig(**settings)
+
+
+def test_unknown_kinds_are_refused_before_any_work(tmp_path):
+    with pytest.raises(AvfaceError, match="'beard': unknown kind"):
+        OcclusionConfig(kinds=("hand", "beard"))
+    with pytest.raises(AvfaceError, match="'beard': unknown kind"):
+        occlude_video(tmp_path / "missing.mp4", tmp_path / "out", kinds=("beard",))
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_frames_are_refused():
+    frames, landmarks = still_face(4)
+    with pytest.raises(ValueError, match="more frames"):
+        list(occlude(frames * 2, landmarks, np.random.default_rng(0)))
+    with pytest.raises(ValueError, match="uint8"):
+        list(occlude([frames[0].astype(float)] * 4, landmarks, np.random.default_rng(0)))
+    with pytest.raises(AvfaceError, match="no face"):
+        occlude(frames, np.full((4, 478, 2), np.nan), np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def talk(tmp_path_factory):
+    """A second of the demo clip, with a tone."""
+    path = tmp_path_factory.mktemp("talk") / "talk.mp4"
+    images = [frame.image for frame in itertools.islice(Clip.open(DEMO).frames(), 20)]
+    tone = 0.3 * np.sin(np.arange(48_000) * 2 * np.pi * 440 / 48_000)[None]
+    return write_video(path, images, np.arange(20) / 25, tracks=[Track(tone.astype(np.float32))])
+
+
+@pytest.fixture(scope="module")
+def occluded(talk, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("occluded") / "new" / "folder"
+    return occlude_video(talk, folder, seed=1, kinds=("hand",), config=OcclusionConfig(stay_share=1.0))
+
+
+def test_a_video_is_written_with_mask_clean_reference_and_truth(talk, occluded):
+    source = Clip.open(talk)
+    videos = [list(Clip.open(p).frames()) for p in (occluded.occluded, occluded.clean, occluded.mask)]
+
+    assert [len(frames) for frames in videos] == [20, 20, 20] and occluded.frames == 20
+    for frames in zip(source.frames(), *videos, strict=True):
+        before, hidden, clean, mask = (frame.image.astype(int) for frame in frames)
+        assert len({frame.time for frame in frames}) == 1
+        assert np.abs(clean - before).mean() < 4
+        solid, free = mask[..., 0] > 250, mask[..., 0] < 2
+        assert solid.any() and np.abs(hidden - clean)[solid].mean() > 5 * np.abs(hidden - clean)[free].mean()
+    assert occluded.face_hidden > 0.05
+    assert Clip.open(occluded.occluded).info.has_audio and Clip.open(occluded.clean).info.has_audio
+    assert sorted(path.name for path in occluded.truth.parent.iterdir()) == [
+        "clean.mp4", "mask.mp4", "occluded.mp4", "truth.npz",
+    ]  # fmt: skip
+
+
+def test_the_truth_agrees_with_the_mask(occluded):
+    with np.load(occluded.truth, allow_pickle=False) as archive:
+        truth = {key: archive[key] for key in archive.files}
+
+    assert truth["landmarks"].shape == (20, 478, 2) and truth["landmarks"].dtype == np.float32
+    assert truth["times"].shape == (20,) and str(truth["source"]) == "talk.mp4"
+    assert set(truth["kind"].tolist()) <= {"hand", ""}
+    hidden = np.unpackbits(truth["landmark_hidden"], axis=1)[:, :478].astype(bool)
+    for t, frame in enumerate(Clip.open(occluded.mask).frames()):
+        place = np.round(truth["landmarks"][t]).astype(int)
+        seen = frame.image[place[:, 1].clip(0, frame.image.shape[0] - 1), place[:, 0], 0] >= HIDDEN
+        assert (seen == hidden[t]).mean() > 0.99
+    assert np.isfinite(truth["shift"][truth["kind"] == "hand"]).all()
+    assert truth["mouth_hidden"].mean() == pytest.approx(occluded.mouth_hidden, abs=1e-5)
+
+
+def test_a_video_without_a_face_is_named(tmp_path):
+    path = write_video(tmp_path / "wall.mp4", [np.full((64, 64, 3), 90, np.uint8)] * 5, np.arange(5) / 25)
+
+    with pytest.raises(AvfaceError, match=r"wall\.mp4"):
+        occlude_video(path, tmp_path / "out")
+
+
+def test_what_isnt_a_video_is_named(tmp_path):
+    text = tmp_path / "notes.mp4"
+    text.write_text("not a video")
+
+    with pytest.raises(AvfaceError, match=r"notes\.mp4"):
+        occlude_video(text, tmp_path / "out")
+    with pytest.raises(AvfaceError, match=r"none\.mp4"):
+        occlude_video(tmp_path / "none.mp4", tmp_path / "out")
+
+
+def test_a_folder_that_cant_be_written_is_named(talk, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+
+    with pytest.raises(AvfaceError, match="file"):
+        occlude_video(talk, blocked)
+    with pytest.raises(AvfaceError, match="file"):
+        occlude_video(talk, blocked / "below")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_named(talk, tmp_path):
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o500)
+
+    with pytest.raises(AvfaceError, match="closed: can't be written"):
+        occlude_video(talk, folder)
+
+
+def test_the_source_is_never_overwritten(tmp_path, talk):
+    source = tmp_path / "clean.mp4"
+    source.write_bytes(talk.read_bytes())
+
+    with pytest.raises(AvfaceError, match="would be overwritten"):
+        occlude_video(source, tmp_path)
