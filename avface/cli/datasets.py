@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import Positional, arg
 
 from avface.cli.arguments import SPOKEN, Messages, Outcome
 from avface.cli.terminal import Bars
@@ -16,13 +16,15 @@ REASONS = 5
 
 
 @dataclass(frozen=True)
-class Prepare:
+class Data:
     """Turn a folder of videos into shards of crops, landmarks, masks, sound and speech features.
 
     Reads VoxCeleb2, Multiface, what `synthesize` wrote, and any folder of videos. Videos that can't be used are logged
     in OUT/skipped.jsonl. An interrupted run goes on where it stopped.
     """
 
+    what: Annotated[Positional[Literal["prepare"]], arg(metavar="prepare", help_behavior_hint="")]
+    """What is done."""
     source: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """The corpus."""
     out: Annotated[Positional[Path], arg(metavar="OUT")]
@@ -77,19 +79,3 @@ class Prepare:
             "skipped": [{"id": skipped.id, "reason": skipped.reason} for skipped in report.skipped],
         }
         return Outcome("\n".join(lines), facts)
-
-
-@dataclass(frozen=True)
-class Data:
-    """Prepare datasets for training."""
-
-    action: Annotated[Prepare, subcommand("prepare")]
-
-    @property
-    def messages(self) -> Messages:
-        """Those of the action."""
-        return self.action.messages
-
-    def run(self, bars: Bars) -> Outcome:
-        """Do the action."""
-        return self.action.run(bars)
