@@ -56,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: done. 2: an `AvfaceError` or wrong arguments, told in one line. 130: Ctrl-C. Anything else raises.
     """
-    atexit.register(gc.freeze)  # collecting the libraries' objects one last time would take half a second
+    # Importing the libraries makes a million objects that stay; looking through them again and again, and one last time
+    # at the end, would take most of a second.
+    gc.set_threshold(20_000, 20, 20)
+    atexit.register(gc.freeze)
     words = sys.argv[1:] if argv is None else list(argv)
     if words == ["--version"]:
         print(f"avface {__version__}")

@@ -1,0 +1,130 @@
+"""Speech features around every video frame, at any frame rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from avface.errors import AvfaceError
+from avface.speech import mel, wav2vec2
+from avface.speech.acoustic import ROW_SECONDS, shipped_acoustic_model
+
+Float = npt.NDArray[np.float32]
+
+SpeechKind = Literal["deepspeech", "wav2vec2", "mel"]
+"""What the features are: see `speech_features`."""
+KINDS: tuple[SpeechKind, ...] = get_args(SpeechKind)
+"""All of them."""
+WINDOW = 16
+"""Rows around each frame."""
+WIDTHS: dict[SpeechKind, int] = {"deepspeech": 29, "wav2vec2": 768, "mel": mel.BANDS}
+"""Numbers in a row; that of wav2vec2 is its base model's, and another model's may differ."""
+
+
+@dataclass(frozen=True, eq=False)
+class SpeechFeatures:
+    """What is heard around T video frames."""
+
+    values: Float
+    """(T, 16, D): 16 rows around each frame; zero without sound."""
+    kind: SpeechKind
+    """What the rows are."""
+    heard: bool
+    """Whether there was any sound at all; silence counts as sound."""
+    speech_activity: Float
+    """(T,) how sure it is that somebody speaks, 0 to 1; zero without sound, in silence, noise and music."""
+    mouth_openness: Float
+    """(T,) how far the lips would be apart in that frame, judged by ear, from 0 (shut) to 1 (wide open); zero without
+    sound. Lips are ahead of the voice; this already allows for it."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def speech_features(
+    sound: Float | None,
+    times: npt.NDArray[np.float64],
+    kind: SpeechKind = "deepspeech",
+    device: str | torch.device = "cpu",
+    weights: str | Path | None = None,
+) -> SpeechFeatures:
+    """What is heard around each frame of a video.
+
+    `deepspeech`: logits of our own acoustic model for the 29 sounds of `avface.speech.SYMBOLS`, standardised the same
+    way for every clip; D = 29. `wav2vec2`: hidden states of wav2vec 2.0, D = 768 for the base model. Both are rows 50 a
+    second; for the frame at time t the 16 rows lie at t + (k - 8) * 20 ms, k = 0 to 15, between rows by linear
+    interpolation and zero outside the sound (AVFace, section 3.1; at 25 frames a second these are AD-NeRF's windows).
+    `mel`: Wav2Lip's spectra, 80 a second; the window starts at spectrum round(80 t) - 8, D = 80, -4 outside the sound.
+
+    Speech activity and mouth openness come from the acoustic model whatever the kind.
+
+    Args:
+        sound: (N,) float32 samples in [-1, 1] at 16 kHz, mono, as `avface.media.Clip.audio` gives them: sample 0
+            belongs to time 0. None without a sound track.
+        times: (T,) seconds of the frames; any steps between them. Frames may lie before or after the sound.
+        kind: "deepspeech", "wav2vec2" or "mel".
+        device: Torch device that does the work.
+        weights: Folder or name in the user's Hugging Face cache, of wav2vec2 only.
+
+    Raises:
+        AvfaceError: if transformers or its weights are missing for wav2vec2, or the sound isn't all numbers.
+        ValueError: if there is no such kind, or arrays have the wrong shape.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r} must be one of {', '.join(map(repr, KINDS))}")
+    times = np.asarray(times, np.float64)
+    if times.ndim != 1 or not np.isfinite(times).all():
+        raise ValueError(f"times of shape {times.shape} must be (T,) and finite, in seconds")
+    if sound is None:
+        nothing = np.zeros(len(times), np.float32)
+        return SpeechFeatures(
+            np.zeros((len(times), WINDOW, WIDTHS[kind]), np.float32), kind, False, nothing, nothing.copy()
+        )
+    if np.ndim(sound) != 1:
+        raise ValueError(f"sound of shape {np.shape(sound)} must be (N,): one channel")
+    samples = torch.from_numpy(np.ascontiguousarray(sound, np.float32)).to(device)
+    if not bool(torch.isfinite(samples).all()):
+        raise AvfaceError("the sound has samples that are not numbers; convert the file's sound track anew")
+    if len(samples) == 0:
+        samples = samples.new_zeros(1)
+    rows = shipped_acoustic_model(str(device)).listen(samples)
+    moments = torch.from_numpy(times).to(device)
+    if kind == "mel":
+        values = _mel_windows(mel.mel_spectra(samples), moments)
+    elif kind == "wav2vec2":
+        states = wav2vec2.wav2vec2_rows(samples, weights or wav2vec2.DEFAULT_WEIGHTS)
+        values = _windows(states, moments - wav2vec2.FIRST_ROW)
+    else:
+        values = _windows(rows.standardised, moments)
+    ahead = torch.stack([rows.activity, rows.openness], 1)
+    activity, openness = _at(ahead, moments).T.cpu().numpy()
+    return SpeechFeatures(values.cpu().numpy(), kind, True, activity.copy(), openness.copy())
+
+
+def _at(rows: Tensor, times: Tensor) -> Tensor:
+    """Rows (R, D) at times (...) in seconds, (..., D): linear between rows, falling to zero within one row outside."""
+    padded = torch.nn.functional.pad(rows, (0, 0, 1, 1))
+    place = (times / ROW_SECONDS + 1).clamp(0, len(padded) - 1)
+    below = place.floor().long().clamp_max(len(padded) - 2)
+    share = (place - below).to(rows.dtype)[..., None]
+    return padded[below] * (1 - share) + padded[below + 1] * share
+
+
+def _windows(rows: Tensor, times: Tensor) -> Tensor:
+    """(T, 16, D): the row 0 to 15 of a window lies (row - 8) * 20 ms after the frame."""
+    offsets = ROW_SECONDS * (torch.arange(WINDOW, device=times.device) - WINDOW // 2)
+    return _at(rows, times[:, None] + offsets)
+
+
+def _mel_windows(spectra: Tensor, times: Tensor) -> Tensor:
+    """(T, 16, 80) spectra from round(80 t) - 8 on; silence outside."""
+    first = (times * mel.RATE).round().long() - WINDOW // 2
+    place = first[:, None] + torch.arange(WINDOW, device=times.device)
+    inside = (place >= 0) & (place < len(spectra))
+    return torch.where(inside[..., None], spectra[place.clamp(0, len(spectra) - 1)], -4.0)

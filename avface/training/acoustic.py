@@ -1,0 +1,269 @@
+"""Training of the speech room's acoustic model, on synthetic speech only.
+
+    python -m avface.training.acoustic                  # makes the shipped weights again
+    python -m avface.training.acoustic evaluate         # how good they are
+
+espeak-ng says when each phone begins, so every spectrum has a label and cross entropy is enough: no alignment has to be
+found. The lips' opening is learnt beside it, from a coarticulation model of the same phones (`lip_opening` in
+`avface.training.speech_corpus`). A run that was stopped goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from avface.errors import AvfaceError
+from avface.speech.acoustic import (
+    WEIGHTS,
+    AcousticConfig,
+    AcousticModel,
+    load_acoustic_model,
+    normalised,
+    save_acoustic_model,
+)
+from avface.training.speech_corpus import (
+    Corpus,
+    Example,
+    build_corpus,
+    mixture,
+    training_variants,
+)
+
+_TRAINING, _STEPS = 0, 2  # which random numbers; 1 is testing
+
+
+@dataclass(frozen=True)
+class AcousticTraining:
+    """Train the acoustic model. The defaults are the recipe of the shipped weights."""
+
+    out: Path = WEIGHTS
+    """File of the weights."""
+    work: Path = Path("acoustic-training")
+    """Folder of the spoken material and of the checkpoint, which a later run goes on from."""
+    seed: int = 0
+    """Seed of voices, texts, mixtures and first weights."""
+    hours: float = 5.0
+    """Speech to synthesise."""
+    steps: int = 4500
+    """Steps of the optimiser."""
+    batch: int = 10
+    """Examples a step."""
+    seconds: float = 4.8
+    """Length of an example."""
+    learning_rate: float = 2e-3
+    """Highest rate of AdamW, after `warm_up`; falls to zero as a cosine."""
+    warm_up: int = 100
+    """Steps until the highest rate."""
+    weight_decay: float = 0.02
+    """Of AdamW."""
+    averaging: float = 0.995
+    """Share of the running average of the weights that a step leaves; the average is what is kept."""
+    openness_weight: float = 15.0
+    """Weight of the lips' squared error beside the phones' cross entropy."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints."""
+    threads: int = 1
+    """CPU threads."""
+    device: str = "cpu"
+    """Torch device."""
+    model: AcousticConfig = field(default_factory=AcousticConfig)
+    """Size of the network."""
+
+    def __post_init__(self) -> None:
+        for name in ("hours", "steps", "batch", "seconds", "learning_rate", "checkpoint_every", "threads"):
+            if not getattr(self, name) > 0:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be positive")
+
+    @property
+    def recipe(self) -> dict[str, object]:
+        """What decides about the weights."""
+        places = ("out", "work", "checkpoint_every", "threads", "device")
+        return {name: value for name, value in asdict(self).items() if name not in places}
+
+
+def train(training: AcousticTraining) -> AcousticModel:
+    """Speak, train and write the weights, with the recipe beside them.
+
+    Raises:
+        AvfaceError: if espeak-ng is missing, or the folder holds a run with another recipe.
+    """
+    torch.set_num_threads(training.threads)
+    _claim(training)
+    with Progress(
+        TextColumn("{task.description}"),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    ) as progress:
+        corpus = _corpus(training, progress)
+        model = _optimise(training, corpus, progress)
+    _standardise_logits(model, training, corpus)
+    temporary = training.out.with_name(f".{training.out.name}.{os.getpid()}")
+    try:
+        save_acoustic_model(model, temporary, {"recipe": json.dumps(training.recipe)})
+        temporary.replace(training.out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return load_acoustic_model(training.out)
+
+
+def _claim(training: AcousticTraining) -> None:
+    """Make sure that what lies in the folder was made by the same recipe."""
+    training.work.mkdir(parents=True, exist_ok=True)
+    note = training.work / "recipe.json"
+    recipe = json.dumps(training.recipe, indent=1)
+    if note.exists() and note.read_text() != recipe:
+        raise AvfaceError(
+            f"{training.work}: holds a run with another recipe; name another folder with --work"
+        )
+    note.write_text(recipe)
+
+
+def _corpus(training: AcousticTraining, progress: Progress) -> Corpus:
+    """The spoken material, from its file or spoken now."""
+    path = training.work / "corpus.npz"
+    if path.exists():
+        return Corpus.load(path)
+    task = progress.add_task("speaking (minutes)", total=round(60 * training.hours), note="")
+    corpus = build_corpus(
+        training.seed,
+        _TRAINING,
+        training.hours,
+        training_variants(),
+        lambda seconds: progress.update(task, completed=round(seconds / 60)),
+    )
+    corpus.save(path)
+    return corpus
+
+
+def _optimise(training: AcousticTraining, corpus: Corpus, progress: Progress) -> AcousticModel:
+    torch.manual_seed(training.seed)
+    model = AcousticModel(training.model).to(training.device)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), training.learning_rate, (0.9, 0.98), weight_decay=training.weight_decay
+    )
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.averaging))
+    checkpoint, first = training.work / "checkpoint.pt", 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=training.device, weights_only=True)
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        first = state["step"]
+    task = progress.add_task("training", total=training.steps, completed=first, note="")
+    frames = round(100 * training.seconds) // 2 * 2
+    for step in range(first, training.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = training.learning_rate * _schedule(step, training)
+        rng = np.random.default_rng([training.seed, _STEPS, step])
+        spectra, phones, openness = batch(
+            [mixture(rng, corpus, frames) for _ in range(training.batch)], training.device
+        )
+        torch.manual_seed(
+            int(rng.integers(2**32))
+        )  # dropout takes no generator; a resumed run must draw the same
+        logits, opened = model(_with_holes(rng, normalised(spectra)))
+        error = nn.functional.cross_entropy(logits.flatten(0, 1), phones.flatten())
+        loss = error + training.openness_weight * (opened - openness).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        average.update_parameters(model)
+        progress.update(task, completed=step + 1, note=f"loss {loss.item():.3f}")
+        if (step + 1) % training.checkpoint_every == 0:
+            state = {
+                "model": model.state_dict(),
+                "average": average.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "step": step + 1,
+            }
+            temporary = checkpoint.with_suffix(".part")
+            torch.save(state, temporary)
+            temporary.replace(checkpoint)
+    model.load_state_dict(average.module.state_dict())
+    return model.eval()
+
+
+def _schedule(step: int, training: AcousticTraining) -> float:
+    """Share of the highest learning rate: up in a line, down as a cosine."""
+    return min(1.0, (step + 1) / training.warm_up) * (
+        0.5 + 0.5 * float(np.cos(np.pi * step / training.steps))
+    )
+
+
+def batch(examples: list[Example], device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+    """Spectra (B, F, 64), and at the model's rows phones (B, F / 2) and the lips' opening (B, F / 2), of B examples."""
+    spectra = torch.from_numpy(np.stack([example.spectra for example in examples]))
+    phones = torch.from_numpy(np.stack([example.phones[::2] for example in examples]))
+    openness = torch.from_numpy(np.stack([example.openness[::2] for example in examples]))
+    return spectra.to(device), phones.to(device), openness.to(device)
+
+
+def _with_holes(rng: np.random.Generator, spectra: Tensor) -> Tensor:
+    """Blank a few bands and moments (Park et al., SpecAugment, 2019), so that nothing hangs on one of them."""
+    _, frames, bands = spectra.shape
+    for one in spectra:
+        for _ in range(2):
+            band = int(rng.integers(bands))
+            one[:, band : band + int(rng.integers(6))] = 0
+            moment = int(rng.integers(frames))
+            one[moment : moment + int(rng.integers(15))] = 0
+    return spectra
+
+
+@torch.no_grad()
+def _standardise_logits(model: AcousticModel, training: AcousticTraining, corpus: Corpus) -> None:
+    """Store mean and standard deviation of each logit over some training mixtures."""
+    rng = np.random.default_rng([training.seed, _STEPS, training.steps])
+    spectra, _, _ = batch([mixture(rng, corpus, 1000) for _ in range(48)], training.device)
+    logits = model(normalised(spectra))[0].flatten(0, 1)
+    model.logit_mean.copy_(logits.mean(0))
+    model.logit_scale.copy_(logits.std(0))
+
+
+@dataclass(frozen=True)
+class AcousticEvaluation:
+    """Print how good the weights are: on voices never trained on, without speech, and on real clips."""
+
+    weights: Path = WEIGHTS
+    """File of the weights."""
+    clips: Path | None = None
+    """Folder of real videos; that of the environment's AVFACE_CLIPS if none is given."""
+    threads: int = 1
+    """CPU threads."""
+
+
+def main() -> None:
+    """Train, or evaluate."""
+    from avface.training.acoustic_evaluation import report
+
+    chosen = tyro.cli(
+        Annotated[AcousticTraining, tyro.conf.subcommand("train", default=AcousticTraining())]
+        | Annotated[AcousticEvaluation, tyro.conf.subcommand("evaluate")],
+        default=AcousticTraining(),
+        description=__doc__,
+    )
+    try:
+        if isinstance(chosen, AcousticTraining):
+            train(chosen)
+        else:
+            torch.set_num_threads(chosen.threads)
+            print(report(load_acoustic_model(chosen.weights), chosen.clips))
+    except AvfaceError as error:
+        raise SystemExit(f"avface: error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
