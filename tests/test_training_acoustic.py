@@ -258,9 +258,10 @@ def test_the_shipped_model_knows_voices_it_never_heard():
     assert score.openness_correlation > 0.7
 
 
-def test_the_shipped_model_hears_no_speech_where_there_is_none():
-    for name, activity in score_without_speech(load_acoustic_model(), 4.0, 3).items():
-        assert activity < 0.1, name
+def test_the_shipped_model_hears_no_speech_in_silence_and_noise_and_little_in_music():
+    activity = score_without_speech(load_acoustic_model(), 4.0, 3)
+    assert activity.pop("plucked strings") < 0.3  # a limit that the model card tells
+    assert len(activity) == 3 and max(activity.values()) < 0.02, activity
 
 
 def build_corpus_of(variants, count):
