@@ -81,7 +81,7 @@ def test_lips_close_in_long_silence_and_stay_apart_in_a_breath():
     long = lip_opening(phones("a:40 silence:300 a:40"))
 
     assert short[40:70].min() > 0.2
-    assert long[190] < 0.17
+    assert long[190] < 0.1
 
 
 def test_phones_follow_the_phonemes_in_time():
@@ -117,7 +117,7 @@ def test_some_examples_have_nobody_speaking(corpus):
     silent = [example for example in examples if not (example.phones != SILENCE).any()]
 
     assert 2 <= len(silent) <= 20
-    assert all(example.openness.max() < 0.17 for example in silent)
+    assert all(example.openness.max() < 0.1 for example in silent)
 
 
 def test_a_formant_shift_moves_a_tone_by_that_much():
@@ -179,6 +179,7 @@ def small(folder, **changes):
         "out": folder / "small.safetensors",
         "work": folder / "work",
         "hours": 0.001,
+        "recorded_hours": 0.0,
         "steps": 6,
         "batch": 2,
         "seconds": 2.0,
@@ -260,8 +261,8 @@ def test_the_shipped_model_knows_voices_it_never_heard():
 
 def test_the_shipped_model_hears_no_speech_in_silence_and_noise_and_little_in_music():
     activity = score_without_speech(load_acoustic_model(), 4.0, 3)
-    assert activity.pop("plucked strings") < 0.3  # a limit that the model card tells
-    assert len(activity) == 3 and max(activity.values()) < 0.02, activity
+    assert activity.pop("bells") < 0.2  # a kind of music that it was never trained on
+    assert len(activity) == 4 and max(activity.values()) < 0.03, activity
 
 
 def build_corpus_of(variants, count):

@@ -46,8 +46,6 @@ class AcousticConfig:
     """Channels of every layer."""
     dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4, 1, 2)
     """Distance in rows between the three taps of each residual block."""
-    dropout: float = 0.1
-    """Share of channels left out in every block while training."""
     readout_taps: int = 5
     """Rows from which a linear layer reads off how far the mouth is open; odd."""
 
@@ -111,16 +109,15 @@ def normalised(log_power: Tensor) -> Tensor:
 class _Block(nn.Module):
     """A residual block: three taps, then a mix of channels."""
 
-    def __init__(self, channels: int, dilation: int, dropout: float) -> None:
+    def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout1d(dropout)
         self.norm = nn.LayerNorm(channels)
         self.taps = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation)
         self.mix = nn.Conv1d(channels, channels, 1)
 
     def forward(self, rows: Tensor) -> Tensor:
         normed = self.norm(rows.transpose(1, 2)).transpose(1, 2)
-        out: Tensor = rows + self.mix(self.dropout(nn.functional.gelu(self.taps(normed))))
+        out: Tensor = rows + self.mix(nn.functional.gelu(self.taps(normed)))
         return out
 
 
@@ -133,9 +130,7 @@ class AcousticModel(nn.Module):
         channels = self.config.channels
         self.entry = nn.Conv1d(BANDS + 1, channels, 5, padding=2)
         self.halve = nn.Conv1d(channels, channels, 3, stride=2, padding=1)
-        self.blocks = nn.ModuleList(
-            _Block(channels, dilation, self.config.dropout) for dilation in self.config.dilations
-        )
+        self.blocks = nn.ModuleList(_Block(channels, dilation) for dilation in self.config.dilations)
         self.norm = nn.LayerNorm(channels)
         self.phones = nn.Conv1d(channels, len(SYMBOLS), 1)
         taps = self.config.readout_taps

@@ -32,6 +32,7 @@ from avface.speech.acoustic import (
     normalised,
     save_acoustic_model,
 )
+from avface.training.recorded_voices import VOICES
 from avface.training.speech_corpus import (
     Corpus,
     Example,
@@ -54,7 +55,9 @@ class AcousticTraining:
     seed: int = 0
     """Seed of voices, texts, mixtures and first weights."""
     hours: float = 5.0
-    """Speech to synthesise."""
+    """Speech by espeak-ng."""
+    recorded_hours: float = 4.5
+    """Speech by voices that were made from recordings of people (`recorded_voices`)."""
     steps: int = 4500
     """Steps of the optimiser."""
     batch: int = 10
@@ -135,20 +138,24 @@ def _corpus(training: AcousticTraining, progress: Progress) -> Corpus:
     path = training.work / "corpus.npz"
     if path.exists():
         return Corpus.load(path)
-    task = progress.add_task("speaking (minutes)", total=round(60 * training.hours), note="")
+    task = progress.add_task(
+        "speaking (minutes)", total=round(60 * (training.hours + training.recorded_hours)), note=""
+    )
     corpus = build_corpus(
         training.seed,
         _TRAINING,
         training.hours,
         training_variants(),
         lambda seconds: progress.update(task, completed=round(seconds / 60)),
+        VOICES,
+        training.recorded_hours,
     )
     corpus.save(path)
     return corpus
 
 
 def _optimise(training: AcousticTraining, corpus: Corpus, progress: Progress) -> AcousticModel:
-    torch.manual_seed(training.seed)
+    torch.manual_seed(training.seed)  # first weights; everything else has numbers of its own
     model = AcousticModel(training.model).to(training.device)
     optimiser = torch.optim.AdamW(
         model.parameters(), training.learning_rate, (0.9, 0.98), weight_decay=training.weight_decay
@@ -170,9 +177,6 @@ def _optimise(training: AcousticTraining, corpus: Corpus, progress: Progress) ->
         spectra, phones, openness = batch(
             [mixture(rng, corpus, frames) for _ in range(training.batch)], training.device
         )
-        torch.manual_seed(
-            int(rng.integers(2**32))
-        )  # dropout takes no generator; a resumed run must draw the same
         logits, opened = model(_with_holes(rng, normalised(spectra)))
         error = nn.functional.cross_entropy(logits.flatten(0, 1), phones.flatten())
         loss = error + training.openness_weight * (opened - openness).square().mean()
@@ -241,6 +245,8 @@ class AcousticEvaluation:
     """File of the weights."""
     clips: Path | None = None
     """Folder of real videos; that of the environment's AVFACE_CLIPS if none is given."""
+    music: Path | None = None
+    """Folder of music in which nobody sings, if that is to be heard, too."""
     threads: int = 1
     """CPU threads."""
 
@@ -260,7 +266,7 @@ def main() -> None:
             train(chosen)
         else:
             torch.set_num_threads(chosen.threads)
-            print(report(load_acoustic_model(chosen.weights), chosen.clips))
+            print(report(load_acoustic_model(chosen.weights), chosen.clips, chosen.music))
     except AvfaceError as error:
         raise SystemExit(f"avface: error: {error}") from None
 

@@ -14,6 +14,7 @@ from avface.errors import AvfaceError
 from avface.speech.acoustic import ROW_SECONDS, AcousticModel, normalised
 from avface.speech.phones import SILENCE
 from avface.speech.spectrum import SAMPLE_RATE
+from avface.training.recorded_voices import HELD_OUT_VOICES
 from avface.training.speech_corpus import (
     HELD_OUT_VARIANTS,
     Corpus,
@@ -21,10 +22,14 @@ from avface.training.speech_corpus import (
     clean,
     mixture,
     noise,
+    plucked_strings,
 )
+
+Float = npt.NDArray[np.float32]
 
 LAGS = np.arange(-0.3, 0.301, 0.02)
 """Seconds by which the measured opening may come before the predicted one when the best agreement is looked for."""
+SOUND_SUFFIXES = (".ogg", ".opus", ".flac", ".wav", ".mp3", ".m4a")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 _TESTING = 1
 
@@ -63,6 +68,15 @@ class ClipScore:
 def held_out_corpus(seed: int = 0, hours: float = 0.1) -> Corpus:
     """Material by the voices that were kept for testing, with noises and music of their own."""
     return build_corpus(seed, _TESTING, hours, HELD_OUT_VARIANTS)
+
+
+def held_out_recorded_corpus(seed: int = 0, hours: float = 0.1) -> Corpus:
+    """Material by voices made from recordings of people that were kept for testing.
+
+    Raises:
+        AvfaceError: if Festival or these voices aren't installed.
+    """
+    return build_corpus(seed, _TESTING, 0.0, (), recorded=HELD_OUT_VOICES, recorded_hours=hours)
 
 
 def score_voices(
@@ -112,8 +126,14 @@ def edit_distance(first: list[int], second: list[int]) -> int:
     return costs[-1]
 
 
-def score_without_speech(model: AcousticModel, seconds: float = 10.0, pieces: int = 10) -> dict[str, float]:
-    """Mean speech activity, 0 to 1, by what is heard. The music is plucked strings, which training doesn't have."""
+def score_without_speech(
+    model: AcousticModel, seconds: float = 10.0, pieces: int = 10, music: Path | None = None
+) -> dict[str, float]:
+    """Mean speech activity, 0 to 1, by what is heard.
+
+    The bells are music of a kind that training doesn't have. music: a folder of sound files in which
+    nobody sings or speaks, of which the first 30 s are heard.
+    """
     size = round(seconds * SAMPLE_RATE)
     rng = np.random.default_rng([_TESTING, 0])
     hiss = [0.1 * rng.normal(size=size) for _ in range(pieces)]
@@ -122,7 +142,10 @@ def score_without_speech(model: AcousticModel, seconds: float = 10.0, pieces: in
         "white noise": hiss,
         "noises": [noise(rng, seconds) for _ in range(pieces)],
         "plucked strings": [plucked_strings(rng, seconds) for _ in range(pieces)],
+        "bells": [bells(rng, seconds) for _ in range(pieces)],
     }
+    if music is not None:
+        sounds[f"music in {music.name}"] = _music_files(music)
     return {
         name: float(
             np.mean(
@@ -136,21 +159,34 @@ def score_without_speech(model: AcousticModel, seconds: float = 10.0, pieces: in
     }
 
 
-def plucked_strings(rng: np.random.Generator, seconds: float) -> npt.NDArray[np.float64]:
-    """A guitar of sorts, (N,) at 16 kHz (Karplus & Strong, 1983)."""
-    from scipy.signal import lfilter
+def _music_files(folder: Path, seconds: float = 30.0) -> list[Float]:
+    from fractions import Fraction
 
+    from avface.media.sound import aligned_sound
+
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES)
+    if not files:
+        raise AvfaceError(f"{folder}: no sound files there ({', '.join(SOUND_SUFFIXES)})")
+    sounds = (
+        np.concatenate([block[0] for block in aligned_sound(file, 0, Fraction(0), SAMPLE_RATE, "mono")])
+        for file in files
+    )
+    return [sound[: round(seconds * SAMPLE_RATE)] for sound in sounds]
+
+
+def bells(rng: np.random.Generator, seconds: float) -> Float:
+    """Bells, gongs and electric pianos, (N,) at 16 kHz, by frequency modulation (Chowning, 1973)."""
     size = round(seconds * SAMPLE_RATE)
     sound = np.zeros(size)
-    for start in np.arange(0, seconds - 0.1, rng.uniform(0.15, 0.4)):
+    ratio, index, decay = rng.choice([1.0, 1.4, 2.0, 3.5, 14.0]), rng.uniform(0.5, 6), rng.uniform(0.1, 1.5)
+    for start in np.arange(0, seconds - 0.1, rng.uniform(0.15, 0.6)):
         first = round(start * SAMPLE_RATE)
-        period = round(SAMPLE_RATE / (82.4 * 2 ** (rng.integers(0, 32) / 12)))
-        pluck = np.zeros(min(size - first, 2 * SAMPLE_RATE))
-        pluck[:period] = rng.uniform(-1, 1, min(period, len(pluck)))
-        feedback = np.zeros(period + 2)
-        feedback[0], feedback[period], feedback[period + 1] = 1, -0.498, -0.498
-        sound[first : first + len(pluck)] += lfilter([1.0], feedback, pluck)
-    return np.asarray(0.3 * sound / np.abs(sound).max())
+        times = np.arange(min(size - first, 2 * SAMPLE_RATE)) / SAMPLE_RATE
+        pitch = 110 * 2 ** (rng.integers(0, 36) / 12)
+        fading = np.exp(-times / decay)
+        modulation = index * fading * np.sin(2 * np.pi * min(pitch * ratio, 6000) * times)
+        sound[first : first + len(times)] += fading * np.sin(2 * np.pi * pitch * times + modulation)
+    return np.asarray(0.3 * sound / np.abs(sound).max(), np.float32)
 
 
 def score_clips(model: AcousticModel, folder: Path | None = None) -> list[ClipScore]:
@@ -207,21 +243,30 @@ def mouth_opening(landmarks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
     return np.asarray(np.linalg.norm(gap, axis=-1) / size)
 
 
-def report(model: AcousticModel, clips: Path | None = None) -> str:
-    """Everything above as a table."""
-    corpus = held_out_corpus()
+def report(model: AcousticModel, clips: Path | None = None, music: Path | None = None) -> str:
+    """Everything above as a table; music: see `score_without_speech`."""
     lines = [
-        f"voices never trained on ({len(HELD_OUT_VARIANTS)} variants)",
-        f"{'':14}{'phone errors %':>16}{'rows right %':>14}{'in speech %':>13}{'lips r':>8}",
+        f"{'voices never trained on':34}{'phone errors %':>16}{'rows right %':>14}{'in speech %':>13}{'lips r':>8}"
     ]
-    for name, noisy in (("as spoken", False), ("in noise", True)):
-        score = score_voices(model, corpus, noisy=noisy)
-        lines.append(
-            f"{name:14}{score.phone_error_rate:16.1f}{score.frame_accuracy:14.1f}{score.speech_accuracy:13.1f}"
-            f"{score.openness_correlation:8.2f}"
-        )
+    for voices, build in (
+        (f"{len(HELD_OUT_VARIANTS)} of formants", held_out_corpus),
+        (f"{len(HELD_OUT_VOICES)} of recordings", held_out_recorded_corpus),
+    ):
+        try:
+            corpus = build()
+        except AvfaceError as error:
+            lines.append(f"{voices:34}{error}")
+            continue
+        for name, noisy in ((f"{voices}, as spoken", False), (f"{voices}, in noise", True)):
+            score = score_voices(model, corpus, noisy=noisy)
+            lines.append(
+                f"{name:34}{score.phone_error_rate:16.1f}{score.frame_accuracy:14.1f}{score.speech_accuracy:13.1f}"
+                f"{score.openness_correlation:8.2f}"
+            )
     lines += ["", "mean speech activity where nobody speaks"]
-    lines += [f"{name:34}{activity:8.4f}" for name, activity in score_without_speech(model).items()]
+    lines += [
+        f"{name:34}{activity:8.4f}" for name, activity in score_without_speech(model, music=music).items()
+    ]
     scores = score_clips(model, clips)
     lines += ["", f"{'real clips: lips, heard and seen':34}{'frames':>8}{'r':>8}{'lag s':>8}{'r at 0':>8}"]
     lines += [

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,9 @@ from avface.errors import AvfaceError
 from avface.speech.acoustic import BANDS, HIGHEST, LOWEST, QUIET, log_mel
 from avface.speech.phones import SILENCE, SYMBOLS, phone_indices
 from avface.speech.spectrum import SAMPLE_RATE
-from avface.synthetic.speech import Phoneme, speak, voice_variants
+from avface.synthetic.speech import Phoneme, Speech, speak, voice_variants
+from avface.training.instrument_music import instrument_music
+from avface.training.recorded_voices import RecordedVoice, speak_recorded
 from avface.training.spoken_text import PSEUDO_LANGUAGES, WORDS, sentences
 
 Float = npt.NDArray[np.float32]
@@ -41,10 +43,12 @@ STEP = 0.01
 NOTHING = -27.0
 """Logarithm of the power in a band of digital silence."""
 BACKGROUNDS, BACKGROUND_SECONDS = 120, 10.0
-"""Pieces of noise, and as many of music, and how long they are."""
+"""Pieces of noise, and as many of music by tones and by instruments, and how long they are."""
+VOICE_BATCH = 12
+"""Texts that a recorded voice says in one go: loading it takes longer than speaking."""
 
 OPENINGS: dict[str, tuple[float, float]] = {
-    "silence": (0.15, 0.6), "p": (0.0, 12.0), "m": (0.0, 12.0), "f": (0.12, 6.0), "th": (0.3, 1.2),
+    "silence": (0.06, 0.6), "p": (0.0, 12.0), "m": (0.0, 12.0), "f": (0.12, 6.0), "th": (0.3, 1.2),
     "t": (0.3, 0.7), "n": (0.3, 0.6), "l": (0.38, 0.6), "r": (0.34, 0.6), "rh": (0.26, 0.9), "s": (0.25, 1.5),
     "sh": (0.27, 1.7), "ch": (0.25, 1.5), "k": (0.36, 0.4), "ng": (0.34, 0.4), "kh": (0.36, 0.4), "h": (0.45, 0.15),
     "j": (0.3, 0.6), "w": (0.1, 3.0), "i": (0.36, 1.0), "e": (0.44, 0.9), "eh": (0.64, 1.0), "a": (0.95, 1.2),
@@ -54,7 +58,7 @@ OPENINGS: dict[str, tuple[float, float]] = {
 Lips must meet in "p" and nearly so in "w"; the jaw is high in "s"; "k" and "h" take what the vowels leave them."""
 BREATH = (0.28, 0.4)
 """The same for pauses within speech: people breathe in through the mouth, and lips part before they speak. In
-longer silence they lie together or slightly apart, which nobody can hear."""
+longer silence they lie together."""
 BREATH_SECONDS = 0.3
 """Length of such a pause on either side of what is said; longer silence in between is rest, with the lips together."""
 LEAD = 0.1
@@ -74,6 +78,8 @@ class Utterance:
     """(F, 40) log-mel power, 10 ms apart."""
     phones: npt.NDArray[np.int8]
     """(F,) index of the phone at each."""
+    recorded: bool = False
+    """Whether the voice was made from recordings of a person, and not from formants."""
 
 
 def training_variants() -> tuple[str, ...]:
@@ -92,14 +98,32 @@ def utterance(rng: np.random.Generator, variants: tuple[str, ...]) -> Utterance:
         int(rng.integers(110, 230)),
         pitch=int(rng.integers(0, 101)),
         pitch_range=int(rng.integers(20, 101)),
-    ).resampled(SAMPLE_RATE)
-    spectra = log_mel(torch.from_numpy(speech.samples)).numpy()
-    times = STEP * np.arange(len(spectra))
-    segments = phone_segments(speech.phonemes, speech.duration)
-    return Utterance(
-        spectra.astype(np.float16),
-        phones_at(segments, times).astype(np.int8),
     )
+    return _utterance(speech, recorded=False)
+
+
+def recorded_utterances(rng: np.random.Generator, voice: RecordedVoice) -> list[Utterance]:
+    """Some sentences by a recorded voice, at a random rate, played faster or slower as if by another throat."""
+    texts = [sentences(rng, voice.language, int(rng.integers(2, 5))) for _ in range(VOICE_BATCH)]
+    said = []
+    for speech in speak_recorded(voice, texts, float(rng.uniform(0.75, 1.25))):
+        speed = round(float(np.exp(rng.uniform(-0.16, 0.2))), 1 if speech.sample_rate % 100 else 2)
+        phonemes = tuple(replace(phoneme, start=phoneme.start / speed) for phoneme in speech.phonemes)
+        said.append(
+            _utterance(
+                replace(speech, sample_rate=round(speed * speech.sample_rate), phonemes=phonemes),
+                recorded=True,
+            )
+        )
+    return said
+
+
+def _utterance(speech: Speech, recorded: bool) -> Utterance:
+    speech = speech.resampled(SAMPLE_RATE)
+    spectra = log_mel(torch.from_numpy(speech.samples)).numpy()
+    segments = phone_segments(speech.phonemes, speech.duration)
+    phones = phones_at(segments, STEP * np.arange(len(spectra)))
+    return Utterance(spectra.astype(np.float16), phones.astype(np.int8), recorded)
 
 
 def phone_segments(phonemes: tuple[Phoneme, ...], duration: float) -> list[tuple[int, float, float]]:
@@ -181,8 +205,8 @@ def noise(rng: np.random.Generator, seconds: float) -> Float:
         base = rng.uniform(45, 130)
         for overtone in range(1, 12):
             sound += rng.exponential(1.5 / overtone) * np.sin(2 * np.pi * base * overtone * times)
-    elif kind < 0.4:  # clatter, steps, keys, applause
-        clicks = (rng.random(size) < np.exp(rng.uniform(-0.7, 5.5)) / SAMPLE_RATE) * rng.exponential(1, size)
+    elif kind < 0.4:  # clatter, steps, keys
+        clicks = (rng.random(size) < rng.uniform(0.5, 8) / SAMPLE_RATE) * rng.exponential(1, size)
         ring = np.exp(-times[: SAMPLE_RATE // 4] / rng.uniform(0.004, 0.05))
         ring = ring * rng.normal(size=len(ring))
         sound = 0.05 * sound + 5 * np.convolve(clicks, ring)[:size]
@@ -192,20 +216,22 @@ def noise(rng: np.random.Generator, seconds: float) -> Float:
 
 
 def music(rng: np.random.Generator, seconds: float) -> Float:
-    """Tones like those of instruments, (N,) at 16 kHz: chords, melodies and drums in a beat."""
+    """Tones like those of instruments, (N,) at 16 kHz: chords, melodies and drums in a beat; or plucked strings."""
+    if rng.random() < 0.25:
+        return plucked_strings(rng, seconds)
     size = int(seconds * SAMPLE_RATE)
     sound = np.zeros(size)
-    beat = rng.uniform(0.1, 0.5)
+    beat = rng.uniform(0.12, 0.5)
     root = rng.uniform(55, 220)
     scale = np.array([0, 2, 3, 5, 7, 8, 10] if rng.random() < 0.5 else [0, 2, 4, 5, 7, 9, 11])
-    decay, brightness = np.exp(rng.uniform(np.log(0.05), np.log(3))), rng.uniform(0.0, 2.2)
+    decay, brightness = np.exp(rng.uniform(np.log(0.05), np.log(2))), rng.uniform(0.0, 2.2)
     damping = rng.choice([0.0, 0.1, 0.4])  # how much faster overtones die away, as in plucked strings
     attack = np.exp(rng.uniform(np.log(0.001), np.log(0.1)))
     vibrato, depth = rng.uniform(4, 7), rng.choice([0.0, 0.004, 0.01])
-    drums, voices = rng.random() < 0.35, int(rng.integers(1, 6))
+    drums, voices = rng.random() < 0.35, int(rng.integers(1, 5))
     for index, start in enumerate(np.arange(0, seconds - 0.05, beat)):
         first = int(start * SAMPLE_RATE)
-        times = np.arange(min(size - first, int(min(4 * decay, 2.5) * SAMPLE_RATE))) / SAMPLE_RATE
+        times = np.arange(min(size - first, int(min(4 * decay, 2) * SAMPLE_RATE))) / SAMPLE_RATE
         onset = 1 - np.exp(-times / attack)
         for _ in range(voices):
             if rng.random() < 0.3:
@@ -221,6 +247,21 @@ def music(rng: np.random.Generator, seconds: float) -> Float:
             snare = rng.normal(size=len(hit)) * np.exp(-hit / 0.04)
             sound[first : first + len(hit)] += 2 * kick if index % 4 == 0 else snare
     return (0.3 * sound / max(np.abs(sound).max(), 1e-9)).astype(np.float32)
+
+
+def plucked_strings(rng: np.random.Generator, seconds: float) -> Float:
+    """A guitar of sorts, (N,) at 16 kHz (Karplus & Strong, 1983)."""
+    size = round(seconds * SAMPLE_RATE)
+    sound = np.zeros(size)
+    for start in np.arange(0, seconds - 0.1, rng.uniform(0.12, 0.5)):
+        first = round(start * SAMPLE_RATE)
+        period = round(SAMPLE_RATE / (82.4 * 2 ** (rng.integers(0, 32) / 12)))
+        pluck = np.zeros(min(size - first, 2 * SAMPLE_RATE))
+        pluck[:period] = rng.uniform(-1, 1, min(period, len(pluck)))
+        feedback = np.zeros(period + 2)
+        feedback[0], feedback[period], feedback[period + 1] = 1, -0.498, -0.498
+        sound[first : first + len(pluck)] += lfilter([1.0], feedback, pluck)
+    return np.asarray(0.3 * sound / np.abs(sound).max(), np.float32)
 
 
 def _wander(rng: np.random.Generator, times: npt.NDArray[np.float64], rate: float) -> npt.NDArray[np.float64]:
@@ -250,6 +291,7 @@ class Corpus:
                 spoken=np.concatenate(spoken),
                 phones=np.concatenate(labels),
                 lengths=np.array([len(one) for one in labels]),
+                recorded=np.array([one.recorded for one in self.utterances]),
                 noises=np.stack(self.noises),
                 musics=np.stack(self.musics),
             )
@@ -268,7 +310,8 @@ class Corpus:
             with np.load(path, allow_pickle=False) as file:
                 ends = np.cumsum(file["lengths"])[:-1]
                 pieces = (np.split(file[name], ends) for name in ("spoken", "phones"))
-                utterances = tuple(Utterance(*one) for one in zip(*pieces, strict=True))
+                recorded = file["recorded"].tolist()
+                utterances = tuple(Utterance(*one) for one in zip(*pieces, recorded, strict=True))
                 return cls(utterances, tuple(file["noises"]), tuple(file["musics"]))
         except (OSError, KeyError, ValueError, zipfile.BadZipFile):
             raise AvfaceError(f"{path}: damaged; delete it, and it will be made again") from None
@@ -288,7 +331,7 @@ class Example:
 
 def mixture(rng: np.random.Generator, corpus: Corpus, frames: int) -> Example:
     """One training example of F = `frames` spectra: a voice, noise, music, a room and a microphone, or some of them."""
-    spoken = rng.random() > 0.2
+    spoken = rng.random() > 0.22
     if not spoken:
         spectra, phones = np.full((frames, BANDS), NOTHING), np.full(frames, SILENCE)
         openness = np.full(frames, OPENINGS[SYMBOLS[SILENCE]][0])
@@ -301,7 +344,7 @@ def mixture(rng: np.random.Generator, corpus: Corpus, frames: int) -> Example:
         power = _in_a_room(rng, power)
     for pieces, chance, ratios in (
         (corpus.noises, 0.75, (5, 45)),
-        (corpus.musics, 0.25 if spoken else 0.6, (5, 35)),
+        (corpus.musics, 0.25 if spoken else 0.75, (5, 35)),
     ):
         if rng.random() < chance:
             power = power + _background(rng, pieces, frames, level * 10 ** (-rng.uniform(*ratios) / 10))
@@ -316,7 +359,7 @@ def mixture(rng: np.random.Generator, corpus: Corpus, frames: int) -> Example:
 
 def clean(rng: np.random.Generator, corpus: Corpus, frames: int) -> Example:
     """A voice as it was spoken, F = `frames` spectra long: nothing is added, nothing changed."""
-    spectra, phones = _piece(rng, corpus, frames)
+    spectra, phones, _ = _piece(rng, corpus, frames)
     return Example(spectra.astype(np.float32), phones, lip_opening(phones).astype(np.float32))
 
 
@@ -324,17 +367,18 @@ def _spoken(
     rng: np.random.Generator, corpus: Corpus, frames: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """A piece of one utterance as somebody else might say it, at times with a long pause."""
-    spectra, phones = _piece(rng, corpus, frames)
+    spectra, phones, recorded = _piece(rng, corpus, frames)
     if rng.random() < 0.15:
         gap = slice(*sorted(rng.integers(0, frames, 2)))
         spectra[gap], phones[gap] = NOTHING, SILENCE
-    return _another_voice(rng, spectra), phones
+    return _another_voice(rng, spectra, (-0.1, 0.1) if recorded else (-0.1, 0.3)), phones
 
 
 def _piece(
     rng: np.random.Generator, corpus: Corpus, frames: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Spectra (F, 40) and phones (F,) of a piece of one utterance; before and after a shorter one is silence."""
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], bool]:
+    """Spectra (F, 40) and phones (F,) of a piece of one utterance, and whether it is by a recorded voice; before and
+    after a shorter one is silence."""
     chosen = corpus.utterances[rng.integers(len(corpus.utterances))]
     length = min(frames, len(chosen.phones))
     first = int(rng.integers(len(chosen.phones) - length + 1))
@@ -342,15 +386,20 @@ def _piece(
     spectra, phones = np.full((frames, BANDS), NOTHING), np.full(frames, SILENCE)
     spectra[begin : begin + length] = chosen.spectra[first : first + length]
     phones[begin : begin + length] = chosen.phones[first : first + length]
-    return spectra, phones
+    return spectra, phones, chosen.recorded
 
 
-def _another_voice(rng: np.random.Generator, spectra: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Change log-mel spectra (F, 40) as another throat and manner would: formants shift, loudness and tilt wander."""
+def _another_voice(
+    rng: np.random.Generator, spectra: npt.NDArray[np.float64], shifts: tuple[float, float]
+) -> npt.NDArray[np.float64]:
+    """Change log-mel spectra (F, 40) as another throat and manner would: formants shift, loudness and tilt wander.
+
+    shifts: range of the formants' shift, in natural logarithm of the frequency; most of espeak-ng's throats are long.
+    """
     times = STEP * np.arange(len(spectra))
     loudness = _wander(rng, times, rng.uniform(0.5, 3)) * rng.uniform(0, 1)
     tilt = _wander(rng, times, rng.uniform(0.5, 3)) * rng.uniform(0, 0.5)
-    shifted = _shifted(spectra, rng.uniform(-0.1, 0.3))  # most of espeak-ng's throats are those of men
+    shifted = _shifted(spectra, rng.uniform(*shifts))
     return np.asarray(shifted + loudness[:, None] + tilt[:, None] * np.linspace(-1, 1, BANDS))
 
 
@@ -410,13 +459,22 @@ def build_corpus(
     hours: float,
     variants: tuple[str, ...],
     on_seconds: Callable[[float], None] = lambda seconds: None,
+    recorded: tuple[RecordedVoice, ...] = (),
+    recorded_hours: float = 0.0,
 ) -> Corpus:
     """Speak for so many hours of sound, and make noises and music.
 
-    seed, purpose: numbers that decide about everything. on_seconds: told how many are spoken.
+    Args:
+        seed: with `purpose`, decides about everything.
+        purpose: training or testing.
+        hours: by espeak-ng, in these `variants`.
+        variants: ways in which espeak-ng speaks.
+        on_seconds: told how many seconds are spoken.
+        recorded: voices made from recordings, which take turns.
+        recorded_hours: by them; if any, then sampled instruments play as much music as tones do.
 
     Raises:
-        AvfaceError: if espeak-ng is not installed.
+        AvfaceError: if espeak-ng, or a program or voice that is asked for, is not installed.
     """
     said: list[Utterance] = []
     seconds = 0.0
@@ -424,12 +482,20 @@ def build_corpus(
         said.append(utterance(np.random.default_rng([seed, purpose, len(said)]), variants))
         seconds += STEP * len(said[-1].phones)
         on_seconds(seconds)
+    turn = 0
+    while seconds < 3600 * (hours + recorded_hours):
+        rng = np.random.default_rng([seed, purpose, turn, 0])
+        spoken = recorded_utterances(rng, recorded[turn % len(recorded)])
+        said += spoken
+        seconds += STEP * sum(len(one.phones) for one in spoken)
+        on_seconds(seconds)
+        turn += 1
     rng = np.random.default_rng([seed, purpose])
-    noises, musics = (
+    noises, tones, instruments = (
         tuple(
             log_mel(torch.from_numpy(make(rng, BACKGROUND_SECONDS))).numpy().astype(np.float16)
-            for _ in range(BACKGROUNDS)
+            for _ in range(BACKGROUNDS if make is not instrument_music or recorded_hours else 0)
         )
-        for make in (noise, music)
+        for make in (noise, music, instrument_music)
     )
-    return Corpus(tuple(said), noises, musics)
+    return Corpus(tuple(said), noises, tones + instruments)
