@@ -1,0 +1,95 @@
+"""A small picture of the face itself: sampled through the landmarks, so that the same texel is always the same skin.
+
+The layout is the open head's landmarks at rest, unrolled about a vertical axis and cut into texels of about 4.5 mm
+(`avface.training.visibility` makes it). A texel is tied to the three landmarks around it; where these go, it goes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Float = npt.NDArray[np.float32]
+Texture = npt.NDArray[np.uint8]
+
+LAYOUT_FILE = Path(__file__).parent / "assets" / "face_layout.npz"
+WIDTH, HEIGHT = 40, 36
+"""Texels across and down the layout; those outside of the face's outline are left out."""
+TEXELS = 1056
+"""Texels N within the outline."""
+_GLANCING = (0.12, 0.32)
+"""Size of a texel in the picture, over that of the larger ones, up to which it is not seen (turned away, or folded over
+by a wrong landmark), and from which it is fully seen."""
+_CROP_SIDE = 90
+"""Larger faces are reduced to about this many pixels before they are sampled, so that every pixel counts."""
+_QUARTERS = np.array([[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]], np.float32)
+
+
+class FaceTexture:
+    """Samples faces into textures of N = 1056 texels."""
+
+    SHAPE = (TEXELS, 4)
+    """Of a texture: red, green, blue, and how well the texel is seen (255 fully, 0 not at all)."""
+
+    def __init__(self) -> None:
+        with np.load(LAYOUT_FILE, allow_pickle=False) as layout:
+            self.inside: npt.NDArray[np.bool_] = layout["inside"]
+            """(HEIGHT, WIDTH) texels within the outline."""
+            self.landmark_texel: npt.NDArray[np.int64] = layout["landmark_texel"].astype(np.int64)
+            """(478,) the texel at each landmark."""
+            self._corners = layout["corners"].astype(np.int64)
+            self._weights: Float = layout["weights"].astype(np.float32)
+        number = np.full((HEIGHT + 2, WIDTH + 2), -1)
+        number[1:-1, 1:-1][self.inside] = own = np.arange(TEXELS)
+        row, column = np.nonzero(self.inside)
+
+        def neighbour(down: int, right: int) -> npt.NDArray[np.int64]:
+            there = number[row + 1 + down, column + 1 + right]
+            return np.where(there < 0, own, there)
+
+        self._sides = [neighbour(0, 1), neighbour(0, -1), neighbour(1, 0), neighbour(-1, 0)]
+        right, left, below, above = self._sides
+        self._across = 1 / np.maximum((right != own).astype(np.float32) + (left != own), 1)
+        self._down = 1 / np.maximum((below != own).astype(np.float32) + (above != own), 1)
+
+    def sample(self, image: npt.NDArray[np.uint8], landmarks: npt.NDArray[np.floating]) -> Texture:
+        """The texture (N, 4) uint8 of one face.
+
+        Shapes: image (H, W, 3) uint8 RGB; landmarks (478, 2 or more) pixels, (0, 0) the middle of the top-left pixel.
+        Texels outside of the picture are not seen; landmarks that are not finite, or a face without extent, give a
+        texture of zeros.
+        """
+        points = np.array(landmarks[:, :2].T, np.float32, order="C")
+        texture = np.zeros(self.SHAPE, np.uint8)
+        if not np.isfinite(points).all():
+            return texture
+        height, width = image.shape[:2]
+        place = np.einsum("cnk,nk->cn", np.take(points, self._corners, 1), self._weights)
+        right, left, below, above = (np.take(place, side, 1) for side in self._sides)
+        across, down = (right - left) * self._across, (below - above) * self._down
+        size = across[0] * down[1] - across[1] * down[0]
+        usual = float(np.partition(size, TEXELS * 3 // 4)[TEXELS * 3 // 4])
+        x, y = place
+        x0, y0 = max(int(x.min()) - 2, 0), max(int(y.min()) - 2, 0)
+        x1, y1 = min(int(x.max()) + 4, width), min(int(y.max()) + 4, height)
+        if usual <= 0 or x1 - x0 < 2 or y1 - y0 < 2:
+            return texture
+        seen = (size / usual - _GLANCING[0]) * (255 / (_GLANCING[1] - _GLANCING[0]))
+        seen *= (x > -0.5) & (y > -0.5) & (x < width - 0.5) & (y < height - 0.5)
+        crop = image[y0:y1, x0:x1]
+        place -= np.array([[x0], [y0]], np.float32)
+        step = max(x1 - x0, y1 - y0) // _CROP_SIDE
+        if step > 1 and min(crop.shape[:2]) >= step:
+            rows, columns = crop.shape[0] // step, crop.shape[1] // step
+            crop = cv2.resize(
+                crop[: rows * step, : columns * step], (columns, rows), interpolation=cv2.INTER_AREA
+            )
+            place, across, down = (place + 0.5) / step - 0.5, across / step, down / step
+        quarters = place[:, None] + _QUARTERS[:, :1] * across[:, None] + _QUARTERS[:, 1:] * down[:, None]
+        colour = cv2.remap(crop, quarters[0], quarters[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        texture[:, :3] = cv2.resize(colour, (TEXELS, 1), interpolation=cv2.INTER_AREA)[0]
+        texture[:, 3] = np.clip(seen, 0, 255)
+        return texture
