@@ -43,7 +43,7 @@ class Capture:
     shape: FloatArray
     """(S,) shape weights in standard deviations."""
     expression: FloatArray
-    """(T, E) weights of the expression units, 0 to 1."""
+    """(T, E) weights of the expression units: 0 to 1 for the open head, else within the head's `unit_range`."""
     expression_names: tuple[str, ...]
     """The E units, ARKit's names for the open head."""
     rotation: FloatArray
@@ -64,6 +64,11 @@ class Capture:
     """(T,) seconds; 0 is the first frame. Not evenly spaced where the video isn't."""
     confidence: FloatArray
     """(T,) 0 to 1: how well the face was seen. 0 marks frames without an observation, filled in by the solver."""
+    visibility: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    """(T, R) 0 to 1: how much of each region of the face could be seen, and so was fitted to the picture rather than
+    filled in. Empty where nobody looked for what is hidden."""
+    visibility_regions: tuple[str, ...] = ()
+    """The R regions: lips, jaw, brows, eyes, nose, cheeks."""
     landmark_bias: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
     """(K,) where the tracker puts its points on this person, apart from where it puts them on average: weights of the
     embedding's error components in standard deviations. Empty for a capture that wasn't tracked."""
@@ -86,6 +91,8 @@ class Capture:
             "confidence": (frames,),
             "segment_same_person": (len(self.segment_starts),),
         }
+        if self.visibility_regions:
+            expected["visibility"] = (frames, len(self.visibility_regions))
         for name, size in expected.items():
             if getattr(self, name).shape != size:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {size}")
@@ -226,6 +233,7 @@ class Capture:
                 image_size=(int(data["image_size"][0]), int(data["image_size"][1])),
                 times=data["times"],
                 confidence=data["confidence"],
+                **_optional(data),
                 landmark_bias=data["landmark_bias"],
                 segment_starts=data["segment_starts"],
                 segment_same_person=data["segment_same_person"],
@@ -240,13 +248,16 @@ class Capture:
         rows = self._rows(frames)
         return replace(
             self,
-            **{
-                name: getattr(self, name)[rows]
-                for name in ("expression", "rotation", "translation", "joints", "times", "confidence")
-            },
+            **{name: getattr(self, name)[rows] for name in self._by_frame},
             segment_starts=np.zeros(1, np.int64),
             segment_same_person=np.ones(1, bool),
         )
+
+    @property
+    def _by_frame(self) -> tuple[str, ...]:
+        """The arrays with one row a frame."""
+        always = ("expression", "rotation", "translation", "joints", "times", "confidence")
+        return (*always, "visibility") if self.visibility_regions else always
 
     def _rows(self, frames: Frames) -> npt.NDArray[np.int64]:
         every = np.arange(len(self))
@@ -270,6 +281,14 @@ class Capture:
 
         rotation = rotvec_to_rotmat(torch.as_tensor(self.rotation[rows]))
         return transform(torch.as_tensor(points), rotation, torch.as_tensor(self.translation[rows])).numpy()
+
+
+def _optional(data: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    """What captures of earlier versions of avface don't have."""
+    if "visibility" not in data:
+        return {}
+    regions = tuple(map(str, data["visibility_regions"]))
+    return {"visibility": data["visibility"], "visibility_regions": regions}
 
 
 def find_exporter(path: Path) -> Callable[..., Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +18,16 @@ from avface.errors import AvfaceError, AvfaceWarning
 
 if TYPE_CHECKING:
     from avface.head.model import HeadModel
+    from avface.networks.clips import ClipPrediction
+    from avface.networks.model import CoarseNetworks
     from avface.solve.solver import Fit, SolverConfig
     from avface.tracking import FaceTrack
 
 Progress = Callable[[str, int, "int | None"], None]
 """Told (stage, frames done, frames in all or None) as work goes on; stages are "track" and "solve"."""
+
+BY_EAR = ("lips", "jaw", "cheeks")
+"""Regions that follow the sound when nobody looks at them."""
 
 
 def reconstruct(
@@ -32,6 +37,9 @@ def reconstruct(
     face: int | tuple[float, float] | None = None,
     focal_length: float | None = None,
     device: str = "cpu",
+    audio: bool = True,
+    video: bool = True,
+    networks: str | Path | None = None,
     solver: SolverConfig | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Capture:
@@ -43,7 +51,11 @@ def reconstruct(
         face: Whom to follow: None for the most prominent person, N for the N-th next one, or a point (x, y) in pixels
             for whoever is seen there first.
         focal_length: Pixels, if it is known; estimated otherwise.
-        device: Torch device of the solver.
+        device: Torch device of networks and solver.
+        audio: Whether to listen; without a sound track it makes no difference.
+        video: Whether to look at the mouth. Without, lips, jaw and cheeks follow the sound alone; shape, pose, eyes and
+            brows still come from the picture.
+        networks: Weights of the coarse networks (safetensors) in place of those that come with avface.
         solver: Noise and priors of the fit; the defaults suit talking heads.
         progress: Told about the work as it goes on.
 
@@ -51,7 +63,8 @@ def reconstruct(
         One row a video frame, nothing dropped; frames without a face are filled in and have confidence 0.
 
     Raises:
-        AvfaceError: if the file can't be read, no face is found, or the head is unknown.
+        AvfaceError: if the file can't be read, no face is found, the head is unknown, there is nothing to go by without
+            picture or sound, or the networks can't be used.
 
     Warns:
         AvfaceWarning: if parts of the video were lost, or it shows the person only between some of its cuts.
@@ -66,18 +79,33 @@ def reconstruct(
     _check_head(head)
     clip = Clip.open(Path(path))
     total = clip.info.frame_count
-    with _prepared(head) as (prepare, prepared):
+    listen = audio and clip.info.has_audio
+    if not (video or listen):
+        said = "there is no sound to go by" if audio else "neither picture nor sound are to be used"
+        raise AvfaceError(f"{path}: {said}; leave out video=False (--no-video)")
+    with _prepared(head, networks, device, listen) as (prepare, prepared):
 
         def on_frame(done: int) -> None:
             prepare()  # from here on the tracker computes outside Python, which leaves room for imports
             progress("track", done, total)
 
         try:
-            observed = track(clip.frames(), face=face, on_frame=on_frame)
+            observed = track(clip.frames(), face=face, on_frame=on_frame, occlusions=True)
         except AvfaceError as error:  # the tracker sees frames and knows no file
             raise error if str(path) in str(error) else AvfaceError(f"{path}: {error}") from None
-        model = prepared()
-    capture = _solve(observed, model, str(head), focal_length, device, solver, progress)
+        model, predictor = prepared()
+    from avface.solve import SolverConfig  # only now: loading it takes time that the tracker leaves
+
+    expected = None
+    if predictor is not None:
+        sound = clip.audio_blocks() if listen else None
+        focal = focal_length or (solver or SolverConfig()).focal_prior * max(observed.image_size)
+        expected = _predict(predictor, model, observed, sound, focal, video)
+    elif not video:
+        raise AvfaceError(
+            f"{path}: there are no networks to hear a mouth move; leave out video=False (--no-video)"
+        )
+    capture = _solve(observed, expected, model, str(head), focal_length, device, video, solver, progress)
     _warn_of_losses(clip, capture, path)
     return Capture(**{**capture.__dict__, "source": str(path)})
 
@@ -90,17 +118,59 @@ def _check_head(head: str | Path) -> None:
         find_head(head)
 
 
+def _load_networks(path: str | Path | None, head: HeadModel, device: str) -> CoarseNetworks | None:
+    """The networks for a head: those of a file, or those that come with avface if they are about this head.
+
+    Raises:
+        AvfaceError: if the file isn't there or damaged, or about another head.
+    """
+    from avface.networks.model import load_networks
+    from avface.networks.shipped import WEIGHTS, shipped_networks
+
+    if path is None:
+        if not WEIGHTS.exists():
+            return None
+        networks = shipped_networks(device)
+    else:
+        networks = load_networks(path).requires_grad_(False).to(device)
+    config = networks.config
+    sizes = (config.head, config.code.expression_width, config.code.shape)
+    if sizes == (head.name, head.num_expression, head.num_shape):
+        return networks
+    if path is None:
+        return None
+    raise AvfaceError(
+        f"{path}: networks for the head {config.head} with {sizes[1]} expression units and {sizes[2]} shape "
+        f"components, while {head.name} has {head.num_expression} and {head.num_shape}; use that head or other "
+        "networks"
+    )
+
+
+Prepared = tuple["HeadModel", "CoarseNetworks | None"]
+
+
 @contextmanager
-def _prepared(head: str | Path) -> Iterator[tuple[Callable[[], None], Callable[[], HeadModel]]]:
-    """Load solver and head model in the background; yields a function that starts it and one that waits for it."""
-    result: dict[str, HeadModel | BaseException] = {}
+def _prepared(
+    head: str | Path, networks: str | Path | None, device: str, listen: bool
+) -> Iterator[tuple[Callable[[], None], Callable[[], Prepared]]]:
+    """Load solver, head model and networks in the background; yields a function that starts it and one that waits for
+    it."""
+    result: dict[str, Prepared | BaseException] = {}
 
     def load() -> None:
         try:
-            import avface.solve  # noqa: F401
+            import avface.solve
             from avface.head import load_head
 
-            result["head"] = load_head(head)
+            model = load_head(head)
+            predictor = _load_networks(networks, model, device)
+            if predictor is not None:
+                import avface.networks.clips  # noqa: F401
+                from avface.speech.acoustic import shipped_acoustic_model
+
+                if listen:
+                    shipped_acoustic_model(device)
+            result["loaded"] = model, predictor
         except BaseException as error:  # handed to the caller's thread
             result["error"] = error
 
@@ -109,13 +179,14 @@ def _prepared(head: str | Path) -> Iterator[tuple[Callable[[], None], Callable[[
     def start() -> None:
         if thread.ident is None:
             thread.start()
+        if "error" in result:  # no need to go on
+            raise result["error"]  # type: ignore[misc]
 
-    def wait() -> HeadModel:
+    def wait() -> Prepared:
         start()
         thread.join()
-        if "error" in result:
-            raise result["error"]  # type: ignore[misc]
-        return result["head"]  # type: ignore[return-value]
+        start()
+        return result["loaded"]  # type: ignore[return-value]
 
     try:
         yield start, wait
@@ -124,12 +195,37 @@ def _prepared(head: str | Path) -> Iterator[tuple[Callable[[], None], Callable[[
             thread.join()
 
 
+def _predict(
+    networks: CoarseNetworks,
+    head: HeadModel,
+    observed: FaceTrack,
+    sound: Iterable[npt.NDArray[np.float32]] | None,
+    focal_length: float,
+    video: bool,
+) -> ClipPrediction:
+    """What the networks expect of the clip."""
+    import torch
+
+    from avface.networks.clips import predict_clip
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # small matrices: a second thread would wait more than it helps
+    try:
+        return predict_clip(
+            networks, head.expression_names, observed, sound, focal_length, see_expression=video
+        )
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _solve(
     observed: FaceTrack,
+    expected: ClipPrediction | None,
     head: HeadModel,
     head_name: str,
     focal_length: float | None,
     device: str,
+    video: bool,
     config: SolverConfig | None,
     progress: Progress,
 ) -> Capture:
@@ -137,7 +233,9 @@ def _solve(
 
     import avface
     from avface.geometry.rotations import facing_rotvec
-    from avface.solve import Observations, Solver
+    from avface.networks.regions import REGIONS
+    from avface.networks.weights import LandmarkWeights
+    from avface.solve import Observations, Prediction, Solver
 
     frames = len(observed.times)
     segments = np.zeros(frames, np.int64)
@@ -152,10 +250,28 @@ def _solve(
         done += more
         progress("solve", done, frames)
 
+    weights = None
+    if observed.hidden is not None or expected is not None:
+        doubt = None if expected is None else expected.landmark_sigma
+        weights = LandmarkWeights(observed, doubt, without=() if video else BY_EAR)
+    prediction = None
+    if expected is not None:
+        prediction = Prediction(
+            expression=expected.expression,
+            expression_sigma=expected.expression_sigma,
+            rotation=expected.rotation,
+            # The frames of a window err together, so that they count as one; expressions move too fast for that.
+            rotation_sigma=expected.rotation_sigma * np.sqrt(expected.window),
+            shape=expected.shape,
+            shape_sigma=expected.shape_sigma,
+        )
     fit = solver.fit(
-        Observations(observed.landmarks, observed.confidence, observed.times, segments), on_frames
+        Observations(observed.landmarks, observed.confidence, observed.times, segments, weights),
+        on_frames,
+        prediction,
     )
     width, height = observed.image_size
+    by_what = "landmarks" if expected is None else f"landmarks and {expected.source}"
     return Capture(
         head=head_name,
         shape=fit.shape.astype(np.float32),
@@ -170,13 +286,15 @@ def _solve(
         image_size=(width, height),
         times=np.array(observed.times, np.float64),
         confidence=np.array(observed.confidence, np.float32),
+        visibility=np.zeros((0, 0), np.float32) if weights is None else weights.by_region(),
+        visibility_regions=() if weights is None else REGIONS,
         landmark_bias=fit.landmark_bias.astype(np.float32),
         segment_starts=np.array([segment.start for segment in observed.segments], np.int64),
         segment_same_person=np.array([segment.same_person for segment in observed.segments], bool),
         provenance={
             "avface": avface.__version__,
             "landmarks": "MediaPipe attention mesh, 478 points",
-            "shape, expression, pose": "maximum a posteriori fit to the landmarks",
+            "shape, expression, pose": f"maximum a posteriori fit to the {by_what}",
             "focal length": "given" if focal_length else "estimated",
         },
     )

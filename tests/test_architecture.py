@@ -201,6 +201,10 @@ def test_no_room_is_a_drawer_for_odds_and_ends():
     assert not names & {"utils", "util", "helpers", "misc", "common"}
 
 
+READS_PICKLES = "avface/head/flame_pickle.py"
+"""The one file that may: its unpickler knows stand-ins for a few names and refuses all others."""
+
+
 def test_nothing_unpickles_or_runs_a_shell():
     for path in sources():
         for node in ast.walk(ast.parse(path.read_text())):
@@ -208,8 +212,11 @@ def test_nothing_unpickles_or_runs_a_shell():
             if isinstance(node, ast.keyword):
                 on = isinstance(node.value, ast.Constant) and node.value.value is True
                 assert not (node.arg in ("allow_pickle", "shell") and on), where
-            if isinstance(node, ast.Import):
-                assert not {alias.name for alias in node.names} & {"pickle", "dill", "joblib"}, where
+            pickles = {"pickle", "_pickle", "cPickle", "dill", "joblib"}
+            if isinstance(node, ast.Import) and path.relative_to(ROOT).as_posix() != READS_PICKLES:
+                assert not {alias.name for alias in node.names} & pickles, where
+            if isinstance(node, ast.ImportFrom) and node.module in pickles:
+                assert {alias.name for alias in node.names} <= {"UnpicklingError"}, where
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) not in ("os.system", "eval", "exec"), where
 

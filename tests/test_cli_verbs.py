@@ -66,7 +66,7 @@ def test_the_module_runs_and_gives_its_exit_code():
     assert done.stderr == "avface: error: none.mp4: no such file\n"
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "head build-open", "head info"])
+@pytest.mark.parametrize("verb", [*VERBS, "head build-open", "head import", "head info"])
 def test_every_verb_explains_itself(capsys, verb):
     assert main([*verb.split(), "--help"]) == 0
     said = capsys.readouterr()
@@ -91,7 +91,7 @@ def test_version(capsys):
         ("reconstruct a.mp4 --face 1,", "--face: '1,' is neither a number"),
         ("export c.npz a.ply --frames 7", "--frames: '7' is no range A:B"),
         ("export c.npz a.ply --frames -1:3", "--frames: '-1:3' is no range A:B"),
-        ("head", "expected one of {build-open, info}"),
+        ("head", "expected one of {build-open, import, info}"),
         ("evaluate heads .", "heads"),
     ],
 )

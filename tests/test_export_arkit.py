@@ -159,11 +159,17 @@ def test_no_frames_give_the_header_alone(tmp_path):
     assert path.read_text() == HEADER + "\n"
 
 
-def test_a_head_without_arkits_units_is_one_clear_line(tmp_path):
-    with pytest.raises(AvfaceError, match=r"lacks 52 of ARKit's 52 units .*\.glb") as caught:
-        jawed_capture(tmp_path).export(tmp_path / "face.csv")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "face.csv").exists()
+def test_a_head_without_arkits_units_gets_a_column_for_each_of_its_own(tmp_path):
+    capture = jawed_capture(tmp_path)
+
+    rows = read(capture.export(tmp_path / "face.csv"))
+
+    assert list(rows[0])[:6] == ["Timecode", "Seconds", "exp 0", "exp 1", "exp 2", "exp 3"]
+    for name in ("exp 0", "exp 3"):
+        column = capture.expression[:, capture.expression_names.index(name)]
+        np.testing.assert_allclose([float(row[name]) for row in rows], column, atol=1e-9)
+    np.testing.assert_allclose([float(row["Seconds"]) for row in rows], capture.times, atol=1e-6)
+    assert {"HeadYaw", "RightEyeRoll"} <= set(rows[0])
 
 
 def test_a_rate_below_one_is_one_clear_line(tmp_path):

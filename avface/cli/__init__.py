@@ -18,8 +18,9 @@ import tyro
 from tyro.conf import subcommand
 
 from avface import __version__
-from avface.cli.captures import Demo, Evaluate, Export, Info, Reconstruct, View
+from avface.cli.captures import Demo, Export, Info, Reconstruct, View
 from avface.cli.datasets import Data
+from avface.cli.evaluation import Evaluate
 from avface.cli.heads import Head
 from avface.cli.synthetic import Occlude, Synthesize
 from avface.cli.terminal import Bars, printable, warnings_told

@@ -1,21 +1,20 @@
-"""Verbs about captures: demo, reconstruct, export, view, info, evaluate."""
+"""Verbs about captures: demo, reconstruct, export, view, info."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from avface.cli.arguments import SPOKEN, Face, Flag, FrameRange, Messages, Outcome, Pixels, Video
 from avface.cli.files import check_device, check_file, check_folder, complete, spare
-from avface.cli.terminal import STAGES, Bars, listing, share, sizes, table
+from avface.cli.terminal import Bars, listing, share, sizes, table
 from avface.errors import AvfaceError, AvfaceWarning
 
 if TYPE_CHECKING:
@@ -67,7 +66,8 @@ class Reconstruct:
     """Reconstruct the head of one person in a video.
 
     Writes capture.npz (everything, for the other verbs), head.glb (the animated head) and arkit.csv (the
-    ARKit curves). Files of an earlier run are replaced when all new ones are complete.
+    ARKit curves; expression.csv for heads with units of their own, such as FLAME). Files of an earlier run are
+    replaced when all new ones are complete.
     """
 
     video: Annotated[Positional[Path], arg(metavar="VIDEO")]
@@ -89,7 +89,13 @@ class Reconstruct:
     focal_length: Pixels = None
     """The camera's focal length if it is known; estimated otherwise."""
     device: Annotated[str, arg(metavar="DEVICE")] = "cpu"
-    """Where the solver computes: cpu, cuda, cuda:1, ..."""
+    """Where networks and solver compute: cpu, cuda, cuda:1, ..."""
+    no_audio: Flag = False
+    """Don't listen: the face from the picture alone."""
+    no_video: Flag = False
+    """Don't look at the mouth: lips, jaw and cheeks from the sound alone."""
+    networks: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Weights of the networks, such as your own training's; by default those that come with avface."""
     messages: Messages = SPOKEN
 
     def run(self, bars: Bars) -> Outcome:
@@ -97,13 +103,12 @@ class Reconstruct:
         import time
 
         folder = self.output or Path(f"{self.video.stem}-avface")
-        names = ["capture.npz", "head.glb", "arkit.csv"]
+        names = ["capture.npz", "head.glb", _curves_file(self.head)]
         chosen = {"overlay.mp4": self.overlay, "page.html": self.page, "head.usdc": self.usd}
         names += [name for name, wanted in chosen.items() if wanted]
         check_folder(folder, names)
         for name in names:
             spare(self.video, folder / name)
-        _check_head(self.head)
         check_device(self.device)
         start = time.perf_counter()
         capture = _reconstruct(
@@ -113,6 +118,9 @@ class Reconstruct:
             face=self.face,
             focal_length=self.focal_length,
             device=self.device,
+            audio=not self.no_audio,
+            video=not self.no_video,
+            networks=self.networks,
         )
         with complete(folder) as fresh:
             for name in names:
@@ -244,40 +252,17 @@ class Info:
         return Outcome(table(facts), {"file": str(self.file), **facts}, asked_for=True)
 
 
-@dataclass(frozen=True)
-class Evaluate:
-    """Measure how well heads follow the faces in a folder of videos, how smoothly, and how fast."""
-
-    what: Annotated[Positional[Literal["clips"]], arg(metavar="clips", help_behavior_hint="")]
-    """Videos of talking people."""
-    directory: Annotated[Positional[Path], arg(metavar="DIR")]
-    """Folder of the videos."""
-    messages: Messages = SPOKEN
-
-    def run(self, bars: Bars) -> Outcome:
-        """Measure every clip of the folder."""
-        from avface.evaluation import evaluate_clips
-
-        report = evaluate_clips(
-            self.directory,
-            progress=lambda clip, stage, done, total: bars(
-                f"{clip}: {STAGES.get(stage, stage)}", done, total
-            ),
-        )
-        return Outcome(report.table(), json.loads(report.to_json()), asked_for=True)
-
-
-def _reconstruct(video: Path, bars: Bars, **options: Any) -> Capture:
+def _reconstruct(source: Path, bars: Bars, **options: Any) -> Capture:
     """`avface.reconstruct`, with the video's name in every error."""
     from avface.pipeline import reconstruct
 
     bars("track", 0, None)
     try:
-        return reconstruct(video, progress=bars, **options)
+        return reconstruct(source, progress=bars, **options)
     except AvfaceError as error:
-        if str(video) in str(error):
+        if str(source) in str(error):
             raise
-        raise AvfaceError(f"{video}: {error}") from None
+        raise AvfaceError(f"{source}: {error}") from None
 
 
 def _write(capture: Capture, path: Path, bars: Bars, **options: Any) -> list[Path]:
@@ -306,12 +291,16 @@ def _options_of(path: Path) -> set[str]:
     return set(inspect.signature(find_exporter(path)).parameters)
 
 
-def _check_head(head: str) -> None:
-    """Refuse an unknown or unsuitable head before the video is tracked."""
-    if head != "open":
-        from avface.head import load_head
+def _curves_file(head: str) -> str:
+    """Name of the file of curves for a head; an unknown or unsuitable one is refused before the video is tracked."""
+    if head == "open":
+        return "arkit.csv"
+    from avface.export.arkit import is_arkit
+    from avface.head import load_head
 
-        load_head(head).embedding("mediapipe478")
+    model = load_head(head)
+    model.embedding("mediapipe478")
+    return "arkit.csv" if is_arkit(model.expression_names) else "expression.csv"
 
 
 def _check_video(capture: Capture, path: Path, video: Path | None) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg, subcommand
 
 from avface.cli.arguments import SPOKEN, Messages, Outcome
-from avface.cli.files import check_file
+from avface.cli.files import check_file, check_folder
 from avface.cli.terminal import Bars, listing, sizes, table
+from avface.errors import AvfaceError
 
 if TYPE_CHECKING:
     from avface.head.embedding import Detector
@@ -54,6 +55,74 @@ class BuildOpen:
 
 
 @dataclass(frozen=True)
+class ImportHead:
+    """Make a head of FLAME's own file: 2020, 2023 or 2023 Open, as .pkl or .npz.
+
+    Nothing of a pickle is run. Landmarks are found by rendering the head and detecting faces, which takes a minute or
+    two. From then on the head is known by its name: `avface reconstruct --head flame2020`.
+    """
+
+    path: Annotated[Positional[Path], arg(metavar="PATH")]
+    """FLAME's file, such as generic_model.pkl or flame2023.pkl."""
+    name: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    """The head's name; by default that of the file."""
+    output: Annotated[Path | None, arg(aliases=("-o",), metavar="FILE", help_behavior_hint="")] = None
+    """File to write (.npz), to be named by its path; by default one in the folder of heads, to be named by its name."""
+    template: Annotated[Path | None, arg(metavar="OBJ", help_behavior_hint="")] = None
+    """FLAME's head_template.obj, for texture coordinates."""
+    embedding: Annotated[tuple[Path, ...], arg(metavar="[FILE ...]", help_behavior_hint="")] = ()
+    """Published landmarks, which stand over those detected: DECA's landmark_embedding.npy, smplx's
+    flame_static_embedding.pkl and flame_dynamic_embedding.npy, mediapipe_landmark_embedding.npz."""
+    shape_components: Annotated[int, arg(metavar="N")] = 100
+    """Shape components that are kept, of 300."""
+    expression_components: Annotated[int, arg(metavar="N")] = 50
+    """Expression components that are kept, of 100."""
+    messages: Messages = SPOKEN
+
+    def run(self, bars: Bars) -> Outcome:
+        """Read everything, find the landmarks, write the head."""
+        from avface.export.files import replacing
+        from avface.head.embedding import EmbeddingConfig
+        from avface.head.flame import FlameImportConfig
+        from avface.head.flame_import import import_flame
+        from avface.head.folder import heads_folder
+        from avface.head.model import save_head_asset
+        from avface.tracking.facemesh import FaceMesh
+
+        name = self.name or self.path.stem
+        if not name.replace("-", "").replace("_", "").isalnum() or name == "open":
+            raise AvfaceError(f"{name}: can't be a head's name; use letters, digits, - and _, but not 'open'")
+        config = FlameImportConfig(self.shape_components, self.expression_components)
+        output = self.output
+        if output is None:
+            output = heads_folder() / f"{name}.npz"
+            check_folder(output.parent)
+        else:
+            check_file(output)
+            if output.suffix.lower() != ".npz":
+                raise AvfaceError(f"{output}: a head needs a name that ends in .npz")
+        portraits = EmbeddingConfig()
+        bars("reading", 0, None)
+        with FaceMesh() as mesh:
+            head = import_flame(
+                self.path,
+                name,
+                _still_detector(mesh),
+                config,
+                template=self.template,
+                embeddings=self.embedding,
+                portraits=portraits,
+                on_portrait=bars.each("finding landmarks", portraits.portraits),
+            )
+        _make_folder(output.parent)
+        with replacing(output) as temporary:
+            save_head_asset(head, temporary)
+        named = name if self.output is None else str(output)
+        text = f"{listing([output])}\nuse it with: avface reconstruct VIDEO --head {named}"
+        return Outcome(text, {"head": named, "written": sizes([output])})
+
+
+@dataclass(frozen=True)
 class DescribeHead:
     """Say what a head model has."""
 
@@ -82,9 +151,13 @@ class DescribeHead:
 
 @dataclass(frozen=True)
 class Head:
-    """Build a head model, or say what one has."""
+    """Build or import a head model, or say what one has."""
 
-    action: Annotated[BuildOpen, subcommand("build-open")] | Annotated[DescribeHead, subcommand("info")]
+    action: (
+        Annotated[BuildOpen, subcommand("build-open")]
+        | Annotated[ImportHead, subcommand("import")]
+        | Annotated[DescribeHead, subcommand("info")]
+    )
 
     @property
     def messages(self) -> Messages:
@@ -94,6 +167,15 @@ class Head:
     def run(self, bars: Bars) -> Outcome:
         """Do the action."""
         return self.action.run(bars)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AvfaceError(
+            f"{folder}: can't be made ({error.strerror}); set AVFACE_HEADS to another folder"
+        ) from None
 
 
 def _still_detector(mesh: FaceMesh) -> Detector:

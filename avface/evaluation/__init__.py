@@ -1,19 +1,43 @@
-"""How good is a reconstruction? Metrics of the field, and their values on a folder of videos."""
+"""How good is a reconstruction? Metrics of the field, and their values on videos, hidden faces, weights and shapes."""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from avface.evaluation.ablation import AblationReport, evaluate_ablation
     from avface.evaluation.clips import ClipResult, ClipsReport, evaluate_clips
+    from avface.evaluation.occlusion import OcclusionReport, evaluate_occlusion
+    from avface.evaluation.shape import ShapeReport, evaluate_shape
 
-__all__ = ["ClipResult", "ClipsReport", "evaluate_clips"]
+__all__ = [
+    "AblationReport",
+    "ClipResult",
+    "ClipsReport",
+    "OcclusionReport",
+    "ShapeReport",
+    "evaluate_ablation",
+    "evaluate_clips",
+    "evaluate_occlusion",
+    "evaluate_shape",
+]
+
+_MODULES = {
+    "AblationReport": "ablation",
+    "ClipResult": "clips",
+    "ClipsReport": "clips",
+    "OcclusionReport": "occlusion",
+    "ShapeReport": "shape",
+    "evaluate_ablation": "ablation",
+    "evaluate_clips": "clips",
+    "evaluate_occlusion": "occlusion",
+    "evaluate_shape": "shape",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Load the public names when first used: measuring MediaPipe alone must not load torch."""
-    if name in __all__:
-        from avface.evaluation import clips
-
-        return getattr(clips, name)
-    raise AttributeError(f"module 'avface.evaluation' has no attribute {name!r}")
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"avface.evaluation.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from avface.errors import AvfaceError
 from avface.evaluation.machine import describe_machine
 from avface.evaluation.metrics import WORST_ERROR, auc, box_size, jitter, lag, mouth_opening, nme
+from avface.evaluation.tables import aligned
 from avface.head.landmark_schemes import IBUG_LIPS_INNER, IBUG_LIPS_OUTER, LIPS, ibug68_from_mediapipe
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def evaluate_clips(
     directory = Path(directory)
     results: list[ClipResult] = []
     failed: dict[str, str] = {}
-    for path in _videos(directory):
+    for path in find_videos(directory):
         try:
             results.append(_evaluate_clip(path, head, progress))
         except AvfaceError as problem:
@@ -219,7 +220,12 @@ def evaluate_clips(
     return ClipsReport(tuple(results), failed, describe_machine())
 
 
-def _videos(directory: Path) -> list[Path]:
+def find_videos(directory: Path) -> list[Path]:
+    """Videos directly in a folder, sorted by name.
+
+    Raises:
+        AvfaceError: if the folder is missing or has none.
+    """
     if not directory.is_dir():
         raise AvfaceError(f"{directory}: no such folder; give a folder of videos")
     videos = sorted(
@@ -339,12 +345,4 @@ def _table(rows: Sequence[Mapping[str, str | float]], columns: Sequence[_Column]
     for row in rows:
         values = [(row[key], style) for _, key, style in columns]
         cells.append(["-" if value != value else format(value, style) for value, style in values])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(pairs)
-        )
-        for pairs in (list(zip(line, widths, strict=True)) for line in cells)
-    ]
-    rule = "-" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:-2], rule, *lines[-2:]])
+    return aligned(cells, rules=(1, len(cells) - 2))

@@ -1,9 +1,9 @@
-"""ARKit curves in the layout of Live Link Face recordings, which animation tools import."""
+"""Curves of the expression units: for ARKit's in the layout of Live Link Face, which animation tools import."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,40 +40,50 @@ BLOCK = 256
 
 
 def export_csv(capture: Capture, path: str | Path, *, frame_rate: int | None = None) -> Path:
-    """Write the ARKit weights, head and gaze angles as a Live Link Face .csv; returns its path.
+    """Write the expression weights, head and gaze angles as a .csv; returns its path.
 
-    One row a frame: Timecode, BlendShapeCount (61), the 52 weights, then yaw, pitch and roll of the head
-    and of both eyes in radians, all with ten decimals as the app writes them (its signs: `yaw_pitch_roll`).
-    The head's angles are against facing the camera, the eyes' against looking straight out of the head. The
-    timecode HH:MM:SS:FF.fff counts `frame_rate` frames a second (by default the video's rate, rounded to a
-    whole number) from 0 at the first frame, and keeps the true time to a thousandth of a frame.
+    For a head with ARKit's units the file is one of Live Link Face, one row a frame: Timecode, BlendShapeCount
+    (61), the 52 weights, then yaw, pitch and roll of the head and of both eyes in radians, all with ten decimals
+    as the app writes them (its signs: `yaw_pitch_roll`). The head's angles are against facing the camera, the
+    eyes' against looking straight out of the head. The timecode HH:MM:SS:FF.fff counts `frame_rate` frames a
+    second (by default the video's rate, rounded to a whole number) from 0 at the first frame, and keeps the true
+    time to a thousandth of a frame.
+
+    For any other head the columns are Timecode, Seconds, the head's own units by their names, and the same angles.
 
     Raises:
-        AvfaceError: if the capture's head lacks ARKit's expression units or the file can't be written.
+        AvfaceError: if the file can't be written.
     """
     path = Path(path)
-    names = [column[0].lower() + column[1:] for column in UNIT_COLUMNS]
-    missing = [name for name in names if name not in capture.expression_names]
-    if missing:
-        raise AvfaceError(
-            f"{path}: the {capture.head} head lacks {len(missing)} of ARKit's 52 units ({missing[0]} first); "
-            "export to .glb or .usdc instead"
-        )
     rate = max(1, round(capture.frame_rate)) if frame_rate is None else frame_rate
     if rate < 1:
         raise AvfaceError(f"{path}: frame_rate={rate} must be a whole number of at least 1")
+    arkit = is_arkit(capture.expression_names)
+    columns = UNIT_COLUMNS if arkit else capture.expression_names
+    names = [_unit_name(column) for column in columns] if arkit else list(capture.expression_names)
     units = [capture.expression_names.index(name) for name in names]
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="ascii") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["Timecode", "BlendShapeCount", *UNIT_COLUMNS, *ANGLE_COLUMNS])
+        writer.writerow(["Timecode", "BlendShapeCount" if arkit else "Seconds", *columns, *ANGLE_COLUMNS])
         for start in range(0, len(capture), BLOCK):
             block = slice(start, start + BLOCK)
             values = np.concatenate([capture.expression[block][:, units], *_angles(capture, block)], 1)
             for time, row in zip(capture.times[block], values, strict=True):
+                second = len(row) if arkit else f"{time:.6f}"
                 writer.writerow(
-                    [timecode(float(time), rate), len(row), *(f"{value:.10f}" for value in row + 0.0)]
+                    [timecode(float(time), rate), second, *(f"{value:.10f}" for value in row + 0.0)]
                 )
     return path
+
+
+def is_arkit(names: Sequence[str]) -> bool:
+    """Whether expression units of these names have all of ARKit's."""
+    return {_unit_name(column) for column in UNIT_COLUMNS} <= set(names)
+
+
+def _unit_name(column: str) -> str:
+    """ARKit's name of a unit from its column's."""
+    return column[0].lower() + column[1:]
 
 
 def timecode(time: float, rate: int) -> str:

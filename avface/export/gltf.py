@@ -13,6 +13,7 @@ from avface import __version__
 from avface.export.files import replacing
 from avface.export.materials import Material, part_material
 from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, scene_facts, turning_joints
+from avface.head.morphs import morph_motion, morph_targets
 
 if TYPE_CHECKING:
     import pygltflib
@@ -34,7 +35,8 @@ def export_glb(capture: Capture, path: str | Path, *, title: str | None = None) 
 
     The scene is in metres, y up, with the video's camera at the origin. The node "head" carries the head's
     motion, its mesh one morph target per expression unit (names in `mesh.extras.targetNames`), and each
-    eyeball is a node of its own that turns about its centre. Other joints that turn become a glTF skin.
+    eyeball is a node of its own that turns about its centre. Other joints that turn become a glTF skin; units
+    that turn a joint are that joint's turn, and a head's pose correctives are morph targets after the units'.
     Keys stand at the capture's true times. glTF cameras look through the middle of their picture: a
     principal point elsewhere is written in the scene's extras only, with the frame size, focal length,
     frame rate and source.
@@ -175,10 +177,12 @@ def _add_head(document: _Document, capture: Capture) -> list[int]:
 
     head = capture.head_model
     shape = torch.as_tensor(capture.shape)
-    surface = _Surface(head, head.neutral(shape))
+    targets = morph_targets(head)
+    motion = morph_motion(head, targets, capture.shape, capture.expression, capture.joints)
+    surface = _Surface(head, head.neutral(shape), targets.offsets)
     pivots = head.joint_positions(shape).numpy()
-    eyes = {j: faces for j in range(head.num_joints) if len(faces := _eyeball(head, j))}
-    turning = turning_joints(capture)
+    eyes = {j: faces for j in range(head.num_joints) if len(faces := _eyeball(head, j, targets.offsets))}
+    turning = turning_joints(motion.rotations)
     moving = sorted({*turning, *eyes})
     animation = _Animation(document, capture)
 
@@ -200,7 +204,9 @@ def _add_head(document: _Document, capture: Capture) -> list[int]:
         place = pivots[j] - (0 if parent is None else pivots[parent])
         nodes[j] = document.add_node(name=head.joint_names[j], translation=place.tolist(), children=[])
         document.gltf.nodes[nodes[parent]].children.append(nodes[j])
-        animation.turn(nodes[j], matrices(capture.joints[:, j]))
+        animation.turn(nodes[j], matrices(motion.rotations[:, j]))
+        if head.joints_follow_expression:
+            animation.move(nodes[j], motion.places[:, j] - (0 if parent is None else pivots[parent]))
 
     for j, faces in eyes.items():
         mesh = _add_mesh(document, surface, f"{head.joint_names[j]}ball", faces, origin=pivots[j])
@@ -211,7 +217,6 @@ def _add_head(document: _Document, capture: Capture) -> list[int]:
     faces = np.setdiff1d(np.arange(len(surface.faces)), np.concatenate([[], *eyes.values()]).astype(int))
     weights = head.skin_weights.numpy()
     skinned = any(np.any(weights[surface.faces[faces], j + 1]) for j in turning)
-    names = list(capture.expression_names)
     skin = None
     if skinned:
         # A joint without a node never turns, so its vertices go with whatever carries it.
@@ -222,9 +227,9 @@ def _add_head(document: _Document, capture: Capture) -> list[int]:
             document, nodes, {None: np.zeros(3), **dict(zip(moving, pivots[moving], strict=True))}
         )
         surface.joint_weights = np.stack(list(carried.values()), 1)
-    mesh = _add_mesh(document, surface, "face", faces, targets=names)
+    mesh = _add_mesh(document, surface, "face", faces, targets=list(targets.names))
     face = document.add_node(name="face", mesh=mesh, skin=skin)
-    animation.express(face, mesh)
+    animation.express(face, mesh, motion.weights)
     animation.finish()
     if skinned:
         return [top, face]  # glTF ignores the place of a skinned mesh, so it stands by itself
@@ -232,26 +237,26 @@ def _add_head(document: _Document, capture: Capture) -> list[int]:
     return [top]
 
 
-def _eyeball(head: HeadModel, joint: int) -> IntArray:
-    """The faces that follow an eye's joint rigidly and that no expression moves; none for other joints."""
+def _eyeball(head: HeadModel, joint: int, offsets: FloatArray) -> IntArray:
+    """The faces that follow an eye's joint rigidly and that no morph target moves; none for other joints."""
     if not head.joint_names[joint].endswith("_eye"):
         return np.zeros(0, int)
     rigid = head.skin_weights[:, joint + 1].numpy() == 1
-    rigid &= ~head.expression_basis.numpy().any(axis=(0, 2))
+    rigid &= ~offsets.any(axis=(0, 2))
     return np.flatnonzero(rigid[head.faces.numpy()].all(1))
 
 
 class _Surface:
-    """A person's face at rest, and what the expression units do to its vertices and normals."""
+    """A person's face at rest, and what the morph targets do to its vertices and normals."""
 
-    def __init__(self, head: HeadModel, rest: torch.Tensor):
-        from avface.export.normals import expression_normals
+    def __init__(self, head: HeadModel, rest: torch.Tensor, offsets: npt.NDArray[np.float32]):
+        from avface.export.normals import morphed_normals
 
         self.head = head
         self.faces = head.faces.numpy()
         self.vertices = rest.numpy()
-        self.offsets = head.expression_basis.numpy()  # (E, V, 3)
-        self.normals, self.normal_offsets = expression_normals(head, rest)
+        self.offsets = offsets  # (M, V, 3)
+        self.normals, self.normal_offsets = morphed_normals(head, rest, offsets)
         self.joint_weights: FloatArray | None = None  # (V, joints of the skin)
 
 
@@ -309,7 +314,7 @@ def _split(faces: IntArray, uv_faces: IntArray | None) -> tuple[IntArray, IntArr
 
 
 def _add_targets(document: _Document, surface: _Surface, vertex: IntArray) -> list[dict[str, int]]:
-    """Append a morph target per expression unit, storing only the vertices that move."""
+    """Append the morph targets, storing only the vertices that move."""
     import pygltflib
 
     number = np.uint16 if len(vertex) <= 65535 else np.uint32
@@ -402,9 +407,8 @@ class _Animation:
             self.document.gltf.nodes[node].rotation = keys[0].tolist()
             self._add(node, "rotation", keys)
 
-    def express(self, node: int, mesh: int) -> None:
-        """Animate the weights of a node's mesh by the capture's expression."""
-        weights = self.capture.expression
+    def express(self, node: int, mesh: int, weights: FloatArray) -> None:
+        """Animate the weights (T, M) of a node's mesh."""
         if weights.size:
             self.document.gltf.meshes[mesh].weights = weights[0].tolist()
             self._add(node, "weights", weights.ravel())

@@ -1,4 +1,4 @@
-"""Vertex normals of a face at rest, and how the expression units turn them."""
+"""Vertex normals of a face at rest, and how morph targets turn them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ SAME_NORMAL = 0.005
 """A change of a normal's component below this (0.3 degrees) isn't worth storing."""
 
 
-def expression_normals(head: HeadModel, rest: torch.Tensor) -> tuple[FloatArray, FloatArray]:
-    """Normals (V, 3) of vertices at rest (V, 3), and their change (E, V, 3) by each unit at weight 1.
+def morphed_normals(
+    head: HeadModel, rest: torch.Tensor, offsets: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Normals (V, 3) of vertices at rest (V, 3), and their change (M, V, 3) by each of M offsets (M, V, 3).
 
     Changes too small to see are zero. A vertex of degenerate faces only gets +y, so that every normal is a
     unit vector, as file formats want it.
     """
     normals = _unit_normals(rest, head.faces)
-    changes = np.zeros((head.num_expression, *normals.shape), np.float32)
-    for unit, offset in enumerate(head.expression_basis):
-        change = _unit_normals(rest + offset, head.faces) - normals
-        changes[unit] = np.where(np.abs(change) < SAME_NORMAL, 0, change)
+    changes = np.zeros(offsets.shape, np.float32)
+    for number, offset in enumerate(offsets):
+        change = _unit_normals(rest + torch.as_tensor(offset), head.faces) - normals
+        changes[number] = np.where(np.abs(change) < SAME_NORMAL, 0, change)
     return normals, changes
 
 

@@ -48,9 +48,9 @@ def quaternions(rotations: FloatArray) -> FloatArray:
     return values
 
 
-def turning_joints(capture: Capture) -> list[int]:
-    """The joints that aren't at rest in every frame."""
-    return [j for j in range(len(capture.joint_names)) if np.any(capture.joints[:, j])]
+def turning_joints(rotations: npt.NDArray[np.floating]) -> list[int]:
+    """The joints that aren't at rest in every frame; rotations (T, J, 3)."""
+    return [j for j in range(rotations.shape[1]) if np.any(rotations[:, j])]
 
 
 def scene_facts(capture: Capture) -> dict[str, object]:

@@ -17,6 +17,7 @@ from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, sc
 if TYPE_CHECKING:
     from avface.capture import Capture
     from avface.head.model import HeadModel
+    from avface.head.morphs import MorphMotion
 
 FILM_WIDTH = 0.36
 """Width of the exported camera's film in USD's unit for it, a tenth of the scene's (metres): 36 mm."""
@@ -32,8 +33,8 @@ def export_usd(capture: Capture, path: str | Path) -> Path:
     """Write the capture as an animated .usdc (binary) or .usda (text); returns its path.
 
     The scene is in metres, y up, with the video's camera at the origin (its principal point kept as an
-    aperture offset). The head is a UsdSkel mesh: a blend shape per expression unit, a skeleton of the head
-    and its joints, and one animation; a geometry subset and a material for each part. Time codes are the
+    aperture offset). The head is a UsdSkel mesh: a blend shape per expression unit (and pose corrective), a skeleton of
+    the head and its joints, and one animation; a geometry subset and a material for each part. Time codes are the
     capture's true times in frames at its average rate.
 
     Raises:
@@ -99,13 +100,16 @@ def _define_head(stage: Any, capture: Capture, codes: list[float]) -> None:
     import torch
     from pxr import Gf, Sdf, Tf, UsdGeom, UsdSkel, Vt
 
-    from avface.export.normals import expression_normals
+    from avface.export.normals import morphed_normals
+    from avface.head.morphs import morph_motion, morph_targets
 
     head = capture.head_model
     shape = torch.as_tensor(capture.shape)
     rest = head.neutral(shape)
     vertices = rest.numpy()
-    normals, normal_offsets = expression_normals(head, rest)
+    morphs = morph_targets(head)
+    motion = morph_motion(head, morphs, capture.shape, capture.expression, capture.joints)
+    normals, normal_offsets = morphed_normals(head, rest, morphs.offsets)
     pivots = head.joint_positions(shape).numpy()
 
     root = UsdSkel.Root.Define(stage, "/World/Head")
@@ -147,9 +151,9 @@ def _define_head(stage: Any, capture: Capture, codes: list[float]) -> None:
     binding.CreateJointIndicesPrimvar(False, most).Set(Vt.IntArray.FromNumpy(influences.ravel()))
     binding.CreateJointWeightsPrimvar(False, most).Set(Vt.FloatArray.FromNumpy(weights.ravel()))
 
-    names = [Tf.MakeValidIdentifier(name) for name in capture.expression_names]
+    names = [Tf.MakeValidIdentifier(name) for name in morphs.names]
     targets = []
-    for name, offset, change in zip(names, head.expression_basis.numpy(), normal_offsets, strict=True):
+    for name, offset, change in zip(names, morphs.offsets, normal_offsets, strict=True):
         unit = UsdSkel.BlendShape.Define(stage, mesh.GetPath().AppendChild(name))
         moved = np.flatnonzero(offset.any(1) | change.any(1))
         unit.CreateOffsetsAttr(Vt.Vec3fArray.FromNumpy(offset[moved]))
@@ -159,8 +163,9 @@ def _define_head(stage: Any, capture: Capture, codes: list[float]) -> None:
     binding.CreateBlendShapesAttr(names)
     binding.CreateBlendShapeTargetsRel().SetTargets(targets)
 
-    reach = np.linalg.norm(vertices, axis=1).max() + np.abs(head.expression_basis.numpy()).sum(0).max()
-    _animate(capture, codes, animation, root, tokens, names, places - above, float(reach))
+    strongest = np.abs(motion.weights).max(0, initial=1)  # morph targets of 0 to 1 could be played further
+    reach = np.linalg.norm(vertices, axis=1).max() + np.tensordot(strongest, np.abs(morphs.offsets), 1).max()
+    _animate(capture, codes, animation, root, tokens, names, places - above, pivots, motion, float(reach))
 
 
 def _joint_tokens(head: HeadModel) -> list[str]:
@@ -222,13 +227,16 @@ def _animate(
     tokens: list[str],
     names: list[str],
     rest: npt.NDArray[np.floating],
+    centres: npt.NDArray[np.floating],
+    motion: MorphMotion,
     reach: float,
 ) -> None:
-    """Key the joints (at `rest` (J + 1, 3) in their parents), the weights and the extent of the head."""
+    """Key the joints (at `rest` (J + 1, 3) in their parents, at `centres` (J, 3) in the head), the weights and the
+    extent of the head."""
     from pxr import UsdGeom, Vt
 
     turns, places = head_motion(capture)
-    local = [matrices(capture.joints[:, j]) for j in range(len(capture.joint_names))]
+    local = [matrices(motion.rotations[:, j]) for j in range(len(capture.joint_names))]
     rotations = np.stack([quaternions(each) for each in (turns, *local)], 1).astype(np.float32)
     animation.CreateJointsAttr(tokens)
     animation.CreateBlendShapesAttr(names)
@@ -244,7 +252,9 @@ def _animate(
     for row, code in enumerate(codes):
         now = rest.astype(np.float32)
         now[0] = places[row]
+        if capture.head_model.joints_follow_expression:
+            now[1:] += motion.places[row] - centres
         translations.Set(Vt.Vec3fArray.FromNumpy(now), code)
         joint_rotations.Set(Vt.QuatfArray.FromNumpy(rotations[row]), code)
-        weights.Set(Vt.FloatArray.FromNumpy(capture.expression[row].astype(np.float32)), code)
+        weights.Set(Vt.FloatArray.FromNumpy(motion.weights[row].astype(np.float32)), code)
         extent.Set(Vt.Vec3fArray.FromNumpy(np.stack([now[0] - reach, now[0] + reach])), code)

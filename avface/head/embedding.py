@@ -137,13 +137,7 @@ def _portrait(
 ) -> _Portrait | None:
     """One person as seen by a camera, and what the detector makes of it."""
     shape = torch.as_tensor(rng.normal(0, config.shape_sigma, (1, head.num_shape)), dtype=torch.float32)
-    expression = np.zeros((1, head.num_expression))
-    active = rng.random(head.num_expression) < 0.12
-    expression[0, active] = rng.uniform(0, 0.7, active.sum())
-    if (
-        "jawOpen" in head.expression_names
-    ):  # lips apart in most portraits, so that upper and lower ones differ
-        expression[0, head.expression_names.index("jawOpen")] = max(0, rng.uniform(-0.15, 0.5))
+    expression = _random_expression(head, rng)
     joints = np.zeros((1, head.num_joints, 3))
     gaze = rng.normal(0, 0.1, 2)
     for eye in ("left_eye", "right_eye"):
@@ -170,6 +164,21 @@ def _portrait(
             rotation.double().numpy(),
             np.asarray(landmarks, np.float64)[:, :2],
         )
+
+
+def _random_expression(head: HeadModel, rng: np.random.Generator) -> FloatArray:
+    """Weights (1, E) of a few units, to either side where they go there."""
+    reach, signed = head.unit_range.reach, head.unit_range.low < 0
+    expression = np.zeros((1, head.num_expression))
+    active = rng.random(head.num_expression) < 0.12
+    expression[0, active] = reach[active] * rng.uniform(0, 0.7, active.sum())
+    if signed.any():
+        expression[0, signed] *= rng.choice([-1.0, 1.0], signed.sum())
+    for unit in ("jawOpen", "jawPitch"):  # lips apart in most portraits, so that upper and lower ones differ
+        if unit in head.expression_names:
+            number = head.expression_names.index(unit)
+            expression[0, number] = reach[number] * max(0, rng.uniform(-0.15, 0.5))
+    return np.clip(expression, head.unit_range.low, head.unit_range.high)
 
 
 def _facing(yaw: float, pitch: float, roll: float) -> Tensor:

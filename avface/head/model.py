@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +13,17 @@ from torch import Tensor, nn
 
 from avface.errors import AvfaceError
 from avface.geometry.rotations import rotvec_to_rotmat
+from avface.head.contour import YawContour
+from avface.head.folder import heads_folder, imported_heads
 
 OPEN_HEAD = Path(__file__).parent / "assets" / "open.npz"
 """The built-in head, made by `avface head build-open`."""
 
 ASSET_VERSION = 1
+"""Of head files whose units and joints are all like the open head's."""
+
+JOINTED_VERSION = 2
+"""Of head files with correctives or joint units, which older readers would leave out."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +43,44 @@ class LandmarkEmbedding:
     error_basis: npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class UnitRange:
+    """How far the expression units go, each (E,): least and largest weight, and the standard deviation around 0."""
+
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+    sigma: npt.NDArray[np.float64]
+
+    @classmethod
+    def from_zero_to_one(cls, units: int) -> UnitRange:
+        """Units of blend shapes such as ARKit's."""
+        return cls(np.zeros(units), np.ones(units), np.ones(units))
+
+    @property
+    def reach(self) -> npt.NDArray[np.float64]:
+        """(E,) the largest weight to either side."""
+        return np.maximum(-self.low, self.high)
+
+
 class HeadModel(nn.Module):
     """Linear blend shapes and linear blend skinning: (shape, expression, joints) -> vertices.
 
-    Shapes: template (V, 3), shape_basis (S, V, 3), expression_basis (E, V, 3), joint_regressor (J, V),
-            skin_weights (V, J + 1) whose first column is the root that carries the whole head, faces (F, 3).
+    Shapes: template (V, 3), shape_basis (S, V, 3), expression_basis (E, V, 3), corrective_basis (9 J or 0, V, 3),
+            joint_regressor (J, V), skin_weights (V, J + 1) whose first column is the root that carries the whole
+            head, faces (F, 3).
     Units:  metres; shape weights in standard deviations of the population; joint rotations as axis-angle in radians.
     Axes:   head frame of glTF: +x to the subject's left, +y up, +z out of the face.
-    Source: the form of FLAME (Li et al. 2017, sec. 3) without pose correctives: vertices =
-            LBS(template + shape_basis . shape + expression_basis . expression, joints).
+    Source: FLAME (Li et al. 2017, sec. 3): vertices = LBS(template + shape_basis . shape + expression_basis .
+            expression + corrective_basis . (R(joints) - I), joints).
+
+    An expression unit either moves vertices by its basis, or turns a joint about an axis by its weight in radians
+    (`joint_units`; its basis is 0): a jaw that is a joint is a part of the expression like everything else.
     """
 
     template: Tensor
     shape_basis: Tensor
     expression_basis: Tensor
+    corrective_basis: Tensor
     joint_regressor: Tensor
     skin_weights: Tensor
     faces: Tensor
@@ -75,13 +106,25 @@ class HeadModel(nn.Module):
         embeddings: dict[str, LandmarkEmbedding],
         gaze_range: npt.NDArray[np.floating],
         size_component: int | None = None,
+        unit_range: UnitRange | None = None,
+        joint_units: dict[int, tuple[int, int]] | None = None,
+        corrective_basis: npt.NDArray[np.floating] | None = None,
+        joints_follow_expression: bool = False,
+        contour: YawContour | None = None,
     ) -> None:
         """Take the arrays of one head; see the class for shapes.
 
         joint_parents (J,) numbers each joint's parent, -1 for the root. uv (N, 2) in [0, 1] with v up and uv_faces
         (F, 3) index it. face_parts (F,) indexes part_names ("skin", "left_eye", ...). regions maps a name to a (V,)
         mask. gaze_range (4,) is the eyeball's turn in radians at weight 1 of eyeLookUp, Down, In and Out.
-        size_component numbers the shape component that scales the whole head, if there is one.
+        size_component numbers the shape component that scales the whole head, if there is one. unit_range is 0 to 1
+        by default. joint_units maps expression units to (joint, axis). corrective_basis moves vertices by the entries
+        of each joint's rotation matrix less the identity, row by row. joints_follow_expression says whether
+        joint_regressor speaks of the face with its expression or at rest. contour is where the 17 points of iBUG's
+        jaw line are seen at each yaw, if that is known.
+
+        Raises:
+            ValueError: if the sizes of the arrays, or the joints and axes of units, don't fit each other.
         """
         super().__init__()
         self.name = name
@@ -96,10 +139,19 @@ class HeadModel(nn.Module):
         self.regions = regions
         self.gaze_range = np.asarray(gaze_range, np.float64)
         self.size_component = size_component
+        units = len(expression_names)
+        self.unit_range = unit_range or UnitRange.from_zero_to_one(units)
+        self.joint_units = dict(joint_units or {})
+        self.joints_follow_expression = joints_follow_expression
+        self.contour = contour
+        if corrective_basis is None:
+            corrective_basis = np.zeros((0, *np.shape(template)))
+        _check_joints(self, np.asarray(expression_basis), np.asarray(corrective_basis))
         for key, value in (
             ("template", template),
             ("shape_basis", shape_basis),
             ("expression_basis", expression_basis),
+            ("corrective_basis", corrective_basis),
             ("joint_regressor", joint_regressor),
             ("skin_weights", skin_weights),
         ):
@@ -130,30 +182,63 @@ class HeadModel(nn.Module):
         """Vertices of the face at rest: shape (..., S) -> (..., V, 3) metres."""
         return self.template + torch.einsum("...s,svc->...vc", shape, self.shape_basis)
 
-    def joint_positions(self, shape: Tensor) -> Tensor:
-        """Centres of rotation at rest: shape (..., S) -> (..., J, 3) metres. Expression doesn't move them."""
-        return torch.einsum("jv,...vc->...jc", self.joint_regressor, self.neutral(shape))
+    def joint_positions(self, shape: Tensor, expression: Tensor | None = None) -> Tensor:
+        """Centres of rotation at rest: shape (..., S), expression (..., E) -> (..., J, 3) metres.
 
-    def joint_transforms(self, shape: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
+        Expression moves them only in heads with `joints_follow_expression`.
+        """
+        positions = torch.einsum("jv,...vc->...jc", self.joint_regressor, self.neutral(shape))
+        if expression is None or not self.joints_follow_expression:
+            return positions
+        moved = torch.einsum("jv,evc->ejc", self.joint_regressor, self.expression_basis)
+        return positions + torch.einsum("...e,ejc->...jc", expression, moved)
+
+    def joint_rotations(self, expression: Tensor | None, joints: Tensor | None) -> Tensor | None:
+        """What turns each joint, (B, J, 3) axis-angle in radians: `joints`, and the weights of the joint units.
+
+        expression (B, E), joints (B, J, 3), either None. None if no joint can have turned.
+        """
+        if expression is None or not self.joint_units:
+            return joints
+        if joints is None:
+            joints = expression.new_zeros(len(expression), self.num_joints, 3)
+        batch = max(len(joints), len(expression))
+        turned = joints.expand(batch, -1, -1).clone()
+        for unit, (joint, axis) in self.joint_units.items():
+            turned[:, joint, axis] = turned[:, joint, axis] + expression[:, unit]
+        return turned
+
+    def joint_transforms(
+        self, shape: Tensor, rotations: Tensor, expression: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Rotation (B, J, 3, 3) and translation (B, J, 3) of each joint in the head's frame.
 
-        A point x at rest that follows joint j goes to rotation_j x + translation_j. shape (B, S), joints (B, J, 3).
+        A point x at rest that follows joint j goes to rotation_j x + translation_j. shape (B, S); rotations (B, J, 3)
+        as `joint_rotations` gives them; expression (B, E), which may move the centres.
         """
-        pivots = self.joint_positions(shape)
-        local = rotvec_to_rotmat(joints)
-        rotations: list[Tensor] = []
+        pivots = self.joint_positions(shape, expression)
+        local = rotvec_to_rotmat(rotations)
+        turned: list[Tensor] = []
         translations: list[Tensor] = []
         for j, parent in enumerate(self.joint_parents):
             offset = pivots[:, j] - torch.einsum("bij,bj->bi", local[:, j], pivots[:, j])
             if parent < 0:
-                rotations.append(local[:, j])
+                turned.append(local[:, j])
                 translations.append(offset)
             else:
-                rotations.append(rotations[parent] @ local[:, j])
-                translations.append(
-                    torch.einsum("bij,bj->bi", rotations[parent], offset) + translations[parent]
-                )
-        return torch.stack(rotations, 1), torch.stack(translations, 1)
+                turned.append(turned[parent] @ local[:, j])
+                translations.append(torch.einsum("bij,bj->bi", turned[parent], offset) + translations[parent])
+        return torch.stack(turned, 1), torch.stack(translations, 1)
+
+    def corrective_weights(self, rotations: Tensor) -> Tensor:
+        """Weights (B, 9 J) of the correctives: R - I of each joint, row by row; rotations (B, J, 3).
+
+        (B, 0) for a head without correctives.
+        """
+        if not len(self.corrective_basis):
+            return rotations.new_zeros(len(rotations), 0)
+        identity = torch.eye(3, dtype=rotations.dtype, device=rotations.device)
+        return (rotvec_to_rotmat(rotations) - identity).flatten(1)
 
     def forward(
         self, shape: Tensor, expression: Tensor | None = None, joints: Tensor | None = None
@@ -181,10 +266,16 @@ class HeadModel(nn.Module):
         vertices = self.neutral(shape)
         if expression is not None:
             vertices = vertices + (expression @ self.expression_basis.flatten(1)).unflatten(1, (-1, 3))
-        if joints is None:
+        turned = self.joint_rotations(expression, joints)
+        if turned is None:
             return vertices
-        batch = max(len(vertices), len(joints))
-        rotations, translations = self.joint_transforms(shape.expand(batch, -1), joints.expand(batch, -1, -1))
+        batch = max(len(vertices), len(turned))
+        rotations, translations = self.joint_transforms(
+            shape.expand(batch, -1), turned.expand(batch, -1, -1), expression
+        )
+        if len(self.corrective_basis):
+            correction = self.corrective_weights(turned) @ self.corrective_basis.flatten(1)
+            vertices = vertices + correction.unflatten(1, (-1, 3))
         weights = self.skin_weights
         skinned = weights[:, :1] * vertices
         for j in range(self.num_joints):
@@ -213,8 +304,26 @@ class HeadModel(nn.Module):
             ) from None
 
 
+def _check_joints(
+    head: HeadModel, expression_basis: npt.NDArray[np.floating], corrective_basis: npt.NDArray[np.floating]
+) -> None:
+    """Refuse joint units without a joint, or that move vertices by themselves; see the class."""
+    count, joints = len(expression_basis), head.num_joints
+    if any(
+        len(values) != count for values in (head.unit_range.low, head.unit_range.high, head.unit_range.sigma)
+    ):
+        raise ValueError(f"unit_range must have {count} entries, one for each expression unit")
+    if len(corrective_basis) not in (0, 9 * joints):
+        raise ValueError(f"corrective_basis has {len(corrective_basis)} rows, must have 0 or {9 * joints}")
+    for unit, (joint, axis) in head.joint_units.items():
+        if not (0 <= unit < count and 0 <= joint < joints and 0 <= axis < 3):
+            raise ValueError(f"joint unit {unit} turns joint {joint} about axis {axis}, which isn't there")
+        if expression_basis[unit].any():
+            raise ValueError(f"joint unit {unit} moves vertices by itself")
+
+
 def load_head(head: str | Path = "open") -> HeadModel:
-    """Read a head model by name ("open") or by the path of an asset file.
+    """Read a head model by name ("open", or that of an imported one) or by the path of its file.
 
     Raises:
         AvfaceError: if the name is unknown, or the file is missing, damaged or of another version.
@@ -223,7 +332,7 @@ def load_head(head: str | Path = "open") -> HeadModel:
 
 
 def find_head(head: str | Path) -> Path:
-    """The asset file of a head given by name ("open") or by path; the file isn't read.
+    """The file of a head given by name ("open", or that of an imported one) or by path; the file isn't read.
 
     Raises:
         AvfaceError: if the name is unknown or there is no such file.
@@ -231,9 +340,17 @@ def find_head(head: str | Path) -> Path:
     if str(head) == "open":
         return OPEN_HEAD
     path = Path(head)
+    if not path.suffix and path.name == str(head):  # a name, not a path
+        imported = heads_folder() / f"{head}.npz"
+        if imported.is_file():
+            return imported
     if not path.exists():
-        problem = "no such head file" if path.suffix else "unknown head"
-        raise AvfaceError(f"{head}: {problem}; use 'open' or the path of a head file (.npz)")
+        if path.suffix:
+            raise AvfaceError(f"{head}: no such head file; use 'open' or the path of a head file (.npz)")
+        raise AvfaceError(
+            f"{head}: unknown head; use 'open', the path of a head file (.npz) or a name that "
+            f"'avface head import' gave, of which {heads_folder()} holds {', '.join(imported_heads()) or 'none'}"
+        )
     return path
 
 
@@ -246,9 +363,10 @@ def _load_asset(path: Path) -> HeadModel:
         raise AvfaceError(f"{path}: not a readable head file ({error})") from None
     except Exception as error:  # zipfile and zlib raise a family of errors on damaged archives
         raise AvfaceError(f"{path}: damaged head file ({error}); reinstall or rebuild it") from None
-    if str(data.get("asset_version")) != str(ASSET_VERSION):
+    if str(data.get("asset_version")) not in (str(ASSET_VERSION), str(JOINTED_VERSION)):
         raise AvfaceError(
-            f"{path}: not a head file of version {ASSET_VERSION}; rebuild it with 'avface head build-open'"
+            f"{path}: not a head file of version {ASSET_VERSION} or {JOINTED_VERSION}; make it again with "
+            "'avface head build-open' or 'avface head import'"
         )
     try:
         return _from_arrays(data)
@@ -288,7 +406,25 @@ def _from_arrays(data: dict[str, npt.NDArray]) -> HeadModel:
         },
         gaze_range=data["gaze_range"],
         size_component=None if int(data["size_component"]) < 0 else int(data["size_component"]),
+        **(_jointed_arguments(data) if int(data["asset_version"]) == JOINTED_VERSION else {}),
     )
+
+
+def _jointed_arguments(data: dict[str, npt.NDArray]) -> dict[str, Any]:
+    """What a head file of the newer version has besides."""
+    return {
+        "unit_range": UnitRange(data["unit_low"], data["unit_high"], data["unit_sigma"]),
+        "joint_units": {int(unit): (int(joint), int(axis)) for unit, joint, axis in data["joint_units"]},
+        "corrective_basis": _dequantise(data["corrective_basis"], data["corrective_scale"]),
+        "joints_follow_expression": bool(data["joints_follow_expression"]),
+        "contour": (
+            YawContour(
+                data["contour_triangles"].astype(np.int64), data["contour_barycentric"].astype(np.float64)
+            )
+            if len(data["contour_triangles"])
+            else None
+        ),
+    }
 
 
 def save_head_asset(head: HeadModel, path: Path) -> None:
@@ -319,6 +455,8 @@ def save_head_asset(head: HeadModel, path: Path) -> None:
         "gaze_range": head.gaze_range,
         "size_component": np.array(-1 if head.size_component is None else head.size_component),
     }
+    if not _like_open(head):
+        arrays.update(_jointed_arrays(head))
     for scheme, embedding in head.embeddings.items():
         arrays[f"{scheme}_triangles"] = embedding.triangles.astype(np.int32)
         arrays[f"{scheme}_barycentric"] = embedding.barycentric.astype(np.float32)
@@ -336,8 +474,40 @@ def save_head_asset(head: HeadModel, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _like_open(head: HeadModel) -> bool:
+    """Whether a file of the first version holds all of a head."""
+    ranges, plain = head.unit_range, UnitRange.from_zero_to_one(head.num_expression)
+    ordinary = all(
+        np.array_equal(getattr(ranges, part), getattr(plain, part)) for part in ("low", "high", "sigma")
+    )
+    jointed = head.joint_units or len(head.corrective_basis) or head.joints_follow_expression
+    return ordinary and not jointed and head.contour is None
+
+
+def _jointed_arrays(head: HeadModel) -> dict[str, npt.NDArray]:
+    """What `_jointed_arguments` reads."""
+    corrective_basis, corrective_scale = _quantise(head.corrective_basis.cpu().numpy())
+    contour = head.contour
+    return {
+        "asset_version": np.array(JOINTED_VERSION),
+        "unit_low": head.unit_range.low,
+        "unit_high": head.unit_range.high,
+        "unit_sigma": head.unit_range.sigma,
+        "joint_units": np.array([(u, *turn) for u, turn in head.joint_units.items()], np.int64).reshape(
+            -1, 3
+        ),
+        "corrective_basis": corrective_basis,
+        "corrective_scale": corrective_scale,
+        "joints_follow_expression": np.array(head.joints_follow_expression),
+        "contour_triangles": np.zeros(0, np.int32) if contour is None else contour.triangles.astype(np.int32),
+        "contour_barycentric": np.zeros(0, np.float32)
+        if contour is None
+        else contour.barycentric.astype(np.float32),
+    }
+
+
 def _quantise(basis: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]]:
-    scale = (np.abs(basis).max(axis=(1, 2)) / 32767).astype(np.float32)
+    scale = (np.abs(basis).max(axis=(1, 2), initial=0) / 32767).astype(np.float32)
     scale[scale == 0] = 1
     return np.round(basis / scale[:, None, None]).astype(np.int16), scale
 

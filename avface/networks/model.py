@@ -112,7 +112,7 @@ def load_networks(path: str | Path, expected: NetworkConfig | None = None) -> Co
     if metadata.get("format") != FORMAT:
         raise AvfaceError(f"{path}: not weights of this version's coarse stage; train them again")
     try:
-        config = _from_plain(NetworkConfig, json.loads(metadata["config"]))
+        config = config_from_plain(json.loads(metadata["config"]))
         with torch.device("meta"):  # sizes alone: the numbers are in the file
             networks = CoarseNetworks(config)
     except (KeyError, TypeError, ValueError, RuntimeError, AvfaceError) as error:
@@ -135,6 +135,16 @@ def load_networks(path: str | Path, expected: NetworkConfig | None = None) -> Co
         raise AvfaceError(f"{path}: has weights that aren't finite; go back to an earlier file")
     networks.load_state_dict(weights, assign=True)
     return networks.eval()
+
+
+def config_from_plain(values: dict[str, Any]) -> NetworkConfig:
+    """The config from what JSON keeps of `asdict`.
+
+    Raises:
+        KeyError, TypeError, ValueError, AvfaceError: if it doesn't fit.
+    """
+    config: NetworkConfig = _from_plain(NetworkConfig, values)
+    return config
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any], where: str = "") -> str:

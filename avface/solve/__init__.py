@@ -1,7 +1,16 @@
 """The maximum a posteriori fit of a head to what was seen of it."""
 
 from avface.solve.motion import MotionPriorConfig
+from avface.solve.prediction import Prediction
 from avface.solve.priors import ExpressionPriorConfig
 from avface.solve.solver import Fit, Observations, Solver, SolverConfig
 
-__all__ = ["ExpressionPriorConfig", "Fit", "MotionPriorConfig", "Observations", "Solver", "SolverConfig"]
+__all__ = [
+    "ExpressionPriorConfig",
+    "Fit",
+    "MotionPriorConfig",
+    "Observations",
+    "Prediction",
+    "Solver",
+    "SolverConfig",
+]

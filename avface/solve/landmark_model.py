@@ -32,23 +32,26 @@ class Parameters:
     gaze: Tensor
     shape: Tensor
     log_focal: Tensor
+    limits: tuple[Tensor, Tensor] | None = None
+    """Least and largest weights (E,) of the expression units; None for 0 and 1."""
 
     def moved(self, local: Tensor, shared: Tensor | None = None) -> Parameters:
         """The parameters after a step (..., D) of each frame's unknowns and (S + 1,) of the shared ones.
 
-        Expression weights are kept inside [0, 1]. A longer focal length takes the heads away by the same factor, so
-        that they stay as large in the picture: focal length and distance alone are nearly interchangeable.
+        Expression weights are kept inside their limits. A longer focal length takes the heads away by the same factor,
+        so that they stay as large in the picture: focal length and distance alone are nearly interchangeable.
         """
         units = self.expression.shape[-1]
         rotation = rotvec_to_rotmat(local[..., ROTATION]) @ self.rotation
-        expression = (self.expression + local[..., 6 : 6 + units]).clamp(0, 1)
+        expression = self.expression + local[..., 6 : 6 + units]
+        expression = expression.clamp(0, 1) if self.limits is None else expression.clamp(*self.limits)
         gaze = self.gaze + local[..., 6 + units :].reshape(self.gaze.shape)
         translation = self.translation + local[..., TRANSLATION]
         shape, log_focal = self.shape, self.log_focal
         if shared is not None:
             shape, log_focal = shape + shared[:-1], log_focal + shared[-1]
             translation = translation * torch.exp(shared[-1])
-        return Parameters(rotation, translation, expression, gaze, shape, log_focal)
+        return Parameters(rotation, translation, expression, gaze, shape, log_focal, self.limits)
 
     def in_windows(self, count: int) -> Parameters:
         """The frames (T, ...) as that many windows of equal length (B, N, ...)."""
@@ -59,6 +62,7 @@ class Parameters:
             self.gaze.unflatten(0, (count, -1)),
             self.shape,
             self.log_focal,
+            self.limits,
         )
 
     def select(self, index: Tensor | slice) -> Parameters:
@@ -70,6 +74,7 @@ class Parameters:
             self.gaze[index],
             self.shape,
             self.log_focal,
+            self.limits,
         )
 
 
@@ -97,6 +102,10 @@ class LandmarkModel:
             return torch.einsum("...lkc,lk->...lc", values.double().cpu()[..., triangles, :], barycentric)
 
         self.head = head
+        self.limits = (
+            torch.as_tensor(head.unit_range.low).to(device, dtype),
+            torch.as_tensor(head.unit_range.high).to(device, dtype),
+        )
         self.mean = on_landmarks(head.template).to(device, dtype)
         errors = torch.as_tensor(embedding.error_basis).to(device, dtype)  # (K, L, 3)
         shapes = on_landmarks(head.shape_basis).to(device, dtype)
@@ -240,7 +249,9 @@ class LandmarkModel:
         at = by_head[:, points]
         # d (turn x) / d gaze = -[turn x]_x J(gaze), J the left Jacobian of SO(3)
         by_turn = torch.linalg.cross(arm.expand_as(at), at, dim=-1)
-        return (by_turn @ _left_jacobian(parameters.gaze[:, eye])[:, None])[..., :2]
+        gaze = parameters.gaze[:, eye]
+        vector = torch.cat([gaze, torch.zeros_like(gaze[..., :1])], -1)
+        return (by_turn @ left_jacobian(vector)[:, None])[..., :2]
 
 
 @dataclass(frozen=True)
@@ -271,10 +282,9 @@ def gaze_rotation(gaze: Tensor) -> Tensor:
     return rotvec_to_rotmat(torch.cat([gaze, torch.zeros_like(gaze[..., :1])], -1))
 
 
-def _left_jacobian(gaze: Tensor) -> Tensor:
-    """Left Jacobian (..., 3, 3) of SO(3) at the axis-angle vector (pitch, yaw, 0)."""
-    vector = torch.cat([gaze, torch.zeros_like(gaze[..., :1])], -1)
-    identity = torch.eye(3, dtype=gaze.dtype, device=gaze.device)
+def left_jacobian(vector: Tensor) -> Tensor:
+    """Left Jacobian (..., 3, 3) of SO(3) at axis-angle vectors (..., 3)."""
+    identity = torch.eye(3, dtype=vector.dtype, device=vector.device)
     angle = vector.norm(dim=-1)[..., None, None].clamp_min(1e-9)
     columns = vector[..., None, :].expand(*vector.shape[:-1], 3, 3)
     cross = torch.linalg.cross(columns, identity.expand_as(columns), dim=-1).mT
@@ -287,16 +297,21 @@ def _left_jacobian(gaze: Tensor) -> Tensor:
 
 
 def initial_pose(
-    model: LandmarkModel, landmarks: Tensor, focal: float, shape: Tensor
+    model: LandmarkModel, landmarks: Tensor, focal: float, shape: Tensor, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Rotation (T, 3, 3) and translation (T, 3) from landmarks (T, L, 2) in pixels by scaled orthography.
 
-    The affine camera that maps the face at rest to the landmarks in least squares, made a rotation. Frames whose
-    landmarks are nan get the pose of the nearest frame that has some.
+    The affine camera that maps the face at rest to the landmarks in least squares, made a rotation. Each counts by its
+    weight (T, L), or all alike. Frames whose landmarks are nan get the pose of the nearest frame that has some.
     """
     rest = model.neutral(shape)
     source = torch.cat([rest, torch.ones_like(rest[:, :1])], -1)
-    affine = torch.einsum("al,tlc->tca", torch.linalg.pinv(source), landmarks - model.centre)  # (T, 2, 4)
+    # So little of everything else that it decides only where too few landmarks count to do it.
+    weights = landmarks.new_ones(landmarks.shape[:2]) if weights is None else weights
+    weighted = (weights + 1e-4)[..., None] * source
+    normal = weighted.mT @ source
+    right = weighted.mT @ (landmarks - model.centre)
+    affine = torch.linalg.solve(normal, right).mT  # (T, 2, 4)
     seen = torch.isfinite(affine).all(-1).all(-1)
     nearest = np.abs(np.arange(len(seen))[:, None] - seen.nonzero().cpu().numpy()[:, 0]).argmin(1)
     affine = affine[seen.nonzero()[:, 0][torch.as_tensor(nearest, device=affine.device)]]

@@ -28,7 +28,7 @@ class MotionPriorConfig:
     translation: float = 0.0002
     """Metres."""
     expression: float = 0.025
-    """Weight of a unit."""
+    """Weight of a unit, as a share of the largest it can have."""
     lids: float = 0.25
     """Weight of eyeBlink, which closes within three frames."""
     gaze: float = 0.06
@@ -50,7 +50,7 @@ class MotionPrior:
         sigma[3:6] = config.translation
         sigma[6 : 6 + len(names)] = torch.tensor(
             [config.lids if lid else config.expression for lid in lids], dtype=torch.float64
-        )
+        ) * torch.as_tensor(head.unit_range.reach)
         self.second = sigma**-2
         self.first = (config.drift * sigma) ** -2
         self.tail = config.tail

@@ -98,7 +98,7 @@ class ExpressionPrior:
     """A quadratic cost on one frame's local unknowns: linear . x + 1/2 x . precision . x, plus containment.
 
     Unknowns are ordered as in `LandmarkModel`; pose has no cost. linear (D,), precision (D, D), positive semidefinite.
-    Units are matched by ARKit's names; heads with others get only sparsity-free unit variance.
+    Units are matched by ARKit's names; heads with others get only the variances of their units.
     """
 
     def __init__(self, head: HeadModel, num_local: int, config: ExpressionPriorConfig) -> None:
@@ -111,7 +111,7 @@ class ExpressionPrior:
         if arkit:
             linear[6 : 6 + units] = config.sparsity * rare
         precision[6 : 6 + units, 6 : 6 + units] = np.diag(
-            config.precision * rare if arkit else np.ones(units)
+            config.precision * rare if arkit else head.unit_range.sigma**-2
         )
 
         def add(coefficients: dict[int, float], weight: float) -> None:

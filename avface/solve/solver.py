@@ -6,14 +6,14 @@ Two exact Gauss-Newton (Levenberg-Marquardt) problems, each with its structure e
 2. motion of all frames with shape and focal length known: blocks on the diagonal, coupled to the next and the next but
    one by a smoothness prior, solved by block-banded Cholesky in windows that overlap, several windows side by side.
 
-Weights of expression units stay inside [0, 1], and shape weights within their limit: every step minimises the quadratic
-model within the bounds (see `bounded`).
+Weights of expression units stay inside their limits ([0, 1] for the open head's), and shape weights within theirs:
+every step minimises the quadratic model within the bounds (see `bounded`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,12 +28,25 @@ from torch import Tensor
 from avface.head.model import HeadModel
 from avface.solve.banded import solve_block_pentadiagonal
 from avface.solve.bounded import bounded_newton_step
-from avface.solve.landmark_model import LandmarkModel, Parameters, initial_pose
-from avface.solve.motion import MotionNormal, MotionPrior, MotionPriorConfig, MotionWeights
+from avface.solve.jointed_landmarks import landmark_model
+from avface.solve.landmark_model import Parameters, initial_pose
+from avface.solve.motion import (
+    REFERENCE_STEP,
+    MotionNormal,
+    MotionPrior,
+    MotionPriorConfig,
+    MotionWeights,
+)
+from avface.solve.prediction import FramePrior, Prediction, no_prediction
 from avface.solve.priors import ExpressionPrior, ExpressionPriorConfig
 
 LONGEST_STEP = 0.055
 """Seconds between frames beyond which their differences are motion rather than the tracker's jitter."""
+
+HARDLY_SHOWN = 0.1
+"""Share of a face's landmarks below which a frame says nothing of where the head is."""
+CLEAR = 0.7
+"""Share of a face's landmarks from which a frame is good for finding the person's shape."""
 
 _MOST_WORKERS = 8
 """Threads that solve windows, at most; each takes the memory of its windows."""
@@ -63,6 +76,14 @@ class SolverConfig:
     """Most likely focal length as a multiple of the picture's longer side."""
     focal_sigma: float = 0.2
     """Standard deviation of the logarithm of the focal length."""
+    prediction_sigma: float = 0.05
+    """What is added to a prediction's standard deviations of the expression units, in quadrature, as a share of the
+    largest weight a unit can have: who predicts knows how sure he is on material like that which he learnt from."""
+    usual_seconds: float = 0.1
+    """Where a unit's landmarks are hidden it is as likely as it is in the rest of the clip, one draw in so many
+    seconds: an unseen mouth is neither shut nor held, it goes over to how this person's mouth usually is."""
+    usual_sigma: float = 0.05
+    """Least standard deviation of a unit over a clip, as a share of the largest weight it can have."""
     window: int = 128
     """Frames solved together."""
     overlap: int = 32
@@ -92,13 +113,15 @@ class Observations:
 
     landmarks (T, L, 2) pixels, nan in frames without a face (an array, or what gives arrays for a frame and for a slice
     of frames, such as one that lies on disk: only a few windows are asked for at a time), confidence (T,) in [0, 1],
-    times (T,) seconds, segments (T,) numbers of the stretches between shot cuts.
+    times (T,) seconds, segments (T,) numbers of the stretches between shot cuts, visibility (T, L) in [0, 1] how likely
+    each landmark is to be seen (an array or something like it, as for landmarks; None: all are), by which it counts.
     """
 
     landmarks: FrameArray
     confidence: FloatArray
     times: FloatArray
     segments: npt.NDArray[np.integer]
+    visibility: FrameArray | None = None
 
 
 @dataclass(frozen=True)
@@ -133,29 +156,50 @@ class Solver:
         self.focal_length = focal_length
         self.device = torch.device(device)
         width, height = image_size
-        self.model = LandmarkModel(head, ((width - 1) / 2, (height - 1) / 2), device=device)
+        self.model = landmark_model(head, ((width - 1) / 2, (height - 1) / 2), device)
         self.expression_prior = ExpressionPrior(head, self.model.num_local, self.config.expression)
         self._noise = self.config.landmark_noise
         self.motion_prior = MotionPrior(head, self.model.num_local, self.config.motion)
         self.motion_prior.first = self.motion_prior.first.to(device)
         self.motion_prior.second = self.motion_prior.second.to(device)
+        energy = self.model.expression_basis.square().sum(-1)  # (E, L)
+        energy[energy.sum(1) == 0] = 1  # the tongue, and what moves no landmark by itself
+        self._shown_by = energy / energy.sum(1, keepdim=True)
+        """(E, L) where a unit shows: the share of each landmark in its motion."""
+        self._reach = torch.as_tensor(head.unit_range.reach, device=device)
 
-    def fit(self, observations: Observations, on_frames: Callable[[int], None] = lambda frames: None) -> Fit:
+    def fit(
+        self,
+        observations: Observations,
+        on_frames: Callable[[int], None] = lambda frames: None,
+        prediction: Prediction | None = None,
+    ) -> Fit:
         """Fit shape, focal length and motion. `on_frames` is told how many more frames are solved.
 
+        prediction: what is expected before looking, from sound for example; as strong as its standard deviations say.
         Memory is fixed: it depends on the window, not on the number of frames.
 
         Raises:
-            ValueError: if no frame has landmarks.
+            ValueError: if no frame has landmarks, or a prediction is of another clip or head.
         """
-        seen = np.flatnonzero(observations.confidence > 0)
+        frames, units = len(observations.times), self.model.expression_basis.shape[0]
+        prediction = prediction or no_prediction(frames, units)
+        prediction.check(frames, units, self.model.head.num_shape)
+        shown = _shown(observations)
+        seen = np.flatnonzero(shown > 0)
         if not len(seen):
             raise ValueError("no frame has landmarks")
+        clear = np.flatnonzero(shown >= CLEAR)
+        if len(clear) < min(len(seen), self.config.key_frames):
+            clear = seen
+        placed = np.flatnonzero(shown >= HARDLY_SHOWN)
         self._noise = float(
-            np.hypot(self.config.landmark_noise, self.config.jitter_factor * _jitter(observations, seen))
+            np.hypot(self.config.landmark_noise, self.config.jitter_factor * _jitter(observations, clear))
         )
-        shape, log_focal = self._fit_shape(observations, seen)
-        motion = self._fit_motion(observations, seen, shape, log_focal, on_frames)
+        shape, log_focal, usual = self._fit_shape(observations, clear, prediction)
+        motion = self._fit_motion(
+            observations, placed if len(placed) else seen, shape, log_focal, usual, prediction, on_frames
+        )
         own = self.model.head.num_shape
         return Fit(
             shape=shape[:own].cpu().numpy(),
@@ -171,6 +215,16 @@ class Solver:
 
     def _load(self, landmarks: FloatArray) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(landmarks, dtype=np.float64), device=self.device)
+
+    def _visibility(self, observations: Observations, rows: Sequence[slice | int]) -> Tensor:
+        """How likely (T, L) each landmark is to be seen in some frames, given as stretches or one by one."""
+        confidence = np.concatenate([np.atleast_1d(observations.confidence[r]) for r in rows])
+        if observations.visibility is None:
+            seen = np.ones((len(confidence), self.model.num_landmarks))
+        else:
+            parts = [np.asarray(observations.visibility[r]) for r in rows]
+            seen = np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])
+        return self._load(seen * (confidence > 0)[:, None])
 
     def _precision(self, landmarks: Tensor, confidence: Tensor) -> Tensor:
         """Inverse variance (T, L) of the landmarks in pixels^-2; 0 for unseen frames."""
@@ -191,23 +245,27 @@ class Solver:
         pose = parameters.translation.new_zeros(*parameters.translation.shape[:-1], 6)
         return torch.cat([pose, parameters.expression, parameters.gaze.flatten(-2)], -1)
 
-    def _frame_cost(self, parameters: Parameters, landmarks: Tensor, precision: Tensor) -> Tensor:
-        """Cost (T,) of the data and the expression prior."""
+    def _frame_cost(
+        self, parameters: Parameters, landmarks: Tensor, precision: Tensor, prior: FramePrior
+    ) -> Tensor:
+        """Cost (T,) of the data, the expression prior and the frames' own prior."""
         residual = torch.nan_to_num(self.model.project(parameters) - landmarks)
-        return self._robust(residual, precision)[0] + self.expression_prior.cost(self._local(parameters))
+        cost = self._robust(residual, precision)[0] + prior.cost(parameters)
+        return cost + self.expression_prior.cost(self._local(parameters))
 
     def _frame_equations(
-        self, parameters: Parameters, landmarks: Tensor, precision: Tensor
+        self, parameters: Parameters, landmarks: Tensor, precision: Tensor, prior: FramePrior
     ) -> tuple[Tensor, Tensor]:
         """Hessian (T, D, D) in single and gradient (T, D) in double precision of the frame costs."""
         residual = torch.nan_to_num(self.model.project(parameters) - landmarks)
         weights = self._robust(residual, precision)[1]
         hessian, gradient = self.model.normal_equations(parameters, weights, residual)
         prior_hessian, prior_gradient = self.expression_prior.normal_equations(self._local(parameters))
+        prior.add_equations(parameters, hessian, gradient)
         return hessian.add_(prior_hessian), gradient.add_(prior_gradient)
 
     def _shape_equations(
-        self, parameters: Parameters, landmarks: Tensor, precision: Tensor
+        self, parameters: Parameters, landmarks: Tensor, precision: Tensor, prior: FramePrior
     ) -> tuple[Tensor, Tensor]:
         """Hessian (T, K, K) and gradient (T, K) of the frame costs by local and shared unknowns."""
         residual = torch.nan_to_num(self.model.project(parameters) - landmarks)
@@ -220,35 +278,43 @@ class Solver:
         local = self.model.num_local
         hessian[:, :local, :local] += prior_hessian
         gradient[:, :local] += prior_gradient
+        prior.add_equations(parameters, hessian, gradient)
         return hessian, gradient
 
     def _bounds(self, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        """Least and largest step (T, D) of the local unknowns: expression weights stay inside [0, 1]."""
+        """Least and largest step (T, D) of the local unknowns: expression weights stay inside their limits."""
         weights = parameters.expression
         low = weights.new_full((len(weights), self.model.num_local), -torch.inf)
         high = -low
         units = slice(6, 6 + weights.shape[-1])
-        low[:, units], high[:, units] = -weights, 1 - weights
+        least, most = self.model.limits
+        low[:, units], high[:, units] = least - weights, most - weights
         return low, high
 
     # Shape and focal length
 
-    def _fit_shape(self, observations: Observations, seen: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def _fit_shape(
+        self, observations: Observations, clear: npt.NDArray[np.int64], prediction: Prediction
+    ) -> tuple[Tensor, Tensor, FramePrior]:
+        """Shape, focal length, and which expressions are usual in the clip, as the prior of one hidden frame."""
         config, model = self.config, self.model
-        frames = self._choose_key_frames(observations, seen)
+        frames, stands_for = self._choose_key_frames(observations, clear)
         landmarks = self._load(np.stack([observations.landmarks[f] for f in frames]))
         confidence = torch.as_tensor(observations.confidence[frames], dtype=torch.float64, device=self.device)
-        precision = self._precision(landmarks, confidence)
+        visibility = self._visibility(observations, frames.tolist())
+        precision = self._precision(landmarks, confidence) * visibility
+        prior = self._predicted(prediction, frames)
         evidence = min(1.0, config.key_frame_evidence / len(frames))
         prior_focal = np.log(self.focal_length or config.focal_prior * max(self.image_size))
         focal_precision = config.focal_sigma**-2 if self.focal_length is None else 1e12
         shape = landmarks.new_zeros(model.shape_basis.shape[0])
         log_focal = landmarks.new_tensor(prior_focal)
-        shape_precision = torch.ones_like(shape)
+        shape_mean, shape_precision = self._shape_prior(prediction)
         if self.model.head.size_component is not None:
             # One camera can't tell size from distance; the little that smaller expressions seem to say is wrong.
+            shape_mean[self.model.head.size_component] = 0
             shape_precision[self.model.head.size_component] = 1e8
-        rotation, translation = initial_pose(model, landmarks, float(torch.exp(log_focal)), shape)
+        rotation, translation = initial_pose(model, landmarks, float(torch.exp(log_focal)), shape, visibility)
         parameters = Parameters(
             rotation,
             translation,
@@ -256,39 +322,39 @@ class Solver:
             landmarks.new_zeros(len(frames), len(model.eye_joints), 2),
             shape,
             log_focal,
+            model.limits,
         )
 
         def total(p: Parameters) -> float:
             focal_cost = 0.5 * focal_precision * (p.log_focal - prior_focal) ** 2
-            data = self._frame_cost(p, landmarks, precision).sum() * evidence
-            return float(data + 0.5 * (shape_precision * p.shape) @ p.shape + focal_cost)
+            data = self._frame_cost(p, landmarks, precision, prior).sum() * evidence
+            away = p.shape - shape_mean
+            return float(data + 0.5 * (shape_precision * away) @ away + focal_cost)
 
         count = len(frames) * model.num_local
         cost, damping = total(parameters), 1e-3
         side = torch.zeros(count + len(shape) + 1, dtype=torch.int8, device=self.device)
         for _ in range(config.iterations):
-            hessian, gradient = self._shape_equations(parameters, landmarks, precision)
+            hessian, gradient = self._shape_equations(parameters, landmarks, precision, prior)
             local, shared = slice(0, model.num_local), slice(model.num_local, None)
-            prior = torch.cat([shape_precision, shape.new_tensor([focal_precision])])
-            towards = torch.cat([parameters.shape, (parameters.log_focal - prior_focal)[None]])
+            shared_precision = torch.cat([shape_precision, shape.new_tensor([focal_precision])])
+            shared_mean = torch.cat([shape_mean, shape.new_tensor([prior_focal])])
+            at = torch.cat([parameters.shape, parameters.log_focal[None]])
             arrow = _Arrow(
                 evidence * hessian[:, local, local],
                 evidence * hessian[:, local, shared],
-                evidence * hessian[:, shared, shared].sum(0) + torch.diag(prior),
+                evidence * hessian[:, shared, shared].sum(0) + torch.diag(shared_precision),
             )
             whole = torch.cat(
                 [
                     evidence * gradient[:, local].flatten(),
-                    evidence * gradient[:, shared].sum(0) + prior * towards,
+                    evidence * gradient[:, shared].sum(0) + shared_precision * (at - shared_mean),
                 ]
             )
             low, high = self._bounds(parameters)
-            limits = torch.full_like(towards, config.shape_limit)
+            limits = torch.full_like(at, config.shape_limit)
             limits[-1] = torch.inf
-            low, high = (
-                torch.cat([low.flatten(), -limits - towards]),
-                torch.cat([high.flatten(), limits - towards]),
-            )
+            low, high = torch.cat([low.flatten(), -limits - at]), torch.cat([high.flatten(), limits - at])
             while True:
                 damped = arrow.damped(damping)
                 step, side = bounded_newton_step(damped.solve, damped.multiply, whole, low, high, side)
@@ -302,15 +368,37 @@ class Solver:
             parameters, cost, damping = candidate, new_cost, max(damping / 10, 1e-7)
             if lowered < config.tolerance * max(cost, 1e-12):
                 break
-        return parameters.shape, parameters.log_focal
+        return parameters.shape, parameters.log_focal, self._usual(parameters.expression, stands_for)
+
+    def _shape_prior(self, prediction: Prediction) -> tuple[Tensor, Tensor]:
+        """Mean and precision (S + K,) of the shape weights: standard normal, or as predicted where that says more."""
+        precision = torch.ones(len(self.model.shape_basis), dtype=torch.float64, device=self.device)
+        mean = torch.zeros_like(precision)
+        if prediction.shape is not None and prediction.shape_sigma is not None:
+            sigma = self._load(prediction.shape_sigma)
+            own = slice(0, len(sigma))
+            mean[own] = torch.where(sigma < 1, self._load(prediction.shape), 0.0)
+            precision[own] = sigma.clamp_max(1) ** -2
+        return mean, precision
+
+    def _predicted(self, prediction: Prediction, rows: npt.NDArray[np.int64]) -> FramePrior:
+        return FramePrior.of(prediction, rows, self.config.prediction_sigma * self._reach)
+
+    def _usual(self, expression: Tensor, stands_for: npt.NDArray[np.int64]) -> FramePrior:
+        """How likely expressions are in this clip, from key frames (T, E) and how many frames each stands for."""
+        share = torch.as_tensor(stands_for / stands_for.sum(), dtype=torch.float64, device=self.device)
+        mean = share @ expression
+        variance = share @ (expression - mean) ** 2 + (self.config.usual_sigma * self._reach) ** 2
+        return FramePrior(mean[None], 1 / variance[None])
 
     def _choose_key_frames(
         self, observations: Observations, seen: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.int64]:
-        """Frames that differ most in pose and expression, among at most 512 spread over the clip."""
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Frames that differ most in pose and expression, among at most 512 spread over the clip, and to how many of
+        those each is the most similar one."""
         count = self.config.key_frames
         if len(seen) <= count:
-            return seen
+            return seen, np.ones(len(seen), np.int64)
         candidates = seen[np.linspace(0, len(seen) - 1, min(len(seen), 512)).round().astype(int)]
         candidates = np.unique(candidates)
         points = np.stack([observations.landmarks[f] for f in candidates]).astype(np.float64)
@@ -319,19 +407,27 @@ class Solver:
         weight = np.asarray(observations.confidence)[candidates]
         chosen = [int(np.argmin(np.linalg.norm(points - np.median(points, 0), axis=1)))]
         distance = np.full(len(points), np.inf)
-        while len(chosen) < count:
-            distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+        nearest = np.zeros(len(points), np.int64)
+        while True:
+            to_last = np.linalg.norm(points - points[chosen[-1]], axis=1)
+            nearest[to_last < distance] = chosen[-1]
+            distance = np.minimum(distance, to_last)
+            if len(chosen) == count:
+                break
             chosen.append(int(np.argmax(distance * weight)))
-        return np.sort(candidates[np.unique(chosen)])
+        numbers = np.unique(chosen)
+        return candidates[numbers], np.maximum((nearest[:, None] == numbers).sum(0), 1)
 
     # Motion
 
     def _fit_motion(
         self,
         observations: Observations,
-        seen: npt.NDArray[np.int64],
+        placed: npt.NDArray[np.int64],
         shape: Tensor,
         log_focal: Tensor,
+        usual: FramePrior,
+        prediction: Prediction,
         on_frames: Callable[[int], None],
     ) -> Parameters:
         config, model = self.config, self.model
@@ -344,6 +440,7 @@ class Solver:
             torch.empty(frames, len(model.eye_joints), 2, dtype=torch.float64),
             shape,
             log_focal,
+            model.limits,
         )
         edges = [0, *((a + b + size) // 2 for a, b in pairwise(starts)), frames]
 
@@ -365,7 +462,9 @@ class Solver:
         with _one_thread_each(), ThreadPoolExecutor(workers) as pool:
             for first in range(0, len(starts), together):
                 rows = np.array(starts[first : first + together])[:, None] + np.arange(size)
-                loaded = self._load_windows(observations, seen, rows)  # files are read by this thread alone
+                loaded = self._load_windows(
+                    observations, placed, rows, usual, prediction
+                )  # files are read by this thread alone
                 if len(pending) == workers:
                     keep(pending[0][0], pending.popleft()[1].result())
                 pending.append((first, pool.submit(self._fit_windows, loaded, shape, log_focal)))
@@ -374,30 +473,51 @@ class Solver:
         return result
 
     def _load_windows(
-        self, observations: Observations, seen: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+        self,
+        observations: Observations,
+        placed: npt.NDArray[np.int64],
+        rows: npt.NDArray[np.int64],
+        usual: FramePrior,
+        prediction: Prediction,
     ) -> _Windows:
-        """What was seen in windows (B, N) of frame numbers."""
-        landmarks = self._load(np.concatenate([observations.landmarks[r[0] : r[-1] + 1] for r in rows]))
+        """What was seen and is expected in windows (B, N) of frame numbers. placed: the frames that show where the head
+        is."""
+        stretches = [slice(int(r[0]), int(r[-1]) + 1) for r in rows]
+        landmarks = self._load(np.concatenate([observations.landmarks[s] for s in stretches]))
+        visibility = self._visibility(observations, stretches)
         confidence = torch.as_tensor(
             np.asarray(observations.confidence)[rows.ravel()], dtype=torch.float64, device=self.device
         )
-        nearest = seen[np.clip(np.searchsorted(seen, rows.ravel()), 0, len(seen) - 1)]
-        before = seen[np.clip(np.searchsorted(seen, rows.ravel()) - 1, 0, len(seen) - 1)]
+        after = np.searchsorted(placed, rows.ravel())
+        nearest, before = (placed[np.clip(after - back, 0, len(placed) - 1)] for back in (0, 1))
         nearest = np.where(abs(before - rows.ravel()) < abs(nearest - rows.ravel()), before, nearest)
-        unseen = np.flatnonzero(nearest != rows.ravel())
-        started = landmarks
-        if len(unseen):
-            started = landmarks.clone()
-            started[unseen] = self._load(np.stack([observations.landmarks[f] for f in nearest[unseen]]))
+        elsewhere = np.flatnonzero(nearest != rows.ravel())
+        started, started_visibility = landmarks, visibility
+        if len(elsewhere):
+            others = nearest[elsewhere].tolist()
+            started, started_visibility = landmarks.clone(), visibility.clone()
+            started[elsewhere] = self._load(np.stack([observations.landmarks[f] for f in others]))
+            started_visibility[elsewhere] = self._visibility(observations, others)
+        times = np.asarray(observations.times, np.float64)[rows]
+        prior = self._predicted(prediction, rows.ravel())
+        hidden = 1 - visibility @ self._shown_by.T
+        draws = self._load(
+            np.gradient(times, axis=1) if times.shape[1] > 1 else np.full(times.shape, REFERENCE_STEP)
+        )
+        draws = (draws.flatten() / self.config.usual_seconds).clamp(0, 1)
+        # A unit of which half shows is known well enough: its share counts by its square.
+        prior = prior.times(usual, draws[:, None] * hidden.clamp_min(0) ** 2)
         return _Windows(
             landmarks,
-            self._precision(landmarks, confidence),
+            self._precision(landmarks, confidence) * visibility,
+            prior,
             self.motion_prior.weights(
-                torch.as_tensor(np.asarray(observations.times, np.float64)[rows], device=self.device),
+                self._load(times),
                 torch.as_tensor(np.asarray(observations.segments)[rows], device=self.device),
             ),
             started,
-            not len(unseen),
+            started_visibility,
+            not len(elsewhere),
             (len(rows), rows.shape[1]),
         )
 
@@ -406,7 +526,10 @@ class Solver:
         config, model = self.config, self.model
         batch, size = windows.size
         landmarks, precision, weights = windows.landmarks, windows.precision, windows.weights
-        rotation, translation = initial_pose(model, windows.started, float(torch.exp(log_focal)), shape)
+        prior = windows.prior
+        rotation, translation = initial_pose(
+            model, windows.started, float(torch.exp(log_focal)), shape, windows.started_visibility
+        )
         parameters = Parameters(
             rotation,
             translation,
@@ -414,13 +537,14 @@ class Solver:
             landmarks.new_zeros(batch * size, len(model.eye_joints), 2),
             shape,
             log_focal,
+            model.limits,
         )
         anchor = translation
         # So weak that it only decides where nothing else does: in gaps longer than the window.
         anchor_precision = torch.full((batch * size, 6), 1e-3, dtype=torch.float64, device=self.device)
 
         def total(p: Parameters) -> tuple[Tensor, Tensor]:
-            frame = self._frame_cost(p, landmarks, precision)
+            frame = self._frame_cost(p, landmarks, precision, prior)
             frame = frame + 0.5 * (anchor_precision[:, 3:] * (p.translation - anchor) ** 2).sum(-1)
             return frame.view(batch, size).sum(1), self._motion(p, weights, batch).cost
 
@@ -429,7 +553,7 @@ class Solver:
         active = torch.ones(batch, dtype=torch.bool, device=self.device)
         side = torch.zeros(batch * size, model.num_local, dtype=torch.int8, device=self.device)
         for _ in range(config.iterations):
-            hessian, gradient = self._equations_in_chunks(parameters, landmarks, precision)
+            hessian, gradient = self._equations_in_chunks(parameters, landmarks, precision, prior)
             motion = self._motion(parameters, weights, batch)
             gradient[:, 3:6] += anchor_precision[:, 3:] * (parameters.translation - anchor)
             hessian.diagonal(dim1=1, dim2=2)[:, :6] += anchor_precision
@@ -455,11 +579,18 @@ class Solver:
         return self.motion_prior.normal_equations(parameters.in_windows(batch), weights)
 
     def _equations_in_chunks(
-        self, parameters: Parameters, landmarks: Tensor, precision: Tensor, chunk: int = 64
+        self,
+        parameters: Parameters,
+        landmarks: Tensor,
+        precision: Tensor,
+        prior: FramePrior,
+        chunk: int = 64,
     ) -> tuple[Tensor, Tensor]:
         """Frame equations of many frames, a few at a time: the Jacobian is much larger than what is kept of it."""
         parts = [
-            self._frame_equations(parameters.select(rows), landmarks[rows], precision[rows])
+            self._frame_equations(
+                parameters.select(rows), landmarks[rows], precision[rows], prior.select(rows)
+            )
             for rows in (slice(i, i + chunk) for i in range(0, len(landmarks), chunk))
         ]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
@@ -468,12 +599,15 @@ class Solver:
 @dataclass(frozen=True)
 class _Windows:
     """What was seen in `size` = (B, N) windows and frames: landmarks (B N, L, 2) pixels, their precision (B N, L), the
-    motion prior's weights, and landmarks to start from, which are those of the nearest seen frame where none are."""
+    frames' prior, the motion prior's weights, and landmarks to start from with their visibility, which are those of the
+    nearest frame that shows where the head is."""
 
     landmarks: Tensor
     precision: Tensor
+    prior: FramePrior
     weights: MotionWeights
     started: Tensor
+    started_visibility: Tensor
     all_seen: bool
     size: tuple[int, int]
 
@@ -500,6 +634,16 @@ def _one_thread_each() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _shown(observations: Observations, block: int = 1024) -> npt.NDArray[np.float64]:
+    """Share (T,) of the landmarks that can be seen in each frame."""
+    shown = (np.asarray(observations.confidence) > 0).astype(np.float64)
+    if observations.visibility is not None:
+        for start in range(0, len(shown), block):
+            here = slice(start, start + block)
+            shown[here] *= np.asarray(observations.visibility[here]).mean(1)
+    return shown
 
 
 def _jitter(observations: Observations, seen: npt.NDArray[np.int64], samples: int = 256) -> float:
@@ -628,4 +772,5 @@ def _choose(mask: Tensor, first: Parameters, second: Parameters) -> Parameters:
         mix(first.gaze, second.gaze),
         second.shape,
         second.log_focal,
+        second.limits,
     )

@@ -195,11 +195,17 @@ def random_walk(
     return np.asarray(gaussian_filter1d(walk, 2.5 / ratio, axis=0, mode="nearest")[:frames])
 
 
+def occlusion_rng(seed: int) -> np.random.Generator:
+    """The random numbers that `occlude_video` draws from."""
+    return np.random.default_rng([seed, 0x0CC1])
+
+
 def occlude(
     frames: Iterable[Image],
     landmarks: Landmarks,
     rng: np.random.Generator,
     config: OcclusionConfig | None = None,
+    events: Sequence[OcclusionEvent] | None = None,
 ) -> Iterator[OccludedFrame]:
     """Put things before the face of a run of frames, one frame at a time.
 
@@ -209,6 +215,7 @@ def occlude(
             rows are arrays.
         rng: All that is drawn at random. Frames and memory don't depend on it otherwise.
         config: What comes, how often and how it moves.
+        events: When things are before the face, in order and apart from each other; drawn by default.
 
     Memory doesn't grow with the frames, but for 80 bytes a frame.
 
@@ -218,9 +225,41 @@ def occlude(
     """
     config = config or OcclusionConfig()
     poses = face_poses(landmarks)
-    events = plan_occlusions(rng, len(poses), config)
+    events = plan_occlusions(rng, len(poses), config) if events is None else tuple(events)
     on_head, free = poses.smoothed(0.8), poses.smoothed(4.0 * config.frame_rate / 25)
     return _occluded(frames, landmarks, rng, config, events, on_head, free)
+
+
+def covered_landmarks(
+    landmarks: Landmarks,
+    image_size: tuple[int, int],
+    rng: np.random.Generator,
+    config: OcclusionConfig,
+    events: Sequence[OcclusionEvent],
+    every: int = 1,
+) -> npt.NDArray[np.bool_]:
+    """Which landmarks things would hide, without any pictures: (ceil(T / every), 478) for every n-th of the T frames.
+
+    What comes and how it moves are those of `occlude` with the same arguments; nearly the same where pictures have
+    another size. image_size is the width and height in pixels.
+
+    Raises:
+        AvfaceError: if there is no face in any frame.
+    """
+    poses = face_poses(landmarks)
+    on_head, free = poses.smoothed(0.8), poses.smoothed(4.0 * config.frame_rate / 25)
+    covered = np.zeros((-(-len(poses) // every), 478), bool)
+    blank = np.zeros((image_size[1], image_size[0], 3), np.uint8)
+    skin = np.full((6000, 3), 0.5)  # any: hands draw as many random numbers whatever their colour
+    for event in events:
+        light = Light((0.0, 0.5, 0.866), 0.5)
+        run = _Run(rng, config, event, skin, light, 1.0, free, image_size)
+        for index in range(-(-event.start // every) * every, event.stop, every):
+            layer, _, _ = run.draw(index, on_head if run.occluder.worn else free, image_size)
+            if layer is not None:
+                _, mask = run.compose(blank, layer, None, 1.0)
+                covered[index // every] = _hidden_points(mask, np.asarray(landmarks[index], np.float64))
+    return covered
 
 
 def _occluded(
@@ -543,6 +582,7 @@ def occlude_video(
     kinds: Sequence[str] = OCCLUDER_KINDS,
     *,
     config: OcclusionConfig | None = None,
+    events: Sequence[OcclusionEvent] | None = None,
     on_frame: Callable[[str, int], None] = lambda stage, done: None,
 ) -> OcclusionFiles:
     """Hide part of the most prominent face of a video, real or synthetic, and write what is true of it.
@@ -553,6 +593,7 @@ def occlude_video(
         seed: the same seed gives the same pictures.
         kinds: what may come before the face; see `OCCLUDER_KINDS`.
         config: how it moves and how often it comes; its kinds and frame rate are replaced.
+        events: when things are before the face, in order and apart from each other; drawn by default.
         on_frame: called with "tracking" or "occluding" and the number of frames done.
 
     truth.npz holds, for T frames: `version`, `seed`, `source` (the video's name), `times (T,)` in seconds,
@@ -584,7 +625,7 @@ def occlude_video(
     except AvfaceError as error:
         raise AvfaceError(f"{source}: {error}") from None
     config = replace(config or OcclusionConfig(), kinds=tuple(kinds), frame_rate=clip.info.frame_rate)
-    rng = np.random.default_rng([seed, 0x0CC1])
+    rng = occlusion_rng(seed)
     rows: list[tuple[Any, ...]] = []
     packed: list[npt.NDArray[np.uint8]] = []
     occluded, clean, mask = (folder / name for name in _VIDEO_NAMES)
@@ -602,7 +643,7 @@ def occlude_video(
         VideoWriter(clean, sound_from=source) as clean_writer,
         VideoWriter(mask, encoding=EncodingConfig(crf=0, preset="ultrafast")) as mask_writer,
     ):
-        for done, frame in enumerate(occlude(images(), found.landmarks, rng, config), start=1):
+        for done, frame in enumerate(occlude(images(), found.landmarks, rng, config, events), start=1):
             time = times[-1]
             clean_writer.write(latest.pop(), time)
             occluded_writer.write(frame.image, time)

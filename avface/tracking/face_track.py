@@ -67,6 +67,9 @@ class FaceTrack:
     """Shots, in order; they cover all frames."""
     image_size: tuple[int, int]
     """Width and height of the frames in pixels."""
+    hidden: Float | StoredArray | None = None
+    """(T, 478) in [0, 1]: how likely each landmark is to lie behind something; 0 in frames without the person. None if
+    nobody looked."""
 
     def __len__(self) -> int:
         return len(self.times)

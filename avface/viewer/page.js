@@ -16,7 +16,7 @@ for (const [name, [kind, text]] of Object.entries(meta.arrays)) data[name] = new
 $('capture').textContent = '';
 
 const frames = data.times.length, vertices = data.neutral.length / 3;
-const units = meta.expressionNames.length, joints = meta.jointParents.length;
+const units = data.weightLow.length, joints = meta.jointParents.length;
 const times = data.times;
 const usualInterval = frames > 1 ? (times[frames - 1] - times[0]) / (frames - 1) : 0.04;
 const duration = times[frames - 1] + usualInterval;
@@ -58,8 +58,9 @@ function jointTransforms(frame) {
   const rotations = [], offsets = [];
   for (let j = 0; j < joints; j++) {
     const local = rotationOf(data.joints, frame * joints + j), p = data.pivots.subarray(3 * j, 3 * j + 3);
-    const turned = applied(local, p[0], p[1], p[2]);
-    const offset = [p[0] - turned[0], p[1] - turned[1], p[2] - turned[2]];
+    const turned = applied(local, p[0], p[1], p[2]), row = 3 * (frame * joints + j);
+    const q = data.places ? data.places.subarray(row, row + 3) : p; // where the centre at rest has gone
+    const offset = [q[0] - turned[0], q[1] - turned[1], q[2] - turned[2]];
     const parent = meta.jointParents[j];
     if (parent < 0) {
       rotations.push(local);

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from avface.capture import Capture
 from avface.errors import AvfaceError
 from avface.head.appearance import vertex_colours
+from avface.head.morphs import morph_motion, morph_targets
 from avface.media import Clip, EncodingConfig, VideoWriter
 
 if TYPE_CHECKING:
@@ -206,9 +207,17 @@ def _page_data(capture: Capture) -> dict[str, Any]:
 
     head = capture.head_model
     neutral = _neutral(capture)
-    low = np.minimum(capture.expression.min(0), 0)
-    step = (np.maximum(capture.expression.max(0), 0) - low) / 65535
-    steps = np.round((capture.expression - low) / np.where(step > 0, step, 1)).astype(np.uint16)
+    targets = morph_targets(head)
+    motion = morph_motion(head, targets, capture.shape, capture.expression, capture.joints)
+    # The units first, for the curves, then the correctives; units that turn joints move no vertices themselves.
+    offsets = head.expression_basis.cpu().numpy()
+    weights = capture.expression
+    if len(targets.correctives):
+        offsets = np.concatenate([offsets, targets.offsets[len(targets.units) :]])
+        weights = np.concatenate([weights, motion.weights[:, len(targets.units) :]], 1)
+    low = np.minimum(weights.min(0), 0)
+    step = (np.maximum(weights.max(0), 0) - low) / 65535
+    steps = np.round((weights - low) / np.where(step > 0, step, 1)).astype(np.uint16)
     activity = np.percentile(capture.expression, 98, axis=0) - np.percentile(capture.expression, 2, axis=0)
     if not activity.any():  # a single frame, or a face that never moves
         activity = np.abs(capture.expression).max(0)
@@ -225,11 +234,12 @@ def _page_data(capture: Capture) -> dict[str, Any]:
         "weightStep": (step, "f8"),
         "rotation": (capture.rotation, "f4"),
         "translation": (capture.translation, "f4"),
-        "joints": (capture.joints, "f4"),
+        "joints": (motion.rotations, "f4"),
+        **({"places": (motion.places, "f4")} if head.joints_follow_expression else {}),
         "times": (capture.times, "f8"),
         # rounded up, so that only 0 itself becomes 0, which means "not seen"
         "confidence": (np.ceil(255 * np.clip(capture.confidence, 0, 1)), "u1"),
-        **_sparse_offsets(head.expression_basis.cpu().numpy()),
+        **_sparse_offsets(offsets),
     }
     return {
         "meshId": MESH_ID,
@@ -247,7 +257,7 @@ def _page_data(capture: Capture) -> dict[str, Any]:
 
 
 def _sparse_offsets(basis: npt.NDArray[np.float32]) -> dict[str, tuple[npt.NDArray, str]]:
-    """The expression basis (E, V, 3) as the vertices each unit moves, in 16-bit steps of a scale per unit."""
+    """Offsets (M, V, 3) as the vertices each of them moves, in 16-bit steps of a scale per unit."""
     scale = np.abs(basis).max((1, 2)).astype(np.float64) / 32767
     moved = np.abs(basis).max(2) > SMALLEST_OFFSET
     unit, vertex = moved.nonzero()

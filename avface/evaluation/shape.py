@@ -1,0 +1,283 @@
+"""The shape protocol: are reconstructed neutral heads nearer to the true ones than the average head is, and do two
+clips of one person give one person? On rendered people whose faces lie outside the head model's space (`strangers`)."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from avface.errors import AvfaceError
+from avface.evaluation.clips import Progress
+from avface.evaluation.metrics import similarity_align
+from avface.evaluation.scan_to_mesh import scan_to_mesh_mm
+from avface.evaluation.strangers import (
+    Scan,
+    StrangersConfig,
+    film,
+    scan,
+    seven_landmarks,
+    skin_triangles,
+    stranger_head,
+)
+from avface.evaluation.tables import aligned
+from avface.head import HeadModel, load_head
+
+FloatArray = npt.NDArray[np.float64]
+
+CLIPS_EACH = 2
+SCAN_POINTS = 6000
+FIT_NOISE = 0.0005
+"""Metres that a vertex may be off in the fit to the truth, against shape weights of one standard deviation."""
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeReport:
+    """Scan-to-mesh distances in millimetres and who is who, as text (`table`) and JSON (`to_json`).
+
+    Shapes: P people, C clips each: mean_head and fitted, P arrays of distances of one scan's vertices; reconstructed,
+            P times C of them. apart (P C, P C): millimetres between the reconstructed heads of two clips.
+    """
+
+    mean_head: tuple[FloatArray, ...]
+    """Of the average head."""
+    fitted: tuple[FloatArray, ...]
+    """Of the head model fitted to the true vertices: the best its space can do."""
+    reconstructed: tuple[tuple[FloatArray, ...], ...]
+    """Of the neutral heads from the clips."""
+    apart: FloatArray
+
+    @property
+    def ratio(self) -> float:
+        """Median distance of the reconstructed heads over the average head's, over all vertices of all scans."""
+        return _median(self._flat) / _median(self.mean_head)
+
+    @property
+    def recognised(self) -> tuple[int, int]:
+        """Clips whose nearest other clip shows the same person, and clips in all."""
+        clips = len(self._flat)
+        apart = self.apart + np.where(np.eye(clips, dtype=bool), np.inf, 0)
+        person = np.repeat(np.arange(len(self.reconstructed)), [len(each) for each in self.reconstructed])
+        return int((person[apart.argmin(1)] == person).sum()), clips
+
+    @property
+    def _flat(self) -> list[FloatArray]:
+        return [distances for clips in self.reconstructed for distances in clips]
+
+    def table(self) -> str:
+        """Plain text: distances of the average head, of the reconstructed ones and of the best fit; and who is who."""
+        base = _median(self.mean_head)
+        rows = [["scan to mesh, mm", "median", "mean", "std", "of mean head"]]
+        for name, distances in (
+            ("mean head", self.mean_head),
+            ("reconstructed", self._flat),
+            ("model fitted to the truth", self.fitted),
+        ):
+            pooled = np.concatenate(list(distances))
+            numbers = (np.median(pooled), pooled.mean(), pooled.std(), np.median(pooled) / base)
+            rows.append([name, *(f"{number:.3f}" for number in numbers)])
+        people = [
+            ["person", "mean head", *(f"clip {n}" for n in range(len(self.reconstructed[0]))), "fitted"]
+        ]
+        for number, clips in enumerate(self.reconstructed):
+            medians = [
+                np.median(self.mean_head[number]),
+                *map(np.median, clips),
+                np.median(self.fitted[number]),
+            ]
+            people.append([str(number), *(f"{median:.3f}" for median in medians)])
+        own, other = self._own_and_other()
+        right, clips_in_all = self.recognised
+        who = (
+            f"{right} of {clips_in_all} clips have another clip of the same person as their nearest; heads of one "
+            f"person are {own:.3f} mm apart,\nthe nearest of other people {other:.3f} mm (means)"
+        )
+        return "\n\n".join([aligned(rows), aligned(people), who])
+
+    def _own_and_other(self) -> tuple[float, float]:
+        """Mean millimetres between clips of one person, and from a clip to the nearest one of somebody else."""
+        person = np.repeat(np.arange(len(self.reconstructed)), [len(each) for each in self.reconstructed])
+        same = person[:, None] == person
+        others = np.where(same, np.inf, self.apart).min(1)
+        own = self.apart[same & ~np.eye(len(person), dtype=bool)]
+        return (float(own.mean()) if len(own) else float("nan")), float(others[np.isfinite(others)].mean())
+
+    def to_json(self) -> str:
+        """The figures of the table as a JSON object."""
+        own, other = self._own_and_other()
+        right, clips = self.recognised
+
+        def figures(distances: Sequence[FloatArray]) -> dict[str, Any]:
+            pooled = np.concatenate(list(distances))
+            return {
+                "median_mm": _median(distances),
+                "mean_mm": float(pooled.mean()),
+                "std_mm": float(pooled.std()),
+                "each_median_mm": [float(np.median(each)) for each in distances],
+            }
+
+        content = {
+            "mean_head": figures(self.mean_head),
+            "reconstructed": figures(self._flat),
+            "fitted": figures(self.fitted),
+            "ratio": self.ratio,
+            "recognised": right,
+            "clips": clips,
+            "own_apart_mm": own,
+            "nearest_other_apart_mm": other,
+        }
+        return json.dumps(content, indent=2, allow_nan=False)
+
+
+def _median(distances: Sequence[FloatArray]) -> float:
+    return float(np.median(np.concatenate(list(distances))))
+
+
+def evaluate_shape(
+    *,
+    people: int = 12,
+    networks: Path | None = None,
+    work: Path | None = None,
+    workers: int | None = None,
+    config: StrangersConfig | None = None,
+    progress: Progress = lambda clip, stage, done, total: None,
+) -> ShapeReport:
+    """Film people whom the head model doesn't know, two clips each, reconstruct them and compare the shapes.
+
+    Args:
+        people: How many, two or more.
+        networks: Weights for `avface.reconstruct`; its own by default.
+        work: Folder in which the clips are kept for the next run; by default they are thrown away.
+        workers: Processes that render; by default one a core.
+        config: Who is filmed, and how.
+        progress: Told about the work as it goes on.
+
+    Raises:
+        AvfaceError: if there are too few people, espeakng-loader is missing, or the folder can't be written.
+    """
+    from avface.pipeline import reconstruct
+
+    if people < 2:
+        raise AvfaceError(f"{people} people: compare at least two")
+    config = config or StrangersConfig()
+    options: dict[str, Any] = {} if networks is None else {"networks": networks}
+    model = load_head()
+    shapes: list[list[FloatArray]] = []
+    with tempfile.TemporaryDirectory(prefix="avface-") if work is None else nullcontext(work) as folder:
+        videos = _filmed(people, Path(folder), config, workers, progress)
+        for number, clips in enumerate(videos):
+            shapes.append([])
+            for clip in clips:
+
+                def told(stage: str, done: int, total: int | None, name: str = clip.name) -> None:
+                    progress(name, stage, done, total)
+
+                capture = reconstruct(clip, progress=told, **options)
+                shapes[number].append(np.asarray(capture.shape, np.float64))
+    progress("shapes", "compare", 0, people)
+    mean_head, fitted, reconstructed = [], [], []
+    for number, weights in enumerate(shapes):
+        head = stranger_head(number, config)
+        true = scan(head, SCAN_POINTS, config.seed)
+        mean_head.append(distances_mm(true, model, np.zeros(model.num_shape)))
+        fitted.append(distances_mm(true, model, fit_to_vertices(model, head.template.double().numpy())))
+        reconstructed.append(tuple(distances_mm(true, model, each) for each in weights))
+        progress("shapes", "compare", number + 1, people)
+    flat = [each for weights in shapes for each in weights]
+    return ShapeReport(tuple(mean_head), tuple(fitted), tuple(reconstructed), apart_mm(model, flat))
+
+
+def distances_mm(true: Scan, head: HeadModel, shape: FloatArray) -> FloatArray:
+    """Scan-to-mesh distances (M,) in millimetres of a head at rest, shape (S,), after alignment with scale."""
+    vertices = _neutral(head, shape)
+    return scan_to_mesh_mm(
+        true.points, true.landmarks, vertices, skin_triangles(head), seven_landmarks(head, vertices)
+    )
+
+
+def fit_to_vertices(head: HeadModel, vertices: FloatArray) -> FloatArray:
+    """Shape weights (S,) of the head that is most like given vertices (V, 3) over the face: how near its space gets.
+
+    Least squares with a prior, alternating with an alignment by a similarity.
+    """
+    face = head.regions["face"]
+    basis = head.shape_basis.double().numpy()[:, face].reshape(head.num_shape, -1).T
+    template = head.template.double().numpy()[face]
+    system = basis.T @ basis + FIT_NOISE**2 * np.eye(head.num_shape)
+    shape = np.zeros(head.num_shape)
+    for _ in range(8):
+        target = similarity_align(vertices[face], _neutral(head, shape)[face])
+        shape = np.linalg.solve(system, basis.T @ (target - template).ravel())
+    return shape
+
+
+def apart_mm(head: HeadModel, shapes: Sequence[FloatArray]) -> FloatArray:
+    """Mean distances (N, N) in millimetres of the faces of N shapes (S,) at rest, aligned in pairs with scale."""
+    face = head.regions["face"]
+    points = np.stack([_neutral(head, shape)[face] for shape in shapes])
+    apart = np.zeros((len(shapes), len(shapes)))
+    for row, one in enumerate(points):
+        moved = similarity_align(points, np.broadcast_to(one, points.shape))
+        apart[row] = 1000 * np.linalg.norm(moved - one, axis=-1).mean(1)
+    return (apart + apart.T) / 2
+
+
+def _neutral(head: HeadModel, shape: FloatArray) -> FloatArray:
+    return np.asarray(head.neutral(torch.as_tensor(shape, dtype=torch.float32)).double().numpy())
+
+
+def _filmed(
+    people: int, work: Path, config: StrangersConfig, workers: int | None, progress: Progress
+) -> list[list[Path]]:
+    """The clips of everybody, made as far as they aren't there yet; those of other configs lie in other folders."""
+    folder = work / f"strangers-{sha256(json.dumps(asdict(config)).encode()).hexdigest()[:12]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AvfaceError(f"{folder}: can't be made ({error.strerror}); choose another folder") from None
+    videos = [[folder / f"person_{p:03d}_{c}.mp4" for c in range(CLIPS_EACH)] for p in range(people)]
+    missing = [(p, c) for p in range(people) for c in range(CLIPS_EACH) if not videos[p][c].is_file()]
+    done = people * CLIPS_EACH - len(missing)
+    for _ in _film_all([(p, c, videos[p][c]) for p, c in missing], config, workers):
+        done += 1
+        progress("strangers", "film", done, people * CLIPS_EACH)
+    return videos
+
+
+def _film_all(
+    jobs: list[tuple[int, int, Path]], config: StrangersConfig, workers: int | None
+) -> Iterator[None]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(workers or cores, len(jobs))
+    if workers <= 1:
+        for job in jobs:
+            film(*job, config)
+            yield
+        return
+    context = multiprocessing.get_context("spawn")  # forked copies of torch's threads would hang
+    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        futures = [pool.submit(film, *job, config) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                yield
+        except BrokenProcessPool:
+            raise AvfaceError(
+                f"{jobs[0][2].parent}: a worker process died, perhaps for want of memory; run again with fewer workers"
+            ) from None
+        finally:
+            for future in futures:
+                future.cancel()

@@ -1,0 +1,47 @@
+"""The jaw line as it is seen: on a turned head its points slide over the cheek towards the camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+LARGEST_YAW = 39
+"""Degrees: the bins are 0 to 39 for turns to the subject's left, then 40 to 78 for -1 to -39."""
+BINS = 2 * LARGEST_YAW + 1
+
+
+@dataclass(frozen=True)
+class YawContour:
+    """The 17 points of iBUG's contour for each whole degree of yaw.
+
+    Shapes: triangles (79, 17, 3) vertex numbers, barycentric (79, 17, 3).
+    Source: FLAME's dynamic landmark embedding (Feng et al. 2021, DECA). smplx reads the bins with the opposite sign,
+            for bodies whose root holds a half turn about x. Here the head is upright, so positive yaw is a turn to
+            the subject's left (+x), which moves the contour's left half inwards.
+    """
+
+    triangles: npt.NDArray[np.int64]
+    barycentric: npt.NDArray[np.float64]
+
+    def points(self, vertices: Tensor, rotation: Tensor) -> Tensor:
+        """The contour (B, 17, 3) on vertices (B, V, 3), for heads turned to the camera by rotation (B, 3, 3).
+
+        Rotations are from the head to a camera with x right, y down and z forward.
+        """
+        bins = yaw_bins(rotation).cpu()
+        triangles = torch.as_tensor(self.triangles)[bins].to(vertices.device)  # (B, 17, 3)
+        weights = torch.as_tensor(self.barycentric)[bins].to(vertices)
+        batch = torch.arange(len(triangles), device=vertices.device)[:, None, None]
+        return (vertices[batch, triangles] * weights[..., None]).sum(2)
+
+
+def yaw_bins(rotation: Tensor) -> Tensor:
+    """Bins (B,) of heads turned by rotation (B, 3, 3), head to camera."""
+    upright = rotation * rotation.new_tensor([1.0, -1.0, -1.0])[:, None]
+    yaw = torch.atan2(-upright[:, 2, 0], torch.hypot(upright[:, 0, 0], upright[:, 1, 0]))
+    degrees = torch.rad2deg(yaw).round().clamp(-LARGEST_YAW, LARGEST_YAW).long()
+    return torch.where(degrees < 0, LARGEST_YAW - degrees, degrees)

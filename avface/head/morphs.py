@@ -1,0 +1,75 @@
+"""A head as scene files know it: morph targets, and joints that turn and move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from avface.geometry.rotations import rotvec_to_rotmat
+from avface.head.model import HeadModel
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class MorphTargets:
+    """Offsets (M, V, 3) in metres at weight 1, their names, and where the weights come from.
+
+    First the expression units that move vertices themselves (`units`, their numbers), then the correctives of joints
+    that turn (`correctives`, their rows in the head's basis). Applied before the joints turn, they give exactly the
+    head's vertices.
+    """
+
+    names: tuple[str, ...]
+    offsets: FloatArray
+    units: npt.NDArray[np.int64]
+    correctives: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MorphMotion:
+    """A head's motion in T frames: weights (T, M) of the morph targets, rotations (T, J, 3) axis-angle of the joints
+    against their parents, and their places (T, J, 3) in metres, of which the parent's centre at rest is taken away
+    to get a joint's translation in its parent. They are the centres at rest unless expression moves the joints."""
+
+    weights: FloatArray
+    rotations: FloatArray
+    places: FloatArray
+
+
+def morph_targets(head: HeadModel) -> MorphTargets:
+    """The morph targets of a head; those of the open head are its expression units."""
+    units = np.setdiff1d(np.arange(head.num_expression), list(head.joint_units))
+    basis = head.expression_basis.cpu().numpy()
+    offsets = basis if len(units) == len(basis) else basis[units]
+    names = tuple(head.expression_names[unit] for unit in units)
+    correctives = np.flatnonzero(head.corrective_basis.cpu().numpy().any((1, 2)))
+    if len(correctives):
+        offsets = np.concatenate([offsets, head.corrective_basis.cpu().numpy()[correctives]])
+        names += tuple(
+            f"{head.joint_names[row // 9]}_corrective_{row % 9 // 3}{row % 3}" for row in correctives.tolist()
+        )
+    return MorphTargets(names, offsets, units, correctives)
+
+
+def morph_motion(
+    head: HeadModel, targets: MorphTargets, shape: FloatArray, expression: FloatArray, joints: FloatArray
+) -> MorphMotion:
+    """How the morph targets and joints move: shape (S,), expression (T, E), joints (T, J, 3) of a capture."""
+    with torch.inference_mode():
+        weights, person = torch.as_tensor(expression), torch.as_tensor(shape)[None]
+        turned = head.joint_rotations(weights, torch.as_tensor(joints))
+        assert turned is not None
+        places = rest = head.joint_positions(person).expand(len(turned), -1, -1)
+        if head.joints_follow_expression:
+            # About a centre c that isn't the one at rest, r, a joint turns x to R (x - c) + c = R (x - r) + place.
+            centres = head.joint_positions(person, weights)
+            places = (rotvec_to_rotmat(turned) @ (rest - centres)[..., None])[..., 0] + centres
+        corrections = head.corrective_weights(turned).numpy()[:, targets.correctives]
+    chosen = expression if len(targets.units) == expression.shape[1] else expression[:, targets.units]
+    if len(targets.correctives):
+        chosen = np.concatenate([chosen, corrections], 1)
+    return MorphMotion(chosen, turned.numpy(), places.numpy())

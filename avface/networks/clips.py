@@ -1,0 +1,248 @@
+"""What the networks say about a person through a whole clip, from the face's track and the sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from avface.errors import AvfaceError
+from avface.networks.codes import CoarseCode, ExpressionCode
+from avface.networks.frames import FaceCrop, Frames, lay_crops
+from avface.networks.model import CoarseNetworks
+from avface.networks.prediction import embed, read_windows
+from avface.networks.regions import REGIONS, unit_log_variance, unit_regions
+from avface.networks.video import LandmarksConfig
+from avface.speech import speech_features
+from avface.tracking import FaceTrack
+
+Float = npt.NDArray[np.float32]
+
+STRETCH = 1024
+"""Frames looked at together, besides those around them that share windows with them: they have one size of the square
+around the face, and their sound one loudness. Takes for training are at most a minute long."""
+SOUND_AROUND = 1.0
+"""Seconds of sound before and after a stretch that are heard with it."""
+SAMPLE_RATE = 16_000
+"""Of the sound, Hz."""
+_ROW = 320
+"""Samples between two rows of speech features: stretches of sound begin on one, so that rows stay where they are."""
+HARDLY_SHOWN = 0.1
+"""Share of a face's landmarks below which it doesn't count as seen."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClipPrediction:
+    """Means and standard deviations for T frames of one person; deviations are infinite in shots of somebody else."""
+
+    expression: Float
+    """(T, E) expression and jaw, as `ExpressionCode.vector`."""
+    expression_sigma: Float
+    """(T, E)."""
+    rotation: Float
+    """(T, 3, 3) head to camera."""
+    rotation_sigma: Float
+    """(T,) about each axis, radians."""
+    shape: Float
+    """(S,) of the clip: the mean over its frames, the surer ones counting more."""
+    shape_sigma: Float
+    """(S,). Frames of one clip err alike, so many of them make it no smaller."""
+    window: int
+    """Frames that the networks look at at once, and that err together."""
+    source: str
+    """What it goes by, for people."""
+    landmark_sigma: Float
+    """(T, 6) of a region's tracked landmarks against where they should be, crop units (1.25 sizes of the face's box or
+    so), one coordinate."""
+
+
+def predict_clip(
+    networks: CoarseNetworks,
+    unit_names: tuple[str, ...],
+    track: FaceTrack,
+    sound: Iterable[Float] | None,
+    focal_length: float,
+    *,
+    see_expression: bool = True,
+) -> ClipPrediction:
+    """Predict expression, rotation and shape of the person that a track follows, on the networks' device.
+
+    Args:
+        networks: in evaluation mode.
+        unit_names: the head's expression units, jaw included.
+        track: the face, with what of it is hidden if that is known.
+        sound: blocks of samples at 16 kHz, sample 0 at time 0 (`Clip.audio_blocks`); None: nobody listens.
+        focal_length: pixels, as good as it is known.
+        see_expression: False: expressions from the sound alone.
+
+    Memory depends on `STRETCH`, apart from the result's 0.5 kB a frame.
+
+    Raises:
+        AvfaceError: if the networks look at pictures, or there is no speech model of the kind that they listen to.
+        ValueError: if they are about other units.
+    """
+    config = networks.config
+    for video in (config.coarse.video, config.expression.video):
+        if not isinstance(video, LandmarksConfig):
+            raise AvfaceError(
+                f"networks with a {video.kind} look at pictures, which reconstruction has no longer when it asks them; "
+                "give networks with a landmarks encoder"
+            )
+    units = config.code.expression_width
+    if len(unit_names) != units:
+        raise ValueError(f"the networks are about {units} expression units, the head has {len(unit_names)}")
+    if networks.training:
+        raise ValueError("prediction needs networks in evaluation mode: call eval() on them")
+    frames = len(track)
+    shares = unit_regions(unit_names)
+    senses = ["see"] * see_expression + ["hear"] * (sound is not None)
+    result = ClipPrediction(
+        np.zeros((frames, units), np.float32),
+        np.full((frames, units), np.inf, np.float32),
+        np.broadcast_to(np.eye(3, dtype=np.float32), (frames, 3, 3)).copy(),
+        np.full(frames, np.inf, np.float32),
+        np.zeros(config.code.shape, np.float32),
+        np.full(config.code.shape, np.inf, np.float32),
+        config.window,
+        f"networks that {' and '.join(senses)}",
+        np.full((frames, len(REGIONS)), np.inf, np.float32),
+    )
+    listening = None if sound is None else _Sound(sound)
+    shapes, shape_precision = np.zeros(config.code.shape), 0.0
+    seen_frames = 0
+    for outer, inner in _stretches(track, config.window - 1):
+        seen = _seen(track, outer)
+        coarse, expression = _predict(
+            networks, _frames(networks, track, outer, seen, listening, focal_length), see_expression
+        )
+        here = slice(inner.start - outer.start, inner.stop - outer.start)
+        result.expression[inner] = expression.vector()[0, here].cpu()
+        result.expression_sigma[inner] = _sigma(
+            unit_log_variance(expression.log_variance[0, here].cpu(), shares)
+        )
+        result.landmark_sigma[inner] = _sigma(expression.landmark_log_variance[0, here])
+        result.rotation[inner] = coarse.rotation[0, here].cpu()
+        result.rotation_sigma[inner] = _sigma(coarse.log_variance[0, here, 0])
+        counted = torch.from_numpy(seen[here]).to(coarse.shape.device)
+        precision = torch.exp(-coarse.log_variance[0, here, 2])[counted]
+        shapes += (precision @ coarse.shape[0, here][counted]).double().cpu().numpy()
+        shape_precision += float(precision.sum())
+        seen_frames += int(counted.sum())
+    if seen_frames:
+        result.shape[:] = shapes / shape_precision
+        result.shape_sigma[:] = (seen_frames / shape_precision) ** 0.5
+    return result
+
+
+def _predict(
+    networks: CoarseNetworks, frames: Frames, see_expression: bool
+) -> tuple[CoarseCode, ExpressionCode]:
+    embeddings = embed(networks, frames)
+    if not see_expression:
+        blind = embed(networks, replace(frames, seen=torch.zeros_like(frames.seen)))
+        embeddings = replace(embeddings, expression=blind.expression)
+    return read_windows(networks, embeddings)
+
+
+def _stretches(track: FaceTrack, around: int) -> Iterator[tuple[slice, slice]]:
+    """Stretches of the person's shots: the frames to look at, and those among them to keep."""
+    for shot in track.segments:
+        if not shot.same_person:
+            continue
+        for start in range(shot.start, shot.end, STRETCH):
+            end = min(start + STRETCH, shot.end)
+            yield slice(max(start - around, shot.start), min(end + around, shot.end)), slice(start, end)
+
+
+def _seen(track: FaceTrack, rows: slice) -> npt.NDArray[np.bool_]:
+    seen = np.asarray(track.confidence[rows] > 0)
+    if track.hidden is not None:
+        seen &= 1 - np.asarray(track.hidden[rows]).mean(1) >= HARDLY_SHOWN
+    return seen
+
+
+def _frames(
+    networks: CoarseNetworks,
+    track: FaceTrack,
+    rows: slice,
+    seen: npt.NDArray[np.bool_],
+    sound: _Sound | None,
+    focal_length: float,
+) -> Frames:
+    """What there is to see and hear in some frames."""
+    times, (width, height) = track.times[rows], track.image_size
+    landmarks = np.asarray(track.landmarks[rows], np.float32)
+    if seen.any():
+        span = float(times[-1] - times[0])
+        box = lay_crops(landmarks, seen, (len(times) - 1) / span if span > 0 else 30.0)
+    else:  # nobody looks at it
+        middle = ((width - 1) / 2, (height - 1) / 2, min(width, height) / 2)
+        box = np.tile(np.array(middle, np.float32), (len(times), 1))
+    crop = FaceCrop.of(torch.from_numpy(box)[None], focal_length, ((width - 1) / 2, (height - 1) / 2))
+    visibility = np.ones(landmarks.shape[:2], np.float32)
+    if track.hidden is not None:
+        visibility -= np.asarray(track.hidden[rows], np.float32)
+    heard, speech = np.zeros(len(times), bool), None
+    if sound is not None:
+        heard, speech = sound.around(times, networks)
+
+    def clip(values: npt.NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(values)[None]
+
+    return Frames(
+        crop=crop,
+        seen=clip(seen),
+        heard=clip(heard),
+        landmarks=crop.normalise(clip(landmarks)),
+        confidence=clip(np.asarray(track.confidence[rows], np.float32)),
+        visibility=clip(visibility),
+        depth=clip(np.asarray(track.depth[rows], np.float32)) * (2 / crop.box[..., 2:]),
+        speech=speech,
+    )
+
+
+def _sigma(log_variance: Tensor) -> Float:
+    return torch.exp(log_variance / 2).cpu().numpy()
+
+
+class _Sound:
+    """A stream of sound of which only the part at hand is in memory; parts are asked for in order."""
+
+    def __init__(self, blocks: Iterable[Float]) -> None:
+        self._blocks = iter(blocks)
+        self._held = np.zeros(0, np.float32)
+        self._first = 0
+        self._ended = False
+
+    def around(
+        self, times: npt.NDArray[np.float64], networks: CoarseNetworks
+    ) -> tuple[npt.NDArray[np.bool_], Tensor | None]:
+        """Which frames (T,) have sound, and features (1, T, 16, D) around them, None without any."""
+        first = max(0, int((times[0] - SOUND_AROUND) * SAMPLE_RATE)) // _ROW * _ROW
+        samples = self._part(first, int((times[-1] + SOUND_AROUND) * SAMPLE_RATE))
+        heard = times < (first + len(samples)) / SAMPLE_RATE
+        if not heard.any():
+            return heard, None
+        kind = networks.config.expression.audio.speech
+        device = networks.coarse.unseen.device
+        features = speech_features(samples, times - first / SAMPLE_RATE, kind, device)
+        return heard, torch.from_numpy(features.values)[None]
+
+    def _part(self, first: int, last: int) -> Float:
+        """Samples first to last, or to the end of the sound; what is before them is forgotten."""
+        held, count = [self._held], self._first + len(self._held)
+        while count < last and not self._ended:
+            block = next(self._blocks, None)
+            if block is None:
+                self._ended = True
+                break
+            held.append(block)
+            count += len(block)
+        joined = np.concatenate(held) if len(held) > 1 else self._held
+        skipped = min(first - self._first, len(joined))
+        self._held, self._first = joined[skipped:], self._first + skipped
+        return self._held[: max(last - self._first, 0)] if self._first == first else self._held[:0]

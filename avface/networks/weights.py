@@ -1,0 +1,71 @@
+"""How much each tracked landmark counts: as far as it can be seen, and as far as the networks believe it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from avface.networks.regions import LANDMARK_REGIONS, REGIONS
+from avface.tracking import FaceTrack
+from avface.tracking.visibility import HIDDEN
+
+Float = npt.NDArray[np.float32]
+
+USUAL_DOUBT = 0.03
+"""Largest standard deviation of tracked landmarks, in crop units, that can be usual for a region of a clip."""
+DOUBT_LIMIT = 2.0
+"""Standard deviations over the usual one from which a region's landmarks lose weight."""
+SEEN = 0.15
+"""Probability of being hidden up to which a landmark counts in full; at `visibility.HIDDEN` it doesn't at all."""
+_BLOCK = 1024
+
+
+class LandmarkWeights:
+    """Weights (T, 478) in [0, 1], worked out for the frames asked for: `weights[frame]`, `weights[start:end]`.
+
+    A landmark that is rather hidden than seen has none.
+    """
+
+    def __init__(self, track: FaceTrack, doubt: Float | None = None, without: tuple[str, ...] = ()) -> None:
+        """Of a track.
+
+        doubt: (T, 6) standard deviations of the regions' tracked landmarks as networks predict them, crop units;
+        see `region_trust`. without: regions whose landmarks don't count at all.
+        """
+        self._track = track
+        self._trust = (
+            np.ones((len(track), len(REGIONS)), np.float32) if doubt is None else region_trust(doubt)
+        )
+        self._trust[:, [REGIONS.index(name) for name in without]] = 0
+
+    def __getitem__(self, key: Any) -> Float:
+        """Weights (478,) of a frame or (T, 478) of some."""
+        weights = self._trust[key][..., LANDMARK_REGIONS.numpy()]
+        if self._track.hidden is not None:
+            # What is hidden agrees with itself, hundreds of points strong: the least weight would move the face.
+            hidden = np.asarray(self._track.hidden[key], np.float32)
+            weights = weights * ((HIDDEN - hidden) / (HIDDEN - SEEN)).clip(0, 1)
+        return weights
+
+    def by_region(self) -> Float:
+        """Mean weights (T, 6) of the regions; 0 in frames without the person."""
+        member = LANDMARK_REGIONS.numpy()[:, None] == np.arange(len(REGIONS))
+        mean = (member / member.sum(0)).astype(np.float32)
+        parts = [self[start : start + _BLOCK] @ mean for start in range(0, len(self._track), _BLOCK)]
+        return np.concatenate(parts).clip(0, 1) * np.asarray(self._track.confidence > 0)[:, None]
+
+
+def region_trust(doubt: Float) -> Float:
+    """How far regions' landmarks can be believed, (T, 6) in [0, 1], from the networks' standard deviations (T, 6).
+
+    1 up to DOUBT_LIMIT times what is usual in the clip (the 20th percentile, USUAL_DOUBT at most), from there on as the
+    variance grows. Only the rise counts: how well the tracker does on the whole the solver knows better itself.
+    """
+    known = np.isfinite(doubt).all(1)
+    if not known.any():
+        return np.ones_like(doubt)
+    usual = np.quantile(doubt[known], 0.2, axis=0).clip(max=USUAL_DOUBT)
+    trust = np.minimum(1, (DOUBT_LIMIT * usual / doubt) ** 2)
+    return np.where(known[:, None], trust, 1).astype(np.float32)

@@ -1,0 +1,251 @@
+"""Landmarks of heads whose expression turns joints, such as FLAME with its jaw, with exact derivatives.
+
+A joint's turn isn't linear in its angles, and what it carries depends on shape and expression. With the skinning
+weights w of the landmarks and the centres p of the joints, a landmark in the head's frame is
+
+    X = A + sum_j R_j C_j,   A = sum_k b_k (1 - sum_j w_kj) v_k + sum_j w_j p_j,   C_j = sum_k b_k w_kj v_k - w_j p_j
+
+over its triangle's corners k (barycentric b). A and C_j are linear in shape, expression weights and the entries of
+R - I (the correctives), so that all of it is a few constant matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from avface.errors import AvfaceError
+from avface.geometry.rotations import rotvec_to_rotmat
+from avface.head.model import HeadModel
+from avface.solve.landmark_model import ROTATION, TRANSLATION, LandmarkModel, Parameters, left_jacobian
+
+Slices = slice | Tensor
+
+
+def landmark_model(
+    head: HeadModel,
+    principal_point: tuple[float, float],
+    device: str | torch.device = "cpu",
+) -> LandmarkModel:
+    """The landmarks of a head as the solver needs them: the faster linear kind where the head allows it.
+
+    Raises:
+        AvfaceError: if joints of the face hang on each other.
+    """
+    jointed = head.joint_units or len(head.corrective_basis) or head.joints_follow_expression
+    kind = JointedLandmarkModel if jointed else LandmarkModel
+    return kind(head, principal_point, device=device)
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """Points (P, 3) as a linear function: mean (P, 3), by shape (S, P, 3), by weights (W, P, 3)."""
+
+    mean: Tensor
+    by_shape: Tensor
+    by_weight: Tensor
+
+    def at(self, shape: Tensor, weights: Tensor) -> Tensor:
+        """(..., P, 3) for shape (S,) and weights (..., W)."""
+        fixed = self.mean + torch.einsum("s,spc->pc", shape, self.by_shape)
+        return (weights @ self.by_weight.flatten(1)).unflatten(-1, (-1, 3)) + fixed
+
+
+@dataclass(frozen=True)
+class _Joint:
+    """A joint that turns: columns of its angles among the expression units and gazes with the axis of each, the
+    first of its nine correctives among the weights (-1: none), the landmarks (P,) it carries, and C_j of them."""
+
+    columns: tuple[tuple[int, int], ...]
+    corrective: int
+    rows: Tensor
+    carried: _Linear
+
+
+class JointedLandmarkModel(LandmarkModel):
+    """The landmarks of a head whose jaw is a joint; see `LandmarkModel` for the unknowns.
+
+    `expression_basis` is here how the landmarks of the mean face begin to move with each unit.
+    """
+
+    def __init__(
+        self,
+        head: HeadModel,
+        principal_point: tuple[float, float],
+        scheme: str = "mediapipe478",
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        super().__init__(head, principal_point, scheme, device, dtype)
+        turning: dict[int, list[tuple[int, int]]] = {}
+        for unit, (joint, axis) in head.joint_units.items():
+            turning.setdefault(joint, []).append((unit, axis))
+        for eye, joint in enumerate(self.eye_joints):
+            turning.setdefault(joint, []).extend((head.num_expression + 2 * eye + a, a) for a in range(2))
+        for joint in turning:
+            if any(above in turning for above in _ancestors(head, joint)):
+                raise AvfaceError(
+                    f"{head.name}: {head.joint_names[joint]} hangs on a joint that turns itself"
+                )
+        embedding = head.embedding(scheme)
+        triangles = torch.as_tensor(embedding.triangles)
+        corners = torch.as_tensor(embedding.barycentric)  # (L, 3)
+        weights = head.skin_weights.double().cpu()
+        regressor = head.joint_regressor.double().cpu()
+        corrected = [j for j in turning if len(head.corrective_basis)]
+        correctives = head.corrective_basis.double().cpu()
+        correctives = torch.cat([correctives[:0], *(correctives[9 * j : 9 * j + 9] for j in corrected)])
+        self.units = torch.tensor([u for u in range(head.num_expression) if u not in head.joint_units])
+        shape_basis, expression = head.shape_basis.double().cpu(), head.expression_basis.double().cpu()
+        template = head.template.double().cpu()
+
+        def linear(share: Tensor, pivot: int | None, amount: Tensor, rows: Tensor) -> _Linear:
+            """Corners' shares (L, 3) of the vertices, plus amount (L,) times a joint's centre, on some landmarks."""
+
+            def on(values: Tensor, follows: bool) -> Tensor:  # (..., V, 3) -> (..., P, 3)
+                points = torch.einsum("...lkc,lk->...lc", values[..., triangles[rows], :], share[rows])
+                if pivot is not None and follows:
+                    points = points + amount[rows, None] * (regressor[pivot] @ values)[..., None, :]
+                return points.to(device, dtype)
+
+            by_weight = [on(expression[self.units], head.joints_follow_expression), on(correctives, False)]
+            return _Linear(on(template, True), on(shape_basis, True), torch.cat(by_weight))
+
+        every = torch.arange(len(corners))
+        still = linear(corners, None, corners[:, 0], every)
+        self._joints: list[_Joint] = []
+        for joint, columns in turning.items():
+            share = corners * weights[triangles, joint + 1]
+            amount = share.sum(1)
+            rows = share.abs().sum(1).nonzero()[:, 0]
+            carried = linear(share, joint, -amount, rows)
+            for whole, part in zip(
+                (still.mean, still.by_shape, still.by_weight),
+                (carried.mean, carried.by_shape, carried.by_weight),
+                strict=True,
+            ):
+                whole[..., rows, :] -= part
+            start = len(self.units) + 9 * corrected.index(joint) if joint in corrected else -1
+            self._joints.append(_Joint(tuple(columns), start, rows.to(device), carried))
+        own = head.num_shape
+        by_shape = torch.cat([still.by_shape, self.shape_basis[own:]])  # errors of the tracker aren't carried
+        self._still = _Linear(still.mean, by_shape, still.by_weight)
+        none = self.shape_basis.new_zeros
+        for number, joint_ in enumerate(self._joints):
+            carried = joint_.carried
+            padded = torch.cat([carried.by_shape, none(len(self.shape_basis) - own, len(joint_.rows), 3)])
+            self._joints[number] = _Joint(
+                joint_.columns,
+                joint_.corrective,
+                joint_.rows,
+                _Linear(carried.mean, padded, carried.by_weight),
+            )
+        self.expression_basis = self._by_unknowns(self._at_rest())[0].permute(2, 0, 1)[: head.num_expression]
+
+    def points(self, parameters: Parameters) -> Tensor:
+        """Landmarks (..., L, 3) in the head's frame, metres."""
+        turns, weights = self._turns(parameters)
+        points = self._still.at(parameters.shape, weights)
+        for joint, turn in zip(self._joints, turns, strict=True):
+            carried = joint.carried.at(parameters.shape, weights)
+            points[..., joint.rows, :] += carried @ turn.mT
+        return points
+
+    def normal_equations(
+        self, parameters: Parameters, weights: Tensor, residual: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Hessian (T, D, D) in single and gradient (T, D) in double precision of 1/2 sum of weights * residual^2."""
+        rows = self._local_jacobian(parameters)
+        pulled = weights[..., None] * residual
+        gradient = torch.einsum("tlij,tli->tj", rows, pulled)
+        single = (weights.sqrt()[..., None, None] * rows).to(torch.float32).flatten(1, 2)
+        return single.mT @ single, gradient
+
+    def jacobian(self, parameters: Parameters) -> Tensor:
+        """Derivative (T, L, 2, D + S + 1) of the pixels by the local and then the shared unknowns of `moved`."""
+        frame = self._linearise(parameters)
+        by_head = frame.by_camera @ parameters.rotation[:, None]
+        turns, _ = self._turns(parameters)
+        by_shape = torch.einsum("tlij,slj->tlis", by_head, self._still.by_shape)
+        for joint, turn in zip(self._joints, turns, strict=True):
+            turned = by_head[:, joint.rows] @ turn[:, None]
+            by_shape[:, joint.rows] += torch.einsum("tlij,slj->tlis", turned, joint.carried.by_shape)
+        away = (frame.by_camera @ parameters.translation[:, None, :, None])[..., 0]
+        return torch.cat([self._local_jacobian(parameters), by_shape, (frame.offset + away)[..., None]], -1)
+
+    def _local_jacobian(self, parameters: Parameters) -> Tensor:
+        """Derivative (T, L, 2, D) of the pixels by the local unknowns."""
+        frame = self._linearise(parameters)
+        by_head = frame.by_camera @ parameters.rotation[:, None]
+        jacobian = by_head.new_empty(*by_head.shape[:3], self.num_local)
+        jacobian[..., ROTATION] = frame.by_rotation
+        jacobian[..., TRANSLATION] = frame.by_camera
+        jacobian[..., 6:] = by_head @ self._by_unknowns(parameters)
+        return jacobian
+
+    def _by_unknowns(self, parameters: Parameters) -> Tensor:
+        """Derivative (T, L, 3, E + 2 G) of the points by the expression weights and gazes."""
+        turns, weights = self._turns(parameters)
+        frames = len(weights)
+        by_weight = self._still.by_weight.permute(1, 2, 0).repeat(frames, 1, 1, 1)  # (T, L, 3, W)
+        for joint, turn in zip(self._joints, turns, strict=True):
+            carried = joint.carried.by_weight.permute(1, 2, 0)
+            by_weight[:, joint.rows] += turn[:, None] @ carried
+        head = self.head
+        count = head.num_expression + 2 * len(self.eye_joints)
+        result = by_weight.new_zeros(*by_weight.shape[:3], count)
+        result[..., self.units] = by_weight[..., : len(self.units)]
+        for joint, turn, angles in zip(self._joints, turns, self._angles(parameters), strict=True):
+            arm = joint.carried.at(parameters.shape, weights) @ turn.mT  # (T, P, 3)
+            axes = left_jacobian(angles)  # (T, 3, 3): column a is the turn that more of angle a adds
+            for column, axis in joint.columns:
+                about = axes[..., axis]
+                result[:, joint.rows, :, column] += torch.linalg.cross(about[:, None].expand_as(arm), arm)
+                if joint.corrective >= 0:
+                    # d R = [about]_x R: its columns are the cross products of R's
+                    change = torch.linalg.cross(about[:, :, None].expand_as(turn), turn, dim=1).flatten(1)
+                    block = by_weight[..., joint.corrective : joint.corrective + 9]
+                    result[..., column] += torch.einsum("tlcf,tf->tlc", block, change)
+        return result
+
+    def _turns(self, parameters: Parameters) -> tuple[list[Tensor], Tensor]:
+        """Rotations (..., 3, 3) of the joints, and weights (..., W) of the linear units and the correctives."""
+        turns = [rotvec_to_rotmat(angles) for angles in self._angles(parameters)]
+        identity = torch.eye(3, dtype=self.mean.dtype, device=self.mean.device)
+        features = [
+            (turn - identity).flatten(-2)
+            for joint, turn in zip(self._joints, turns, strict=True)
+            if joint.corrective >= 0
+        ]
+        units = parameters.expression[..., self.units]
+        return turns, torch.cat([units, *features], -1)
+
+    def _angles(self, parameters: Parameters) -> Iterator[Tensor]:
+        """Axis-angle vectors (..., 3) of the joints."""
+        unknowns = torch.cat([parameters.expression, parameters.gaze.flatten(-2)], -1)
+        for joint in self._joints:
+            angles = unknowns.new_zeros(*unknowns.shape[:-1], 3)
+            for column, axis in joint.columns:
+                angles[..., axis] = unknowns[..., column]
+            yield angles
+
+    def _at_rest(self) -> Parameters:
+        """One frame of the mean face at rest."""
+        zeros = self.mean.new_zeros
+        return Parameters(
+            torch.eye(3).to(self.mean)[None],
+            zeros(1, 3),
+            zeros(1, self.head.num_expression),
+            zeros(1, len(self.eye_joints), 2),
+            zeros(len(self.shape_basis)),
+            zeros(()),
+        )
+
+
+def _ancestors(head: HeadModel, joint: int) -> Iterator[int]:
+    """The joints above one, up to the root."""
+    while (joint := head.joint_parents[joint]) >= 0:
+        yield joint

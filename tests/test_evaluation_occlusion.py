@@ -1,0 +1,273 @@
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from captures import moving_capture
+from test_evaluation_clips import film
+
+from avface.errors import AvfaceError
+from avface.evaluation import occlusion as protocol
+from avface.evaluation.metrics import box_size
+from avface.evaluation.occluded_clips import (
+    OccludedClip,
+    OccludedClipsConfig,
+    make_occluded_clip,
+    plan_stays,
+)
+from avface.evaluation.occlusion import (
+    CARRY,
+    HOLD,
+    INTERPOLATE,
+    TRACKER,
+    OcclusionReport,
+    evaluate_occlusion,
+    filled_in,
+    head_motion_percent,
+    hidden_figures,
+    measure_case,
+    upper_face,
+)
+from avface.head.landmark_schemes import LEFT_EYE, LIPS, LIPS_INNER_LOWER, LIPS_INNER_UPPER
+from avface.synthetic.occlusion import OcclusionEvent, covered_landmarks, occlude, occlusion_rng
+
+FRAMES = 60
+
+
+@pytest.fixture(scope="module")
+def landmarks():
+    return moving_capture(FRAMES).landmarks().astype(np.float64)
+
+
+def covering(frames, points=LIPS, count=FRAMES):
+    covered = np.zeros((count, 478), bool)
+    covered[np.ix_(frames, points)] = True
+    return covered
+
+
+def made_clip(landmarks, covered, **changes):
+    clip = OccludedClip(Path("a.mp4"), 0, Path("o.mp4"), landmarks, covered, np.arange(len(landmarks)) / 25)
+    return dataclasses.replace(clip, **changes)
+
+
+def test_a_frame_is_hidden_when_over_half_of_the_lips_are_covered(landmarks):
+    covered = covering([3, 4]) | covering([5], LIPS[:21]) | covering([6], LIPS[:20])
+    clip = made_clip(landmarks, covered)
+    assert np.flatnonzero(clip.hidden).tolist() == [3, 4, 5]
+    assert np.flatnonzero(~clip.clear).tolist() == [3, 4, 5, 6]
+
+
+def test_frames_with_something_over_the_eyes_are_not_clear_and_those_without_a_face_neither(landmarks):
+    lost = landmarks.copy()
+    lost[9] = np.nan
+    clip = made_clip(lost, covering([2], np.arange(100)) | covering([9]) | covering([4], LEFT_EYE[:3]))
+    assert not clip.clear[2] and clip.clear[4]
+    assert not clip.clear[9] and not clip.hidden[9]
+
+
+def test_a_clip_that_is_never_clear_makes_do_with_frames_that_are_not_hidden(landmarks):
+    covered = covering(range(FRAMES), LIPS[:1]) | covering([1, 2])
+    assert np.flatnonzero(~made_clip(landmarks, covered).clear).tolist() == [1, 2]
+
+
+def test_the_right_answer_has_no_error_and_follows_the_mouth(landmarks):
+    hidden = np.arange(FRAMES) % 20 > 8
+    figures = hidden_figures(landmarks, landmarks, hidden)
+    assert (figures.nme478, figures.lips) == (0, 0)
+    assert figures.opening == pytest.approx(1) and figures.opening_within == pytest.approx(1)
+
+
+def test_errors_are_of_hidden_frames_alone_in_per_cent_of_the_face(landmarks):
+    hidden = np.arange(FRAMES) < 5
+    off = landmarks + 0.03 * box_size(landmarks)[:, None, None] * [0.6, 0.8]
+    off[20:] += 1000
+    figures = hidden_figures(off, landmarks, hidden)
+    assert figures.nme478 == pytest.approx(3) and figures.lips == pytest.approx(3)
+    lips_only = landmarks.copy()
+    lips_only[:, LIPS] = off[:, LIPS]
+    figures = hidden_figures(lips_only, landmarks, hidden)
+    assert figures.lips == pytest.approx(3) and figures.nme478 == pytest.approx(3 * 40 / 478)
+
+
+def test_what_is_not_a_number_or_far_away_has_the_worst_error(landmarks):
+    hidden = np.arange(FRAMES) < 4
+    off = landmarks.copy()
+    off[:2], off[2:4] = np.nan, 1e6
+    figures = hidden_figures(off, landmarks, hidden)
+    assert figures.nme478 == figures.lips == 100
+    assert figures.opening == 0
+
+
+def test_a_mouth_that_is_held_follows_nothing_within_a_gap(landmarks):
+    """Even though the true face, by whose box errors are measured, grows when its mouth opens."""
+    hidden = (np.arange(FRAMES) > 10) & (np.arange(FRAMES) < 30) | (np.arange(FRAMES) > 40)
+    held = landmarks.copy()
+    held[11:30], held[41:] = landmarks[10], landmarks[40]
+    figures = hidden_figures(held, landmarks, hidden)
+    assert figures.opening_within == 0 and abs(figures.opening) > 0.01
+
+
+def test_a_mouth_that_does_the_opposite_is_told(landmarks):
+    upper, lower = (int(ring[4]) for ring in (LIPS_INNER_UPPER, LIPS_INNER_LOWER))
+    hidden = np.ones(FRAMES, bool)
+    size = box_size(landmarks).mean()
+    true, opposite = landmarks.copy(), landmarks.copy()
+    curve = 0.05 * (1 + np.sin(np.arange(FRAMES)))
+    true[:, lower] = true[:, upper] + np.stack([0 * curve, curve * size], 1)
+    opposite[:, lower] = opposite[:, upper] + np.stack([0 * curve, (0.1 - curve) * size], 1)
+    assert hidden_figures(opposite, true, hidden).opening == pytest.approx(-1)
+
+
+def test_the_baselines_are_what_their_names_say(landmarks):
+    covered = covering(range(20, 30))
+    tracked = landmarks.copy()
+    tracked[20:30] += 40
+    tracked[27] = np.nan
+    made = filled_in(made_clip(landmarks, covered), tracked)
+    assert list(made) == [TRACKER, HOLD, INTERPOLATE, CARRY]
+    np.testing.assert_array_equal(made[TRACKER][27], tracked[26])
+    np.testing.assert_array_equal(made[HOLD][25], landmarks[19])
+    line = landmarks[19] + (landmarks[30] - landmarks[19]) * 6 / 11
+    np.testing.assert_allclose(made[INTERPOLATE][25], line)
+    upper = upper_face()
+    np.testing.assert_array_equal(made[CARRY][25][upper], tracked[25][upper])
+    assert not upper[LIPS].any() and upper[LEFT_EYE].all()
+    case = measure_case(made_clip(landmarks, covered), made, lost=1)
+    assert case.hidden == 10 and case.lost == 1 and list(case.figures) == list(made)
+
+
+def test_a_clip_whose_face_is_lost_while_it_is_clear_is_refused(landmarks):
+    with pytest.raises(AvfaceError, match=r"a\.mp4"):
+        filled_in(made_clip(landmarks, covering([3])), np.full_like(landmarks, np.nan))
+    with pytest.raises(AvfaceError, match="another seed"):
+        measure_case(made_clip(landmarks, covering([])), {})
+
+
+def test_motion_is_in_per_cent_of_the_face_a_second(landmarks):
+    still = np.repeat(landmarks[:1], FRAMES, 0)
+    times = np.arange(FRAMES) / 25
+    assert head_motion_percent(still, times) == 0
+    step = 0.002 * box_size(still)[0]
+    moving = still + np.arange(FRAMES)[:, None, None] * [step, 0]
+    assert head_motion_percent(moving, times) == pytest.approx(5, rel=0.01)
+    assert head_motion_percent(moving[:20], times[:20]) == pytest.approx(5, rel=0.01)
+
+
+@pytest.mark.parametrize("frames", [30, 41, 118, 300, 900])
+@pytest.mark.parametrize("slack", [1.15, 1.7])
+def test_stays_are_inside_apart_and_as_long_as_wanted(frames, slack):
+    config = OccludedClipsConfig()
+    stays = plan_stays(np.random.default_rng(frames), frames, 25.0, config, slack)
+    covered = np.zeros(frames, int)
+    for stay in stays:
+        covered[stay.start : stay.stop] += 1
+        assert 0 < stay.start < stay.stop < frames and stay.enters and stay.leaves
+    assert covered.max() == 1
+    assert covered.mean() == pytest.approx(slack * config.share, abs=0.06)
+    assert len(stays) == max(1, round(config.share * frames / (config.stretch * 25)))
+
+
+def test_what_would_be_covered_is_what_is_covered(landmarks):
+    """Of frames like the pictures: same places, same colour of skin or none."""
+    stays = (OcclusionEvent(10, 30, True, True),)
+    config = dataclasses.replace(protocol_config(), kinds=("cup",))
+    grey = np.full((240, 320, 3), 128, np.uint8)
+    landmarks = landmarks[:50]
+    frames = occlude((grey for _ in landmarks), landmarks, occlusion_rng(5), config, stays)
+    made = np.stack([frame.landmark_hidden for frame in frames])
+    planned = covered_landmarks(landmarks, (320, 240), occlusion_rng(5), config, stays, 5)
+    assert made.any()
+    assert (planned != made[::5]).mean() < 0.01
+
+
+def protocol_config():
+    from avface.synthetic.occlusion import OcclusionConfig
+
+    return OcclusionConfig(mouth_share=1.0)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clean") / "made.mp4"
+    film(moving_capture(24), path)
+    return path
+
+
+def test_an_occluded_clip_is_made_once_and_kept(video, tmp_path, monkeypatch):
+    config = OccludedClipsConfig(kinds=("cup",), trials=1)
+    made = make_occluded_clip(video, 1, tmp_path, config)
+    assert 0 < made.hidden.mean() < 0.7 and made.clear.any()
+    assert made.name == "made #1" and made.known.all()
+    assert sorted(path.name for path in made.video.parent.iterdir()) == ["occluded.mp4", "truth.npz"]
+    monkeypatch.setattr("avface.evaluation.occluded_clips._make", None)
+    again = make_occluded_clip(video, 1, tmp_path, config)
+    np.testing.assert_array_equal(again.covered, made.covered)
+    (made.video.parent / "truth.npz").write_bytes(b"damaged")
+    with pytest.raises(AvfaceError, match=r"truth\.npz: damaged"):
+        make_occluded_clip(video, 1, tmp_path, config)
+
+
+def test_the_protocol_measures_methods_and_names_what_it_cannot(video, tmp_path, monkeypatch):
+    truth = moving_capture(24)
+    asked = []
+
+    def reconstruct(path, *, progress, **options):
+        asked.append(options)
+        return truth if options["audio"] else dataclasses.replace(truth, expression=0 * truth.expression)
+
+    def make(source, seed, work, config, told):
+        if source.name == "broken.mp4":
+            raise AvfaceError(f"{source}: broken")
+        return made_clip(
+            truth.landmarks().astype(float), covering(range(8, 17), count=24), source=source, video=source
+        )
+
+    (video.parent / "broken.mp4").write_bytes(b"")
+    monkeypatch.setattr(protocol, "make_occluded_clip", make)
+    monkeypatch.setattr("avface.pipeline.reconstruct", reconstruct)
+    report = evaluate_occlusion(video.parent, seeds=1, networks=Path("w.safetensors"), work=tmp_path)
+    assert [options["audio"] for options in asked] == [True, False]
+    assert all(options["networks"] == Path("w.safetensors") for options in asked)
+    assert report.failed.keys() == {"broken.mp4"}
+    sound, silent = protocol.WITH_SOUND, protocol.WITHOUT_SOUND
+    assert report.mean(sound, "lips") < 1e-4 < report.mean(silent, "lips")
+    assert report.mean(sound, "opening") == pytest.approx(1, abs=1e-4)
+    content = json.loads(report.to_json())
+    assert content["means"]["all"][sound]["lips"]["mean"] < 1e-4
+    text = report.table()
+    assert "made.mp4 #0" in text and "not measured" in text and max(map(len, text.splitlines())) < 130
+    with pytest.raises(AvfaceError, match="seeds"):
+        evaluate_occlusion(video.parent, seeds=0)
+
+
+def test_means_are_over_cases_and_apart_for_still_and_moving_heads(landmarks):
+    clip = made_clip(landmarks, covering(range(20, 30)))
+    case = measure_case(clip, {TRACKER: landmarks, HOLD: landmarks + np.array([2, 0])})
+    still = dataclasses.replace(
+        case,
+        motion=1.0,
+        figures={name: dataclasses.replace(each, lips=each.lips + 2) for name, each in case.figures.items()},
+    )
+    report = OcclusionReport((dataclasses.replace(case, motion=9.0), still))
+    assert report.mean(TRACKER, "lips", moving=True) == 0
+    assert report.mean(TRACKER, "lips", moving=False) == 2
+    assert report.mean(TRACKER, "lips") == 1
+    assert "the head moves" in report.table() and "nearly still" in report.table()
+    assert json.loads(report.to_json())["means"]["all"][TRACKER]["lips"] == {"mean": 1.0, "spread": 1.0}
+
+
+@pytest.mark.slow
+def test_a_real_clip_is_hidden_for_two_fifths_of_its_frames(tmp_path):
+    folder = Path(os.environ.get("AVFACE_CLIPS", Path(__file__).parents[2] / "shared" / "clips"))
+    path = folder / "QoT0S2vu9m4_00002.mp4"
+    if not path.is_file():
+        pytest.skip("no real clips here")
+    clip = make_occluded_clip(path, 0, tmp_path)
+    assert clip.hidden.mean() == pytest.approx(0.4, abs=0.06)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / path.name).symlink_to(path)
+    report = evaluate_occlusion(tmp_path / "one", seeds=1, work=tmp_path)
+    assert report.mean(HOLD, "lips") > report.mean(INTERPOLATE, "lips") * 0.5 > 0
+    assert len(report.methods) >= 5

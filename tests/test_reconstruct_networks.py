@@ -1,0 +1,216 @@
+"""From a track and sound to a capture through the networks: what they are asked, and what becomes of their answers.
+
+The tracker is replaced by one that knows the head; the videos are noise with or without sound.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from networks_frames import small_networks
+from solve_clips import QUICK, SIZE, head_without_tracker_errors, truth
+from videos import Track, constant_rate, noises, write_video
+
+import avface
+import avface.networks.clips
+import avface.tracking
+from avface.capture import Capture
+from avface.errors import AvfaceError
+from avface.networks.codes import CodeConfig
+from avface.networks.model import save_networks
+from avface.networks.regions import LANDMARK_REGIONS, REGIONS
+from avface.tracking import FaceTrack, Segment
+
+FRAMES, HIDDEN = 66, slice(8, 58)
+"""Two seconds of the clip's 2.6 are hidden."""
+LOWER = np.isin(LANDMARK_REGIONS.numpy(), [REGIONS.index(name) for name in ("lips", "jaw", "cheeks")])
+
+
+@pytest.fixture(scope="module")
+def clip():
+    jaw = 0.3 - 0.2 * np.cos(np.arange(FRAMES) * 0.7)
+    return truth(
+        head_without_tracker_errors(), FRAMES, expression={"jawOpen": jaw}, turn=0.2, frame_rate=25.0
+    )
+
+
+@pytest.fixture(scope="module")
+def track(clip):
+    landmarks = clip.landmarks.astype(np.float32)
+    crop = np.concatenate([landmarks.min(1), landmarks.max(1)], 1)
+    shots = (Segment(0, FRAMES, True, 1.0),)
+    depth = np.zeros((FRAMES, 478), np.float32)
+    return FaceTrack(landmarks, depth, np.ones(FRAMES, np.float32), crop, clip.times, shots, SIZE)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_networks(small_networks(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """A video with sound and one without."""
+    folder = tmp_path_factory.mktemp("videos")
+    samples = 0.3 * np.random.default_rng(0).normal(size=(1, 48_000 * 4)).clip(-1, 1).astype(np.float32)
+    arguments = (noises(3), constant_rate(3))
+    return {
+        True: write_video(folder / "loud.mp4", *arguments, tracks=[Track(samples)]),
+        False: write_video(folder / "silent.mp4", *arguments),
+    }
+
+
+@pytest.fixture
+def reconstruct(monkeypatch, track, videos, weights):
+    def run(found=track, sound=True, networks=weights, **options):
+        monkeypatch.setattr(avface.tracking, "track", lambda frames, **_: found)
+        options = {"focal_length": 900.0, "solver": QUICK, **options}
+        return avface.reconstruct(videos[sound], networks=networks, **options)
+
+    return run
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the networks are asked, and their answers, which can be changed."""
+    calls = []
+    real = avface.networks.clips.predict_clip
+
+    def spy(networks, names, track, sound, focal_length, **options):
+        sound = None if sound is None else list(sound)
+        prediction = real(networks, names, track, sound, focal_length, **options)
+        calls.append({"sound": sound, "focal_length": focal_length, **options})
+        return replace(prediction, **spy.changes)
+
+    spy.changes, spy.calls = {}, calls
+    monkeypatch.setattr(avface.networks.clips, "predict_clip", spy)
+    return spy
+
+
+def jaw(capture):
+    return capture.expression[:, capture.expression_names.index("jawOpen")]
+
+
+def knows(clip, sigma, **rows):
+    """A prediction of the true expression."""
+    expression = clip.parameters.expression.numpy().astype(np.float32)
+    nothing = np.full((FRAMES, 6), 0.01, np.float32)
+    return {
+        "expression": expression,
+        "expression_sigma": np.full_like(expression, sigma),
+        "rotation_sigma": np.full(FRAMES, np.inf, np.float32),
+        "shape": np.zeros(100, np.float32),
+        "shape_sigma": np.full(100, np.inf, np.float32),
+        "landmark_sigma": nothing,
+    }
+
+
+def sensible(capture):
+    for name in ("shape", "expression", "rotation", "translation", "joints", "visibility"):
+        assert np.isfinite(getattr(capture, name)).all(), name
+    assert np.abs(np.diff(capture.rotation, axis=0)).max() < 0.2, "no jump"
+    assert np.abs(np.diff(capture.translation, axis=0)).max() < 0.03
+    assert capture.translation[:, 2].min() > 0.2 and capture.translation[:, 2].max() < 1.5
+
+
+def test_two_seconds_behind_something_follow_the_sound(clip, track, reconstruct, asked, tmp_path):
+    landmarks, hidden = track.landmarks.copy(), np.zeros((FRAMES, 478), np.float32)
+    landmarks[HIDDEN, LOWER] += 25
+    hidden[HIDDEN, LOWER] = 1
+    asked.changes = knows(clip, 0.04)
+
+    capture = reconstruct(replace(track, landmarks=landmarks, hidden=hidden))
+
+    true = clip.parameters.expression.numpy()[:, capture.expression_names.index("jawOpen")]
+    assert np.corrcoef(jaw(capture)[HIDDEN], true[HIDDEN])[0, 1] > 0.9
+    assert np.abs(jaw(capture) - true)[HIDDEN].mean() < 0.1
+    sensible(capture)
+    assert capture.visibility_regions == REGIONS
+    lips, eyes = capture.visibility[:, REGIONS.index("lips")], capture.visibility[:, REGIONS.index("eyes")]
+    assert lips[HIDDEN].max() == 0 and lips[: HIDDEN.start].min() > 0.99 and eyes.min() > 0.99
+    assert "networks that see and hear" in capture.provenance["shape, expression, pose"]
+    loaded = Capture.load(capture.save(tmp_path / "take.npz"))
+    np.testing.assert_array_equal(loaded.visibility, capture.visibility)
+    assert loaded.visibility_regions == REGIONS
+    assert loaded.select(slice(10, 20)).visibility.shape == (10, 6)
+
+
+def test_two_seconds_without_a_face_are_filled_in(clip, track, reconstruct, asked):
+    landmarks, confidence = track.landmarks.copy(), track.confidence.copy()
+    landmarks[HIDDEN] = np.nan
+    confidence[HIDDEN] = 0
+    asked.changes = knows(clip, 0.04)
+
+    capture = reconstruct(replace(track, landmarks=landmarks, confidence=confidence))
+
+    sensible(capture)
+    true = clip.parameters.expression.numpy()[:, capture.expression_names.index("jawOpen")]
+    assert np.corrcoef(jaw(capture)[HIDDEN], true[HIDDEN])[0, 1] > 0.9
+    assert capture.visibility[HIDDEN].max() == 0
+
+
+@pytest.mark.parametrize("gap", [slice(0, 33), slice(33, FRAMES)])
+def test_a_head_that_is_only_heard_for_a_while_is_sensible(track, reconstruct, gap):
+    landmarks, confidence = track.landmarks.copy(), track.confidence.copy()
+    landmarks[gap] = np.nan
+    confidence[gap] = 0
+
+    sensible(reconstruct(replace(track, landmarks=landmarks, confidence=confidence)))
+
+
+def test_a_mouth_that_nobody_looks_at_follows_the_prediction(clip, track, reconstruct, asked):
+    asked.changes = knows(clip, 0.05)
+    asked.changes["expression"] = asked.changes["expression"].copy()
+    asked.changes["expression"][:, jaw_unit(clip)] = 0.8
+
+    capture = reconstruct(video=False)
+
+    assert asked.calls[0]["see_expression"] is False
+    assert jaw(capture).min() > 0.65
+    assert capture.visibility[:, REGIONS.index("lips")].max() == 0
+
+
+def jaw_unit(clip):
+    return head_without_tracker_errors().expression_names.index("jawOpen")
+
+
+def test_what_the_networks_are_given(reconstruct, asked):
+    rough = replace(QUICK, iterations=1)
+    reconstruct(solver=rough)
+    reconstruct(audio=False, solver=rough)
+    reconstruct(sound=False, solver=rough)
+
+    assert [call["sound"] is not None for call in asked.calls] == [True, False, False]
+    assert all(call["see_expression"] and call["focal_length"] == 900.0 for call in asked.calls)
+
+
+def test_without_networks_for_the_head_everything_is_as_ever(track, reconstruct, monkeypatch, tmp_path):
+    import avface.networks.shipped
+
+    path = tmp_path / "flame.safetensors"
+    save_networks(small_networks(code=CodeConfig(expression=50), head="flame2020"), path)
+    monkeypatch.setattr(avface.networks.shipped, "WEIGHTS", path)
+    avface.networks.shipped.shipped_networks.cache_clear()
+
+    capture = reconstruct(networks=None, solver=replace(QUICK, iterations=1))
+    avface.networks.shipped.shipped_networks.cache_clear()
+
+    assert capture.visibility_regions == () and capture.visibility.size == 0
+    assert capture.provenance["shape, expression, pose"] == "maximum a posteriori fit to the landmarks"
+    with pytest.raises(AvfaceError, match="networks for the head flame2020 with 50 expression units"):
+        reconstruct(networks=path)
+
+
+@pytest.mark.parametrize(
+    ("sound", "options", "message"),
+    [
+        (False, {"video": False}, r"silent\.mp4: there is no sound to go by"),
+        (True, {"video": False, "audio": False}, "neither picture nor sound"),
+        (True, {"networks": "none.safetensors"}, r"none\.safetensors: no such file"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(reconstruct, sound, options, message):
+    with pytest.raises(AvfaceError, match=message):
+        reconstruct(sound=sound, **options)
