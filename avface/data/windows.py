@@ -116,6 +116,15 @@ class Windows(IterableDataset[Window]):
         self.rank, self.world_size = rank, world_size
         # Shared, so that workers that live through several epochs hear of a new one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._passed: tuple[int, ...] = ()
+
+    def pass_over(self, windows: Sequence[int]) -> None:
+        """Leave out so many windows at the start of the next iterations, undecoded: for a run that goes on.
+
+        One number for each worker, in order; a loader with as many workers then gives what one that has handed out so
+        many would have given next.
+        """
+        self._passed = tuple(windows)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, from 0, that the next iteration reads (or, if endless, begins with)."""
@@ -130,6 +139,7 @@ class Windows(IterableDataset[Window]):
         workers, number = (1, 0) if worker is None else (worker.num_workers, worker.id)
         first, everyone = self.rank * workers + number, self.world_size * workers
         begin = int(self._epoch)
+        passed = self._passed[number] if number < len(self._passed) else 0
         for epoch in count(begin) if self.endless else (begin,):
             shards = self.shards
             if self.shuffle:
@@ -141,7 +151,10 @@ class Windows(IterableDataset[Window]):
             if self.shuffle:
                 stream = self._mixed(stream, np.random.default_rng([self.seed, epoch, first, everyone]))
             for cut in stream:
-                yield self._decoded(cut)
+                if passed:
+                    passed -= 1
+                else:
+                    yield self._decoded(cut)
 
     def _cuts(self, shard: _Shard, epoch: int) -> Iterator[_Cut]:
         """All windows of a shard, in order."""

@@ -1,0 +1,124 @@
+"""A run's state on disk: weights, their running average, the optimiser's moments and where the run is, as safetensors.
+
+The recipe is inside; a run goes on only with the same one.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from avface.errors import AvfaceError
+from avface.training.recipes import Recipe, read_recipe
+from avface.training.tensor_files import write_tensors
+
+FORMAT = "avface coarse training 1"
+
+
+@dataclass
+class Progress:
+    """Where a run is."""
+
+    step: int = 0
+    """Steps done."""
+    seconds: float = 0.0
+    """Time that they took, in all sessions."""
+    losses: list[float] = field(default_factory=list)
+    """Mean loss of each stretch of steps between two reports."""
+
+
+def save_checkpoint(
+    path: Path,
+    recipe: Recipe,
+    networks: nn.Module,
+    average: nn.Module,
+    optimiser: Optimizer,
+    progress: Progress,
+) -> None:
+    """Write the state; the file appears whole.
+
+    Raises:
+        AvfaceError: if it can't be written.
+    """
+    tensors = {f"networks.{name}": value for name, value in networks.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
+    for number, values in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
+    described = {
+        "format": FORMAT,
+        "recipe": json.dumps(recipe.plain(), sort_keys=True),
+        "progress": json.dumps(vars(progress)),
+    }
+    write_tensors(path, tensors, described)
+
+
+def load_checkpoint(
+    path: Path, recipe: Recipe, networks: nn.Module, average: nn.Module, optimiser: Optimizer
+) -> Progress:
+    """Put the state that `save_checkpoint` wrote into networks, average and optimiser.
+
+    Raises:
+        AvfaceError: if the file is damaged, of another kind, or belongs to another recipe.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, str(error)) from None
+    if metadata.get("format") != FORMAT:
+        raise AvfaceError(f"{path}: not a checkpoint of this version's coarse training; name another --out")
+    try:
+        found = read_recipe(metadata["recipe"])
+        progress = Progress(**json.loads(metadata["progress"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, str(error)) from None
+    if found != recipe:
+        raise AvfaceError(
+            f"{path}: a run of another recipe ({difference(found.plain(), recipe.plain())}); give the same options, "
+            "name another --out, or delete it"
+        )
+    parts: dict[str, dict[str, Tensor]] = {"networks": {}, "average": {}, "optimiser": {}}
+    for name, value in tensors.items():
+        part, _, inner = name.partition(".")
+        if part not in parts:
+            raise _damaged(path, f"unknown entry {name}")
+        parts[part][inner] = value
+    if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+        raise _damaged(path, "numbers that aren't finite")
+    try:
+        networks.load_state_dict(parts["networks"])
+        average.load_state_dict(parts["average"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in parts["optimiser"].items():
+            number, _, entry = name.partition(".")
+            state.setdefault(int(number), {})[entry] = value
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise _damaged(path, str(error).splitlines()[0]) from None
+    return progress
+
+
+def difference(found: dict[str, Any], wanted: dict[str, Any], where: str = "") -> str:
+    """The first setting in which two recipes differ, for people."""
+    for name in sorted(found.keys() | wanted.keys()):
+        one, other = found.get(name), wanted.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            inner = difference(one, other, f"{where}{name}.")
+            if inner:
+                return inner
+        elif one != other and not (isinstance(one, (list, tuple)) and list(one) == list(other or ())):
+            return f"{where}{name} is {one}, not {other}"
+    return ""
+
+
+def _damaged(path: Path, reason: str) -> AvfaceError:
+    return AvfaceError(f"{path}: damaged checkpoint ({reason}); delete it, and the run begins anew")
