@@ -125,11 +125,9 @@ def _load_networks(path: str | Path | None, head: HeadModel, device: str) -> Coa
         AvfaceError: if the file isn't there or damaged, or about another head.
     """
     from avface.networks.model import load_networks
-    from avface.networks.shipped import WEIGHTS, shipped_networks
+    from avface.networks.shipped import shipped_networks
 
     if path is None:
-        if not WEIGHTS.exists():
-            return None
         networks = shipped_networks(device)
     else:
         networks = load_networks(path).requires_grad_(False).to(device)

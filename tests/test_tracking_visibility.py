@@ -107,8 +107,9 @@ def test_a_scarf_worn_for_the_entire_clip_hides_lips_and_not_brows(face):
 
     hidden = regions_of(visibility)
 
-    # only the average of other people's faces tells: less sure than of what comes and goes
-    assert hidden["lips"].min() > 0.4
+    # Only the average of other people's faces tells, and what is there all the time may be how this video looks: far
+    # less sure than of what comes and goes.
+    assert hidden["lips"].min() > 0.2
     assert hidden["brows"].max() < 0.05
 
 

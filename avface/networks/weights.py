@@ -19,13 +19,18 @@ DOUBT_LIMIT = 2.0
 """Standard deviations over the usual one from which a region's landmarks lose weight."""
 SEEN = 0.15
 """Probability of being hidden up to which a landmark counts in full; at `visibility.HIDDEN` it doesn't at all."""
+UNSETTLING = 0.1
+"""Share of the face from which on what hides it unsettles the tracker: all its landmarks, seen ones too, then move
+together, so that their number doesn't make them sure. On real clips with occluders 0.05 to 0.1 was best."""
+SPURIOUS = 0.1
+"""Share of the face that is found hidden in clean clips now and then."""
 _BLOCK = 1024
 
 
 class LandmarkWeights:
     """Weights (T, 478) in [0, 1], worked out for the frames asked for: `weights[frame]`, `weights[start:end]`.
 
-    A landmark that is rather hidden than seen has none.
+    A landmark that is rather hidden than seen has none, and where much of the face is hidden the others have less.
     """
 
     def __init__(self, track: FaceTrack, doubt: Float | None = None, without: tuple[str, ...] = ()) -> None:
@@ -42,18 +47,27 @@ class LandmarkWeights:
 
     def __getitem__(self, key: Any) -> Float:
         """Weights (478,) of a frame or (T, 478) of some."""
-        weights = self._trust[key][..., LANDMARK_REGIONS.numpy()]
-        if self._track.hidden is not None:
-            # What is hidden agrees with itself, hundreds of points strong: the least weight would move the face.
-            hidden = np.asarray(self._track.hidden[key], np.float32)
-            weights = weights * ((HIDDEN - hidden) / (HIDDEN - SEEN)).clip(0, 1)
-        return weights
+        seen = self._seen(key)
+        hidden = (1 - seen.mean(-1, keepdims=True) - SPURIOUS).clip(0)
+        return self._trusted(key) * seen / (1 + (hidden / UNSETTLING) ** 2)
+
+    def _trusted(self, key: Any) -> Float:
+        return self._trust[key][..., LANDMARK_REGIONS.numpy()]
+
+    def _seen(self, key: Any) -> Float:
+        """How surely landmarks are seen, 0 for those that are rather hidden."""
+        if self._track.hidden is None:
+            return np.ones_like(self._trusted(key))
+        # What is hidden agrees with itself, hundreds of points strong: the least weight would move the face.
+        hidden = np.asarray(self._track.hidden[key], np.float32)
+        return np.asarray(((HIDDEN - hidden) / (HIDDEN - SEEN)).clip(0, 1))
 
     def by_region(self) -> Float:
-        """Mean weights (T, 6) of the regions; 0 in frames without the person."""
+        """How much of each region can be seen and believed, (T, 6) in [0, 1]; 0 in frames without the person."""
         member = LANDMARK_REGIONS.numpy()[:, None] == np.arange(len(REGIONS))
         mean = (member / member.sum(0)).astype(np.float32)
-        parts = [self[start : start + _BLOCK] @ mean for start in range(0, len(self._track), _BLOCK)]
+        blocks = [slice(start, start + _BLOCK) for start in range(0, len(self._track), _BLOCK)]
+        parts = [(self._trusted(block) * self._seen(block)) @ mean for block in blocks]
         return np.concatenate(parts).clip(0, 1) * np.asarray(self._track.confidence > 0)[:, None]
 
 

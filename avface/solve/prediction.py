@@ -100,6 +100,13 @@ class FramePrior:
             None if self.rotation_precision is None else self.rotation_precision[rows],
         )
 
+    def weakened(self, units: Tensor, pose: Tensor) -> FramePrior:
+        """The same with precisions multiplied by shares in [0, 1]: of expression units (T, E), and of the pose (T,)."""
+        turns = self.rotation_precision
+        return FramePrior(
+            self.expression, units * self.precision, self.rotation, None if turns is None else pose * turns
+        )
+
     def times(self, other: FramePrior, share: Tensor) -> FramePrior:
         """The product of these distributions of expressions with others, whose precision counts by a share (T, E)."""
         added = share * other.precision

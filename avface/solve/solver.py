@@ -303,7 +303,7 @@ class Solver:
         confidence = torch.as_tensor(observations.confidence[frames], dtype=torch.float64, device=self.device)
         visibility = self._visibility(observations, frames.tolist())
         precision = self._precision(landmarks, confidence) * visibility
-        prior = self._predicted(prediction, frames)
+        prior = self._predicted(prediction, frames, visibility)
         evidence = min(1.0, config.key_frame_evidence / len(frames))
         prior_focal = np.log(self.focal_length or config.focal_prior * max(self.image_size))
         focal_precision = config.focal_sigma**-2 if self.focal_length is None else 1e12
@@ -381,8 +381,19 @@ class Solver:
             precision[own] = sigma.clamp_max(1) ** -2
         return mean, precision
 
-    def _predicted(self, prediction: Prediction, rows: npt.NDArray[np.int64]) -> FramePrior:
-        return FramePrior.of(prediction, rows, self.config.prediction_sigma * self._reach)
+    def _predicted(
+        self, prediction: Prediction, rows: npt.NDArray[np.int64], visibility: Tensor
+    ) -> FramePrior:
+        """What is predicted for frames of which landmarks can be seen by shares (T, L): it counts as far as they can't.
+
+        Networks learn from landmarks, too. What these show, they say better themselves.
+        """
+        prior = FramePrior.of(prediction, rows, self.config.prediction_sigma * self._reach)
+        return prior.weakened(self._unseen(visibility), 1 - visibility.mean(1))
+
+    def _unseen(self, visibility: Tensor) -> Tensor:
+        """How much of what each expression unit moves can't be seen, (T, E), for landmarks seen by shares (T, L)."""
+        return (1 - visibility @ self._shown_by.T).clamp_min(0)
 
     def _usual(self, expression: Tensor, stands_for: npt.NDArray[np.int64]) -> FramePrior:
         """How likely expressions are in this clip, from key frames (T, E) and how many frames each stands for."""
@@ -499,14 +510,13 @@ class Solver:
             started[elsewhere] = self._load(np.stack([observations.landmarks[f] for f in others]))
             started_visibility[elsewhere] = self._visibility(observations, others)
         times = np.asarray(observations.times, np.float64)[rows]
-        prior = self._predicted(prediction, rows.ravel())
-        hidden = 1 - visibility @ self._shown_by.T
+        prior = self._predicted(prediction, rows.ravel(), visibility)
         draws = self._load(
             np.gradient(times, axis=1) if times.shape[1] > 1 else np.full(times.shape, REFERENCE_STEP)
         )
         draws = (draws.flatten() / self.config.usual_seconds).clamp(0, 1)
         # A unit of which half shows is known well enough: its share counts by its square.
-        prior = prior.times(usual, draws[:, None] * hidden.clamp_min(0) ** 2)
+        prior = prior.times(usual, draws[:, None] * self._unseen(visibility) ** 2)
         return _Windows(
             landmarks,
             self._precision(landmarks, confidence) * visibility,

@@ -40,6 +40,12 @@ _SKIN = np.array([0.10, 0.14], np.float32)
 _LEAST = 0.03
 """Weight of a texel that isn't seen, in averages over windows."""
 
+_USUAL_SHARE = 0.3
+"""Share of the frames in which a texel looks no more hidden than it usually does."""
+_UNREMARKABLE, _ALWAYS, _TAPER = -3.0, 1.6, 0.8
+"""Log-odds that are usual for a texel that is seen; those from which on it is taken to be hidden all the time; and how
+far below them one turns into the other."""
+
 _RECORD = np.dtype([("texture", "u1", FaceTexture.SHAPE), ("seen", "?"), ("new_shot", "?")])
 _RESULT = np.dtype([("hidden", "<f4", (478,))])
 
@@ -270,7 +276,7 @@ class FaceVisibility:
         It lies in a temporary file and is read as it is sliced.
         """
         result = RecordFile(_RESULT)
-        reference = self._reference()
+        reference, usual = self._reference()
         frames = len(self)
         for start in range(0, frames, _BLOCK):
             stop = min(start + _BLOCK, frames)
@@ -282,26 +288,34 @@ class FaceVisibility:
             here = seen[start - first : stop - first]
             if reference is not None and here.any():
                 odds = np.zeros((len(records), TEXELS), np.float32)
-                odds[looked] = self._model.log_odds(records["texture"][looked], reference)
+                odds[looked] = self._model.log_odds(records["texture"][looked], reference) - usual
                 odds = _smoothed(odds, looked, shot)[start - first : stop - first][here]
                 odds = odds[:, self._model.texture.landmark_texel]
                 hidden["hidden"][here] = 1 / (1 + np.exp(-np.clip(odds, -30, 30)))
             result.append(hidden)
         return StoredArray(result, "hidden")
 
-    def _reference(self) -> FaceReference | None:
-        """The clip's usual look; taken again without what then turns out hidden. None if nobody is ever seen."""
+    def _reference(self) -> tuple[FaceReference | None, Float]:
+        """The clip's usual look, taken again without what then turns out hidden, and by how much texels (N,) usually
+        look more hidden than they are. None if nobody is ever seen.
+
+        In small or coarse pictures everything differs from everything. That is no news, and is taken off, unless a
+        texel looks so hidden that something must be before it all the time.
+        """
         frames = len(self)
         chosen = (
             np.unique(np.linspace(0, frames - 1, min(REFERENCE_FRAMES, frames)).astype(int)) if frames else []
         )
         records = [record for t in chosen if (record := self._file.read(t, t + 1))["seen"][0]]
         if not records:
-            return None
+            return None, np.zeros(TEXELS, np.float32)
         textures = np.concatenate(records)["texture"]
         reference = self._model.reference(textures)
         hidden = self._model.log_odds(textures, reference) > 0
-        return self._model.reference(textures, hidden)
+        reference = self._model.reference(textures, hidden)
+        usual = np.quantile(self._model.log_odds(textures, reference), _USUAL_SHARE, axis=0)
+        seen = ((_ALWAYS - usual) / _TAPER).clip(0, 1)
+        return reference, (seen * (usual - _UNREMARKABLE).clip(0)).astype(np.float32)
 
 
 def _looked_at(
