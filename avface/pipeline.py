@@ -127,10 +127,8 @@ def _load_networks(path: str | Path | None, head: HeadModel, device: str) -> Coa
     from avface.networks.model import load_networks
     from avface.networks.shipped import shipped_networks
 
-    if path is None:
-        networks = shipped_networks(device)
-    else:
-        networks = load_networks(path).requires_grad_(False).to(device)
+    given = None if path is None else load_networks(path).requires_grad_(False).to(device)
+    networks = shipped_networks(device) if given is None else given
     config = networks.config
     sizes = (config.head, config.code.expression_width, config.code.shape)
     if sizes == (head.name, head.num_expression, head.num_shape):
