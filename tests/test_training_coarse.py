@@ -11,21 +11,18 @@ from networks_frames import small_config
 
 from avface.data import PrepareConfig, prepare
 from avface.errors import AvfaceError
-from avface.head.model import HeadModel, load_head, save_head_asset
+from avface.head.model import HeadModel, load_head
 from avface.networks.codes import CodeConfig, perspective_camera, perspective_translation
-from avface.networks.encoders import ExpressionConfig
 from avface.networks.frames import FaceCrop, Frames
-from avface.networks.losses.photometric import Surface, render
 from avface.networks.model import CoarseNetworks, load_networks
 from avface.networks.video import LandmarksConfig
-from avface.tracking import FaceTrack, Segment
 from avface.training import recipes
 from avface.training.batches import Batch, LandmarkBatches, make_up
 from avface.training.coarse import OcclusionTraining, Session, Training, read_arguments, recipe_of, train
 from avface.training.face_points import FacePoints, mirrored_shape, mirrored_units, project
 from avface.training.image_batches import ImageBatches
 from avface.training.objective import SupervisedObjective, Total
-from avface.training.self_supervised import SKIN, AlbedoSpace, SelfSupervisedObjective
+from avface.training.self_supervised import AlbedoSpace, SelfSupervisedObjective
 from avface.training.takes import Performances, TrackedTakes, read_tracked_takes
 from avface.training.validation import validate
 
@@ -574,95 +571,3 @@ def test_moved_and_mirrored_pictures_fit_their_points(shards, head):
     middle = torch.stack([(bright.sum(2) * place).sum(2) / total, (bright.sum(3) * place).sum(2) / total], -1)
     torch.testing.assert_close(batch.frames.landmarks.mean(2), middle, atol=0.06, rtol=0)
     assert batch.face.shape == (6, 16, 32, 32)
-
-
-@pytest.mark.slow
-def test_the_paper_recipe_overfits_a_handful_of_clips(head, tmp_path):
-    """ResNet-50, FLAME's shape of code, pictures through shards: all losses of the paper together fall by ten times."""
-    clips = tmp_path / "clips"
-    takes = tracked(head, count=16, takes=2)
-    for number in range(2):
-        rows = slice(16 * number, 16 * number + 16)
-        write_talk(clips / f"person{number}" / "talk.mp4", portraits(head, takes, rows))
-    marks = iter([takes.tracked[:16], takes.tracked[16:]])
-    config = PrepareConfig(size=48, validation=0, test=0)
-    prepare(
-        clips,
-        tmp_path / "shards",
-        config,
-        workers=1,
-        track=lambda frames: known_track(list(frames), next(marks)),
-        speech=loudness,
-    )
-    flame = flame_shaped(head)
-    save_head_asset(flame, tmp_path / "flame-shaped.npz")
-    recipe = recipes.paper()
-    network = replace(
-        recipe.network,
-        head="flame-shaped",
-        code=FLAME_SHAPED,
-        expression=ExpressionConfig(audio_dropout=0.0, video_dropout=0.0),
-    )
-    recipe = replace(
-        recipe,
-        network=network,
-        losses=recipes.SelfSupervision(render_size=32),
-        batch=2,
-        learning_rate=3e-4,
-    )
-    torch.manual_seed(0)
-    networks = CoarseNetworks(recipe.network)
-    objective = SelfSupervisedObjective(networks, load_head(tmp_path / "flame-shaped.npz"), recipe.losses)
-    batch = next(ImageBatches(recipe, flame, tmp_path / "shards", workers=0)(0))
-    optimiser = torch.optim.Adam(networks.parameters(), recipe.learning_rate, weight_decay=5e-4)
-    losses = []
-
-    for step in range(150):
-        optimiser.zero_grad()
-        total = Total.of(objective(batch, step))
-        total.loss.backward()
-        torch.nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
-        optimiser.step()
-        losses.append(total.loss.item())
-        if losses[-1] < 0.1 * losses[0]:
-            break
-
-    assert losses[-1] < 0.1 * losses[0]
-
-
-def portraits(head, takes, rows):
-    """Pictures (256 x 256) of takes: skin of one colour, the brighter the more it faces the camera, before black."""
-    number = int(rows.start // takes.count[0])
-    vertices = head(takes.shape[number][None], takes.expression[rows])
-    placed = vertices @ takes.rotation[rows].transpose(-1, -2) + takes.translation[rows][:, None]
-    pixels = takes.focal[number] * placed[..., :2] / placed[..., 2:] + takes.centre[number]
-    rendering = render(
-        Surface(
-            head.faces,
-            torch.from_numpy(head.uv),
-            torch.from_numpy(head.uv_faces),
-            torch.ones(head.num_vertices),
-        ),
-        placed,
-        pixels,
-        placed[..., 2],
-        torch.tensor(SKIN).expand(len(placed), 2, 2, 3),
-        torch.tensor([3.0, 0, 0, 0.5, 0, 0, 0, 0, 0])[:, None].expand(len(placed), 9, 3),
-        256,
-        256,
-    )
-    return list((255 * rendering.image.clamp(0, 1)).round().byte().numpy())
-
-
-def known_track(frames, landmarks):
-    """What a tracker without error says of frames."""
-    count = len(frames)
-    return FaceTrack(
-        landmarks=landmarks.numpy(),
-        depth=np.zeros((count, 478), np.float32),
-        confidence=np.ones(count, np.float32),
-        crop=np.full((count, 4), np.nan, np.float32),
-        times=np.array([frame.time for frame in frames]),
-        segments=(Segment(0, count, True, 1.0),),
-        image_size=(256, 256),
-    )
