@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avface.errors import AvfaceError
+from avface.files import replacing
 
 if TYPE_CHECKING:
     from avface.geometry.camera import Camera
@@ -181,21 +182,18 @@ class Capture:
         return find_exporter(path)(self, path, **options)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the capture as one .npz without pickles (keys in docs/capture-file.md); returns its path."""
+        """Write the capture as one .npz without pickles (keys in docs/capture-file.md); returns its path.
+
+        Raises:
+            AvfaceError: if it can't be written.
+        """
         path = Path(path)
         arrays: dict[str, Any] = {"capture_version": np.array(CAPTURE_VERSION)}
         for item in fields(self):
             value = getattr(self, item.name)
             arrays[item.name] = np.array(json.dumps(value)) if isinstance(value, dict) else np.asarray(value)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                np.savez_compressed(file, **arrays)
-            temporary.replace(path)
-        except OSError as error:
-            raise AvfaceError(f"{path}: can't be written ({error.strerror}); choose another folder") from None
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
         return path
 
     @classmethod

@@ -84,6 +84,10 @@ def reconstruct(
         said = "there is no sound to go by" if audio else "neither picture nor sound are to be used"
         raise AvfaceError(f"{path}: {said}; leave out video=False (--no-video)")
     with _prepared(head, networks, device, listen) as (prepare, prepared):
+        if not video and prepared()[1] is None:
+            raise AvfaceError(
+                f"{path}: there are no networks to hear a mouth move; leave out video=False (--no-video)"
+            )
 
         def on_frame(done: int) -> None:
             prepare()  # from here on the tracker computes outside Python, which leaves room for imports
@@ -101,10 +105,6 @@ def reconstruct(
         sound = clip.audio_blocks() if listen else None
         focal = focal_length or (solver or SolverConfig()).focal_prior * max(observed.image_size)
         expected = _predict(predictor, model, observed, sound, focal, video)
-    elif not video:
-        raise AvfaceError(
-            f"{path}: there are no networks to hear a mouth move; leave out video=False (--no-video)"
-        )
     capture = _solve(observed, expected, model, str(head), focal_length, device, video, solver, progress)
     _warn_of_losses(clip, capture, path)
     return Capture(**{**capture.__dict__, "source": str(path)})

@@ -19,8 +19,8 @@ from avface.evaluation.ablation import (
     paper_tables,
     read_row,
 )
-from avface.evaluation.metrics import box_size
 from avface.evaluation.network_clips import NetworkClip, read_clip
+from avface.head.landmark_measures import box_size
 from avface.networks.audio import AudioConfig
 from avface.networks.codes import CodeConfig
 from avface.networks.encoders import CoarseConfig, ExpressionConfig

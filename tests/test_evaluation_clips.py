@@ -10,10 +10,10 @@ from avface.errors import AvfaceError
 from avface.evaluation import ClipsReport, evaluate_clips
 from avface.evaluation.clips import measure
 from avface.evaluation.machine import describe_machine
-from avface.evaluation.metrics import box_size
 from avface.geometry.mesh import vertex_normals
 from avface.geometry.rasteriser import rasterise
 from avface.head.appearance import vertex_colours
+from avface.head.landmark_measures import box_size
 from avface.media import VideoWriter
 from avface.tracking import FaceTrack, Segment
 

@@ -10,7 +10,6 @@ from test_evaluation_clips import film
 
 from avface.errors import AvfaceError
 from avface.evaluation import occlusion as protocol
-from avface.evaluation.metrics import box_size
 from avface.evaluation.occluded_clips import (
     OccludedClip,
     OccludedClipsConfig,
@@ -30,6 +29,7 @@ from avface.evaluation.occlusion import (
     measure_case,
     upper_face,
 )
+from avface.head.landmark_measures import box_size
 from avface.head.landmark_schemes import LEFT_EYE, LIPS, LIPS_INNER_LOWER, LIPS_INNER_UPPER
 from avface.synthetic.occlusion import OcclusionEvent, covered_landmarks, occlude, occlusion_rng
 

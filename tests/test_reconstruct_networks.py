@@ -13,6 +13,7 @@ from videos import Track, constant_rate, noises, write_video
 
 import avface
 import avface.networks.clips
+import avface.pipeline
 import avface.tracking
 from avface.capture import Capture
 from avface.errors import AvfaceError
@@ -201,6 +202,14 @@ def test_without_networks_for_the_head_everything_is_as_ever(track, reconstruct,
     assert capture.provenance["shape, expression, pose"] == "maximum a posteriori fit to the landmarks"
     with pytest.raises(AvfaceError, match="networks for the head flame2020 with 50 expression units"):
         reconstruct(networks=path)
+
+
+def test_without_networks_nobody_is_tracked_for_a_mouth_that_can_only_be_heard(videos, monkeypatch):
+    monkeypatch.setattr(avface.pipeline, "_load_networks", lambda path, head, device: None)
+    monkeypatch.setattr(avface.tracking, "track", lambda *_, **__: pytest.fail("the video was tracked"))
+
+    with pytest.raises(AvfaceError, match=r"loud\.mp4: there are no networks to hear a mouth move"):
+        avface.reconstruct(videos[True], video=False)
 
 
 @pytest.mark.parametrize(

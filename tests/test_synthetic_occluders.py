@@ -7,9 +7,10 @@ from avface.errors import AvfaceError
 from avface.synthetic import hand as hands
 from avface.synthetic.face_pose import average_face, face_poses
 from avface.synthetic.hand import FINGERS, HAND_FILE, HAND_POSES, JOINT_NAMES, load_hand, vary
-from avface.synthetic.occluder_drawing import Light, Surface, View, draw, joined, linear_light, srgb
+from avface.synthetic.occluder_drawing import Light, Surface, View, draw, joined, srgb
 from avface.synthetic.occluder_shapes import slab, tube, turned
 from avface.synthetic.occluders import OCCLUDER_KINDS, WORN_KINDS, sample_occluder
+from avface.synthetic.sensor import linear_light
 
 LIGHT = Light((0.0, 0.6, 0.8), 0.6)
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from avface.head import load_head
+from avface.speech.spectrum import SAMPLE_RATE
 from avface.synthetic.coarticulation import GESTURES
 from avface.synthetic.emotion import EMOTIONS, emotion_curves, idle_curves
 from avface.synthetic.eyes import blink_curve, gaze_angles, gaze_units
 from avface.synthetic.head_motion import head_motion
 from avface.synthetic.nonspeech import KINDS, sample_nonspeech
-from avface.synthetic.performance import SAMPLE_RATE, Performance, _mixed, perform
+from avface.synthetic.performance import Performance, _mixed, perform
 from avface.synthetic.speech import speak
 from avface.synthetic.texts import LANGUAGES, TIMBRES, sample_sentence, sample_voice
 from avface.synthetic.wander import minimum_jerk, pulse, smooth_noise

@@ -7,7 +7,7 @@ import torch
 from avface.geometry.shading import sh_basis
 from avface.synthetic.backdrop import sample_backdrop
 from avface.synthetic.light import sample_light
-from avface.synthetic.sensor import Sensor, linear, sample_sensor, srgb
+from avface.synthetic.sensor import Sensor, linear_light, sample_sensor, srgb
 
 SEEDS = range(25)
 PLAIN = Sensor(
@@ -66,7 +66,7 @@ def test_backdrops_are_finite_differ_and_repeat_by_seed():
 
 def test_srgb_and_linear_are_inverse_and_meet_known_values():
     value = torch.linspace(0, 1, 101)
-    torch.testing.assert_close(srgb(linear(value)), value, rtol=0, atol=1e-6)
+    torch.testing.assert_close(srgb(torch.from_numpy(linear_light(value))), value, rtol=0, atol=1e-6)
     assert float(srgb(torch.tensor(0.2140))) == pytest.approx(0.5, abs=1e-3)  # middle grey
 
 
@@ -80,7 +80,8 @@ def test_blur_spreads_a_point_and_keeps_its_light():
     light[0, 20, 20] = 1.0
     from dataclasses import replace
 
-    value = linear(replace(PLAIN, blur=2.0, exposure=20.0).develop(light, noise()).float() / 255) / 20
+    blurred = replace(PLAIN, blur=2.0, exposure=20.0).develop(light, noise())
+    value = torch.from_numpy(linear_light(blurred / 255)) / 20
     rows = torch.arange(41.0) - 20
     total = value[0, ..., 0].sum()
     assert float(total) == pytest.approx(1, abs=0.03)
@@ -93,7 +94,7 @@ def test_noise_has_the_variance_that_was_asked_for_and_repeats_by_seed():
     noisy = replace(PLAIN, shot_noise=0.002, read_noise=0.01)
     grey = torch.full((1, 200, 200, 3), 0.5)
     first = noisy.develop(grey, noise())
-    light = linear(first.double() / 255)
+    light = linear_light(first / 255)
     assert float(light.std()) == pytest.approx((0.002 * 0.5 + 0.01**2) ** 0.5, rel=0.1)
     assert torch.equal(first, noisy.develop(grey, noise()))
 

@@ -14,7 +14,6 @@ from avface.training.acoustic import AcousticTraining, train
 from avface.training.acoustic_evaluation import (
     collapsed,
     edit_distance,
-    mouth_opening,
     plucked_strings,
     score_voices,
     score_without_speech,
@@ -298,12 +297,3 @@ def test_edit_distance(first, second, distance):
 def test_rows_collapse_to_phones_without_silence():
     assert collapsed(np.array([0, 0, 5, 5, 0, 5, 7, 7, 0])) == [5, 5, 7]
     assert collapsed(np.array([3, 3])) == [3]
-
-
-def test_mouth_opening_is_relative_to_the_face():
-    landmarks = np.zeros((2, 478, 2), np.float32)
-    landmarks[:, 0], landmarks[:, 1] = (0, 0), (100, 400)
-    landmarks[:, 13], landmarks[:, 14] = (50, 200), (50, 220)
-    landmarks[1] *= 3
-
-    np.testing.assert_allclose(mouth_opening(landmarks), 20 / 200, rtol=1e-5)

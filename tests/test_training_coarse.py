@@ -235,6 +235,19 @@ def test_training_learns_what_a_few_windows_show_and_the_mouth_from_sound_alone(
     assert float(torch.corrcoef(torch.stack([said, batches[0].expression[..., jaw].flatten()]))[0, 1]) > 0.5
 
 
+def test_networks_that_see_one_frame_at_a_time_can_be_trained(head, performances):
+    recipe = small_recipe(batch=4)
+    network = recipe.network
+    coarse, expression = (
+        replace(branch, temporal=replace(branch.temporal, window=1))
+        for branch in (network.coarse, network.expression)
+    )
+    recipe = replace(recipe, network=replace(network, coarse=coarse, expression=expression))
+    objective = SupervisedObjective(CoarseNetworks(recipe.network), head, recipe.losses)
+    total = Total.of(objective(LandmarkBatches(recipe, head, None, performances, steps=1)[0], 0))
+    assert bool(torch.isfinite(total.loss))
+
+
 def test_validation_knows_a_perfect_face_and_a_still_one(head):
     takes = tracked(head)
     networks = CoarseNetworks(small_recipe().network)

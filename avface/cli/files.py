@@ -52,7 +52,7 @@ def complete(folder: Path) -> Iterator[Path]:
 
     Its files move to `folder` when the block ends well; else nothing is left of them or of folders made here.
     """
-    from avface.export.files import filling
+    from avface.files import filling
 
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:

@@ -33,7 +33,6 @@ class BuildOpen:
 
     def run(self, bars: Bars) -> Outcome:
         """Compute shapes and expressions, then find the landmarks on rendered portraits."""
-        from avface.export.files import replacing
         from avface.head.embedding import EmbeddingConfig, build_embeddings
         from avface.head.model import save_head_asset
         from avface.head.open_builder import build_open_head
@@ -49,8 +48,7 @@ class BuildOpen:
             on_portrait = bars.each("finding landmarks", config.portraits)
             head.embeddings = build_embeddings(head, _still_detector(mesh), config, on_portrait)
         head.regions = regions_from_landmarks(head)
-        with replacing(self.output) as temporary:
-            save_head_asset(head, temporary)
+        save_head_asset(head, self.output)
         return Outcome(listing([self.output]), {"written": sizes([self.output])})
 
 
@@ -81,7 +79,6 @@ class ImportHead:
 
     def run(self, bars: Bars) -> Outcome:
         """Read everything, find the landmarks, write the head."""
-        from avface.export.files import replacing
         from avface.head.embedding import EmbeddingConfig
         from avface.head.flame import FlameImportConfig
         from avface.head.flame_import import import_flame
@@ -115,8 +112,7 @@ class ImportHead:
                 on_portrait=bars.each("finding landmarks", portraits.portraits),
             )
         _make_folder(output.parent)
-        with replacing(output) as temporary:
-            save_head_asset(head, temporary)
+        save_head_asset(head, output)
         named = name if self.output is None else str(output)
         text = f"{listing([output])}\nuse it with: avface reconstruct VIDEO --head {named}"
         return Outcome(text, {"head": named, "written": sizes([output])})

@@ -73,7 +73,7 @@ class Synthesize:
         if self.preview:
             from PIL import Image
 
-            from avface.export.files import replacing
+            from avface.files import replacing
             from avface.synthetic.contact_sheet import contact_sheet
 
             with replacing(self.out / "preview.png") as temporary:

@@ -10,31 +10,13 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from avface.errors import AvfaceError
+from avface.media import VIDEO_SUFFIXES
 
 Layout = Literal["auto", "voxceleb2", "multiface", "synthetic", "videos"]
 """How a corpus lies on disk; "auto" takes the first of the others, in this order, that fits."""
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 """In the order in which they are prepared."""
-
-VIDEO_SUFFIXES = frozenset(
-    [
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".mpg",
-        ".mpeg",
-        ".mts",
-        ".m2ts",
-        ".flv",
-        ".wmv",
-        ".3gp",
-    ]
-)
-"""Files taken for videos in a plain folder."""
 
 
 @dataclass(frozen=True)

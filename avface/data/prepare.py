@@ -34,7 +34,6 @@ from avface.data.shards import (
     file_hash,
     read_json,
     read_samples,
-    replacing,
     unwritable,
     write_json,
     write_samples,
@@ -42,6 +41,7 @@ from avface.data.shards import (
 from avface.data.takes import Features, SpeechReader, Tracker
 from avface.data.workers import ItemTask, run_tasks
 from avface.errors import AvfaceError
+from avface.files import replacing
 
 SKIPPED = "skipped.jsonl"
 """The log of items left out."""
@@ -254,7 +254,7 @@ class _Preparation:
             Skipped(item.id, self.skipped[item.id]) for item in self.items if item.id in self.skipped
         )
         skipped = tuple(sorted(skipped, key=lambda one: one.id))
-        with replacing(self.out / SKIPPED) as temporary:
+        with replacing(self.out / SKIPPED, unwritable) as temporary:
             lines = (json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in skipped)
             temporary.write_text("".join(lines), encoding="utf-8")
         if not any(self.entries.values()):

@@ -14,9 +14,7 @@ from avface.data.items import Item
 from avface.data.multiface import Pictures, read_cameras, read_truth
 from avface.errors import AvfaceError
 from avface.media import Clip, Frame
-
-SAMPLE_RATE = 16_000
-"""Samples per second of all sound in datasets."""
+from avface.speech.spectrum import SAMPLE_RATE
 
 CLIP_WIDE = frozenset(
     [

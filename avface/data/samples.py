@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from avface.data.recordings import SAMPLE_RATE
+from avface.speech.spectrum import SAMPLE_RATE
 
 Image = npt.NDArray[np.uint8]
 Arrays = dict[str, npt.NDArray[Any]]

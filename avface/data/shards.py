@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from avface.data.samples import Sample
 from avface.errors import AvfaceError
+from avface.files import FULL, replacing
 
 VERSION = 1
 """Of the dataset's layout."""
 INDEX = "index.json"
 """The file that makes a folder a finished dataset."""
-
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Of the system's errors, those that say that a disk is full."""
 
 
 class StorageError(AvfaceError):
@@ -35,7 +30,7 @@ def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     """
     from webdataset.writer import TarWriter
 
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path, unwritable) as temporary, temporary.open("wb") as file:
         with TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False) as writer:
             for sample in samples:
                 writer.write(sample)
@@ -95,7 +90,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all, the same bytes for equal values."""
-    with replacing(path) as temporary:
+    with replacing(path, unwritable) as temporary:
         temporary.write_text(
             json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
         )
@@ -114,23 +109,6 @@ def read_json(path: Path) -> Any:
         raise AvfaceError(
             f"{path}: not readable as JSON ({error}); delete it and run the preparation again"
         ) from None
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; what the block writes there takes the name when the block ends well.
-
-    Raises AvfaceError when the file can't be written.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def unwritable(path: Path, error: OSError) -> StorageError:

@@ -12,11 +12,12 @@ import numpy.typing as npt
 from avface.data.config import PrepareConfig
 from avface.data.crops import Take, face_sizes, find_takes, make_take
 from avface.data.items import Item
-from avface.data.recordings import SAMPLE_RATE, Recording, Truth
+from avface.data.recordings import Recording, Truth
 from avface.data.samples import TRUTH, ChunkInfo, Image, Sample, samples_until, take_samples
 from avface.errors import AvfaceError
 from avface.media import Frame, resampled
 from avface.media.clip import SAME_TIME
+from avface.speech.spectrum import SAMPLE_RATE
 from avface.tracking import FaceTrack
 
 Tracker = Callable[[Iterable[Frame]], FaceTrack]

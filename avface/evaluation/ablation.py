@@ -20,7 +20,7 @@ import numpy.typing as npt
 from avface.capture import Capture
 from avface.errors import AvfaceError
 from avface.evaluation.clips import Progress, find_videos
-from avface.evaluation.metrics import WORST_ERROR, auc, box_size, jitter, nme, vertex_error_mm
+from avface.evaluation.metrics import WORST_ERROR, auc, jitter, nme, vertex_error_mm
 from avface.evaluation.network_clips import (
     NetworkClip,
     check_measurable,
@@ -30,6 +30,7 @@ from avface.evaluation.network_clips import (
 )
 from avface.evaluation.occluded_clips import make_occluded_clip
 from avface.evaluation.tables import aligned
+from avface.head.landmark_measures import box_size
 from avface.head.landmark_schemes import IBUG_LIPS_INNER, IBUG_LIPS_OUTER, ibug68_from_mediapipe
 from avface.networks.model import CoarseNetworks, load_networks
 from avface.training.recipes import Recipe, read_recipe
@@ -275,7 +276,9 @@ def _weights(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise AvfaceError(f"{folder}: no such folder; give a folder of weights")
     found = sorted(
-        path for path in folder.glob("*.safetensors") if not path.name.endswith(".checkpoint.safetensors")
+        path
+        for path in folder.glob("[!.]*.safetensors")  # those that are being written begin with a dot
+        if not path.name.endswith(".checkpoint.safetensors")
     )
     if not found:
         raise AvfaceError(f"{folder}: no weights in it (.safetensors); train some")

@@ -15,16 +15,16 @@ import numpy.typing as npt
 
 from avface.errors import AvfaceError
 from avface.evaluation.machine import describe_machine
-from avface.evaluation.metrics import WORST_ERROR, auc, box_size, jitter, lag, mouth_opening, nme
+from avface.evaluation.metrics import WORST_ERROR, auc, jitter, lag, nme
 from avface.evaluation.tables import aligned
+from avface.head.landmark_measures import box_size, mouth_opening
 from avface.head.landmark_schemes import IBUG_LIPS_INNER, IBUG_LIPS_OUTER, LIPS, ibug68_from_mediapipe
+from avface.media import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from avface.capture import Capture
     from avface.tracking import FaceTrack
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts")
-"""Files of a folder taken for videos."""
 LAG_SECONDS = 0.4
 """How far the mouth is looked for before and after the reference."""
 NOISE_EVERY = 5

@@ -1,8 +1,8 @@
 """Metrics of face reconstruction as pure numpy functions: landmarks, motion, mouth, vertices.
 
 T frames, L landmarks, V vertices. Landmarks are in pixels, vertices in metres; errors of landmarks come out
-in per cent of the face's size (`box_size`), errors of vertices in millimetres. nan marks what wasn't seen and
-stays nan.
+in per cent of the face's size (`head.landmark_measures.box_size`), errors of vertices in millimetres. nan
+marks what wasn't seen and stays nan.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from avface.head.landmark_schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER, NUM_IBUG, NUM_MEDIAPIPE
+from avface.head.landmark_measures import box_size
 
 FloatArray = npt.NDArray[np.float64]
 Points = npt.NDArray[np.floating]
@@ -21,30 +21,6 @@ Points = npt.NDArray[np.floating]
 WORST_ERROR = 100.0
 """Per cent. The largest error a frame can have, and the error of a frame in which the method found no
 face."""
-
-_MIDDLE = len(LIPS_INNER_UPPER) // 2
-_INNER_LIPS = {
-    NUM_MEDIAPIPE: (int(LIPS_INNER_UPPER[_MIDDLE]), int(LIPS_INNER_LOWER[_MIDDLE])),
-    NUM_IBUG: (62, 66),
-}
-"""By number of landmarks: the middle of the inner edge of the upper and of the lower lip."""
-
-
-def box_size(points: Points) -> FloatArray:
-    """Size of a face in each frame: sqrt(w h) of the box of its points.
-
-    Shapes: points (T, L, 2) pixels -> (T,) pixels.
-    Source: the normaliser of 3DDFA's AFLW2000 protocol (Zhu et al., CVPR 2016; `benchmark_aflw2000.py`).
-
-    Raises:
-        ValueError: if the points aren't (T, L, 2), or a frame's lie on one line, so that its box has no area.
-    """
-    if points.ndim != 3 or points.shape[2] != 2:
-        raise ValueError(f"points of shape {points.shape} must be (T, L, 2)")
-    extent = np.asarray(points.max(1) - points.min(1), np.float64)
-    if (extent == 0).any():
-        raise ValueError(f"frame {int((extent == 0).any(1).argmax())}: the points' box has no area")
-    return np.sqrt(extent[:, 0] * extent[:, 1])
 
 
 def nme(predicted: Points, reference: Points, box_of: Points | None = None) -> FloatArray:
@@ -106,23 +82,6 @@ def jitter(points: Points, size: Points, cuts: Sequence[int] = ()) -> float:
         relative[max(cut - 2, 0) : max(cut, 0)] = np.nan  # difference t spans frames t to t + 2
     relative = relative[np.isfinite(relative)]
     return float(100 * relative.mean()) if len(relative) else float("nan")
-
-
-def mouth_opening(points: Points, size: Points) -> FloatArray:
-    """Distance between the middles of the inner lips over the face's size, in each frame.
-
-    Shapes: points (T, 478 or 68, D), size (T,) in the same unit -> (T,). MediaPipe's points 13 and 14, iBUG's
-            62 and 66.
-    Source: the opening of DiffPoseTalk's mouth opening difference (Sun et al., SIGGRAPH 2024).
-
-    Raises:
-        ValueError: if there are neither 478 nor 68 points.
-    """
-    if points.ndim != 3 or points.shape[1] not in _INNER_LIPS:
-        raise ValueError(f"points of shape {points.shape} must be (T, 478, D) or (T, 68, D)")
-    upper, lower = _INNER_LIPS[points.shape[1]]
-    gap = np.linalg.norm(np.asarray(points[:, upper], np.float64) - points[:, lower], axis=-1)
-    return gap / np.asarray(size, np.float64)
 
 
 def lag(delayed: Points, reference: Points, max_lag: int) -> tuple[int, float]:

@@ -4,8 +4,6 @@ occlusion protocol."""
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -15,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avface.errors import AvfaceError
+from avface.files import replacing_folder
 from avface.head.landmark_schemes import LEFT_EYE, LIPS, RIGHT_EYE
 from avface.synthetic.occlusion import (
     OcclusionConfig,
@@ -208,20 +207,12 @@ def _make(
         else:
             number, slack, adjusted = number + 1, _SLACK, 0
     assert best is not None
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(folder) as partial:
         files = occlude_video(
             source, partial, best.seed, config.kinds, config=occlusion, events=best.stays, on_frame=on_frame
         )
         files.clean.unlink()
         files.mask.unlink()
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
-    except OSError as error:
-        raise AvfaceError(f"{folder}: can't be written ({error.strerror}); choose another folder") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _hidden_by(

@@ -21,9 +21,10 @@ import numpy.typing as npt
 from avface.errors import AvfaceError
 from avface.evaluation.clips import Progress, find_videos
 from avface.evaluation.gap_filling import carry, hold, interpolate
-from avface.evaluation.metrics import WORST_ERROR, box_size, mouth_opening, nme
+from avface.evaluation.metrics import WORST_ERROR, nme
 from avface.evaluation.occluded_clips import OccludedClip, OccludedClipsConfig, make_occluded_clip
 from avface.evaluation.tables import aligned, with_spread
+from avface.head.landmark_measures import box_size, mouth_opening
 from avface.head.landmark_schemes import LIPS
 
 FloatArray = npt.NDArray[np.float64]

@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from avface.errors import AvfaceError
-from avface.evaluation.clips import VIDEO_SUFFIXES
-from avface.evaluation.metrics import box_size, jitter, mouth_opening
+from avface.evaluation.metrics import jitter
+from avface.head.landmark_measures import box_size, mouth_opening
 from avface.head.landmark_schemes import LEFT_EYE, RIGHT_EYE
+from avface.media import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from avface.capture import Capture

@@ -99,13 +99,13 @@ def film(person: int, clip: int, path: Path, config: StrangersConfig) -> None:
         AvfaceError: if it can't be written, or there is no espeak-ng to speak with.
     """
     from avface.media import EncodingConfig, VideoWriter
-    from avface.synthetic.clips import SOUND_RATE
+    from avface.speech.spectrum import SAMPLE_RATE
     from avface.synthetic.renderer import SceneRenderer
 
     head = stranger_head(person, config)
     scene = stranger_scene(person, clip, config, head)
     encoding = EncodingConfig(crf=scene.sensor.quality, preset="veryfast")
-    sound = (scene.performance.sound, SOUND_RATE)
+    sound = (scene.performance.sound, SAMPLE_RATE)
     with VideoWriter(path, sound=sound, encoding=encoding) as writer:
         for picture, time in zip(SceneRenderer(scene, head).frames(), scene.performance.times, strict=True):
             writer.write(picture, float(time))

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from avface.errors import AvfaceError
-from avface.export.files import replacing
 from avface.export.pose import CAMERA_TO_SCENE, matrices
+from avface.files import replacing
 
 if TYPE_CHECKING:
     from avface.capture import Capture

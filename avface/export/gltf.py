@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from avface import __version__
-from avface.export.files import replacing
 from avface.export.materials import Material, part_material
 from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, scene_facts, turning_joints
+from avface.files import replacing
 from avface.head.morphs import morph_motion, morph_targets
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avface import __version__
-from avface.export.files import filling
+from avface.files import filling
 
 if TYPE_CHECKING:
     from avface.capture import Capture, Frames

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from avface import __version__
 from avface.errors import AvfaceError
-from avface.export.files import replacing
 from avface.export.materials import Material, part_material
 from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, scene_facts
+from avface.files import replacing
 
 if TYPE_CHECKING:
     from avface.capture import Capture

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from avface.errors import AvfaceError
+from avface.files import replacing
 from avface.geometry.rotations import rotvec_to_rotmat
 from avface.head.contour import YawContour
 from avface.head.folder import heads_folder, imported_heads
@@ -428,7 +429,12 @@ def _jointed_arguments(data: dict[str, npt.NDArray]) -> dict[str, Any]:
 
 
 def save_head_asset(head: HeadModel, path: Path) -> None:
-    """Write a head as one compressed .npz without pickles; bases in 16-bit steps (under 1 micrometre each)."""
+    """Write a head as one compressed .npz without pickles; bases in 16-bit steps (under 1 micrometre each).
+
+    Raises:
+        AvfaceError: if it can't be written.
+        ValueError: if the head has values that aren't finite.
+    """
     shape_basis, shape_scale = _quantise(head.shape_basis.cpu().numpy())
     expression_basis, expression_scale = _quantise(head.expression_basis.cpu().numpy())
     arrays: dict[str, npt.NDArray] = {
@@ -465,13 +471,8 @@ def save_head_asset(head: HeadModel, path: Path) -> None:
     for key, values in arrays.items():
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise ValueError(f"{head.name} head: {key} has values that aren't finite; it was not saved")
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def _like_open(head: HeadModel) -> bool:

@@ -10,7 +10,17 @@ off, sound that begins later starts with silence, so a frame at time `t` always 
 """
 
 from avface.media.clip import Clip, Frame, VideoInfo, resampled
+from avface.media.container import VIDEO_SUFFIXES
 from avface.media.damage import Damage
 from avface.media.writer import EncodingConfig, VideoWriter
 
-__all__ = ["Clip", "Damage", "EncodingConfig", "Frame", "VideoInfo", "VideoWriter", "resampled"]
+__all__ = [
+    "VIDEO_SUFFIXES",
+    "Clip",
+    "Damage",
+    "EncodingConfig",
+    "Frame",
+    "VideoInfo",
+    "VideoWriter",
+    "resampled",
+]

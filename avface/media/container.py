@@ -18,6 +18,12 @@ from av.video.stream import VideoStream
 
 from avface.errors import AvfaceError
 
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"),
+    *(".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp"),
+)
+"""Files of a folder taken for videos, by the end of their names in small letters."""
+
 NOT_VIDEO = frozenset({"tty", "hls", "concat", "dash", "imf", "sdp", "rtsp"})
 """Formats refused although the library reads them: `tty` draws text files as pictures, the others are lists
 of further files or addresses, which a video from a stranger has no business to open."""

@@ -18,6 +18,7 @@ from avface.networks.prediction import embed, read_windows
 from avface.networks.regions import REGIONS, unit_log_variance, unit_regions
 from avface.networks.video import LandmarksConfig
 from avface.speech import speech_features
+from avface.speech.spectrum import SAMPLE_RATE
 from avface.tracking import FaceTrack
 
 Float = npt.NDArray[np.float32]
@@ -27,8 +28,6 @@ STRETCH = 1024
 around the face, and their sound one loudness. Takes for training are at most a minute long."""
 SOUND_AROUND = 1.0
 """Seconds of sound before and after a stretch that are heard with it."""
-SAMPLE_RATE = 16_000
-"""Of the sound, Hz."""
 _ROW = 320
 """Samples between two rows of speech features: stretches of sound begin on one, so that rows stay where they are."""
 HARDLY_SHOWN = 0.1

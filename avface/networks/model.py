@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from avface.errors import AvfaceError
+from avface.files import write_tensors
 from avface.networks.codes import FLAME_CODE, CoarseCode, CodeConfig, ExpressionCode
 from avface.networks.encoders import CoarseConfig, CoarseEncoder, ExpressionBranch, ExpressionConfig
 from avface.networks.frames import Frames
@@ -73,20 +74,13 @@ class CoarseNetworks(nn.Module):
 
 
 def save_networks(networks: CoarseNetworks, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write weights as safetensors, with the config and any further metadata inside. The file appears whole."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    """Write weights as safetensors, with the config and any further metadata inside. The file appears whole.
 
-    weights = {name: value.detach().cpu().contiguous() for name, value in networks.state_dict().items()}
+    Raises:
+        AvfaceError: if it can't be written.
+    """
     own = {"format": FORMAT, "config": json.dumps(asdict(networks.config))}
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        save_file(weights, temporary, {**(metadata or {}), **own})
-        temporary.replace(path)
-    except (SafetensorError, OSError) as error:
-        raise AvfaceError(f"{path}: can't be written ({error}); choose another place") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_tensors(path, networks.state_dict(), {**(metadata or {}), **own})
 
 
 def load_networks(path: str | Path, expected: NetworkConfig | None = None) -> CoarseNetworks:

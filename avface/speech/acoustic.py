@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from avface.errors import AvfaceError
+from avface.files import write_tensors
 from avface.speech.phones import SILENCE, SYMBOLS
 from avface.speech.spectrum import SAMPLE_RATE, mel_filters, spectra
 
@@ -169,12 +170,14 @@ class AcousticModel(nn.Module):
 
 
 def save_acoustic_model(model: AcousticModel, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write weights as half-precision numbers, with the size of the network and any further metadata."""
-    from safetensors.torch import save
+    """Write weights as half-precision numbers, with the size of the network and any further metadata.
 
-    weights = {name: value.detach().half().contiguous().cpu() for name, value in model.state_dict().items()}
+    Raises:
+        AvfaceError: if it can't be written.
+    """
+    weights = {name: value.half() for name, value in model.state_dict().items()}
     own = {"config": json.dumps(asdict(model.config)), "symbols": " ".join(SYMBOLS)}
-    path.write_bytes(save(weights, {**metadata, **own}))
+    write_tensors(path, weights, {**metadata, **own})
 
 
 def load_acoustic_model(path: Path = WEIGHTS) -> AcousticModel:

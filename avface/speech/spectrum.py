@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 SAMPLE_RATE = 16_000
-"""Samples a second of all sound in this room."""
+"""Samples a second of all sound that is listened to, made or kept in datasets."""
 
 
 @functools.cache

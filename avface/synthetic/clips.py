@@ -21,15 +21,16 @@ import numpy.typing as npt
 import torch
 
 from avface.errors import AvfaceError
+from avface.files import replacing, replacing_folder
 from avface.head import load_head
 from avface.media import Clip, EncodingConfig, VideoWriter
+from avface.speech.spectrum import SAMPLE_RATE
 from avface.synthetic.renderer import SceneRenderer
 from avface.synthetic.scene import Scene, SceneConfig, sample_scene
 from avface.synthetic.sensor import srgb
 from avface.synthetic.truth import VERSION, ClipTruth
 
 VIDEO, TRUTH, RECIPE = "clip.mp4", "truth.npz", "synthesis.json"
-SOUND_RATE = 16_000
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,10 @@ def make_clip(folder: Path, index: int, config: SynthesisConfig, device: str = "
     renderer = SceneRenderer(scene, head, config.supersampling, device)
     capture = scene.capture(head, config.scene.head)
     landmarks = capture.landmarks()
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with replacing_folder(folder) as partial:
         masks = []
         encoding = EncodingConfig(crf=scene.sensor.quality, preset="veryfast")
-        sound = (scene.performance.sound, SOUND_RATE)
+        sound = (scene.performance.sound, SAMPLE_RATE)
         with VideoWriter(partial / VIDEO, sound=sound, encoding=encoding) as writer:
             pictures = _occluded(renderer.frames(), landmarks, index, config)
             for (picture, mask), time in zip(pictures, capture.times, strict=True):
@@ -151,10 +149,6 @@ def make_clip(folder: Path, index: int, config: SynthesisConfig, device: str = "
             voice=performance.voice,
             emotion=performance.emotion,
         ).save(partial / TRUTH)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return MadeClip(folder, len(scene), int((confidence > 0).sum()))
 
 
@@ -244,9 +238,8 @@ def _claim(out: Path, config: SynthesisConfig) -> None:
             return
         if any(out.iterdir()):
             raise AvfaceError(f"{out}: not empty, and not made by this command; choose another folder")
-        partial = out / f".{RECIPE}.{os.getpid()}"
-        partial.write_text(recipe)
-        os.replace(partial, path)
+        with replacing(path) as temporary:
+            temporary.write_text(recipe)
     except OSError as error:
         raise AvfaceError(f"{out}: can't be written ({error.strerror}); choose another folder") from None
 

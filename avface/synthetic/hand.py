@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avface.errors import AvfaceError
+from avface.files import replacing
 
 Float = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
@@ -200,28 +201,27 @@ def load_hand(path: Path = HAND_FILE) -> HandModel:
 
 
 def save_hand(hand: HandModel, path: Path) -> None:
-    """Write a hand as one compressed .npz; the basis in 16-bit steps, weights in 8-bit ones."""
+    """Write a hand as one compressed .npz; the basis in 16-bit steps, weights in 8-bit ones.
+
+    Raises:
+        AvfaceError: if it can't be written.
+    """
     scale = (np.abs(hand.shape_basis).max((1, 2)) / 32767).astype(np.float32)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                version=np.array(HAND_VERSION),
-                template=hand.template,
-                shape_basis=np.round(hand.shape_basis / scale[:, None, None]).astype(np.int16),
-                shape_scale=scale,
-                joints=hand.joints,
-                joint_basis=hand.joint_basis,
-                skin_weights=np.round(255 * hand.skin_weights).astype(np.uint8),
-                faces=hand.faces,
-                uv=hand.uv,
-                uv_faces=hand.uv_faces,
-                texture=hand.texture,
-            )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            version=np.array(HAND_VERSION),
+            template=hand.template,
+            shape_basis=np.round(hand.shape_basis / scale[:, None, None]).astype(np.int16),
+            shape_scale=scale,
+            joints=hand.joints,
+            joint_basis=hand.joint_basis,
+            skin_weights=np.round(255 * hand.skin_weights).astype(np.uint8),
+            faces=hand.faces,
+            uv=hand.uv,
+            uv_faces=hand.uv_faces,
+            texture=hand.texture,
+        )
 
 
 def _unit(vector: FloatArray) -> FloatArray:

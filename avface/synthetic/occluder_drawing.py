@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,26 +13,24 @@ import torch
 
 from avface.geometry.mesh import vertex_normals
 from avface.geometry.rasteriser import rasterise
+from avface.synthetic import sensor
 
 Float = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _STEPS = 4096
-_SRGB = np.linspace(0, 1, _STEPS)
-_SRGB = np.where(_SRGB <= 0.0031308, 12.92 * _SRGB, 1.055 * np.maximum(_SRGB, 1e-9) ** (1 / 2.4) - 0.055)
-_SRGB = _SRGB.astype(np.float32)
 
 
-def linear_light(value: npt.ArrayLike) -> Float:
-    """Linear light of sRGB values, both in [0, 1] (IEC 61966-2-1)."""
-    v = np.asarray(value, np.float32)
-    return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4).astype(np.float32)
+@functools.cache
+def _srgb_steps() -> Float:
+    """sRGB values of evenly spaced linear ones."""
+    return sensor.srgb(torch.linspace(0, 1, _STEPS, dtype=torch.float64)).float().numpy()
 
 
 def srgb(light: Float) -> Float:
     """sRGB values of linear ones, clipped to [0, 1], to 1 / 4095 of linear light."""
-    return _SRGB[(np.clip(light, 0, 1) * (_STEPS - 1) + 0.5).astype(np.uint16)]
+    return _srgb_steps()[(np.clip(light, 0, 1) * (_STEPS - 1) + 0.5).astype(np.uint16)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from avface.synthetic.occluder_drawing import Float, FloatArray, IntArray, linear_light
+from avface.synthetic.occluder_drawing import Float, FloatArray, IntArray
+from avface.synthetic.sensor import linear_light
 
 Mesh = tuple[FloatArray, IntArray, Float]
 """Vertices (V, 3), faces (F, 3), uv (V, 2)."""

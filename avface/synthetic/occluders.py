@@ -24,7 +24,6 @@ from avface.synthetic.occluder_drawing import (
     View,
     draw,
     joined,
-    linear_light,
     srgb,
 )
 from avface.synthetic.occluder_shapes import (
@@ -38,6 +37,7 @@ from avface.synthetic.occluder_shapes import (
     tube,
     turned,
 )
+from avface.synthetic.sensor import linear_light
 
 OccluderKind = Literal[
     "hand", "microphone", "boom_microphone", "cup", "phone", "paper", "scarf", "sunglasses", "hair"

@@ -8,10 +8,8 @@ frames.
 from __future__ import annotations
 
 import os
-import secrets
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -23,6 +21,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from avface.errors import AvfaceError
+from avface.files import replacing
 from avface.head.landmark_schemes import (
     FACE_OVAL,
     LEFT_BROW_LOWER,
@@ -35,13 +34,14 @@ from avface.head.landmark_schemes import (
 )
 from avface.media import Clip, EncodingConfig, VideoWriter
 from avface.synthetic.face_pose import FacePoses, average_face, face_poses
-from avface.synthetic.occluder_drawing import FloatArray, Layer, Light, View, linear_light, srgb
+from avface.synthetic.occluder_drawing import FloatArray, Layer, Light, View, srgb
 from avface.synthetic.occluders import (
     OCCLUDER_KINDS,
     Occluder,
     check_kinds,
     sample_occluder,
 )
+from avface.synthetic.sensor import linear_light
 from avface.synthetic.wander import minimum_jerk
 
 Image = npt.NDArray[np.uint8]
@@ -690,25 +690,17 @@ def _write_truth(
     path: Path, arrays: dict[str, npt.NDArray[Any]], landmarks: Any, frames: int, block: int = 512
 ) -> None:
     """Write an .npz; landmarks (frames, 478, 2) are copied block by block and never are in memory as a whole."""
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.npz")
 
     def entry(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
         return archive.open(f"{name}.npy", "w", force_zip64=True)
 
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, values in arrays.items():
-                with entry(archive, name) as file:
-                    np.lib.format.write_array(file, values, allow_pickle=False)
-            with entry(archive, "landmarks") as file:
-                header = {"descr": "<f4", "fortran_order": False, "shape": (frames, 478, 2)}
-                np.lib.format.write_array_header_2_0(file, header)
-                for start in range(0, frames, block):
-                    rows = np.asarray(landmarks[start : min(start + block, frames)], "<f4")
-                    file.write(np.ascontiguousarray(rows).tobytes())
-        temporary.replace(path)
-    except OSError as error:
-        raise AvfaceError(f"{path}: can't be written ({error.strerror}); choose another folder") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, values in arrays.items():
+            with entry(archive, name) as file:
+                np.lib.format.write_array(file, values, allow_pickle=False)
+        with entry(archive, "landmarks") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (frames, 478, 2)}
+            np.lib.format.write_array_header_2_0(file, header)
+            for start in range(0, frames, block):
+                rows = np.asarray(landmarks[start : min(start + block, frames)], "<f4")
+                file.write(np.ascontiguousarray(rows).tobytes())

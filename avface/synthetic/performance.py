@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from avface.speech.spectrum import SAMPLE_RATE
 from avface.synthetic.coarticulation import (
     GESTURES,
     VOWELS,
@@ -38,15 +39,13 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 Kind = Literal["speech", "silence", "sounds"]
 
-SAMPLE_RATE = 16_000
-"""Samples a second of a performance's sound."""
-
 
 @dataclass(frozen=True)
 class Performance:
     """What one person does over T frames. Who the person is, camera and light are not part of it.
 
-    Shapes: expression (T, E), joints (T, J, 3), turn (T, 3), shift (T, 3), sound (N,).
+    Shapes: expression (T, E), joints (T, J, 3), turn (T, 3), shift (T, 3), sound (N,) at
+            `SAMPLE_RATE`.
     Axes:   turn is pitch, yaw and roll from facing the camera, rotation Ry(yaw) Rx(pitch) Rz(roll) in the head's axes;
             shift is in the camera's axes.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -71,9 +72,10 @@ def srgb(light: Tensor) -> Tensor:
     return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light.clamp_min(1e-6) ** (1 / 2.4) - 0.055)
 
 
-def linear(value: Tensor) -> Tensor:
+def linear_light(value: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """Linear light of sRGB values, both in [0, 1] (IEC 61966-2-1)."""
-    return torch.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    v = np.asarray(value, np.float32)
+    return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 def _blurred(light: Tensor, sigma: float) -> Tensor:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from avface.capture import Capture
 from avface.errors import AvfaceError
+from avface.files import replacing
 
 FloatArray = npt.NDArray[np.floating]
 
@@ -97,9 +98,13 @@ class ClipTruth:
         return np.unpackbits(self.occlusion[frame], axis=-1)[:, :width].astype(bool)
 
     def save(self, path: Path) -> Path:
-        """Write the truth as an .npz file."""
+        """Write the truth as an .npz file, which appears whole or not at all.
+
+        Raises:
+            AvfaceError: if it can't be written.
+        """
         arrays = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
-        with path.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, version=np.int64(VERSION), **arrays)
         return path
 

@@ -170,6 +170,11 @@ class VisibilityModel:
         off = look - median - _light(look - median, weight * use, self._plane)
         return FaceReference(median, np.float32(1.4826) * _masked_median(np.abs(off), use, 0))
 
+    def clear_reference(self, textures: Texture) -> FaceReference:
+        """The usual look over textures (T, N, 4), taken again without what then turns out hidden."""
+        reference = self.reference(textures)
+        return self.reference(textures, self.log_odds(textures, reference) > 0)
+
     def evidence(self, textures: Texture, reference: FaceReference) -> Float:
         """How frames differ from the usual look and from faces in general, (T, N, 18).
 
@@ -296,8 +301,8 @@ class FaceVisibility:
         return StoredArray(result, "hidden")
 
     def _reference(self) -> tuple[FaceReference | None, Float]:
-        """The clip's usual look, taken again without what then turns out hidden, and by how much texels (N,) usually
-        look more hidden than they are. None if nobody is ever seen.
+        """The clip's usual look without what is hidden, and by how much texels (N,) usually look more hidden than they
+        are. None if nobody is ever seen.
 
         In small or coarse pictures everything differs from everything. That is no news, and is taken off, unless a
         texel looks so hidden that something must be before it all the time.
@@ -310,9 +315,7 @@ class FaceVisibility:
         if not records:
             return None, np.zeros(TEXELS, np.float32)
         textures = np.concatenate(records)["texture"]
-        reference = self._model.reference(textures)
-        hidden = self._model.log_odds(textures, reference) > 0
-        reference = self._model.reference(textures, hidden)
+        reference = self._model.clear_reference(textures)
         usual = np.quantile(self._model.log_odds(textures, reference), _USUAL_SHARE, axis=0)
         seen = ((_ALWAYS - usual) / _TAPER).clip(0, 1)
         return reference, (seen * (usual - _UNREMARKABLE).clip(0)).astype(np.float32)

@@ -11,7 +11,6 @@ found. The lips' opening is learnt beside it, from a coarticulation model of the
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from avface.errors import AvfaceError
+from avface.files import replacing
 from avface.speech.acoustic import (
     WEIGHTS,
     AcousticConfig,
@@ -112,12 +112,7 @@ def train(training: AcousticTraining) -> AcousticModel:
         corpus = _corpus(training, progress)
         model = _optimise(training, corpus, progress)
     _standardise_logits(model, training, corpus)
-    temporary = training.out.with_name(f".{training.out.name}.{os.getpid()}")
-    try:
-        save_acoustic_model(model, temporary, {"recipe": json.dumps(training.recipe)})
-        temporary.replace(training.out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_acoustic_model(model, training.out, {"recipe": json.dumps(training.recipe)})
     return load_acoustic_model(training.out)
 
 
@@ -130,7 +125,8 @@ def _claim(training: AcousticTraining) -> None:
         raise AvfaceError(
             f"{training.work}: holds a run with another recipe; name another folder with --work"
         )
-    note.write_text(recipe)
+    with replacing(note) as temporary:
+        temporary.write_text(recipe)
 
 
 def _corpus(training: AcousticTraining, progress: Progress) -> Corpus:
@@ -193,9 +189,8 @@ def _optimise(training: AcousticTraining, corpus: Corpus, progress: Progress) ->
                 "optimiser": optimiser.state_dict(),
                 "step": step + 1,
             }
-            temporary = checkpoint.with_suffix(".part")
-            torch.save(state, temporary)
-            temporary.replace(checkpoint)
+            with replacing(checkpoint) as temporary:
+                torch.save(state, temporary)
     model.load_state_dict(average.module.state_dict())
     return model.eval()
 

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 
 from avface.errors import AvfaceError
+from avface.head.landmark_measures import box_size, mouth_opening
+from avface.media import VIDEO_SUFFIXES
 from avface.speech.acoustic import ROW_SECONDS, AcousticModel, normalised
 from avface.speech.phones import SILENCE
 from avface.speech.spectrum import SAMPLE_RATE
@@ -30,7 +32,6 @@ Float = npt.NDArray[np.float32]
 LAGS = np.arange(-0.3, 0.301, 0.02)
 """Seconds by which the measured opening may come before the predicted one when the best agreement is looked for."""
 SOUND_SUFFIXES = (".ogg", ".opus", ".flac", ".wav", ".mp3", ".m4a")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 _TESTING = 1
 
 
@@ -215,7 +216,8 @@ def score_clip(model: AcousticModel, video: Path) -> ClipScore:
     if sound is None:
         raise AvfaceError(f"{video}: has no sound")
     face = track(clip.frames())
-    opening = mouth_opening(np.asarray(face.landmarks[:]))
+    landmarks = np.asarray(face.landmarks[:])
+    opening = mouth_opening(landmarks, box_size(landmarks))
     rows = model.listen(torch.from_numpy(sound)).openness.numpy()
     row_times = ROW_SECONDS * np.arange(len(rows))
     seen = np.isfinite(opening)
@@ -231,16 +233,6 @@ def score_clip(model: AcousticModel, video: Path) -> ClipScore:
         float(LAGS[best]),
         agreement[int(np.argmin(np.abs(LAGS)))],
     )
-
-
-def mouth_opening(landmarks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Gap between the inner lips over the size of the face (T,), of landmarks (T, 478, 2); nan without a face."""
-    from avface.head.landmark_schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER
-
-    middle = len(LIPS_INNER_UPPER) // 2
-    gap = landmarks[:, LIPS_INNER_UPPER[middle]] - landmarks[:, LIPS_INNER_LOWER[middle]]
-    size = np.sqrt(np.prod(landmarks.max(1) - landmarks.min(1), -1))
-    return np.asarray(np.linalg.norm(gap, axis=-1) / size)
 
 
 def report(model: AcousticModel, clips: Path | None = None, music: Path | None = None) -> str:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from avface.errors import AvfaceError
+from avface.files import write_tensors
 from avface.training.recipes import Recipe, read_recipe
-from avface.training.tensor_files import write_tensors
 
 FORMAT = "avface coarse training 1"
 

@@ -91,8 +91,9 @@ class SupervisedObjective(nn.Module):
         losses = {
             "vertices": weights.vertices * (distance * self._importance).mean(),
             "units": weights.units * error.square().mean(),
-            "velocity": weights.velocity * velocity_loss(face.expression, true, FRAME_RATE),
         }
+        if true.shape[1] > 1:  # windows of one frame (the paper's rows without time) have no velocity
+            losses["velocity"] = weights.velocity * velocity_loss(face.expression, true, FRAME_RATE)
         likelihood = unit_likelihood_loss(error.detach(), face.log_variance, self._regions)
         if frames.landmarks is not None:
             known = frames.seen[..., None].expand(frames.landmarks.shape[:-1])

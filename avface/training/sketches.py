@@ -17,6 +17,7 @@ import torch
 from avface.data.shards import file_hash
 from avface.head.model import HeadModel, load_head
 from avface.speech.acoustic import WEIGHTS
+from avface.speech.spectrum import SAMPLE_RATE
 from avface.training.recipes import Sketching
 from avface.training.takes import Performances
 
@@ -113,7 +114,7 @@ def _recorded(rng: np.random.Generator, sound: npt.NDArray[np.float32]) -> npt.N
 
     if rng.random() < 1 / 3:
         return sound
-    noise = room_noise(rng, len(sound) / 16_000, 16_000)[: len(sound)]
+    noise = room_noise(rng, len(sound) / SAMPLE_RATE, SAMPLE_RATE)[: len(sound)]
     level = float(np.sqrt(np.mean(sound**2)) / max(1e-8, np.sqrt(np.mean(noise**2))))
     below = 10 ** (-rng.uniform(5, 40) / 20)
     return (sound + noise * level * below).clip(-1, 1).astype(np.float32)

@@ -6,7 +6,6 @@ microphones and filters multiply them. `mixture` puts one training example toget
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.signal import lfilter
 
 from avface.errors import AvfaceError
+from avface.files import replacing
 from avface.speech.acoustic import BANDS, HIGHEST, LOWEST, QUIET, log_mel
 from avface.speech.phones import SILENCE, SYMBOLS, phone_indices
 from avface.speech.spectrum import SAMPLE_RATE
@@ -284,8 +284,7 @@ class Corpus:
     def save(self, path: Path) -> None:
         """Write everything to one .npz file, which appears whole or not at all."""
         spoken, labels = zip(*[(one.spectra, one.phones) for one in self.utterances], strict=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        try:
+        with replacing(path) as temporary:
             np.savez(
                 temporary,
                 spoken=np.concatenate(spoken),
@@ -295,9 +294,6 @@ class Corpus:
                 noises=np.stack(self.noises),
                 musics=np.stack(self.musics),
             )
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Corpus:

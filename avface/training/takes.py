@@ -20,8 +20,8 @@ from avface.data.items import Split
 from avface.data.samples import TRUTH, Chunk, decode_picture, decode_sample
 from avface.data.shards import damaged, read_index, read_samples
 from avface.errors import AvfaceError
+from avface.files import write_tensors
 from avface.geometry.rotations import rotvec_to_rotmat
-from avface.training.tensor_files import write_tensors
 
 FRAME_TRUTH = ("expression", "joints", "rotation", "translation", "landmarks")
 CLIP_TRUTH = ("shape", "focal_length", "principal_point")

@@ -20,8 +20,8 @@ import torch
 import tyro
 from torch import nn
 
-from avface.data.shards import replacing
 from avface.errors import AvfaceError
+from avface.files import replacing
 from avface.head import load_head
 from avface.media import Clip
 from avface.synthetic.truth import ClipTruth
@@ -152,9 +152,7 @@ def train(config: VisibilityTraining, examples: Sequence[Example]) -> dict[str, 
     for fitted in (False, True):
         for example in [*examples, *worn]:
             few = _thinned(example.textures)
-            reference = model.reference(few)
-            if fitted:
-                reference = model.reference(few, model.log_odds(few, reference) > 0)
+            reference = model.clear_reference(few) if fitted else model.reference(few)
             frames = rng.permutation(len(example.textures))[: config.frames]
             evidence = model.evidence(example.textures[frames], reference)
             drawn = rng.integers(0, evidence[..., 0].size, config.examples)

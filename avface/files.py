@@ -1,0 +1,120 @@
+"""Files and folders that appear whole or not at all: written under a temporary name beside their own, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avface.errors import AvfaceError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Of the system's errors, those that say that a disk is full."""
+
+
+def write_error(path: Path, error: OSError) -> AvfaceError:
+    """The error about a file or folder that can't be written."""
+    if not path.parent.is_dir():
+        return AvfaceError(
+            f"{path}: can't be written, the folder {path.parent} doesn't exist; make it or choose another"
+        )
+    cure = (
+        "free some space or choose another folder" if error.errno in FULL else "choose another folder or name"
+    )
+    return AvfaceError(f"{path}: can't be written ({error.strerror or error}); {cure}")
+
+
+@contextmanager
+def replacing(path: Path, unwritable: Callable[[Path, OSError], AvfaceError] = write_error) -> Iterator[Path]:
+    """Give a temporary path in the folder of `path`, with its suffix; the block writes there.
+
+    The file takes the name `path` when the block ends well, and is removed when it doesn't. Its name begins with a dot
+    and the name of `path`.
+
+    Raises:
+        AvfaceError: if the folder is missing or the file can't be written, as `unwritable` words it.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        temporary.touch(exist_ok=False)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Give an empty temporary folder beside the folder `path`; the block writes any number of files there.
+
+    It takes the name `path`, and the place of a folder that has it, when the block ends well, and is removed when it
+    doesn't. Its name begins with a dot and the name of `path`. Folders above are made.
+
+    Raises:
+        AvfaceError: if a file can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.replace(path)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def filling(path: Path) -> Iterator[Path]:
+    """Give an empty temporary folder in the folder of `path`; the block writes any number of files there.
+
+    They move up into the folder of `path`, over files of the same names, when the block ends well, and are
+    removed when it doesn't.
+
+    Raises:
+        AvfaceError: if the folder is missing or a file can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.mkdir()
+        yield temporary
+        for written in sorted(temporary.iterdir()):
+            written.replace(path.parent / written.name)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors.
+
+    Raises:
+        AvfaceError: if the file can't be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        mode = temporary.stat().st_mode
+        try:
+            # clones: tensors of one state may share memory, which safetensors refuses
+            save_file(
+                {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
+                temporary,
+                dict(metadata),
+            )
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
+        temporary.chmod(mode)  # safetensors renames as well, a file that only its owner may read
