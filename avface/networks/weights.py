@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ UNSETTLING = 0.1
 together, so that their number doesn't make them sure. On real clips with occluders 0.05 to 0.1 was best."""
 SPURIOUS = 0.1
 """Share of the face that is found hidden in clean clips now and then."""
+CONFIRMED = 0.2
+"""Share of the face found hidden from which on the networks' doubt counts in full; up to SPURIOUS it doesn't at all.
+Networks also doubt faces that are small, blurred or seen from the side, where the tracker does what can be done."""
 _BLOCK = 1024
 
 
@@ -37,12 +41,15 @@ class LandmarkWeights:
         """Of a track.
 
         doubt: (T, 6) standard deviations of the regions' tracked landmarks as networks predict them, crop units;
-        see `region_trust`. without: regions whose landmarks don't count at all.
+        see `region_trust`. It counts in frames of which the picture, too, says that something is before the face.
+        without: regions whose landmarks don't count at all.
         """
         self._track = track
-        self._trust = (
-            np.ones((len(track), len(REGIONS)), np.float32) if doubt is None else region_trust(doubt)
-        )
+        self._trust = np.ones((len(track), len(REGIONS)), np.float32)
+        if doubt is not None and track.hidden is not None:
+            hidden = self._by_blocks(lambda block: np.asarray(track.hidden[block], np.float32).mean(1))
+            confirmed = ((hidden - SPURIOUS) / (CONFIRMED - SPURIOUS)).clip(0, 1)
+            self._trust -= confirmed[:, None] * (1 - region_trust(doubt))
         self._trust[:, [REGIONS.index(name) for name in without]] = 0
 
     def __getitem__(self, key: Any) -> Float:
@@ -66,9 +73,14 @@ class LandmarkWeights:
         """How much of each region can be seen and believed, (T, 6) in [0, 1]; 0 in frames without the person."""
         member = LANDMARK_REGIONS.numpy()[:, None] == np.arange(len(REGIONS))
         mean = (member / member.sum(0)).astype(np.float32)
-        blocks = [slice(start, start + _BLOCK) for start in range(0, len(self._track), _BLOCK)]
-        parts = [(self._trusted(block) * self._seen(block)) @ mean for block in blocks]
-        return np.concatenate(parts).clip(0, 1) * np.asarray(self._track.confidence > 0)[:, None]
+        shown = self._by_blocks(lambda block: (self._trusted(block) * self._seen(block)) @ mean)
+        return shown.clip(0, 1) * np.asarray(self._track.confidence > 0)[:, None]
+
+    def _by_blocks(self, of: Callable[[slice], Float]) -> Float:
+        """Something of each frame, worked out for some at a time: tracks of long clips lie on disk."""
+        return np.concatenate(
+            [of(slice(start, start + _BLOCK)) for start in range(0, len(self._track), _BLOCK)]
+        )
 
 
 def region_trust(doubt: Float) -> Float:
