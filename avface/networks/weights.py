@@ -46,8 +46,9 @@ class LandmarkWeights:
         """
         self._track = track
         self._trust = np.ones((len(track), len(REGIONS)), np.float32)
-        if doubt is not None and track.hidden is not None:
-            hidden = self._by_blocks(lambda block: np.asarray(track.hidden[block], np.float32).mean(1))
+        found = track.hidden
+        if doubt is not None and found is not None:
+            hidden = self._by_blocks(lambda block: np.asarray(found[block], np.float32).mean(1))
             confirmed = ((hidden - SPURIOUS) / (CONFIRMED - SPURIOUS)).clip(0, 1)
             self._trust -= confirmed[:, None] * (1 - region_trust(doubt))
         self._trust[:, [REGIONS.index(name) for name in without]] = 0
