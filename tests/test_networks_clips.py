@@ -84,7 +84,6 @@ def test_a_clip_is_predicted_as_by_hand():
     for name, expected in {
         "expression": expression.expression,
         "expression_sigma": unit_log_variance(expression.log_variance, unit_regions(NAMES)).div(2).exp(),
-        "landmark_sigma": expression.landmark_log_variance.div(2).exp(),
         "rotation": coarse.rotation,
         "rotation_sigma": coarse.log_variance[..., 0].div(2).exp(),
     }.items():
@@ -95,6 +94,17 @@ def test_a_clip_is_predicted_as_by_hand():
     )
     np.testing.assert_allclose(found.shape_sigma, float(sure.mean() ** -0.5), rtol=1e-4)
     assert found.window == 16 and found.source == "networks that see and hear"
+
+
+def test_how_well_the_tracker_does_is_for_the_eyes_to_say():
+    networks, track = small_networks(), some_track()
+    silent = predict_clip(networks, NAMES, track, None, FOCAL)
+    heard = predict_clip(networks, NAMES, track, blocks(some_sound(2)), FOCAL)
+
+    assert np.abs(heard.expression - silent.expression).max() > 1e-4
+    # from windows half overlapping instead of all
+    np.testing.assert_allclose(heard.landmark_sigma, silent.landmark_sigma, rtol=0.1)
+    assert (heard.landmark_sigma[0] == silent.landmark_sigma[0]).all()
 
 
 def test_long_clips_are_predicted_in_stretches_without_seams(monkeypatch):

@@ -1,12 +1,14 @@
 """Clips of any length through windows that overlap."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from networks_frames import small_networks, some_frames
 from scipy.spatial.transform import Rotation
 from torch.testing import assert_close
 
-from avface.networks.prediction import embed, join, predict, read_windows
+from avface.networks.prediction import embed, join, predict, read_expression, read_windows
 
 
 def one_window_after_the_other(networks, frames):
@@ -121,6 +123,28 @@ def test_a_clip_read_in_pieces_gives_the_same():
     for one, other in zip(predict(networks, frames), joined, strict=True):
         for name, values in vars(one).items():
             assert_close(vars(other)[name], values)
+
+
+def test_expressions_can_be_read_from_some_of_the_windows():
+    networks, frames = small_networks(window=8), some_frames(1, 30)
+    embeddings = embed(networks, frames)
+    count: list[int] = []
+    networks.expression.temporal.register_forward_pre_hook(
+        lambda module, inputs: count.append(len(inputs[0]))
+    )
+    some = read_expression(networks, embeddings, step=7)
+    assert sum(count) == 5, "windows begin at 0, 7, 14, 21 and 22"
+    first = networks.expression.read(embeddings.expression[:, :8]).expression[:, :7]
+    assert_close(some.expression[:, :7], first)
+    every = read_expression(networks, embeddings)
+    assert_close(every.expression, predict(networks, frames)[1].expression)
+
+
+def test_features_without_sound_are_those_of_silent_frames():
+    branch, frames = small_networks().expression, some_frames(2, 9)
+    torch.nn.init.normal_(branch.unheard)
+    silent = replace(frames, heard=torch.zeros_like(frames.heard))
+    assert_close(branch.unhearing(branch.embed(frames)), branch.embed(silent))
 
 
 def test_networks_in_training_are_refused():

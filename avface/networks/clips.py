@@ -14,7 +14,7 @@ from avface.errors import AvfaceError
 from avface.networks.codes import CoarseCode, ExpressionCode
 from avface.networks.frames import FaceCrop, Frames, lay_crops
 from avface.networks.model import CoarseNetworks
-from avface.networks.prediction import embed, read_windows
+from avface.networks.prediction import embed, read_expression, read_windows
 from avface.networks.regions import REGIONS, unit_log_variance, unit_regions
 from avface.networks.video import LandmarksConfig
 from avface.speech import speech_features
@@ -30,6 +30,8 @@ SOUND_AROUND = 1.0
 """Seconds of sound before and after a stretch that are heard with it."""
 _ROW = 320
 """Samples between two rows of speech features: stretches of sound begin on one, so that rows stay where they are."""
+DOUBT_STEP = 8
+"""Frames between windows that are asked how well the tracker does: with half a window every frame is in two."""
 HARDLY_SHOWN = 0.1
 """Share of a face's landmarks below which it doesn't count as seen."""
 
@@ -144,7 +146,13 @@ def _predict(
     if not see_expression:
         blind = embed(networks, replace(frames, seen=torch.zeros_like(frames.seen)))
         embeddings = replace(embeddings, expression=blind.expression)
-    return read_windows(networks, embeddings)
+    coarse, expression = read_windows(networks, embeddings)
+    if see_expression and frames.speech is not None:
+        # How well the tracker does is for the eyes to say. Networks that hear, too, doubt hidden lips less.
+        quiet = replace(embeddings, expression=networks.expression.unhearing(embeddings.expression))
+        doubt = read_expression(networks, quiet, step=DOUBT_STEP)
+        expression = replace(expression, landmark_log_variance=doubt.landmark_log_variance)
+    return coarse, expression
 
 
 def _stretches(track: FaceTrack, around: int) -> Iterator[tuple[slice, slice]]:

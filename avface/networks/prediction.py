@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -63,32 +63,31 @@ def read_windows(
     rotation nearest to the mean matrix. Log-variances are averaged as they are: windows of the same network err alike,
     so their agreement is no reason to be surer.
     """
-    clips, count = embeddings.coarse.shape[:2]
-    window = min(networks.config.window, count)
-    merged = _Mean(clips, count, window)
-    starts = torch.arange(count - window + 1, device=embeddings.coarse.device)
-    for some in starts.split(max(1, block // clips)):
-        rows = some[:, None] + torch.arange(window, device=some.device)
+    crop = embeddings.crop
 
-        def cut(values: Tensor, rows: Tensor = rows) -> Tensor:
-            return values[:, rows].flatten(0, 1)  # windows of the first clip, of the second, ...
+    def look(cut: _Cut) -> CoarseCode:
+        places = FaceCrop(cut(crop.box), cut(crop.focal_length), cut(crop.principal_point))
+        return networks.coarse.read(cut(embeddings.coarse), places)
 
-        crop = embeddings.crop
-        crop = FaceCrop(cut(crop.box), cut(crop.focal_length), cut(crop.principal_point))
-        coarse = networks.coarse.read(cut(embeddings.coarse), crop)
-        expression = networks.expression.read(cut(embeddings.expression))
-        for code in (coarse, expression):
-            for name, values in vars(code).items():
-                merged.add(f"{type(code).__name__}.{name}", values, rows)
-    mean = merged.results()
-    rotation = f"{CoarseCode.__name__}.rotation"
-    mean[rotation] = nearest_rotation(mean[rotation])
+    mean = _over_windows(networks, embeddings, look, 1, block)
+    mean["rotation"] = nearest_rotation(mean["rotation"])
+    return CoarseCode(**mean), read_expression(networks, embeddings, block=block)
 
-    def fields_of(kind: type) -> dict[str, Tensor]:
-        prefix = f"{kind.__name__}."
-        return {name.removeprefix(prefix): value for name, value in mean.items() if name.startswith(prefix)}
 
-    return CoarseCode(**fields_of(CoarseCode)), ExpressionCode(**fields_of(ExpressionCode))
+@torch.no_grad()
+def read_expression(
+    networks: CoarseNetworks, embeddings: Embeddings, *, step: int = 1, block: int = 64
+) -> ExpressionCode:
+    """Codes (B, T) of the expression branch alone, as `read_windows` has them, from every window or each `step`-th."""
+    return ExpressionCode(
+        **_over_windows(
+            networks,
+            embeddings,
+            lambda cut: networks.expression.read(cut(embeddings.expression)),
+            step,
+            block,
+        )
+    )
 
 
 def predict(
@@ -112,27 +111,39 @@ def _embed(networks: CoarseNetworks, frames: Frames) -> Embeddings:
     return Embeddings(networks.coarse.embed(frames), networks.expression.embed(frames), frames.crop)
 
 
-class _Mean:
-    """Sums of overlapping windows, and how many there were."""
+_Cut = Callable[[Tensor], Tensor]
+"""Takes values (B, T, ...) to those of some windows, (B * W, L, ...): windows of the first clip, of the second, ..."""
 
-    def __init__(self, clips: int, count: int, window: int) -> None:
-        self._clips, self._count = clips, count
-        self._sums: dict[str, Tensor] = {}
-        frame = torch.arange(count)
-        windows = count - window + 1
-        first, last = (frame - window + 1).clamp_min(0), frame.clamp_max(windows - 1)
-        self._windows = last - first + 1  # (T,)
 
-    def add(self, name: str, values: Tensor, rows: Tensor) -> None:
-        """Add values (B * W, L, ...) at the frames rows (W, L)."""
-        values = values.unflatten(0, (self._clips, len(rows))).flatten(1, 2)
-        if name not in self._sums:
-            self._sums[name] = values.new_zeros(self._clips, self._count, *values.shape[2:])
-        self._sums[name].index_add_(1, rows.flatten(), values)
+def _over_windows(
+    networks: CoarseNetworks,
+    embeddings: Embeddings,
+    read: Callable[[_Cut], CoarseCode | ExpressionCode],
+    step: int,
+    block: int,
+) -> dict[str, Tensor]:
+    """The means (B, T, ...) of what windows that begin at each `step`-th frame, and the last one, say of a frame."""
+    clips, count = embeddings.coarse.shape[:2]
+    window = min(networks.config.window, count)
+    device = embeddings.coarse.device
+    last = count - window
+    starts = torch.arange(0, last + step, step, device=device).clamp_max(last)
+    times = torch.zeros(count, device=device)
+    sums: dict[str, Tensor] = {}
+    for some in starts.split(max(1, block // clips)):
+        rows = some[:, None] + torch.arange(window, device=device)
+        times.index_add_(0, rows.flatten(), times.new_ones(rows.numel()))
 
-    def results(self) -> dict[str, Tensor]:
-        """The means (B, T, ...)."""
-        return {
-            name: total / self._windows.to(total.device).view(1, -1, *[1] * (total.ndim - 2)).to(total.dtype)
-            for name, total in self._sums.items()
-        }
+        def cut(values: Tensor, rows: Tensor = rows) -> Tensor:
+            return values[:, rows].flatten(0, 1)
+
+        code = read(cut)
+        for name, values in vars(code).items():
+            values = values.unflatten(0, (clips, len(rows))).flatten(1, 2)
+            if name not in sums:
+                sums[name] = values.new_zeros(clips, count, *values.shape[2:])
+            sums[name].index_add_(1, rows.flatten(), values)
+    return {
+        name: total / times.view(1, -1, *[1] * (total.ndim - 2)).to(total.dtype)
+        for name, total in sums.items()
+    }

@@ -16,7 +16,7 @@ Float = npt.NDArray[np.float32]
 
 USUAL_DOUBT = 0.03
 """Largest standard deviation of tracked landmarks, in crop units, that can be usual for a region of a clip."""
-DOUBT_LIMIT = 2.0
+DOUBT_LIMIT = 1.5
 """Standard deviations over the usual one from which a region's landmarks lose weight."""
 SEEN = 0.15
 """Probability of being hidden up to which a landmark counts in full; at `visibility.HIDDEN` it doesn't at all."""
