@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from avface.networks.regions import LANDMARK_REGIONS, REGIONS
+from avface.tracking import visibility as visibility_module
 from avface.tracking.face_texture import HEIGHT, LAYOUT_FILE, TEXELS, WIDTH, FaceTexture
 from avface.tracking.visibility import HIDDEN, WEIGHTS_FILE, FaceVisibility, region_hidden
 from avface.training.visibility import layout_places, write_layout
@@ -95,6 +96,23 @@ def test_changing_light_hides_nothing(face):
         visibility.add_frame(np.clip(image * gain * side, 0, 255).astype(np.uint8), landmarks)
 
     assert np.mean(np.asarray(visibility.hidden()) >= HIDDEN) < 0.01
+
+
+def test_the_edge_of_a_face_that_turns_away_is_not_taken_for_an_occluder(face, monkeypatch):
+    def found():
+        visibility = FaceVisibility()
+        for t, (image, landmarks) in enumerate(frames(face)):
+            if t < 8:  # half of the mouth is round the corner, and the tracker is a little out
+                corner = landmarks[MOUTH, 0].mean()
+                image[:, round(corner) :] = (20, 20, 120)
+                beyond = landmarks[:, 0] > corner - 12
+                landmarks[beyond, 0] = corner + 4 + 0.02 * (landmarks[beyond, 0] - corner)
+            visibility.add_frame(image, landmarks)
+        return regions_of(visibility)["lips"]
+
+    assert found()[:7].max() < 0.15
+    monkeypatch.setattr(visibility_module, "_TURNED", 0.0)
+    assert found()[:7].min() > 0.2
 
 
 def test_a_scarf_worn_for_the_entire_clip_hides_lips_and_not_brows(face):

@@ -46,6 +46,10 @@ _UNREMARKABLE, _ALWAYS, _TAPER = -3.0, 1.6, 0.8
 """Log-odds that are usual for a texel that is seen; those from which on it is taken to be hidden all the time; and how
 far below them one turns into the other."""
 
+_TURNED = 8.0
+"""Log-odds taken off texels all around which the face has turned away: what is seen of a face's edge is the background
+or looks like nothing before. The tracker follows profiles well enough."""
+
 _RECORD = np.dtype([("texture", "u1", FaceTexture.SHAPE), ("seen", "?"), ("new_shot", "?")])
 _RESULT = np.dtype([("hidden", "<f4", (478,))])
 
@@ -225,6 +229,11 @@ class VisibilityModel:
         others = [1 - alike, np.abs(contrast), 1 - like_faces]
         return np.concatenate([np.log1p(np.concatenate(amounts, -1)), np.stack(others, -1)], -1)
 
+    def edge(self, textures: Texture) -> Float:
+        """The share of what is around each texel (T, N) that is turned away from the camera, in textures (T, N, 4)."""
+        _, seen = appearance(textures)
+        return _Windows(self.texture.inside, np.ones_like(seen)).mean(1 - seen[..., None], 9)[..., 0]
+
     def log_odds(self, textures: Texture, reference: FaceReference) -> Float:
         """Log-odds that each texel is hidden, (T, N), from textures (T, N, 4)."""
         units = np.tanh(self.evidence(textures, reference) @ self._hidden[0] + self._hidden[1])
@@ -281,7 +290,7 @@ class FaceVisibility:
         It lies in a temporary file and is read as it is sliced.
         """
         result = RecordFile(_RESULT)
-        reference, usual = self._reference()
+        reference, usual, usual_edge = self._reference()
         frames = len(self)
         for start in range(0, frames, _BLOCK):
             stop = min(start + _BLOCK, frames)
@@ -293,16 +302,18 @@ class FaceVisibility:
             here = seen[start - first : stop - first]
             if reference is not None and here.any():
                 odds = np.zeros((len(records), TEXELS), np.float32)
-                odds[looked] = self._model.log_odds(records["texture"][looked], reference) - usual
+                textures = records["texture"][looked]
+                turned = (self._model.edge(textures) - usual_edge).clip(0)
+                odds[looked] = self._model.log_odds(textures, reference) - usual - _TURNED * turned
                 odds = _smoothed(odds, looked, shot)[start - first : stop - first][here]
                 odds = odds[:, self._model.texture.landmark_texel]
                 hidden["hidden"][here] = 1 / (1 + np.exp(-np.clip(odds, -30, 30)))
             result.append(hidden)
         return StoredArray(result, "hidden")
 
-    def _reference(self) -> tuple[FaceReference | None, Float]:
-        """The clip's usual look without what is hidden, and by how much texels (N,) usually look more hidden than they
-        are. None if nobody is ever seen.
+    def _reference(self) -> tuple[FaceReference | None, Float, Float]:
+        """The clip's usual look without what is hidden, by how much texels (N,) usually look more hidden than they
+        are, and how near they usually are to the face's edge (`VisibilityModel.edge`). None if nobody is ever seen.
 
         In small or coarse pictures everything differs from everything. That is no news, and is taken off, unless a
         texel looks so hidden that something must be before it all the time.
@@ -313,12 +324,13 @@ class FaceVisibility:
         )
         records = [record for t in chosen if (record := self._file.read(t, t + 1))["seen"][0]]
         if not records:
-            return None, np.zeros(TEXELS, np.float32)
+            return None, np.zeros(TEXELS, np.float32), np.zeros(TEXELS, np.float32)
         textures = np.concatenate(records)["texture"]
         reference = self._model.clear_reference(textures)
         usual = np.quantile(self._model.log_odds(textures, reference), _USUAL_SHARE, axis=0)
         seen = ((_ALWAYS - usual) / _TAPER).clip(0, 1)
-        return reference, (seen * (usual - _UNREMARKABLE).clip(0)).astype(np.float32)
+        edge = np.median(self._model.edge(textures), 0)
+        return reference, (seen * (usual - _UNREMARKABLE).clip(0)).astype(np.float32), edge
 
 
 def _looked_at(
