@@ -70,7 +70,7 @@ def reconstruct(
         AvfaceWarning: if parts of the video were lost, or it shows the person only between some of its cuts.
     """
     from avface.media import Clip
-    from avface.tracking import track
+    from avface.tracking import follow, track
 
     if focal_length is not None and not focal_length > 0:
         raise AvfaceError(
@@ -105,7 +105,9 @@ def reconstruct(
         sound = clip.audio_blocks() if listen else None
         focal = focal_length or (solver or SolverConfig()).focal_prior * max(observed.image_size)
         expected = _predict(predictor, model, observed, sound, focal, video)
-    capture = _solve(observed, expected, model, str(head), focal_length, device, video, solver, progress)
+    # The networks know how a tracker errs before hidden faces; the solver gets what is seen as the picture moves it.
+    followed = follow(Clip.open(Path(path)).frames(), observed)
+    capture = _solve(followed, expected, model, str(head), focal_length, device, video, solver, progress)
     _warn_of_losses(clip, capture, path)
     return Capture(**{**capture.__dict__, "source": str(path)})
 

@@ -51,13 +51,21 @@ class LandmarkWeights:
             hidden = self._by_blocks(lambda block: np.asarray(found[block], np.float32).mean(1))
             confirmed = ((hidden - SPURIOUS) / (CONFIRMED - SPURIOUS)).clip(0, 1)
             self._trust -= confirmed[:, None] * (1 - region_trust(doubt))
-        self._trust[:, [REGIONS.index(name) for name in without]] = 0
+        self._counted = np.array([name not in without for name in REGIONS], np.float32)
+        self._trust *= self._counted
 
     def __getitem__(self, key: Any) -> Float:
         """Weights (478,) of a frame or (T, 478) of some."""
         seen = self._seen(key)
         hidden = (1 - seen.mean(-1, keepdims=True) - SPURIOUS).clip(0)
-        return self._trusted(key) * seen / (1 + (hidden / UNSETTLING) ** 2)
+        weights = self._trusted(key) * seen / (1 + (hidden / UNSETTLING) ** 2)
+        if self._track.followed is None:
+            return weights
+        # What is followed is seen, and nothing unsettles it.
+        followed = np.asarray(self._track.followed[key])
+        return np.where(
+            followed.any(-1, keepdims=True), followed * self._counted[LANDMARK_REGIONS.numpy()], weights
+        )
 
     def _trusted(self, key: Any) -> Float:
         return self._trust[key][..., LANDMARK_REGIONS.numpy()]

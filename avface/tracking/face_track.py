@@ -16,6 +16,7 @@ import numpy.typing as npt
 from avface.errors import AvfaceError
 
 Float = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
 
 BLOCK = 512
 """Records read from disk at a time: 3 MB of faces."""
@@ -70,6 +71,9 @@ class FaceTrack:
     hidden: Float | StoredArray | None = None
     """(T, 478) in [0, 1]: how likely each landmark is to lie behind something; 0 in frames without the person. None if
     nobody looked."""
+    followed: Bool | StoredArray | None = None
+    """(T, 478) whether a landmark was followed through the picture from clear frames, see
+    `avface.tracking.following`; the others of such a frame only go along. None if nobody followed any."""
 
     def __len__(self) -> int:
         return len(self.times)

@@ -1,0 +1,253 @@
+"""Landmarks of a partly hidden face, followed through the picture from frames in which it is clear.
+
+What comes before a face moves all of the tracker's landmarks, those that are seen too. How the skin that is seen moves
+is in the picture: small patches of it are followed from frame to frame (Lucas & Kanade 1981; pyramids: Bouguet 2001),
+forwards from the last clear frame and backwards from the next one. Patches that don't move with the others are left
+out, so that an occluder's edge isn't followed in place of the face.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from avface.tracking.face_track import BLOCK, FaceTrack, RecordFile, StoredArray
+from avface.tracking.shots import HasImage
+from avface.tracking.visibility import HIDDEN
+
+Float = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+
+HIDDEN_SHARE = 0.12
+"""Share of the face that is hidden from which on a frame's landmarks are followed rather than found: above what is
+found hidden in clean clips now and then."""
+SHORTEST = 3
+"""Frames of the shortest stretch that is followed through."""
+REACH = 75
+"""Most frames from a clear one: errors add up, and the pictures on the way back are in memory."""
+CONFIDENCE = 0.5
+"""Least confidence of a frame with followed landmarks."""
+_CLEAR = 0.3
+"""Probability of being hidden up to which a landmark is followed from a clear frame."""
+_SIDE = 220
+"""Pixels that a face is high in the pictures in which it is followed, at most."""
+_AROUND = 1.5
+"""Sizes of the face that are kept on each side of its middle."""
+_LEAST_POINTS = 20
+"""Points that must move together; with fewer nothing is followed any further."""
+_AGREEMENT = 1.5
+"""Pixels by which they may differ from one rotation, scale and shift."""
+_RETURN = 0.7
+"""Pixels by which a point followed there and back may miss where it was."""
+_WINDOW, _LEVELS, _STOP = (17, 17), 3, (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 20, 0.03)
+
+_RECORD = np.dtype(
+    [("landmarks", "<f4", (478, 2)), ("followed", "?", (478,)), ("frame", "<i4"), ("any", "?")]
+)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Frames start to end - 1 of one shot, of which so much is hidden that they are followed through."""
+
+    start: int
+    end: int
+    before: bool
+    """Whether the frame before them is clear, to begin from."""
+    after: bool
+    """Whether the one after them is."""
+
+
+def hidden_stretches(track: FaceTrack) -> tuple[Stretch, ...]:
+    """The stretches of a track that can be followed through, in order; none if nobody looked for what is hidden."""
+    if track.hidden is None:
+        return ()
+    share = np.concatenate(
+        [
+            np.asarray(track.hidden[start : start + BLOCK], np.float32).mean(1)
+            for start in range(0, len(track), BLOCK)
+        ]
+    )
+    covered = (share > HIDDEN_SHARE) | ~track.seen
+    found = []
+    for shot in track.segments:
+        if not shot.same_person:
+            continue
+        edges = np.flatnonzero(np.diff(covered[shot.start : shot.end].astype(np.int8), prepend=0, append=0))
+        for first, last in edges.reshape(-1, 2) + shot.start:
+            before, after = bool(first > shot.start), bool(last < shot.end)
+            if last - first >= SHORTEST and (before or after):
+                found.append(Stretch(int(first), int(last), before, after))
+    return tuple(found)
+
+
+def follow(frames: Iterable[HasImage], track: FaceTrack) -> FaceTrack:
+    """The track with the landmarks that are seen in its hidden stretches as the picture moves them; `followed` is set.
+
+    frames: those of the track again, from the first on; they are read up to the end of the last stretch. Where nothing
+    is hidden nothing is read, and the track comes back as it is. In memory are the pictures of `REACH` frames, cut
+    out around the face.
+    """
+    stretches = hidden_stretches(track)
+    if not stretches:
+        return track
+    changed = RecordFile(_RECORD)
+    pending = deque(stretches)
+    walk: _Walk | None = None
+    for index, frame in enumerate(frames):
+        if not pending:
+            break
+        stretch = pending[0]
+        if index < stretch.start - stretch.before:
+            continue
+        if walk is None:
+            walk = _Walk(track, stretch)
+        walk.add(index, frame.image)
+        if index == stretch.end - (not stretch.after):
+            for record in walk.results():
+                changed.append(record)
+            pending.popleft()
+            walk = None
+            # A frame may be clear between two stretches: it ends the one and begins the other.
+            if pending and index == pending[0].start - 1:
+                walk = _Walk(track, pending[0])
+                walk.add(index, frame.image)
+    return _merged(track, changed)
+
+
+class _Walk:
+    """One stretch, followed forwards as its frames come and backwards at its end."""
+
+    def __init__(self, track: FaceTrack, stretch: Stretch) -> None:
+        self._track, self._stretch = track, stretch
+        ends = [stretch.start - 1] * stretch.before + [stretch.end] * stretch.after
+        points = np.concatenate([np.asarray(track.landmarks[end], np.float32) for end in ends])
+        low, high = points.min(0), points.max(0)
+        size = float(max(np.ptp(np.asarray(track.landmarks[end])[:, 1]) for end in ends))
+        margin = _AROUND * size - 0.5 * size
+        self._scale = min(1.0, _SIDE / max(size, 1.0))
+        self._low = np.floor(low - margin).astype(int).clip(0)
+        self._high = np.ceil(high + margin).astype(int)
+        self._pictures: deque[tuple[int, npt.NDArray[np.uint8]]] = deque(maxlen=REACH + 1)
+        self._forward: _Points | None = None
+        self._found: dict[int, list[tuple[float, _Points]]] = {}
+
+    def add(self, index: int, image: npt.NDArray[np.uint8]) -> None:
+        """The stretch's next frame, the clear ones before and after it included."""
+        (left, top), (right, bottom) = self._low, self._high
+        grey = cv2.cvtColor(np.ascontiguousarray(image[top:bottom, left:right]), cv2.COLOR_RGB2GRAY)
+        if self._scale < 1:
+            grey = cv2.resize(grey, None, fx=self._scale, fy=self._scale, interpolation=cv2.INTER_AREA)
+        previous = self._pictures[-1][1] if self._pictures else None
+        self._pictures.append((index, np.asarray(grey)))
+        if index < self._stretch.start:
+            self._forward = self._clear(index)
+        elif index < self._stretch.end and self._forward is not None and previous is not None:
+            steps = index - self._stretch.start + 1
+            self._forward = self._step(self._forward, previous, index, grey) if steps <= REACH else None
+            self._keep(index, steps, self._forward)
+
+    def results(self) -> Iterator[npt.NDArray[np.void]]:
+        """Records of the frames that could be followed, in order."""
+        if self._stretch.after:
+            points: _Points | None = self._clear(self._stretch.end)
+            held = list(self._pictures)
+            for (_, later), (index, earlier) in zip(held[:0:-1], held[-2::-1], strict=True):
+                if points is None or index < self._stretch.start:
+                    break
+                points = self._step(points, later, index, earlier)
+                self._keep(index, self._stretch.end - index, points)
+        for index in sorted(self._found):
+            total, weights = np.zeros((478, 2)), np.zeros((478, 1))
+            guess, guessed = np.zeros((478, 2)), 0.0
+            for weight, points in self._found[index]:
+                seen = weight * points.seen[:, None]
+                total, weights = total + seen * points.place, weights + seen
+                guess, guessed = guess + weight * points.place, guessed + weight
+            followed = weights[:, 0] > 0
+            place = np.where(followed[:, None], total / np.maximum(weights, 1e-9), guess / guessed)
+            record = np.zeros(1, _RECORD)
+            record["landmarks"] = place / self._scale + self._low
+            record["followed"], record["frame"], record["any"] = followed, index, True
+            yield record
+
+    def _clear(self, index: int) -> _Points:
+        place = (np.asarray(self._track.landmarks[index], np.float32) - self._low) * self._scale
+        return _Points(place.astype(np.float32), self._hidden(index) < _CLEAR)
+
+    def _hidden(self, index: int) -> Float:
+        assert self._track.hidden is not None
+        return np.asarray(self._track.hidden[index], np.float32)
+
+    def _keep(self, index: int, steps: int, points: _Points | None) -> None:
+        """Of both ways the nearer clear frame counts more."""
+        if points is not None:
+            self._found.setdefault(index, []).append((1 / steps, points))
+
+    def _step(
+        self, points: _Points, picture: npt.NDArray[np.uint8], index: int, other: npt.NDArray[np.uint8]
+    ) -> _Points | None:
+        """The points in the picture of frame `index`; None if too few of them can be followed."""
+        there, found = _flow(picture, other, points.place)
+        back, returned = _flow(other, picture, there)
+        sure = points.seen & found & returned & (self._hidden(index) < HIDDEN)
+        sure &= np.linalg.norm(back - points.place, axis=1) < _RETURN
+        if sure.sum() < _LEAST_POINTS:
+            return None
+        motion, agreeing = cv2.estimateAffinePartial2D(
+            points.place[sure], there[sure], method=cv2.RANSAC, ransacReprojThreshold=_AGREEMENT
+        )
+        if motion is None or agreeing.sum() < _LEAST_POINTS:
+            return None
+        sure[sure] = agreeing[:, 0] > 0
+        carried = (points.place @ motion[:, :2].T + motion[:, 2]).astype(np.float32)
+        return _Points(np.where(sure[:, None], there, carried), sure)
+
+
+@dataclass(frozen=True, eq=False)
+class _Points:
+    """Points in a picture; those that aren't seen go along with the others."""
+
+    place: Float
+    """(478, 2) pixels of the cut-out picture."""
+    seen: Bool
+    """(478,)."""
+
+
+def _flow(picture: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8], place: Float) -> tuple[Float, Bool]:
+    """Where points (478, 2) of a picture are in another one, and whether they were found."""
+    there, found, _ = cv2.calcOpticalFlowPyrLK(
+        picture, other, place[:, None], None, winSize=_WINDOW, maxLevel=_LEVELS, criteria=_STOP
+    )
+    return there[:, 0], found[:, 0] > 0
+
+
+def _merged(track: FaceTrack, changed: RecordFile) -> FaceTrack:
+    """The track with what has changed, in a new temporary file."""
+    result = RecordFile(_RECORD)
+    confidence, crop = track.confidence.copy(), track.crop.copy()
+    waiting = (record for block in changed.blocks() for record in block)
+    following = next(waiting, None)
+    for start in range(0, len(track), BLOCK):
+        block = np.zeros(min(BLOCK, len(track) - start), _RECORD)
+        block["landmarks"] = track.landmarks[start : start + BLOCK]
+        while following is not None and following["frame"] < start + BLOCK:
+            frame = int(following["frame"])
+            block[frame - start] = following
+            confidence[frame] = max(confidence[frame], CONFIDENCE)
+            points = following["landmarks"]
+            crop[frame] = [*points.min(0), *points.max(0)]
+            following = next(waiting, None)
+        result.append(block)
+    return replace(
+        track,
+        landmarks=StoredArray(result, "landmarks"),
+        followed=StoredArray(result, "followed"),
+        confidence=confidence,
+        crop=crop,
+    )

@@ -1,0 +1,151 @@
+"""A partly hidden face is followed through the picture: known motion is recovered where skin is seen."""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import pytest
+
+from avface.networks.weights import LandmarkWeights
+from avface.tracking import FaceTrack, Segment, follow
+from avface.tracking import following as module
+from avface.tracking.following import HIDDEN_SHARE, hidden_stretches
+
+FRAMES, SIZE = 30, 320
+HELD = slice(8, 20)
+"""Frames in which a box is before the lower half."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    image: np.ndarray
+
+
+class Scene:
+    """A textured face that turns, drifts and grows, and what a tracker says of it."""
+
+    def __init__(self, seed=0):
+        rng = np.random.default_rng(seed)
+        noise = cv2.GaussianBlur(rng.uniform(0, 255, (SIZE, SIZE, 3)), (0, 0), 2.5)
+        self.skin = np.clip((noise - noise.mean()) * 6 + 128, 0, 255).astype(np.uint8)
+        y, x = np.divmod(np.arange(478), 22)
+        self.places = np.stack([100 + 120 * x / 21, 90 + 140 * y / 21], 1)
+        self.low = self.places[:, 1] > 160
+        self.true, self.images = [], []
+        for t in range(FRAMES):
+            motion = cv2.getRotationMatrix2D((160, 160), 0.6 * t, 1 + 0.003 * t)
+            motion[:, 2] += [0.9 * t, 3 * np.sin(t / 5)]
+            image = cv2.warpAffine(self.skin, motion, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT)
+            points = self.places @ motion[:, :2].T + motion[:, 2]
+            if HELD.start <= t < HELD.stop:
+                top = round(points[self.low, 1].min()) - 6
+                image[top:] = (40, 90, 160)
+                image[top + 8 :: 16] = (200, 90, 40)
+            self.images.append(image)
+            self.true.append(points)
+        self.true = np.array(self.true)
+
+    def frames(self):
+        return map(Picture, self.images)
+
+    def track(self, **changes):
+        hidden = np.zeros((FRAMES, 478), np.float32)
+        hidden[HELD, self.low] = 0.95
+        tracked = self.true.astype(np.float32)
+        tracked[HELD] += [9.0, -7.0]  # what hides a face moves all of it
+        track = FaceTrack(
+            landmarks=tracked,
+            depth=np.zeros((FRAMES, 478), np.float32),
+            confidence=np.full(FRAMES, 0.9, np.float32),
+            crop=np.concatenate([tracked.min(1), tracked.max(1)], 1),
+            times=np.arange(FRAMES) / 25,
+            segments=(Segment(0, FRAMES, True, 1.0),),
+            image_size=(SIZE, SIZE),
+            hidden=hidden,
+        )
+        return replace(track, **changes)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return Scene()
+
+
+def distances(scene, track):
+    return np.linalg.norm(np.asarray(track.landmarks) - scene.true, axis=2)
+
+
+def test_what_is_seen_is_followed_and_what_is_hidden_goes_along(scene):
+    track = scene.track()
+    found = follow(scene.frames(), track)
+
+    followed = np.asarray(found.followed)
+    assert not followed[: HELD.start].any() and not followed[HELD.stop :].any()
+    assert not followed[HELD][:, scene.low].any()
+    assert followed[HELD][:, ~scene.low].mean() > 0.4
+    off = distances(scene, found)
+    assert off[HELD][followed[HELD]].max() < 1.0
+    assert off[HELD][:, scene.low].max() < 4.0, "carried by the others' rotation, scale and shift"
+    unchanged = np.r_[0 : HELD.start, HELD.stop : FRAMES]
+    np.testing.assert_array_equal(np.asarray(found.landmarks)[unchanged], track.landmarks[unchanged])
+
+
+@pytest.mark.parametrize("known", [slice(0, HELD.stop), slice(HELD.start, FRAMES)])
+def test_one_clear_end_is_enough_and_cuts_are_not_followed_over(scene, known):
+    cut = HELD.stop if known.start == 0 else HELD.start
+    shots = (Segment(0, cut, known.start == 0, 1.0), Segment(cut, FRAMES, known.start > 0, 1.0))
+    found = follow(scene.frames(), scene.track(segments=shots))
+
+    followed = np.asarray(found.followed)
+    assert followed[HELD].any(1).all()
+    assert distances(scene, found)[HELD][followed[HELD]].max() < 1.5
+
+
+def test_a_face_that_the_tracker_lost_is_found_again(scene):
+    track = scene.track()
+    track.landmarks[12:15] = np.nan
+    track.confidence[12:15] = 0
+    track.crop[12:15] = np.nan
+    track.hidden[12:15] = 0
+    found = follow(scene.frames(), track)
+
+    assert (found.confidence[12:15] == module.CONFIDENCE).all() and np.isfinite(found.crop).all()
+    assert np.isfinite(np.asarray(found.landmarks)).all()
+    followed = np.asarray(found.followed)[12:15]
+    assert followed.any(1).all() and distances(scene, found)[12:15][followed].max() < 2.0
+    assert (track.confidence[12:15] == 0).all(), "the track itself stays as it was"
+
+
+def test_nothing_is_followed_further_than_the_reach(scene, monkeypatch):
+    monkeypatch.setattr(module, "REACH", 3)
+    followed = np.asarray(follow(scene.frames(), scene.track()).followed).any(1)
+    np.testing.assert_array_equal(np.flatnonzero(followed), [8, 9, 10, 17, 18, 19])
+
+
+def test_an_occluder_that_covers_everything_is_not_followed(scene):
+    track = scene.track()
+    track.hidden[10:18] = 1
+    followed = np.asarray(follow(scene.frames(), track).followed).any(1)
+    np.testing.assert_array_equal(np.flatnonzero(followed), [8, 9, 18, 19])
+
+
+def test_without_anything_hidden_nothing_is_read(scene):
+    def unread():
+        raise AssertionError("frames were read")
+        yield
+
+    little = np.zeros((FRAMES, 478), np.float32)
+    little[HELD, : int(478 * HIDDEN_SHARE)] = 1
+    for track in (scene.track(hidden=None), scene.track(hidden=little)):
+        assert hidden_stretches(track) == ()
+        assert follow(unread(), track) is track
+
+
+def test_followed_landmarks_count_in_full(scene):
+    found = follow(scene.frames(), scene.track())
+    weights = LandmarkWeights(found, without=("lips",))
+    clear, held = LandmarkWeights(scene.track()), np.asarray(found.followed)
+    assert clear[14].max() < 0.5
+    assert (weights[14][held[14]] == 1).any() and (weights[14][~held[14]] == 0).all()
+    np.testing.assert_array_equal(weights[10:13][0], weights[10])
+    assert weights[2].min() == 0 and weights[2].max() == 1
