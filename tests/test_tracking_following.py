@@ -9,7 +9,7 @@ import pytest
 from avface.networks.weights import LandmarkWeights
 from avface.tracking import FaceTrack, Segment, follow
 from avface.tracking import following as module
-from avface.tracking.following import HIDDEN_SHARE, hidden_stretches
+from avface.tracking.following import OCCLUDED_SHARE, hidden_stretches
 
 FRAMES, SIZE = 30, 320
 HELD = slice(8, 20)
@@ -135,7 +135,7 @@ def test_without_anything_hidden_nothing_is_read(scene):
         yield
 
     little = np.zeros((FRAMES, 478), np.float32)
-    little[HELD, : int(478 * HIDDEN_SHARE)] = 1
+    little[HELD, : int(478 * OCCLUDED_SHARE)] = 1
     for track in (scene.track(hidden=None), scene.track(hidden=little)):
         assert hidden_stretches(track) == ()
         assert follow(unread(), track) is track

@@ -24,8 +24,9 @@ Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
 HIDDEN_SHARE = 0.12
-"""Share of the face that is hidden from which on a frame's landmarks are followed rather than found: above what is
-found hidden in clean clips now and then."""
+"""Share of the face that is hidden up to which a frame is clear."""
+OCCLUDED_SHARE = 0.2
+"""Share that must be hidden in some frame of a stretch: less is found in clean clips now and then."""
 SHORTEST = 3
 """Frames of the shortest stretch that is followed through."""
 REACH = 75
@@ -81,7 +82,8 @@ def hidden_stretches(track: FaceTrack) -> tuple[Stretch, ...]:
         edges = np.flatnonzero(np.diff(covered[shot.start : shot.end].astype(np.int8), prepend=0, append=0))
         for first, last in edges.reshape(-1, 2) + shot.start:
             before, after = bool(first > shot.start), bool(last < shot.end)
-            if last - first >= SHORTEST and (before or after):
+            occluded = share[first:last].max() > OCCLUDED_SHARE
+            if occluded and last - first >= SHORTEST and (before or after):
                 found.append(Stretch(int(first), int(last), before, after))
     return tuple(found)
 
