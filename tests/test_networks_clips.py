@@ -140,7 +140,7 @@ def test_sound_that_streams_is_heard_as_if_it_were_whole(monkeypatch):
 
 
 def test_only_what_is_needed_of_the_sound_is_held():
-    sound = clips._Sound(blocks(np.arange(16_000, dtype=np.float32), 100))
+    sound = clips.SoundStream(blocks(np.arange(16_000, dtype=np.float32), 100))
 
     np.testing.assert_array_equal(sound._part(320, 1000), np.arange(320, 1000))
     np.testing.assert_array_equal(sound._part(960, 1100), np.arange(960, 1100))

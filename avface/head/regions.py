@@ -70,7 +70,7 @@ def regions_from_landmarks(head: HeadModel) -> dict[str, BoolArray]:
     nose = (within(NOSE_RING) | holding(NOSE_RING)) & ~lips
     eyelids = np.zeros(head.num_vertices, bool)
     for ring in (LEFT_EYE, RIGHT_EYE):
-        band = skin & (_distance_to_line(template, landmarks[ring]) < LID_REACH * eye_width)
+        band = skin & (distance_to_line(template, landmarks[ring]) < LID_REACH * eye_width)
         eyelids |= band | holding(ring) | before["eyelids"] & _fold(template, landmarks[ring])
     eyelids &= ~nose | holding(np.concatenate([LEFT_EYE, RIGHT_EYE]))
     nose &= ~eyelids
@@ -108,7 +108,7 @@ def _fold(template: FloatArray, ring: FloatArray) -> BoolArray:
     return same_side & (over | (_distance_from_inside(template[:, :2], ring[:, :2]) <= 0))
 
 
-def _distance_to_line(points: FloatArray, ring: FloatArray) -> FloatArray:
+def distance_to_line(points: FloatArray, ring: FloatArray) -> FloatArray:
     """Distances (N,) of points (N, D) from a closed line of straight pieces (L, D)."""
     start, along = ring, np.roll(ring, -1, 0) - ring
     offset = points[:, None] - start
@@ -123,4 +123,4 @@ def _distance_from_inside(points: FloatArray, ring: FloatArray) -> FloatArray:
     (x0, y0), (x1, y1) = ring.T, np.roll(ring, -1, 0).T
     rise = np.where(y1 == y0, 1.0, y1 - y0)
     crossed = ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) * (x1 - x0) / rise)
-    return np.where(crossed.sum(1) % 2 == 1, 0.0, _distance_to_line(points, ring))
+    return np.where(crossed.sum(1) % 2 == 1, 0.0, distance_to_line(points, ring))

@@ -28,7 +28,7 @@ STRETCH = 1024
 around the face, and their sound one loudness. Takes for training are at most a minute long."""
 SOUND_AROUND = 1.0
 """Seconds of sound before and after a stretch that are heard with it."""
-_ROW = 320
+ROW = 320
 """Samples between two rows of speech features: stretches of sound begin on one, so that rows stay where they are."""
 DOUBT_STEP = 8
 """Frames between windows that are asked how well the tracker does: with half a window every frame is in two."""
@@ -112,7 +112,7 @@ def predict_clip(
         f"networks that {' and '.join(senses)}",
         np.full((frames, len(REGIONS)), np.inf, np.float32),
     )
-    listening = None if sound is None else _Sound(sound)
+    listening = None if sound is None else SoundStream(sound)
     shapes, shape_precision = np.zeros(config.code.shape), 0.0
     seen_frames = 0
     for outer, inner in _stretches(track, config.window - 1):
@@ -177,7 +177,7 @@ def _frames(
     track: FaceTrack,
     rows: slice,
     seen: npt.NDArray[np.bool_],
-    sound: _Sound | None,
+    sound: SoundStream | None,
     focal_length: float,
 ) -> Frames:
     """What there is to see and hear in some frames."""
@@ -216,7 +216,7 @@ def _sigma(log_variance: Tensor) -> Float:
     return torch.exp(log_variance / 2).cpu().numpy()
 
 
-class _Sound:
+class SoundStream:
     """A stream of sound of which only the part at hand is in memory; parts are asked for in order."""
 
     def __init__(self, blocks: Iterable[Float]) -> None:
@@ -229,7 +229,7 @@ class _Sound:
         self, times: npt.NDArray[np.float64], networks: CoarseNetworks
     ) -> tuple[npt.NDArray[np.bool_], Tensor | None]:
         """Which frames (T,) have sound, and features (1, T, 16, D) around them, None without any."""
-        first = max(0, int((times[0] - SOUND_AROUND) * SAMPLE_RATE)) // _ROW * _ROW
+        first = max(0, int((times[0] - SOUND_AROUND) * SAMPLE_RATE)) // ROW * ROW
         samples = self._part(first, int((times[-1] + SOUND_AROUND) * SAMPLE_RATE))
         heard = times < (first + len(samples)) / SAMPLE_RATE
         if not heard.any():

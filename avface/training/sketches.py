@@ -98,7 +98,7 @@ class _Job:
         kinds: tuple[Kind, ...] = ("speech", "silence", "sounds")
         kind = kinds[rng.choice(3, p=[1 - SILENCE - SOUNDS, SILENCE, SOUNDS])]
         performance = perform(rng, _heads[self.head], self.seconds, FRAME_RATE, kind)
-        speech = speech_features(_recorded(rng, performance.sound), performance.times).values
+        speech = speech_features(recorded(rng, performance.sound), performance.times).values
         return {
             "expression": performance.expression,
             "joints": performance.joints,
@@ -108,7 +108,7 @@ class _Job:
         }
 
 
-def _recorded(rng: np.random.Generator, sound: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def recorded(rng: np.random.Generator, sound: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The sound with the noise of a room at 5 to 40 dB below it, in two of three."""
     from avface.synthetic.nonspeech import room_noise
 

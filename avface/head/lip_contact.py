@@ -1,0 +1,175 @@
+"""Where the lips meet: how far they are apart or inside each other, and how to part or close them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import relu
+
+from avface.geometry.mesh import vertex_normals
+from avface.head.lips import LipRegion, lip_region, smoothstep
+from avface.head.model import HeadModel
+
+FloatArray = npt.NDArray[np.float64]
+
+COLUMNS = 15
+"""Places across the mouth at which the lips are parted or closed, each as far as it needs."""
+WIDTH = 0.88
+"""Half width of the mouth that has two lips, of that between its corners; beyond it they are one."""
+FACING = 0.5
+"""How steeply skin looks up or down, by its normal, to meet the other lip."""
+SLIP = 0.005
+"""Metres that a pair may be apart horizontally: more, and one lip is in front of the other, as in /f/."""
+SPREAD = 0.011
+"""Metres along a lip over which a movement of its edge fades."""
+CLOSEST = 0.004
+"""Metres: lips apart by up to this are closed, by more than twice this they aren't."""
+
+_PASSES = 3  # what a column leaves between itself and the next one, the next pass takes
+
+
+@dataclass(frozen=True, eq=False)
+class LipContact:
+    """P pairs of points that meet when a head's mouth closes: a vertex, and the other lip's surface over or under it.
+
+    upper and lower (P, N) take vertices of the lips' region to the points, three entries a row at most; column (P, C)
+    says between which columns a pair is (hat functions); spread (C, N) how far along +y each vertex goes when the lips
+    part by 1 at a column, half for each lip.
+    """
+
+    upper: Tensor
+    lower: Tensor
+    column: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, head: HeadModel, region: LipRegion | None = None) -> LipContact:
+        """Find the pairs of a head, on its average face.
+
+        Raises:
+            AvfaceError: if it has no lips as `lip_region` wants them.
+        """
+        region = region or lip_region(head)
+        place = head.template.cpu().double().numpy()[region.vertices]
+        normals = vertex_normals(head.template, head.faces).cpu().double().numpy()[region.vertices]
+        two = (np.abs(region.across) < WIDTH) & (region.outward < 1)
+        is_lower = region.lower > 0.5
+        lips = [np.flatnonzero(two & ~is_lower), np.flatnonzero(two & is_lower)]
+        rows: list[list[FloatArray]] = [[], []]
+        for own, other, sign in ((0, 1, -1.0), (1, 0, 1.0)):
+            mine = lips[own][normals[lips[own], 1] * sign > FACING]
+            faces = region.faces[np.isin(region.faces, lips[other]).all(1)]
+            faces = faces[normals[faces, 1].mean(1) * sign < -FACING / 2]
+            for vertex in mine:
+                shares = _surface_at(place[vertex], place, faces)
+                if shares is not None:
+                    rows[own].append(np.eye(len(place))[vertex])
+                    rows[other].append(shares)
+        upper, lower = np.array(rows[0]), np.array(rows[1])
+        centres = np.linspace(-WIDTH, WIDTH, COLUMNS)
+        column = _hats((upper + lower) / 2 @ region.across, centres)
+        contact = np.flatnonzero(((upper + lower) > 0).any(0))
+        side = 1 - 2 * region.lower
+        reach = np.zeros(len(place))
+        for lip in (~is_lower, is_lower):
+            edge = contact[lip[contact]]
+            near = np.linalg.norm(place[lip][:, None] - place[edge], axis=2).min(1)
+            reach[lip] = smoothstep(1 - near / SPREAD)
+        spread = _hats(region.across, centres).T * (side * reach / 2)
+        return cls(*(torch.from_numpy(part).float() for part in (upper, lower, column, spread)))
+
+    def to(self, like: Tensor) -> LipContact:
+        """The same on the device and in the type of a tensor."""
+        return LipContact(*(part.to(like) for part in (self.upper, self.lower, self.column, self.spread)))
+
+    def gaps(self, vertices: Tensor) -> Tensor:
+        """How far the points of each pair are apart, (..., P) metres along +y: below 0 they are inside each other.
+
+        vertices (..., N, 3) of the lips' region, in the head's frame before any joint turns. Pairs that have slipped
+        past each other by more than `SLIP` count as far apart (+1 m). Differentiable.
+        """
+        between = self._between(vertices)
+        slipped = between[..., ::2].detach().square().sum(-1) > SLIP**2
+        return torch.where(slipped, 1.0, between[..., 1])
+
+    def penetration(self, vertices: Tensor) -> Tensor:
+        """How deep the lips are inside each other, (...) metres, at the deepest pair; 0 if nowhere."""
+        return relu(-self.gaps(vertices).amin(-1))
+
+    def penetration_loss(self, vertices: Tensor) -> Tensor:
+        """Mean depth in metres of all pairs inside each other; vertices (..., N, 3)."""
+        return relu(-self.gaps(vertices)).mean()
+
+    def opening(self, vertices: Tensor) -> Tensor:
+        """Gap of the lips, (...) metres: mean over the columns of the middle half of each one's least; 0 if closed."""
+        least = self._columns(self._between(vertices)[..., 1])
+        return relu(least[..., COLUMNS // 4 : COLUMNS - COLUMNS // 4]).mean(-1)
+
+    def parted(self, vertices: Tensor) -> Tensor:
+        """Vertices (..., N, 3) with the lips outside each other: both go by half of what they are inside.
+
+        Frames in which they are outside come back as they are, bit for bit.
+        """
+        for _ in range(_PASSES):
+            vertices = self._moved(vertices, relu(-self._columns(self.gaps(vertices))))
+        return vertices
+
+    def closed(self, vertices: Tensor, share: Tensor) -> Tensor:
+        """Vertices (..., N, 3) with a share (...), 0 to 1, of the gap between the lips taken away.
+
+        Where the widest of the columns is open by more than `CLOSEST`, less and less is closed, from twice that on
+        nothing: lips so far apart say that whoever asks is wrong. Frames with a share of 0 come back as they are.
+        """
+        widest = self._columns(self._between(vertices)[..., 1]).amax(-1)
+        share = share * (2 - widest / CLOSEST).clamp(0, 1)
+        left = self._columns(self.gaps(vertices))
+        kept = relu(left) * (1 - share[..., None])
+        for _ in range(_PASSES):
+            near = torch.where(left < 0.5, left - kept, 0.0)  # slipped past each other: left alone
+            vertices = self._moved(vertices, -relu(near))
+            left = self._columns(self.gaps(vertices))
+        return vertices
+
+    def _between(self, vertices: Tensor) -> Tensor:
+        """From the lower to the upper point of each pair, (..., P, 3)."""
+        return (self.upper - self.lower) @ vertices
+
+    def _columns(self, gaps: Tensor) -> Tensor:
+        """The least gap of the pairs around each column, (..., C)."""
+        outside = torch.where(self.column > 0, 0.0, torch.inf).T
+        return (gaps[..., None, :] + outside).amin(-1).clamp_max(1.0)
+
+    def _moved(self, vertices: Tensor, apart: Tensor) -> Tensor:
+        """Lips moved apart by (..., C) metres at the columns."""
+        up = apart @ self.spread
+        moved = torch.stack([vertices[..., 0], vertices[..., 1] + up, vertices[..., 2]], -1)
+        return torch.where((apart != 0).any(-1)[..., None, None], moved, vertices)
+
+
+def _surface_at(point: FloatArray, place: FloatArray, faces: npt.NDArray[np.int64]) -> FloatArray | None:
+    """Shares (N,) of the vertices in the surface's point right over or under another one; None if there is none."""
+    a, b, c = (place[faces[:, k]][:, [0, 2]] for k in range(3))
+    offset, to_b, to_c = point[[0, 2]] - a, b - a, c - a
+    area = to_b[:, 0] * to_c[:, 1] - to_b[:, 1] * to_c[:, 0]
+    area = np.where(np.abs(area) < 1e-12, np.inf, area)
+    second = (offset[:, 0] * to_c[:, 1] - offset[:, 1] * to_c[:, 0]) / area
+    third = (to_b[:, 0] * offset[:, 1] - to_b[:, 1] * offset[:, 0]) / area
+    shares = np.stack([1 - second - third, second, third], 1)
+    over = np.flatnonzero((shares >= -1e-9).all(1) & np.isfinite(area))
+    if not len(over):
+        return None
+    height = (shares[over] * place[faces[over], 1]).sum(1)
+    nearest = over[np.abs(height - point[1]).argmin()]
+    result = np.zeros(len(place))
+    result[faces[nearest]] = shares[nearest]
+    return result
+
+
+def _hats(x: FloatArray, centres: FloatArray) -> FloatArray:
+    """Hat functions (N, C) that sum to 1 between the outermost centres, and fade to 0 beyond."""
+    step = centres[1] - centres[0]
+    return np.asarray(np.clip(1 - np.abs(x[:, None] - centres) / step, 0, 1))

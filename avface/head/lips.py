@@ -1,0 +1,119 @@
+"""The lips of a head as a place of their own: which vertices, how freely each moves, and which lip it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from avface.errors import AvfaceError
+from avface.head.landmark_schemes import (
+    LIP_CORNERS_OUTER,
+    LIPS_INNER_LOWER,
+    LIPS_INNER_UPPER,
+    LIPS_OUTER,
+    LIPS_OUTER_LOWER,
+    LIPS_OUTER_UPPER,
+)
+from avface.head.model import HeadModel
+from avface.head.regions import distance_to_line
+
+FloatArray = npt.NDArray[np.float64]
+
+REACH = 0.008
+"""Metres along the skin from the lips' edge to where nothing moves with them any more."""
+CORNER = (0.33, 0.43)
+"""Shares of the jaw's greatest movement between which a vertex belongs to both lips: the corners of the mouth."""
+
+
+@dataclass(frozen=True, eq=False)
+class LipRegion:
+    """The N vertices that lip offsets move; all measures are of the head's average face.
+
+    vertices (N,) numbers of vertices, ascending; falloff (N,) 1 on the lips, smoothly to 0 at the region's edge; lower
+    (N,) 0 on the upper lip and the skin above it, 1 on the lower one; across (N,) from -1 at the right corner of the
+    mouth to 1 at the left one, beyond it outside; outward (N,) 0 where the lips meet, 1 at the border of the red, above
+    1 on the skin, below 0 on the inner side; faces (F, 3) the skin of the region, numbered within it.
+    """
+
+    vertices: npt.NDArray[np.int64]
+    falloff: FloatArray
+    lower: FloatArray
+    across: FloatArray
+    outward: FloatArray
+    faces: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Number of vertices N."""
+        return len(self.vertices)
+
+
+def lip_region(head: HeadModel) -> LipRegion:
+    """The lips of a head and a band of skin around them.
+
+    Raises:
+        AvfaceError: if the head has no region `lips`, no landmarks `mediapipe478` or no unit `jawOpen`.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import dijkstra
+
+    if "lips" not in head.regions or "jawOpen" not in head.expression_names:
+        raise AvfaceError(
+            f"{head.name}: this head has no region 'lips' or no unit 'jawOpen'; lips are refined on the open head"
+        )
+    embedding = head.embedding("mediapipe478")
+    template = head.template.cpu().double().numpy()
+    points = np.einsum("lkc,lk->lc", template[embedding.triangles], embedding.barycentric)
+    faces = head.faces.cpu().numpy()[head.face_parts == head.part_names.index("skin")]
+    edges = np.unique(
+        np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1), axis=0
+    )
+    length = np.linalg.norm(template[edges[:, 0]] - template[edges[:, 1]], axis=1)
+    graph = coo_matrix((length, (edges[:, 0], edges[:, 1])), (head.num_vertices,) * 2).tocsr()
+    lips = np.flatnonzero(head.regions["lips"])
+    away = dijkstra(graph, directed=False, indices=lips, min_only=True, limit=REACH)
+    vertices = np.flatnonzero(away < REACH)
+    place = template[vertices]
+
+    jaw = head.expression_basis[head.expression_names.index("jawOpen")].cpu().double().numpy()[:, 1]
+    share = -jaw[vertices] / max(float(-jaw[lips].min()), 1e-9)
+    half = float(np.ptp(points[LIP_CORNERS_OUTER, 0]) / 2)
+    middle = float(points[LIP_CORNERS_OUTER, 0].mean())
+    numbers = np.full(head.num_vertices, -1)
+    numbers[vertices] = np.arange(len(vertices))
+    inside = numbers[faces]
+    return LipRegion(
+        vertices=vertices,
+        falloff=smoothstep(1 - away[vertices] / REACH),
+        lower=smoothstep((share - CORNER[0]) / (CORNER[1] - CORNER[0])),
+        across=(place[:, 0] - middle) / half,
+        outward=_outward(place, points),
+        faces=inside[(inside >= 0).all(1)],
+    )
+
+
+def smoothstep(values: FloatArray) -> FloatArray:
+    """From 0 at 0 to 1 at 1 without a kink, constant outside."""
+    inside = np.clip(values, 0, 1)
+    return np.asarray(inside * inside * (3 - 2 * inside))
+
+
+def _outward(place: FloatArray, points: FloatArray) -> FloatArray:
+    """See `LipRegion`; place (N, 3) of the vertices, points (478, 3) of the landmarks."""
+    meeting = (points[LIPS_INNER_UPPER] + points[LIPS_INNER_LOWER]) / 2
+    corners = points[LIP_CORNERS_OUTER]
+    meeting = np.concatenate([corners[:1], meeting, corners[1:]])
+    to_meeting = distance_to_line(place, np.concatenate([meeting, meeting[::-1]]))
+    to_border = distance_to_line(place, points[LIPS_OUTER])
+    result = to_meeting / np.maximum(to_meeting + to_border, 1e-9)
+    upper = np.concatenate([corners[:1], points[LIPS_OUTER_UPPER], corners[1:]])
+    lower = np.concatenate([corners[:1], points[LIPS_OUTER_LOWER], corners[1:]])
+    x, y = place[:, 0], place[:, 1]
+    outside = (y > np.interp(x, upper[:, 0], upper[:, 1])) | (y < np.interp(x, lower[:, 0], lower[:, 1]))
+    outside |= (x < corners[0, 0]) | (x > corners[1, 0])
+    behind = place[:, 2] < np.interp(x, meeting[:, 0], meeting[:, 2]) - 0.001
+    result[outside] = 1 + to_border[outside] / REACH
+    inner = behind & ~outside
+    result[inner] = -to_meeting[inner] / REACH
+    return np.asarray(result)
