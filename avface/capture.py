@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from avface.files import replacing
 if TYPE_CHECKING:
     from avface.geometry.camera import Camera
     from avface.head.model import HeadModel
+    from avface.head.morphs import MorphMotion, MorphTargets
 
 CAPTURE_VERSION = 1
 EXPORTERS = "avface.exporters"
@@ -28,6 +29,7 @@ EXPORTERS = "avface.exporters"
 Frames = int | slice | Sequence[int] | npt.NDArray[np.integer] | None
 FloatArray = npt.NDArray[np.float32]
 Space = Literal["image", "camera", "head"]
+Stage = Literal["coarse", "lips"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,13 @@ class Capture:
     landmark_bias: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
     """(K,) where the tracker puts its points on this person, apart from where it puts them on average: weights of the
     embedding's error components in standard deviations. Empty for a capture that wasn't tracked."""
+    lip_vertices: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(P,) ascending numbers of the vertices that the lip refinement moves; empty where there is none."""
+    lip_basis: FloatArray = field(default_factory=lambda: np.zeros((0, 0, 3), np.float32))
+    """(L, P, 3) ways in which the lips of this clip move beyond the expression units: metres in the head's axes, on the
+    shaped head before any joint turns."""
+    lip_weights: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    """(T, L) weights of `lip_basis`, 0 where nobody speaks; (0, 0) without lip refinement."""
     segment_starts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
     """(N,) first frames of the stretches between shot cuts; the first is 0."""
     segment_same_person: npt.NDArray[np.bool_] = field(default_factory=lambda: np.ones(1, bool))
@@ -94,9 +103,19 @@ class Capture:
         }
         if self.visibility_regions:
             expected["visibility"] = (frames, len(self.visibility_regions))
+        ways = self.lip_basis.shape[:1]
+        expected["lip_basis"] = (*ways, *self.lip_vertices.shape, 3)
+        expected["lip_weights"] = (frames, *ways) if self.lip_vertices.size else (0, 0)
         for name, size in expected.items():
             if getattr(self, name).shape != size:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {size}")
+        numbers = self.lip_vertices
+        if numbers.dtype.kind not in "iu" or (np.diff(numbers, prepend=-1) <= 0).any():
+            raise ValueError("lip_vertices must be whole numbers, ascending from 0 or more")
+        for name in ("lip_basis", "lip_weights"):
+            values = getattr(self, name)
+            if values.dtype.kind != "f" or not np.isfinite(values).all():
+                raise ValueError(f"{name} must be finite numbers")
 
     def __len__(self) -> int:
         """Number of video frames T."""
@@ -127,12 +146,25 @@ class Capture:
         span = float(self.times[-1] - self.times[0]) if len(self) > 1 else 0.0
         return (len(self) - 1) / span if span > 0 else 0.0
 
-    def vertices(self, frames: Frames = None, space: Literal["camera", "head"] = "camera") -> FloatArray:
-        """Vertices (T, V, 3) in metres of the chosen frames (all by default), in the camera's or the head's frame."""
+    def vertices(
+        self,
+        frames: Frames = None,
+        space: Literal["camera", "head"] = "camera",
+        stage: Stage | None = None,
+    ) -> FloatArray:
+        """Vertices (T, V, 3) in metres of the chosen frames (all by default), in the camera's or the head's frame.
+
+        stage: "coarse" for shape and expression alone, "lips" with the lip refinement, where there is one; by default
+        with everything there is.
+
+        Raises:
+            AvfaceError: if the lips are of another head.
+            ValueError: if the space or the stage is unknown.
+        """
         if space not in ("camera", "head"):
             raise ValueError(f"space={space!r}; vertices are given in 'camera' or 'head'")
         rows = self._rows(frames)
-        vertices = self._head_vertices(rows)
+        vertices = self._head_vertices(rows, stage)
         return self._to_camera(vertices, rows) if space == "camera" else vertices
 
     def landmarks(
@@ -140,15 +172,16 @@ class Capture:
         frames: Frames = None,
         scheme: Literal["mediapipe478", "ibug68"] = "mediapipe478",
         space: Space = "image",
+        stage: Stage | None = None,
     ) -> FloatArray:
         """Landmarks of the chosen frames: (T, L, 2) pixels of the video, or (T, L, 3) metres in camera or head.
 
         They are points of the surface, moved by `landmark_bias` to where the tracker puts them on this person; those in
-        the image are the projections of those in the camera.
+        the image are the projections of those in the camera. stage: as for `vertices`.
 
         Raises:
             AvfaceError: if the head has no such scheme.
-            ValueError: if the space is unknown.
+            ValueError: if the space or the stage is unknown.
         """
         if space not in ("image", "camera", "head"):
             raise ValueError(f"space={space!r}; landmarks are given in 'image', 'camera' or 'head'")
@@ -159,7 +192,7 @@ class Capture:
         points = np.empty((len(rows), len(embedding.triangles), 3), np.float32)
         block = 256  # so that the mesh of a long clip never stands in memory as a whole
         for start in range(0, len(rows), block):
-            part = self._head_vertices(rows[start : start + block])[:, embedding.triangles]
+            part = self._head_vertices(rows[start : start + block], stage)[:, embedding.triangles]
             points[start : start + block] = np.einsum("tlkc,lk->tlc", part, embedding.barycentric)
         if len(self.landmark_bias):
             points += np.tensordot(self.landmark_bias, embedding.error_basis, 1).astype(np.float32)
@@ -169,6 +202,30 @@ class Capture:
         if space == "camera":
             return points
         return self.camera.project(torch.as_tensor(points)).numpy()
+
+    def morphs(self) -> tuple[MorphTargets, MorphMotion]:
+        """The head as scene files know it: morph targets and their motion; see `avface.head.morphs`.
+
+        The last ones are the lip refinement's, named lips_0, lips_1 and so on, where there is one.
+
+        Raises:
+            AvfaceError: if the lips are of another head.
+        """
+        from avface.head.morphs import morph_motion, morph_targets
+
+        head = self.head_model
+        targets = morph_targets(head)
+        motion = morph_motion(head, targets, self.shape, self.expression, self.joints)
+        if not len(self.lip_vertices):
+            return targets, motion
+        self._check_lips()
+        lips = np.zeros((len(self.lip_basis), head.num_vertices, 3), np.float32)
+        lips[:, self.lip_vertices] = self.lip_basis
+        names = tuple(f"lips_{number}" for number in range(len(lips)))
+        return (
+            replace(targets, names=targets.names + names, offsets=np.concatenate([targets.offsets, lips])),
+            replace(motion, weights=np.concatenate([motion.weights, self.lip_weights], 1)),
+        )
 
     def export(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Write the capture in the format of the path's suffix (.glb, .usdc, .csv, .ply, .obj, .mp4, .html, ...).
@@ -255,21 +312,47 @@ class Capture:
     def _by_frame(self) -> tuple[str, ...]:
         """The arrays with one row a frame."""
         always = ("expression", "rotation", "translation", "joints", "times", "confidence")
-        return (*always, "visibility") if self.visibility_regions else always
+        seen = ("visibility",) if self.visibility_regions else ()
+        lips = ("lip_weights",) if len(self.lip_vertices) else ()
+        return (*always, *seen, *lips)
 
     def _rows(self, frames: Frames) -> npt.NDArray[np.int64]:
         every = np.arange(len(self))
         return every if frames is None else np.atleast_1d(every[frames])
 
-    def _head_vertices(self, rows: npt.NDArray[np.int64]) -> FloatArray:
+    def _head_vertices(self, rows: npt.NDArray[np.int64], stage: Stage | None) -> FloatArray:
         import torch
 
+        if stage not in (None, *get_args(Stage)):
+            raise ValueError(f"stage={stage!r} must be one of {', '.join(map(repr, get_args(Stage)))}")
+        head = self.head_model
+        shape, expression, joints = (
+            torch.as_tensor(values) for values in (self.shape[None], self.expression[rows], self.joints[rows])
+        )
         with torch.inference_mode():
-            return self.head_model(
-                torch.as_tensor(self.shape)[None],
-                torch.as_tensor(self.expression[rows]),
-                torch.as_tensor(self.joints[rows]),
-            ).numpy()
+            vertices = head(shape, expression, joints)
+            if stage != "coarse" and len(self.lip_vertices):
+                self._check_lips()
+                numbers = torch.as_tensor(self.lip_vertices)
+                offsets = torch.as_tensor(
+                    np.tensordot(self.lip_weights[rows], self.lip_basis, 1), dtype=vertices.dtype
+                )
+                turned = head.joint_rotations(expression, joints)
+                assert turned is not None
+                rotations, _ = head.joint_transforms(shape.expand(len(rows), -1), turned, expression)
+                still, *shares = head.skin_weights[numbers].T[..., None]
+                moved = still * offsets
+                for j, share in enumerate(shares):
+                    moved = moved + share * (offsets @ rotations[:, j].transpose(1, 2))
+                vertices[:, numbers] += moved
+        return np.asarray(vertices.numpy())
+
+    def _check_lips(self) -> None:
+        if self.lip_vertices[-1] >= self.head_model.num_vertices:
+            raise AvfaceError(
+                f"{self.source or self.head}: the capture's lips have vertex {self.lip_vertices[-1]}, its head "
+                f"{self.head} only {self.head_model.num_vertices}; name the head file that the capture was made with"
+            )
 
     def _to_camera(self, points: FloatArray, rows: npt.NDArray[np.int64]) -> FloatArray:
         import torch
@@ -283,10 +366,13 @@ class Capture:
 
 def _optional(data: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
     """What captures of earlier versions of avface don't have."""
-    if "visibility" not in data:
-        return {}
-    regions = tuple(map(str, data["visibility_regions"]))
-    return {"visibility": data["visibility"], "visibility_regions": regions}
+    found: dict[str, Any] = {}
+    if "visibility" in data:
+        regions = tuple(map(str, data["visibility_regions"]))
+        found |= {"visibility": data["visibility"], "visibility_regions": regions}
+    if "lip_vertices" in data:
+        found |= {name: data[name] for name in ("lip_vertices", "lip_basis", "lip_weights")}
+    return found
 
 
 def find_exporter(path: Path) -> Callable[..., Path]:

@@ -11,10 +11,12 @@ import pytest
 import roma
 import torch
 from captures import moving_capture
+from lip_captures import lip_capture
 
 from avface import Capture
 from avface.capture import CAPTURE_VERSION, find_exporter
 from avface.errors import AvfaceError
+from avface.head import load_head
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +160,119 @@ def test_arrays_that_do_not_fit_together_are_refused(capture):
     }.items():
         with pytest.raises(ValueError, match=f"{name} has shape"):
             replace(capture, **{name: value})
+
+
+# Lips
+
+
+def test_lips_move_by_their_offsets_before_the_joints_turn():
+    capture = lip_capture()
+    offsets = np.tensordot(capture.lip_weights, capture.lip_basis, 1)
+
+    moved, coarse = (capture.vertices(space="head", stage=stage) for stage in ("lips", "coarse"))
+    np.testing.assert_allclose((moved - coarse)[:, capture.lip_vertices], offsets, atol=1e-6)
+    others = np.setdiff1d(np.arange(moved.shape[1]), capture.lip_vertices)
+    np.testing.assert_array_equal(moved[:, others], coarse[:, others])
+    np.testing.assert_array_equal(moved[0], coarse[0], err_msg="weights of 0")
+    np.testing.assert_array_equal(capture.vertices(space="head"), moved, err_msg="the default is everything")
+
+
+def test_lips_go_with_a_neck_that_turns():
+    capture = lip_capture()
+    joints = np.zeros_like(capture.joints)
+    joints[:, capture.joint_names.index("neck")] = (0.2, -0.3, 0.1)
+    capture = replace(capture, joints=joints)
+    targets, motion = capture.morphs()
+
+    # A unit of the expression in place of the offsets is the same.
+    head = load_head("open")
+    unit = capture.expression_names.index("tongueOut")
+    capture.expression[:, unit] = 0
+    expected = []
+    for row in motion.weights[:, 52:]:
+        head.expression_basis[unit] = torch.as_tensor(np.tensordot(row, targets.offsets[52:], 1))
+        weights = capture.expression[len(expected)].copy()
+        weights[unit] = 1
+        arrays = (capture.shape, weights, joints[len(expected)])
+        expected.append(head(*(torch.as_tensor(values)[None] for values in arrays))[0].numpy())
+
+    np.testing.assert_allclose(capture.vertices(space="head"), np.array(expected), atol=1e-6)
+    assert targets.names[:52] == capture.expression_names
+    assert targets.names[52:] == ("lips_0", "lips_1", "lips_2")
+
+
+def test_landmarks_go_with_the_lips():
+    capture = replace(lip_capture(), landmark_bias=np.zeros(0, np.float32))
+    embedding = capture.head_model.embedding("mediapipe478")
+    for stage in ("coarse", "lips"):
+        corners = capture.vertices(stage=stage)[:, embedding.triangles]
+        expected = np.einsum("tlkc,lk->tlc", corners, embedding.barycentric)
+        np.testing.assert_allclose(capture.landmarks(space="camera", stage=stage), expected, atol=1e-6)
+    np.testing.assert_array_equal(capture.landmarks(), capture.landmarks(stage="lips"))
+    assert np.abs(capture.landmarks() - capture.landmarks(stage="coarse")).max() > 0.5
+
+
+def test_without_lips_all_stages_are_the_same(capture):
+    np.testing.assert_array_equal(capture.vertices(stage="lips"), capture.vertices(stage="coarse"))
+    with pytest.raises(ValueError, match=r"stage='detail' must be one of 'coarse', 'lips'"):
+        capture.vertices(stage="detail")
+
+
+def test_lips_of_another_head_are_refused_when_they_are_asked_for():
+    capture = lip_capture()
+    other = replace(capture, lip_vertices=capture.lip_vertices + capture.head_model.num_vertices)
+
+    with pytest.raises(
+        AvfaceError, match=r"the capture's lips have vertex \d+, its head open only"
+    ) as caught:
+        other.vertices(0)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(AvfaceError, match="name the head file"):
+        other.morphs()
+    assert other.vertices(0, stage="coarse").shape[0] == 1
+
+
+def test_lips_come_back_from_the_file_and_go_with_chosen_frames(tmp_path):
+    capture = lip_capture()
+
+    again = Capture.load(capture.save(tmp_path / "take.npz"))
+
+    np.testing.assert_array_equal(again.vertices(), capture.vertices())
+    part = capture.select([2, 5])
+    assert part.lip_weights.shape == (2, 3)
+    np.testing.assert_allclose(part.vertices(), capture.vertices([2, 5]), atol=1e-6)
+
+
+def test_bad_lips_in_a_file_are_refused(tmp_path):
+    capture = lip_capture()
+    nan = np.full_like(capture.lip_basis, np.nan)
+    for changes, message in (
+        ({"lip_weights": capture.lip_weights[:5]}, "lip_weights has shape"),
+        ({"lip_weights": capture.lip_weights[:, :2]}, "lip_weights has shape"),
+        ({"lip_basis": capture.lip_basis[:, 1:]}, "lip_basis has shape"),
+        ({"lip_basis": np.zeros(3)}, "lip_basis has shape"),
+        ({"lip_basis": nan}, "lip_basis must be finite numbers"),
+        (
+            {"lip_weights": np.full_like(capture.lip_weights, np.inf)},
+            "lip_weights must be finite numbers",
+        ),
+        ({"lip_vertices": capture.lip_vertices[::-1]}, "lip_vertices must be whole numbers"),
+        ({"lip_vertices": capture.lip_vertices.astype(float)}, "lip_vertices must be whole numbers"),
+        ({"lip_vertices": capture.lip_vertices - 100_000}, "lip_vertices must be whole numbers"),
+        ({"lip_vertices": np.array(3)}, "lip_basis has shape"),
+        ({"lip_weights": np.full(capture.lip_weights.shape, "a")}, "lip_weights must be finite numbers"),
+        ({"lip_weights": None}, "lip_weights"),
+    ):
+        refused(rewritten(capture, tmp_path / "odd.npz", **changes), f"incomplete capture.*{message}")
+
+
+def test_a_file_from_before_there_were_lips_loads(capture, tmp_path):
+    names = {f"lip_{part}": None for part in ("vertices", "basis", "weights")}
+
+    old = Capture.load(rewritten(capture, tmp_path / "old.npz", **names))
+
+    assert not len(old.lip_vertices) and old.lip_weights.shape == (0, 0)
+    np.testing.assert_array_equal(old.vertices(), capture.vertices())
 
 
 # The file

@@ -19,6 +19,7 @@ from videos import Track, beep, constant_rate, cut, gradients, noises, spoil, wr
 import avface.capture
 import avface.export.gltf
 import avface.pipeline
+import avface.tracking
 from avface.capture import Capture
 from avface.cli import main
 from avface.export.overlay import export_overlay
@@ -163,7 +164,9 @@ def test_choices_reach_the_reconstruction(talking, solved, monkeypatch):
 
     assert main(["reconstruct", str(talking), "--face", "1", "--focal-length", "400.5", "--quiet"]) == 0
     assert main(["reconstruct", str(talking), "--face", "160,120.5", "--quiet"]) == 0
+    assert main(["reconstruct", str(talking), "--stages", "coarse,lips", "--quiet"]) == 0
 
+    assert [given["stages"] for given in asked] == [("coarse",), ("coarse",), ("coarse", "lips")]
     assert asked[0]["face"] == 1 and asked[0]["focal_length"] == 400.5
     assert asked[1]["face"] == (160, 120.5) and asked[1]["focal_length"] is None
 
@@ -171,6 +174,16 @@ def test_choices_reach_the_reconstruction(talking, solved, monkeypatch):
 def test_a_person_who_is_not_there_is_refused_with_the_videos_name(folder, talking, capsys):
     said = refusal(capsys, "reconstruct", talking, "--face", 3)
     assert "face 3" in said and str(talking) in said
+    assert files(folder) == []
+
+
+@pytest.mark.parametrize("stages", ["lips", "coarse,hair", ""])
+def test_an_unknown_stage_is_refused_before_the_work(folder, talking, monkeypatch, capsys, stages):
+    monkeypatch.setattr(avface.tracking, "track", lambda *_, **__: pytest.fail("too late"))
+
+    said = refusal(capsys, "reconstruct", talking, "--stages", stages)
+
+    assert f"stages {stages}" in said and "use coarse or coarse,lips" in said
     assert files(folder) == []
 
 

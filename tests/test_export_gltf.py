@@ -12,6 +12,7 @@ import torch
 import trimesh
 from captures import moving_capture
 from export_heads import jawed_capture, still_capture, turned_neck_capture
+from lip_captures import lip_capture
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
@@ -156,6 +157,17 @@ def test_a_turned_neck_becomes_a_skin_that_moves_vertices_exactly(tmp_path):
 def test_a_head_of_another_make_without_eyes_or_uvs_is_exported_exactly(tmp_path):
     capture = jawed_capture(tmp_path)
     assert largest_error(capture, capture.export(tmp_path / "head.glb")) < CLOSE
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_lips_are_morph_targets_after_the_units(tmp_path, turned):
+    joints = turned_neck_capture(6).joints if turned else moving_capture(6).joints
+    capture = replace(lip_capture(6), joints=joints)
+    path = capture.export(tmp_path / "head.glb")
+
+    (face,) = (mesh for mesh in Player(path).gltf.meshes if mesh.name == "face")
+    assert face.extras["targetNames"] == [*capture.expression_names, "lips_0", "lips_1", "lips_2"]
+    assert largest_error(capture, path) < CLOSE
 
 
 def test_the_file_rests_in_the_first_frame_for_viewers_that_do_not_play(exported):

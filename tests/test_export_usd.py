@@ -9,6 +9,7 @@ import pytest
 import torch
 from captures import moving_capture
 from export_heads import jawed_capture, still_capture, turned_neck_capture
+from lip_captures import lip_capture
 from pxr import Gf, Sdf, Usd, UsdGeom, UsdShade, UsdSkel
 
 from avface.capture import Capture
@@ -92,6 +93,17 @@ def test_a_head_of_another_make_without_eyes_or_uvs_is_exported_exactly(tmp_path
     path = capture.export(tmp_path / "head.usdc")
     assert not complaints(path)
     assert largest_error(capture, path) < CLOSE
+
+
+def test_lips_are_blend_shapes_after_the_units(tmp_path):
+    capture = replace(lip_capture(5), joints=turned_neck_capture(5).joints)
+    path = capture.export(tmp_path / "head.usdc")
+
+    assert complaints(path) == []
+    assert largest_error(capture, path) < CLOSE
+    stage = Usd.Stage.Open(str(path))
+    binding = UsdSkel.BindingAPI(stage.GetPrimAtPath("/World/Head/Face"))
+    assert list(binding.GetBlendShapesAttr().Get())[52:] == ["lips_0", "lips_1", "lips_2"]
 
 
 def test_pixars_validation_finds_nothing(exported):

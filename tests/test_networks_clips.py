@@ -100,7 +100,8 @@ def test_how_well_the_tracker_does_is_for_the_eyes_to_say():
     networks, track = small_networks(), some_track()
     silent = predict_clip(networks, NAMES, track, None, FOCAL)
     one, other = (
-        predict_clip(networks, NAMES, track, blocks(loudness * some_sound(2)), FOCAL) for loudness in (1, -0.1)
+        predict_clip(networks, NAMES, track, blocks(loudness * some_sound(2)), FOCAL)
+        for loudness in (1, -0.1)
     )
 
     assert np.abs(one.expression - other.expression).max() > 1e-4

@@ -7,17 +7,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from lip_captures import small_lips
 from networks_frames import small_networks
 from solve_clips import QUICK, SIZE, head_without_tracker_errors, truth
 from videos import Track, constant_rate, noises, write_video
 
 import avface
 import avface.networks.clips
+import avface.networks.lips
 import avface.pipeline
 import avface.tracking
 from avface.capture import Capture
 from avface.errors import AvfaceError
 from avface.networks.codes import CodeConfig
+from avface.networks.lips import save_lips
 from avface.networks.model import save_networks
 from avface.networks.regions import LANDMARK_REGIONS, REGIONS
 from avface.tracking import FaceTrack, Segment
@@ -61,6 +64,21 @@ def videos(tmp_path_factory):
         True: write_video(folder / "loud.mp4", *arguments, tracks=[Track(samples)]),
         False: write_video(folder / "silent.mp4", *arguments),
     }
+
+
+@pytest.fixture(autouse=True)
+def no_lips(monkeypatch, tmp_path):
+    """Without weights of the lips, unless a test has its own."""
+    monkeypatch.setattr(avface.networks.lips, "WEIGHTS", tmp_path / "no lips.safetensors")
+    avface.networks.lips.shipped_lips.cache_clear()
+    yield
+    avface.networks.lips.shipped_lips.cache_clear()
+
+
+@pytest.fixture
+def own_lips(no_lips):
+    """A small network in place of the shipped one."""
+    save_lips(small_lips(), avface.networks.lips.WEIGHTS)
 
 
 @pytest.fixture
@@ -185,6 +203,50 @@ def test_what_the_networks_are_given(reconstruct, asked):
 
     assert [call["sound"] is not None for call in asked.calls] == [True, False, False]
     assert all(call["see_expression"] and call["focal_length"] == 900.0 for call in asked.calls)
+
+
+@pytest.fixture
+def everybody_speaks(monkeypatch):
+    """The sound of the video is noise, which the acoustic model rightly doesn't take for speech."""
+    import avface.networks.clip_lips
+
+    real = avface.networks.clip_lips.speech_features
+
+    def heard(*arguments):
+        features = real(*arguments)
+        return replace(features, speech_activity=np.ones_like(features.speech_activity))
+
+    monkeypatch.setattr(avface.networks.clip_lips, "speech_features", heard)
+
+
+def test_lips_follow_the_sound_and_nothing_else_does(reconstruct, own_lips, everybody_speaks, tmp_path):
+    rough, told, both = replace(QUICK, iterations=1), [], ("coarse", "lips")
+    capture = reconstruct(solver=rough, stages=both, progress=lambda *words: told.append(words))
+    coarse = reconstruct(solver=rough)
+
+    assert capture.lip_vertices.shape == (390,) and 0 < len(capture.lip_basis) <= 8
+    assert np.abs(capture.lip_weights).max(1).min() > 0
+    assert ("lips", 0, FRAMES) in told and told[-1] == ("lips", FRAMES, FRAMES)
+    assert "network that hears" in capture.provenance["lips"] and "lips" not in coarse.provenance
+    assert len(coarse.lip_vertices) == 0
+    np.testing.assert_array_equal(coarse.expression, capture.expression)
+    np.testing.assert_array_equal(coarse.vertices(5), capture.vertices(5, stage="coarse"))
+    assert np.abs(capture.vertices(5) - coarse.vertices(5)).max() > 1e-4
+    loaded = Capture.load(capture.save(tmp_path / "take.npz"))
+    np.testing.assert_array_equal(loaded.vertices(5), capture.vertices(5))
+
+
+def test_without_sound_or_speech_the_lips_stay(reconstruct, own_lips):
+    rough = replace(QUICK, iterations=1)
+    for options in ({"sound": False}, {"audio": False}, {}):  # the sound is noise
+        capture = reconstruct(solver=rough, stages=("coarse", "lips"), **options)
+        assert capture.lip_vertices.size == capture.lip_basis.size == capture.lip_weights.size == 0
+
+
+def test_stages_that_are_none_are_refused(reconstruct):
+    for stages in (("lips",), ("coarse", "hair"), ()):
+        with pytest.raises(AvfaceError, match="use coarse or coarse,lips"):
+            reconstruct(stages=stages)
 
 
 def test_without_networks_for_the_head_everything_is_as_ever(track, reconstruct, monkeypatch, tmp_path):

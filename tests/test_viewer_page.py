@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from captures import moving_capture
 from chromium import Page, find_chromium
+from lip_captures import lip_capture
 from PIL import Image
 
 from avface.errors import AvfaceError
@@ -115,6 +116,34 @@ def test_a_jump_to_a_frame_shows_the_vertices_of_the_capture(browser, capture, a
         error = np.linalg.norm(positions_of(browser, frame) - expected, axis=1).max()
         assert error < 1e-4, f"frame {frame} is {1e3 * error:.3f} mm off"
         assert browser.evaluate("avface.state().frame") == frame
+    assert browser.errors == []
+
+
+def test_lips_can_be_switched_off_and_on(browser, tmp_path):
+    capture = lip_capture()
+    opened(browser, export_page(capture, tmp_path / "lips.html"))
+    button = "document.getElementById('lips')"
+    for stage in ("lips", "coarse", "lips"):
+        assert browser.evaluate("avface.state().lips") == (stage == "lips")
+        assert browser.evaluate(f"{button}.getAttribute('aria-pressed')") == str(stage == "lips").lower()
+        for frame in (3, 8):
+            expected = capture.vertices([frame], stage=stage)[0]
+            assert np.linalg.norm(positions_of(browser, frame) - expected, axis=1).max() < 1e-5
+        if stage == "lips":
+            browser.press("l")
+        else:
+            browser.evaluate(f"{button}.click()")
+    assert not browser.evaluate(f"{button}.hidden")
+    assert browser.errors == []
+
+
+def test_without_lips_there_is_no_switch(browser, alone):
+    opened(browser, alone)
+    browser.press("l")
+
+    for name in ("lips", "lipsKey"):
+        assert browser.evaluate(f"document.getElementById('{name}').hidden")
+    assert browser.evaluate("avface.state().lips") is False
     assert browser.errors == []
 
 

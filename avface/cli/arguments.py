@@ -39,6 +39,10 @@ def _parse_frames(text: str) -> slice:
     return slice(int(first or 0), int(end) if end else None)
 
 
+def _parse_stages(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(","))
+
+
 def _parse_pixels(text: str) -> float:
     try:
         return float(text)
@@ -56,6 +60,9 @@ Face = Annotated[int | tuple[float, float] | None, _parsed(_parse_face, "N|X,Y")
 
 
 Pixels = Annotated[float | None, _parsed(_parse_pixels, "PX"), arg(help_behavior_hint="")]
+
+
+Stages = Annotated[tuple[str, ...], _parsed(_parse_stages, "STAGE,..."), arg(help_behavior_hint="")]
 
 
 FrameRange = Annotated[slice | None, _parsed(_parse_frames, "A:B"), arg(help_behavior_hint="")]

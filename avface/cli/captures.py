@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from avface.cli.arguments import SPOKEN, Face, Flag, FrameRange, Messages, Outcome, Pixels, Video
+from avface.cli.arguments import SPOKEN, Face, Flag, FrameRange, Messages, Outcome, Pixels, Stages, Video
 from avface.cli.files import check_device, check_file, check_folder, complete, spare
 from avface.cli.terminal import Bars, listing, share, sizes, table
 from avface.errors import AvfaceError, AvfaceWarning
@@ -96,6 +96,9 @@ class Reconstruct:
     """Don't look at the mouth: lips, jaw and cheeks from the sound alone."""
     networks: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Weights of the networks, such as your own training's; by default those that come with avface."""
+    stages: Stages = ("coarse",)
+    """How far to go: coarse (shape, expression, pose), or coarse,lips (the lips refined by what is heard, on real sound
+    up to 0.1 s early as yet). The lips stay as they are without sound and on other heads than open."""
     messages: Messages = SPOKEN
 
     def run(self, bars: Bars) -> Outcome:
@@ -121,6 +124,7 @@ class Reconstruct:
             audio=not self.no_audio,
             video=not self.no_video,
             networks=self.networks,
+            stages=self.stages,
         )
         with complete(folder) as fresh:
             for name in names:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 STAGES = {
     "track": "tracking",
     "solve": "solving",
+    "lips": "listening to the lips",
     "reference": "reference",
     "mediapipe": "MediaPipe alone",
 }

@@ -13,7 +13,6 @@ from avface import __version__
 from avface.export.materials import Material, part_material
 from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, scene_facts, turning_joints
 from avface.files import replacing
-from avface.head.morphs import morph_motion, morph_targets
 
 if TYPE_CHECKING:
     import pygltflib
@@ -36,7 +35,8 @@ def export_glb(capture: Capture, path: str | Path, *, title: str | None = None) 
     The scene is in metres, y up, with the video's camera at the origin. The node "head" carries the head's
     motion, its mesh one morph target per expression unit (names in `mesh.extras.targetNames`), and each
     eyeball is a node of its own that turns about its centre. Other joints that turn become a glTF skin; units
-    that turn a joint are that joint's turn, and a head's pose correctives are morph targets after the units'.
+    that turn a joint are that joint's turn, and a head's pose correctives are morph targets after the units', a clip's
+    lip refinement (lips_0, lips_1, ...) after these.
     Keys stand at the capture's true times. glTF cameras look through the middle of their picture: a
     principal point elsewhere is written in the scene's extras only, with the frame size, focal length,
     frame rate and source.
@@ -177,8 +177,7 @@ def _add_head(document: _Document, capture: Capture) -> list[int]:
 
     head = capture.head_model
     shape = torch.as_tensor(capture.shape)
-    targets = morph_targets(head)
-    motion = morph_motion(head, targets, capture.shape, capture.expression, capture.joints)
+    targets, motion = capture.morphs()
     surface = _Surface(head, head.neutral(shape), targets.offsets)
     pivots = head.joint_positions(shape).numpy()
     eyes = {j: faces for j in range(head.num_joints) if len(faces := _eyeball(head, j, targets.offsets))}

@@ -33,9 +33,9 @@ def export_usd(capture: Capture, path: str | Path) -> Path:
     """Write the capture as an animated .usdc (binary) or .usda (text); returns its path.
 
     The scene is in metres, y up, with the video's camera at the origin (its principal point kept as an
-    aperture offset). The head is a UsdSkel mesh: a blend shape per expression unit (and pose corrective), a skeleton of
-    the head and its joints, and one animation; a geometry subset and a material for each part. Time codes are the
-    capture's true times in frames at its average rate.
+    aperture offset). The head is a UsdSkel mesh: a blend shape per expression unit (and pose corrective, and component
+    of the lip refinement), a skeleton of the head and its joints, and one animation; a geometry subset and a material
+    for each part. Time codes are the capture's true times in frames at its average rate.
 
     Raises:
         AvfaceError: if the file can't be written.
@@ -101,14 +101,12 @@ def _define_head(stage: Any, capture: Capture, codes: list[float]) -> None:
     from pxr import Gf, Sdf, Tf, UsdGeom, UsdSkel, Vt
 
     from avface.export.normals import morphed_normals
-    from avface.head.morphs import morph_motion, morph_targets
 
     head = capture.head_model
     shape = torch.as_tensor(capture.shape)
     rest = head.neutral(shape)
     vertices = rest.numpy()
-    morphs = morph_targets(head)
-    motion = morph_motion(head, morphs, capture.shape, capture.expression, capture.joints)
+    morphs, motion = capture.morphs()
     normals, normal_offsets = morphed_normals(head, rest, morphs.offsets)
     pivots = head.joint_positions(shape).numpy()
 

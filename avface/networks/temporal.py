@@ -47,7 +47,8 @@ class TemporalEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.entry = nn.Identity() if size == config.width else nn.Linear(size, config.width)
-        self.positions = nn.Parameter(0.02 * torch.randn(config.window, config.width))
+        self.positions = nn.Parameter(torch.empty(config.window, config.width))
+        nn.init.normal_(self.positions, std=0.02)
         layer = nn.TransformerEncoderLayer(
             config.width, config.heads, config.feed_forward, dropout=0.0, batch_first=True
         )

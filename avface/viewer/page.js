@@ -16,12 +16,14 @@ for (const [name, [kind, text]] of Object.entries(meta.arrays)) data[name] = new
 $('capture').textContent = '';
 
 const frames = data.times.length, vertices = data.neutral.length / 3;
-const units = data.weightLow.length, joints = meta.jointParents.length;
+const units = data.weightLow.length, lips = meta.lips, joints = meta.jointParents.length;
 const times = data.times;
 const usualInterval = frames > 1 ? (times[frames - 1] - times[0]) / (frames - 1) : 0.04;
 const duration = times[frames - 1] + usualInterval;
 
 // ---- The head ----------------------------------------------------------------------------------------------------
+
+let refined = true; // with the lip refinement, the last of the units
 
 function weight(frame, unit) {
   return data.weightLow[unit] + data.weights[frame * units + unit] * data.weightStep[unit];
@@ -77,7 +79,7 @@ function jointTransforms(frame) {
 // Vertices of a frame in the head's own axes, written into `out`.
 function headVertices(frame, out) {
   out.set(data.neutral);
-  for (let unit = 0; unit < units; unit++) {
+  for (let unit = 0, last = refined ? units : units - lips; unit < last; unit++) {
     const scale = weight(frame, unit) * data.deltaScale[unit];
     if (Math.abs(scale) < 1e-12) continue;
     for (let k = data.deltaStart[unit], end = data.deltaStart[unit + 1]; k < end; k++) {
@@ -233,6 +235,12 @@ function setMotion(value) {
   show(shown, true);
 }
 
+function setLips(value) {
+  refined = value;
+  $('lips').setAttribute('aria-pressed', value);
+  show(shown, true);
+}
+
 function setWireframe(value) {
   mesh.material.wireframe = value;
   $('wireframe').setAttribute('aria-pressed', value);
@@ -330,6 +338,8 @@ function connect() {
   $('sound').addEventListener('click', () => setSound(video.muted));
   $('still').addEventListener('click', () => setMotion('still'));
   $('filmed').addEventListener('click', () => setMotion('filmed'));
+  $('lips').hidden = $('lipsKey').hidden = !lips;
+  $('lips').addEventListener('click', () => setLips(!refined));
   $('wireframe').addEventListener('click', () => setWireframe(!mesh.material.wireframe));
   $('reset').addEventListener('click', resetView);
   let dragging = false;
@@ -348,6 +358,7 @@ function connect() {
     Home: () => seek(0),
     End: () => seek(frames - 1),
     h: () => setMotion(motion === 'still' ? 'filmed' : 'still'),
+    l: () => { if (lips) setLips(!refined); },
     w: () => setWireframe(!mesh.material.wireframe),
     r: resetView,
     m: () => { if (hasVideo) setSound(video.muted); },
@@ -396,7 +407,7 @@ window.startAvface = (instance) => {
   drawSeen();
   requestAnimationFrame(tick);
   window.avface = {
-    state: () => ({ frame: shown, time, playing, speed, motion, frames, hasVideo, videoTime: hasVideo ? video.currentTime : null }),
+    state: () => ({ frame: shown, time, playing, speed, motion, lips: refined && lips > 0, frames, hasVideo, videoTime: hasVideo ? video.currentTime : null }),
     seek, positions, play: () => setPlaying(true), pause: () => setPlaying(false), setMotion,
   };
 };

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from avface.capture import Capture
 from avface.errors import AvfaceError
 from avface.head.appearance import vertex_colours
-from avface.head.morphs import morph_motion, morph_targets
 from avface.media import Clip, EncodingConfig, VideoWriter
 
 if TYPE_CHECKING:
@@ -207,12 +206,11 @@ def _page_data(capture: Capture) -> dict[str, Any]:
 
     head = capture.head_model
     neutral = _neutral(capture)
-    targets = morph_targets(head)
-    motion = morph_motion(head, targets, capture.shape, capture.expression, capture.joints)
-    # The units first, for the curves, then the correctives; units that turn joints move no vertices themselves.
+    targets, motion = capture.morphs()
+    # The units first, for the curves, then correctives, then lips; units that turn joints move no vertices themselves.
     offsets = head.expression_basis.cpu().numpy()
     weights = capture.expression
-    if len(targets.correctives):
+    if len(targets.names) > len(targets.units):
         offsets = np.concatenate([offsets, targets.offsets[len(targets.units) :]])
         weights = np.concatenate([weights, motion.weights[:, len(targets.units) :]], 1)
     low = np.minimum(weights.min(0), 0)
@@ -244,6 +242,7 @@ def _page_data(capture: Capture) -> dict[str, Any]:
     return {
         "meshId": MESH_ID,
         "expressionNames": capture.expression_names,
+        "lips": len(capture.lip_basis),
         "jointParents": head.joint_parents,
         "strongest": strongest,
         "curveLow": float(np.floor(shown.min(initial=0))),

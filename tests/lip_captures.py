@@ -1,0 +1,39 @@
+"""Captures and networks with moving lips, for tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from captures import moving_capture
+
+from avface.capture import Capture
+from avface.head import load_head
+from avface.head.lips import lip_region
+from avface.networks.lips import LipsConfig, LipsNetwork
+
+SMALL = LipsConfig(points=24, embedding=16, feature=8, hidden=16, layers=2, mapping=16)
+
+
+def lip_capture(frames: int = 12, ways: int = 3) -> Capture:
+    """`moving_capture` with lips that move in some ways of their own, but not in the first frame."""
+    rng = np.random.default_rng(5)
+    region = lip_region(load_head("open"))
+    basis = rng.normal(0, 0.002, (ways, len(region), 3)) * region.falloff[:, None]
+    weights = rng.uniform(-1, 1, (frames, ways))
+    weights[0] = 0
+    return replace(
+        moving_capture(frames),
+        lip_vertices=region.vertices,
+        lip_basis=basis.astype(np.float32),
+        lip_weights=weights.astype(np.float32),
+    )
+
+
+def small_lips(seed: int = 0) -> LipsNetwork:
+    """A small network of the open head whose answers differ from sound to sound, in evaluation mode."""
+    torch.manual_seed(seed)
+    network = LipsNetwork.of(load_head("open"), SMALL)
+    torch.nn.init.normal_(network.out.weight, std=0.3)
+    return network.eval()
