@@ -48,7 +48,8 @@ class TemporalEncoder(nn.Module):
         self.config = config
         self.entry = nn.Identity() if size == config.width else nn.Linear(size, config.width)
         self.positions = nn.Parameter(torch.empty(config.window, config.width))
-        nn.init.normal_(self.positions, std=0.02)
+        # truncated: on the meta device the plain normal distribution would import PyTorch's compiler
+        nn.init.trunc_normal_(self.positions, std=0.02)
         layer = nn.TransformerEncoderLayer(
             config.width, config.heads, config.feed_forward, dropout=0.0, batch_first=True
         )
@@ -57,7 +58,7 @@ class TemporalEncoder(nn.Module):
         last = self.projection[-1]
         assert isinstance(last, nn.Linear)
         # start out close to the average head, whatever comes in
-        nn.init.normal_(last.weight, std=0.01)
+        nn.init.trunc_normal_(last.weight, std=0.01)
         nn.init.zeros_(last.bias)
 
     def forward(self, embeddings: Tensor) -> Tensor:
