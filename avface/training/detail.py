@@ -1,0 +1,517 @@
+"""Training of the detail network.
+
+    python -m avface.training.detail CLIPS --out detail.safetensors
+
+CLIPS is a folder that `avface synthesize` wrote. Its frames are unwrapped by the first run and kept beside the weights,
+and so is a checkpoint: a run that was stopped goes on when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import tyro
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+from torch.optim import AdamW
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from avface.errors import AvfaceError
+from avface.files import write_tensors
+from avface.head.model import load_head
+from avface.networks.detail import STRIDE, DetailConfig, DetailNetwork, save_detail
+from avface.networks.detail_maps import DetailAtlas, DetailMaps, detail_atlas, unit
+from avface.networks.losses.detail import (
+    DetailWeights,
+    IdMrfLoss,
+    Vgg19,
+    displacement_loss,
+    normals_loss,
+    on_coarse,
+    photometric_loss,
+    regulariser,
+    slope_loss,
+    structure_loss,
+    symmetry_loss,
+    texture_of_detail,
+)
+from avface.training.detail_frames import DetailFrames, DetailFramesConfig, prepare_detail_frames
+
+CHECKPOINT = "avface detail training 1"
+HELD_OUT = 10
+"""Of so many clips one, by its number, isn't learned from: its person is a stranger to the network."""
+UNSEEN = 0.1
+"""Weight of texels that aren't seen: what is there can be guessed at most."""
+
+
+@dataclass(frozen=True)
+class DetailRecipe:
+    """What decides about the weights."""
+
+    network: DetailConfig = field(default_factory=DetailConfig)
+    """Layers and sizes."""
+    frames: DetailFramesConfig = field(default_factory=DetailFramesConfig)
+    """Frames of the clips themselves."""
+    rendered: DetailFramesConfig = field(default_factory=lambda: DetailFramesConfig(frames=4, picture=512))
+    """Frames that are rendered anew."""
+    rendered_every: int = 2
+    """Of so many clips one has its frames rendered anew."""
+    rendered_share: float = 0.7
+    """Share of these among the frames of a step: in the small pictures of clips few folds are seen."""
+    losses: DetailWeights = field(
+        default_factory=lambda: DetailWeights(photometric=0.0, normals=2.0, mrf=0.0)
+    )
+    """Weights of the losses. Where the truth is known, lengths of fine differences (equation 3) with the paper's weight
+    only tell a network that knows little to be silent. Without VGG-19, `mrf` is that of `structure_loss`."""
+    steps: int = 6000
+    """Steps of the optimiser."""
+    batch: int = 8
+    """Crops a step."""
+    crop: int = 128
+    """Texels across a crop."""
+    learning_rate: float = 2e-3
+    """Highest rate; it rises for `warm_up` steps and falls as a cosine."""
+    weight_decay: float = 5e-4
+    """The paper's."""
+    warm_up: int = 50
+    """Steps."""
+    gradient_norm: float = 1.0
+    """Longer gradients are cut to this length."""
+    averaging: float = 0.99
+    """Share of the running average of the weights that a step leaves; the average is what is kept."""
+    silenced: float = 0.2
+    """Share of the frames without sound."""
+    told: float = 0.7
+    """Share of the occluded frames in which the network is told what is hidden."""
+    holes: float = 0.3
+    """Share of the frames in which a part of the face is hidden that isn't."""
+    strangers: float = 0.3
+    """Share of the frames with something on the skin that isn't skin, which the network isn't told."""
+    bfloat16: bool = True
+    """Whether layers compute in half precision, a third faster on CPUs that can."""
+    seed: int = 0
+    """Seed of everything random."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "learning_rate", "gradient_norm", "rendered_every"):
+            if not getattr(self, name) > 0:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be positive")
+        size = self.network.resolution
+        if self.crop % STRIDE or not 0 < self.crop <= size:
+            raise AvfaceError(f"crop={self.crop} must be a multiple of {STRIDE}, at most {size}")
+        if {self.frames.resolution, self.rendered.resolution} != {size}:
+            raise AvfaceError(f"frames must have the network's resolution, {size}")
+
+
+@dataclass(frozen=True)
+class DetailTraining:
+    """Train the detail network."""
+
+    clips: tyro.conf.Positional[Path]
+    """Folder of synthetic clips."""
+    out: Path = Path("detail.safetensors")
+    """File of the weights; the checkpoint lies beside it."""
+    cache: Path | None = None
+    """Folder of the unwrapped frames; by default `detail-frames` beside the weights."""
+    recipe: DetailRecipe = field(default_factory=DetailRecipe)
+    """What decides about the weights."""
+    vgg: Path | None = None
+    """File of torchvision's VGG-19 weights, for the ID-MRF loss."""
+    device: Literal["cpu", "cuda", "mps"] = "cpu"
+    """What computes."""
+    threads: int = 1
+    """CPU threads."""
+    time_limit: float | None = None
+    """Minutes of training, those before a checkpoint included: the learning rate falls so that the run ends by then."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints; weights are written then too."""
+    report_every: int = 50
+    """Steps between two reports of the losses."""
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the run's state is kept."""
+        return self.out.with_name(f"{self.out.stem}.checkpoint.safetensors")
+
+    @property
+    def frames(self) -> Path:
+        """Where the frames are kept."""
+        return self.cache or self.out.with_name("detail-frames")
+
+
+@dataclass(frozen=True, eq=False)
+class DetailBatch:
+    """B crops of C x C texels, cut out at row and column `corner`.
+
+    maps (B, 7, C, C), speech (B, 16, D), displacement (B, C, C) metres, image (B, 3, C, C) from 0 to 1, coarse
+    (B, 3, C, C) normals, seen (B, C, C) from 0 to 1 of what the picture shows truly.
+    """
+
+    corner: tuple[int, int]
+    maps: Tensor
+    speech: Tensor
+    displacement: Tensor
+    image: Tensor
+    coarse: Tensor
+    seen: Tensor
+
+    def to(self, device: str) -> DetailBatch:
+        """The same on a device."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return DetailBatch(self.corner, **moved)
+
+
+def held_out(frames: DetailFrames) -> Tensor:
+    """Which frames (N,) aren't learned from."""
+    return frames.clip % HELD_OUT == HELD_OUT - 2
+
+
+class DetailBatches:
+    """Random crops of frames, made from the recipe's seed and the step."""
+
+    def __init__(
+        self, recipe: DetailRecipe, filmed: DetailFrames, rendered: DetailFrames, mask: Tensor
+    ) -> None:
+        self.recipe = recipe
+        self.frames, self._filmed = DetailFrames.joined([filmed, rendered]), len(filmed)
+        size = recipe.network.resolution
+        places = range(0, size - recipe.crop + 1, STRIDE)
+        covered = {
+            (row, column): float(mask[row : row + recipe.crop, column : column + recipe.crop].mean())
+            for row in places
+            for column in places
+        }
+        self._corners = [place for place, share in covered.items() if share > 0.5 * max(covered.values())]
+
+    def __getitem__(self, step: int) -> DetailBatch:
+        """The crops of a step."""
+        recipe, frames = self.recipe, self.frames
+        rng = np.random.default_rng([recipe.seed, 61, step])
+        rendered = rng.random(recipe.batch) < recipe.rendered_share
+        low, high = np.where(rendered, self._filmed, 0), np.where(rendered, len(frames), self._filmed)
+        rows = torch.from_numpy(rng.integers(low, high))
+        corner = self._corners[int(rng.integers(len(self._corners)))]
+        image, normals, visibility, hidden, displacement = (
+            _cut(getattr(frames, name), corner, recipe.crop)[rows]
+            for name in ("image", "normals", "visibility", "hidden", "displacement")
+        )
+        mirrored = torch.from_numpy(rng.random(recipe.batch) < 0.5)
+        if bool(mirrored.any()):  # the crop of the other side, turned round
+            other = corner[0], recipe.network.resolution - recipe.crop - corner[1]
+            turned = rows[mirrored]
+            for name, part in (
+                ("image", image),
+                ("normals", normals),
+                ("visibility", visibility),
+                ("hidden", hidden),
+                ("displacement", displacement),
+            ):
+                part[mirrored] = _cut(getattr(frames, name), other, recipe.crop)[turned].flip(-1)
+            normals[mirrored, 0] *= -1
+        coarse = unit(normals.float(), 1)
+        shown_at_all, true = visibility.float() / 255, _softened(displacement.float() * 1e-6)
+        picture = _recoloured(image.float() / 255, rng)
+        told = torch.from_numpy(rng.random(recipe.batch) < recipe.told)[:, None, None]
+        picture, odd = _with_strangers(picture, rng, recipe.strangers)
+        holes = _blobs(rng, recipe.crop, recipe.batch) & _chosen(rng, recipe.batch, recipe.holes)
+        shown = shown_at_all * ~(hidden & told) * ~holes
+        maps = DetailMaps(picture * (shown > 0)[:, None], coarse, shown).stacked()
+        speech = frames.speech[rows].float()
+        speech[torch.from_numpy(rng.random(recipe.batch) < recipe.silenced)] = 0.0
+        seen = shown_at_all * ~hidden * ~odd * ~holes
+        return DetailBatch(corner, maps, speech, true, picture, coarse, seen)
+
+
+def _cut(maps: Tensor, corner: tuple[int, int], size: int) -> Tensor:
+    return maps[..., corner[0] : corner[0] + size, corner[1] : corner[1] + size]
+
+
+def _softened(displacement: Tensor) -> Tensor:
+    """Displacement (B, C, C) without what is finer than a few texels: pores, which no picture of a head shows."""
+    maps = displacement[:, None]
+    for _ in range(2):
+        maps = avg_pool2d(maps, 3, 1, 1, count_include_pad=False)
+    return maps[:, 0]
+
+
+def _chosen(rng: np.random.Generator, count: int, share: float) -> Tensor:
+    return torch.from_numpy(rng.random(count) < share)[:, None, None]
+
+
+def _recoloured(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Pictures (B, 3, R, R) under another exposure, white balance and contrast, with noise."""
+    count = len(image)
+    gain = np.exp(rng.normal(0, 0.15, (count, 1, 1, 1)) + rng.normal(0, 0.06, (count, 3, 1, 1)))
+    power = np.exp(rng.normal(0, 0.15, (count, 1, 1, 1)))
+    noise = torch.empty_like(image).normal_(generator=torch.Generator().manual_seed(int(rng.integers(2**62))))
+    noise = noise * torch.from_numpy(rng.exponential(0.006, (count, 1, 1, 1)).astype(np.float32))
+    bright = image.clamp_min(1e-4) ** torch.from_numpy(power.astype(np.float32))
+    return (bright * torch.from_numpy(gain.astype(np.float32)) + noise).clamp(0, 1) * (image > 0)
+
+
+def _noise(rng: np.random.Generator, size: int, count: int, cells: int, channels: int = 1) -> Tensor:
+    """Smooth random maps (B, C, R, R)."""
+    coarse = torch.from_numpy(rng.normal(size=(count, channels, cells, cells)).astype(np.float32))
+    return interpolate(coarse, (size, size), mode="bilinear", align_corners=False)
+
+
+def _blobs(rng: np.random.Generator, size: int, count: int) -> Tensor:
+    """Random areas (B, R, R) bool of a third of the window or less."""
+    field = _noise(rng, size, count, int(rng.integers(3, 7)))[:, 0]
+    level = torch.from_numpy(rng.uniform(0.6, 1.6, (count, 1, 1)).astype(np.float32))
+    return field > level
+
+
+def _with_strangers(image: Tensor, rng: np.random.Generator, share: float) -> tuple[Tensor, Tensor]:
+    """Pictures (B, 3, R, R), some with strands, frames of glasses and patches on the skin; and where (B, R, R).
+
+    They are flat pictures without any shape: what looks like them isn't relief.
+    """
+    count, size = len(image), image.shape[-1]
+    strands = _noise(rng, size, count, int(rng.integers(3, 8)))[:, 0]
+    patches = _noise(rng, size, count, int(rng.integers(3, 6)))[:, 0]
+    width = torch.from_numpy(rng.uniform(0.01, 0.1, (count, 1, 1)).astype(np.float32))
+    near = _blobs(rng, size, count)
+    odd = ((strands.abs() < width) | (patches > 1.3)) & near & _chosen(rng, count, share)
+    colour = torch.from_numpy(rng.uniform(0, 0.9, (count, 3, 1, 1)).astype(np.float32) ** 2)
+    grain = 0.04 * _noise(rng, size, count, size // 4)
+    return torch.where(odd[:, None], (colour + grain).clamp(0, 1), image), odd
+
+
+class DetailObjective:
+    """The losses of a batch."""
+
+    def __init__(
+        self, recipe: DetailRecipe, atlas: DetailAtlas, device: str, vgg: Path | None = None
+    ) -> None:
+        """For crops on a device; vgg is the file of VGG-19's weights.
+
+        Raises:
+            AvfaceError: if it can't be read.
+        """
+        self.recipe, self.atlas = recipe, atlas
+        self.mask = atlas.mask.to(device)
+        self.mrf = None if vgg is None else IdMrfLoss(Vgg19.load(vgg)).to(device)
+
+    def __call__(self, found: Tensor, batch: DetailBatch) -> dict[str, Tensor]:
+        """Losses with their weights, by name; found (B, C, C) metres."""
+        weights = self.recipe.losses
+        mask = _cut(self.mask, batch.corner, self.recipe.crop).expand_as(found)
+        weight = mask * (UNSEEN + (1 - UNSEEN) * batch.seen)
+        true = batch.displacement * (mask > 0)
+        predicted, reference = (self.atlas.tangent_normals(part, batch.corner) for part in (found, true))
+        losses = {
+            "displacement": weights.displacement * displacement_loss(found, true, weight),
+            "slope": weights.slope * slope_loss(predicted, reference, weight),
+            "normals": weights.normals * normals_loss(predicted, reference, weight),
+            "regulariser": weights.regulariser * regulariser(found, mask),
+        }
+        if self.recipe.crop == self.recipe.network.resolution and weights.symmetry:
+            mirrored = self.atlas.flipped(found[:, None])[:, 0]
+            losses["symmetry"] = weights.symmetry * symmetry_loss(found, mirrored, batch.seen, mask)
+        if weights.photometric or weights.mrf:
+            detailed = on_coarse(batch.coarse, predicted)
+            seen = batch.seen * mask
+            texture = texture_of_detail(batch.coarse, detailed, batch.image, seen)
+            losses["photometric"] = weights.photometric * photometric_loss(texture, batch.image, seen)
+            if self.mrf is None:
+                losses["structure"] = weights.mrf * structure_loss(texture, batch.image, seen)
+            else:
+                shown = seen[:, None]
+                losses["mrf"] = weights.mrf * self.mrf(texture * shown, batch.image * shown)
+        return losses
+
+
+def train(training: DetailTraining) -> DetailNetwork:
+    """Train, from the checkpoint if there is one, and write the weights, which are given back.
+
+    Raises:
+        AvfaceError: if a file is damaged or can't be written, there are no clips, or the checkpoint belongs to another
+            recipe.
+    """
+    recipe = training.recipe
+    try:
+        training.out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AvfaceError(
+            f"{training.out}: can't be written ({error.strerror}); name another --out"
+        ) from None
+    torch.set_num_threads(training.threads)
+    torch.manual_seed(recipe.seed)
+    head = load_head(recipe.network.head)
+    atlas = detail_atlas(head, recipe.network.resolution)
+    network = DetailNetwork.of(head, recipe.network)
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True)
+    optimiser = AdamW(network.parameters(), weight_decay=recipe.weight_decay)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    ) as bar:
+        making = bar.add_task("frames", total=None, note="")
+        read = read_frames(training, lambda done, total: bar.update(making, completed=done, total=total))
+        bar.remove_task(making)
+        filmed, rendered = (frames.select(~held_out(frames)) for frames in read)
+        if not len(filmed) or not len(rendered):
+            raise AvfaceError(f"{training.clips}: no clips but those held out; make more")
+        batches = DetailBatches(recipe, filmed, rendered, atlas.mask)
+        objective = DetailObjective(recipe, atlas, training.device, training.vgg)
+        network.to(training.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        average.to(training.device)
+        step, seconds = _go_on(training, network, average, optimiser)
+        began, sums = time.monotonic() - seconds, dict[str, float]()
+        task = bar.add_task("detail", total=recipe.steps, completed=step, note="")
+        network.train()
+        while (share := _share(training, step, seconds)) < 1:
+            for group in optimiser.param_groups:
+                rise = min(1.0, (step + 1) / recipe.warm_up)
+                group["lr"] = recipe.learning_rate * rise * (0.5 + 0.5 * float(np.cos(np.pi * share)))
+            batch = batches[step].to(training.device)
+            with torch.autocast(training.device, torch.bfloat16, enabled=recipe.bfloat16):
+                maps = batch.maps.contiguous(memory_format=torch.channels_last)
+                found = network(maps, batch.speech, batch.corner)
+            losses = objective(found.float(), batch)
+            loss = torch.stack(list(losses.values())).sum()
+            if not bool(torch.isfinite(loss)):
+                raise AvfaceError(
+                    f"{training.out}: the loss isn't finite at step {step}; go on with a lower --recipe.learning-rate"
+                )
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_norm)
+            optimiser.step()
+            average.update_parameters(network)
+            step += 1
+            seconds = time.monotonic() - began
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) / training.report_every
+            if step % training.report_every == 0:
+                note = "  ".join(f"{name} {value:.4f}" for name, value in sums.items())
+                bar.update(task, completed=step, note=note)
+                if not bar.console.is_terminal:  # a log file, in which there is no bar
+                    bar.console.print(f"step {step}, {seconds:.0f} s: {note}", soft_wrap=True)
+                sums.clear()
+            if step % training.checkpoint_every == 0:
+                _keep(training, network, average, optimiser, step, seconds)
+    _keep(training, network, average, optimiser, step, seconds)
+    result = average.module
+    assert isinstance(result, DetailNetwork)
+    return result.cpu().eval()
+
+
+def read_frames(
+    training: DetailTraining, on_clip: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[DetailFrames, DetailFrames]:
+    """Frames of the clips and those that are rendered anew, made where they are missing.
+
+    `on_clip` as of `prepare_detail_frames`.
+
+    Raises:
+        AvfaceError: if there are no clips, or a file is damaged.
+    """
+    recipe = training.recipe
+    filmed, rendered = (
+        prepare_detail_frames(
+            training.clips,
+            training.frames / name,
+            config,
+            every=every,
+            workers=training.threads,
+            on_clip=on_clip,
+        )
+        for name, config, every in (
+            ("filmed", recipe.frames, 1),
+            ("rendered", recipe.rendered, recipe.rendered_every),
+        )
+    )
+    return filmed, rendered
+
+
+def _share(training: DetailTraining, step: int, seconds: float) -> float:
+    """How much of the run is over."""
+    timed = 0.0 if training.time_limit is None else seconds / (60 * training.time_limit)
+    return max(step / training.recipe.steps, timed)
+
+
+def _described(training: DetailTraining) -> str:
+    return json.dumps(asdict(training.recipe), sort_keys=True)
+
+
+def _keep(
+    training: DetailTraining,
+    network: DetailNetwork,
+    average: AveragedModel,
+    optimiser: AdamW,
+    step: int,
+    seconds: float,
+) -> None:
+    """Write checkpoint and weights."""
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
+    for number, values in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
+    described = {"recipe": _described(training), "step": str(step), "seconds": f"{seconds:.1f}"}
+    write_tensors(training.checkpoint, tensors, {"format": CHECKPOINT, **described})
+    assert isinstance(average.module, DetailNetwork)
+    save_detail(average.module, training.out, described)
+
+
+def _go_on(
+    training: DetailTraining, network: DetailNetwork, average: AveragedModel, optimiser: AdamW
+) -> tuple[int, float]:
+    """Take up the state that `_keep` wrote, if there is one: steps done and seconds that they took.
+
+    Raises:
+        AvfaceError: if the file is damaged, or belongs to another recipe.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = training.checkpoint
+    if not path.exists():
+        return 0, 0.0
+    parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimiser": {}}
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            for name in file.keys():  # noqa: SIM118 - not a dict
+                part, _, inner = name.partition(".")
+                parts[part][inner] = file.get_tensor(name)
+        if metadata.get("format") != CHECKPOINT or metadata["recipe"] != _described(training):
+            raise AvfaceError(
+                f"{path}: a run of another recipe; give the same options, name another --out, or delete it"
+            )
+        network.load_state_dict(parts["network"])
+        average.load_state_dict(parts["average"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in parts["optimiser"].items():
+            number, _, entry = name.partition(".")
+            state.setdefault(int(number), {})[entry] = value
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+        return int(metadata["step"]), float(metadata["seconds"])
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise AvfaceError(
+            f"{path}: damaged checkpoint ({reason}); delete it, and the run begins anew"
+        ) from None
+
+
+def main() -> None:
+    """Train as the command says."""
+    try:
+        train(tyro.cli(DetailTraining, description=__doc__))
+    except AvfaceError as error:
+        raise SystemExit(f"avface: error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
