@@ -22,7 +22,7 @@ from avface.synthetic.clips import (
 )
 from avface.synthetic.renderer import SceneRenderer
 from avface.synthetic.scene import sample_scene
-from avface.synthetic.truth import ClipTruth
+from avface.synthetic.truth import VERSION, ClipTruth
 
 SMALL = SceneConfig(size=96, seconds=0.6, texture=64)
 SERIES = SynthesisConfig(seed=5, scene=SMALL, supersampling=1)
@@ -218,7 +218,7 @@ def test_a_truth_file_that_is_missing_damaged_or_old_is_refused_by_name(made, tm
     np.savez(tmp_path / "old.npz", version=0)
     with pytest.raises(AvfaceError, match=r"old\.npz: not a truth file of version"):
         ClipTruth.load(tmp_path / "old.npz")
-    np.savez(tmp_path / "thin.npz", version=1, seed=1)
+    np.savez(tmp_path / "thin.npz", version=VERSION, seed=1)
     with pytest.raises(AvfaceError, match=r"thin\.npz: .*shape.* missing"):
         ClipTruth.load(tmp_path / "thin.npz")
 

@@ -30,7 +30,7 @@ def silent(speech, start, end):
     return np.abs(piece).max() < 1e-3
 
 
-@pytest.mark.parametrize("voice", ["en-us", "en-us+f2", "de+m3", "en-us+klatt2"])
+@pytest.mark.parametrize("voice", ["en-us", "en-us+f4", "de+m3", "en-us+klatt2"])
 def test_the_same_call_gives_the_same_sound_whatever_was_said_before(voice):
     first = speak("a happy apple", voice)
     speak("something quite different, and longer", "fr+f4", 210)
@@ -104,8 +104,8 @@ def test_every_language_listed_can_be_spoken():
 
 
 def test_variants_sound_different():
-    assert {"m3", "f2", "klatt", "max"} <= set(voice_variants())
-    said = [speak("hello", f"en-us+{variant}") for variant in ("m3", "f2")]
+    assert {"m3", "f4", "klatt", "max"} <= set(voice_variants())
+    said = [speak("hello", f"en-us+{variant}") for variant in ("m3", "f4")]
     assert pitch(said[1]) > 1.2 * pitch(said[0])
 
 

@@ -27,8 +27,9 @@ RATES = (80, 450)
 """Words per minute that espeak-ng can say, from and to."""
 LONGEST_CLOSURE = 0.12
 """Seconds of silence before a stop that are taken for its closure."""
-UNRELIABLE = ("Reed", "caleb", "Demonic", "rob")
-"""Variants left out: the first two sound different at every call, the others crash the library in tonal languages."""
+UNRELIABLE = ("Reed", "caleb", "f2", "whisperf", "Demonic", "rob")
+"""Variants left out: the first four don't sound the same at every call, as if they read memory that nobody has written;
+the others crash the library in tonal languages."""
 _ONE_AT_A_TIME = threading.RLock()
 _unload = getattr(
     _ctypes, "dlclose" if hasattr(_ctypes, "dlclose") else "FreeLibrary"
@@ -151,7 +152,7 @@ def languages() -> tuple[str, ...]:
 
 @functools.cache
 def voice_variants() -> tuple[str, ...]:
-    """Names of the ways to speak any language, such as "f2" or "max": "de+f2" is German in the voice f2.
+    """Names of the ways to speak any language, such as "f4" or "max": "de+f4" is German in the voice f4.
 
     Raises:
         AvfaceError: if espeak-ng is not installed.

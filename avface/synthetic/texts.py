@@ -295,14 +295,14 @@ LANGUAGES: dict[str, Language] = {
 """By name of the language."""
 
 TIMBRES = (
-    *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5"),
+    *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "steph2", "f3", "f4", "f5"),
     *("Alex", "Alicia", "Andrea", "Annie", "Denis", "Diogo", "Gene", "Henrique", "Hugo", "Jacky", "Lee"),
     *("Marco", "Mario", "Michael", "Mike", "adam", "anika", "antonio", "belinda", "benjamin", "boris"),
     *("david", "ed", "edward", "ian", "john", "linda", "marcelo", "max", "michel", "miguel"),
     *("norbert", "pablo", "paul", "pedro", "quincy", "robert", "sandro", "shelby", "steph"),
     *("travis", "victor", "zac"),
 )
-"""espeak-ng's variants that sound like people; a voice is named language+variant, say "fr+f2"."""
+"""espeak-ng's variants that sound like people; a voice is named language+variant, say "fr+f4"."""
 
 
 def sample_sentence(rng: np.random.Generator, language: str) -> str:

@@ -15,7 +15,7 @@ from avface.files import replacing
 
 FloatArray = npt.NDArray[np.floating]
 
-VERSION = 1
+VERSION = 2
 """Of the file's keys and of what scenes are made of: a seed gives the same scene within one version."""
 
 

@@ -23,7 +23,7 @@ from avface.speech.acoustic import WEIGHTS
 from avface.synthetic.speech import Phoneme
 from avface.training.sketches import FRAME_RATE, SILENCE, SOUNDS, recorded
 
-VERSION = 1
+VERSION = 2
 """Of what a kept file holds."""
 HELD_LANGUAGES = frozenset({"it", "sv"})
 """Languages that no training performance speaks."""

@@ -21,7 +21,7 @@ from avface.speech.spectrum import SAMPLE_RATE
 from avface.training.recipes import Sketching
 from avface.training.takes import Performances
 
-VERSION = 1
+VERSION = 2
 """Of what a performance is made of."""
 FRAME_RATE = 25.0
 """Frames a second of what the networks see, as of datasets."""
