@@ -330,21 +330,13 @@ class Capture:
             torch.as_tensor(values) for values in (self.shape[None], self.expression[rows], self.joints[rows])
         )
         with torch.inference_mode():
-            vertices = head(shape, expression, joints)
+            offsets = None
             if stage != "coarse" and len(self.lip_vertices):
                 self._check_lips()
-                numbers = torch.as_tensor(self.lip_vertices)
-                offsets = torch.as_tensor(
-                    np.tensordot(self.lip_weights[rows], self.lip_basis, 1), dtype=vertices.dtype
-                )
-                turned = head.joint_rotations(expression, joints)
-                assert turned is not None
-                rotations, _ = head.joint_transforms(shape.expand(len(rows), -1), turned, expression)
-                still, *shares = head.skin_weights[numbers].T[..., None]
-                moved = still * offsets
-                for j, share in enumerate(shares):
-                    moved = moved + share * (offsets @ rotations[:, j].transpose(1, 2))
-                vertices[:, numbers] += moved
+                offsets = torch.zeros(len(rows), head.num_vertices, 3)
+                moved = np.tensordot(self.lip_weights[rows], self.lip_basis, 1)
+                offsets[:, torch.as_tensor(self.lip_vertices)] = torch.as_tensor(moved, dtype=offsets.dtype)
+            vertices = head(shape, expression, joints, offsets)
         return np.asarray(vertices.numpy())
 
     def _check_lips(self) -> None:

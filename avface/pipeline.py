@@ -113,7 +113,7 @@ def reconstruct(
         focal = focal_length or (solver or SolverConfig()).focal_prior * max(observed.image_size)
         expected = _predict(predictor, model, observed, sound, focal, video)
     # The networks know how a tracker errs before hidden faces; the solver gets what is seen as the picture moves it.
-    followed = follow(Clip.open(Path(path)).frames(), observed)
+    followed = follow(clip.frames(), observed)
     capture = _solve(followed, expected, model, str(head), focal_length, device, video, solver, progress)
     if refinement is not None:
         capture = _refine_lips(refinement, capture, clip.audio_blocks(), progress)

@@ -8,6 +8,7 @@ import torch
 from lip_captures import small_lips
 
 import avface.networks.clip_lips
+import avface.networks.clips
 import avface.networks.lips
 from avface.errors import AvfaceError
 from avface.head import load_head
@@ -39,7 +40,7 @@ def activity(monkeypatch):
             speaks = ((times > start) & (times < end)).astype(np.float32)
             return replace(speech_features(sound, times, *others), speech_activity=speaks)
 
-        monkeypatch.setattr(avface.networks.clip_lips, "speech_features", heard)
+        monkeypatch.setattr(avface.networks.clips, "speech_features", heard)
 
     return speaking
 
@@ -89,7 +90,7 @@ def test_offsets_are_the_networks_where_the_lips_dont_touch(refinement, head, ac
 
     heard = speech_features(np.concatenate(noise()), TIMES)
     speaks = ((TIMES > 1.5) & (TIMES < 2.5)).astype(float)
-    expected = predict_lips(refinement.network, heard.values, speaks, TIMES).offsets.numpy()
+    expected = predict_lips(refinement.network, heard.values, speech_gate(speaks, TIMES)).offsets.numpy()
     assert 0 < len(lips.basis) <= COMPONENTS
     assert np.abs(np.tensordot(lips.weights, lips.basis, 1) - expected).max() < 0.05 * np.abs(expected).max()
     silent = speech_gate(speaks, TIMES) == 0
@@ -137,7 +138,7 @@ def test_a_clip_in_stretches_is_the_same_as_in_one_piece(refinement, monkeypatch
         ones = np.ones(len(times), np.float32)
         return SpeechFeatures(values, "deepspeech", True, ones, ones)
 
-    monkeypatch.setattr(avface.networks.clip_lips, "speech_features", heard)
+    monkeypatch.setattr(avface.networks.clips, "speech_features", heard)
     whole = refined(refinement, noise())
     monkeypatch.setattr(avface.networks.clip_lips, "STRETCH", 30)
     pieces = refined(refinement, noise(blocks=50))

@@ -95,9 +95,9 @@ def test_silence_and_missing_sound_move_nothing(small):
     times = np.arange(50) / 25
     speech = np.random.default_rng(0).normal(size=(50, 16, 29)).astype(np.float32)
 
-    silent = predict_lips(small, speech, np.full(50, 0.05), times)
-    missing = predict_lips(small, 0 * speech, np.zeros(50), times)
-    loud = predict_lips(small, speech, np.ones(50), times)
+    silent = predict_lips(small, speech, speech_gate(np.full(50, 0.05), times))
+    missing = predict_lips(small, 0 * speech, speech_gate(np.zeros(50), times))
+    loud = predict_lips(small, speech, speech_gate(np.ones(50), times))
 
     for motion in (silent, missing):
         assert not motion.offsets.any() and not motion.effects.any() and not motion.closure.any()

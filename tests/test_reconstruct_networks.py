@@ -208,15 +208,15 @@ def test_what_the_networks_are_given(reconstruct, asked):
 @pytest.fixture
 def everybody_speaks(monkeypatch):
     """The sound of the video is noise, which the acoustic model rightly doesn't take for speech."""
-    import avface.networks.clip_lips
+    import avface.networks.clips
 
-    real = avface.networks.clip_lips.speech_features
+    real = avface.networks.clips.speech_features
 
     def heard(*arguments):
         features = real(*arguments)
         return replace(features, speech_activity=np.ones_like(features.speech_activity))
 
-    monkeypatch.setattr(avface.networks.clip_lips, "speech_features", heard)
+    monkeypatch.setattr(avface.networks.clips, "speech_features", heard)
 
 
 def test_lips_follow_the_sound_and_nothing_else_does(reconstruct, own_lips, everybody_speaks, tmp_path):

@@ -19,7 +19,7 @@ from torch import Tensor
 from avface.errors import AvfaceError
 from avface.evaluation.tables import aligned
 from avface.head.model import HeadModel, load_head
-from avface.networks.lips import WEIGHTS, LipsNetwork, check_lips, load_lips, predict_lips
+from avface.networks.lips import WEIGHTS, LipsNetwork, check_lips, load_lips, predict_lips, speech_gate
 from avface.synthetic.coarticulation import letters
 from avface.synthetic.lip_shapes import (
     LEAD,
@@ -135,8 +135,7 @@ def lip_figures(
             predict_lips(
                 network,
                 _rows(performances, "speech", source).float().numpy(),
-                _rows(performances, "activity", source).numpy(),
-                times,
+                speech_gate(_rows(performances, "activity", source).numpy(), times),
             )
             for source in (number, other)
         )

@@ -242,12 +242,17 @@ class HeadModel(nn.Module):
         return (rotvec_to_rotmat(rotations) - identity).flatten(1)
 
     def forward(
-        self, shape: Tensor, expression: Tensor | None = None, joints: Tensor | None = None
+        self,
+        shape: Tensor,
+        expression: Tensor | None = None,
+        joints: Tensor | None = None,
+        offsets: Tensor | None = None,
     ) -> Tensor:
         """Vertices (B, V, 3) in metres in the head's frame.
 
         shape (B, S) or (1, S); expression (B, E), None for a face at rest; joints (B, J, 3) axis-angle in radians,
-        None for none turned. Differentiable in all three.
+        None for none turned; offsets (B, V, 3) in metres of the vertices before any joint turns, None for none.
+        Differentiable in all of them.
 
         Raises:
             ValueError: if a last dimension doesn't match the head.
@@ -267,6 +272,8 @@ class HeadModel(nn.Module):
         vertices = self.neutral(shape)
         if expression is not None:
             vertices = vertices + (expression @ self.expression_basis.flatten(1)).unflatten(1, (-1, 3))
+        if offsets is not None:
+            vertices = vertices + offsets
         turned = self.joint_rotations(expression, joints)
         if turned is None:
             return vertices

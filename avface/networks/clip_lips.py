@@ -15,7 +15,7 @@ from avface.head.lip_contact import LipContact
 from avface.head.lips import lip_region
 from avface.head.model import HeadModel
 from avface.networks import lips as lips_network
-from avface.networks.clips import ROW, SOUND_AROUND, STRETCH, SoundStream
+from avface.networks.clips import STRETCH, SoundStream
 from avface.networks.lips import (
     GATE_FADE,
     GATE_REACH,
@@ -27,8 +27,6 @@ from avface.networks.lips import (
     speech_gate,
 )
 from avface.networks.running_pca import RunningPca
-from avface.speech import speech_features
-from avface.speech.spectrum import SAMPLE_RATE
 
 Float = npt.NDArray[np.float32]
 
@@ -125,16 +123,14 @@ class LipRefinement:
 
     def _heard(self, stream: SoundStream, times: npt.NDArray[np.float64]) -> tuple[LipMotion, Tensor]:
         """What the network makes of the sound around some frames, and how far they are in speech, (T,)."""
-        first = max(0, int((times[0] - SOUND_AROUND) * SAMPLE_RATE)) // ROW * ROW
-        samples = stream._part(first, int((times[-1] + SOUND_AROUND) * SAMPLE_RATE))
-        features = speech_features(
-            samples if len(samples) else None,
-            times - first / SAMPLE_RATE,
-            self.network.config.audio.speech,
-            self.network.place.device,
-        )
-        motion = predict_lips(self.network, features.values, features.speech_activity, times)
-        return motion, torch.from_numpy(speech_gate(features.speech_activity, times))
+        network = self.network
+        _, features = stream.features(times, network.config.audio.speech, network.place.device)
+        if features is None:
+            gate = np.zeros(len(times), np.float32)
+            speech = np.zeros((len(times), 0), np.float32)  # of which nothing is asked
+        else:
+            gate, speech = speech_gate(features.speech_activity, times), features.values
+        return predict_lips(network, speech, gate), torch.from_numpy(gate)
 
     def _touching(self, base: Tensor, offsets: Tensor, closure: Tensor, gate: Tensor) -> Tensor:
         """Offsets (B, N, 3) with which lips at `base` meet and don't pass through each other."""

@@ -17,7 +17,7 @@ from avface.networks.model import CoarseNetworks
 from avface.networks.prediction import embed, read_expression, read_windows
 from avface.networks.regions import REGIONS, unit_log_variance, unit_regions
 from avface.networks.video import LandmarksConfig
-from avface.speech import speech_features
+from avface.speech import SpeechFeatures, SpeechKind, speech_features
 from avface.speech.spectrum import SAMPLE_RATE
 from avface.tracking import FaceTrack
 
@@ -28,7 +28,7 @@ STRETCH = 1024
 around the face, and their sound one loudness. Takes for training are at most a minute long."""
 SOUND_AROUND = 1.0
 """Seconds of sound before and after a stretch that are heard with it."""
-ROW = 320
+_ROW = 320
 """Samples between two rows of speech features: stretches of sound begin on one, so that rows stay where they are."""
 DOUBT_STEP = 8
 """Frames between windows that are asked how well the tracker does: with half a window every frame is in two."""
@@ -229,15 +229,20 @@ class SoundStream:
         self, times: npt.NDArray[np.float64], networks: CoarseNetworks
     ) -> tuple[npt.NDArray[np.bool_], Tensor | None]:
         """Which frames (T,) have sound, and features (1, T, 16, D) around them, None without any."""
-        first = max(0, int((times[0] - SOUND_AROUND) * SAMPLE_RATE)) // ROW * ROW
+        kind, device = networks.config.expression.audio.speech, networks.coarse.unseen.device
+        heard, features = self.features(times, kind, device)
+        return heard, None if features is None else torch.from_numpy(features.values)[None]
+
+    def features(
+        self, times: npt.NDArray[np.float64], kind: SpeechKind, device: str | torch.device
+    ) -> tuple[npt.NDArray[np.bool_], SpeechFeatures | None]:
+        """Which frames (T,) have sound, and the speech features around them; None if none has."""
+        first = max(0, int((times[0] - SOUND_AROUND) * SAMPLE_RATE)) // _ROW * _ROW
         samples = self._part(first, int((times[-1] + SOUND_AROUND) * SAMPLE_RATE))
         heard = times < (first + len(samples)) / SAMPLE_RATE
         if not heard.any():
             return heard, None
-        kind = networks.config.expression.audio.speech
-        device = networks.coarse.unseen.device
-        features = speech_features(samples, times - first / SAMPLE_RATE, kind, device)
-        return heard, torch.from_numpy(features.values)[None]
+        return heard, speech_features(samples, times - first / SAMPLE_RATE, kind, device)
 
     def _part(self, first: int, last: int) -> Float:
         """Samples first to last, or to the end of the sound; what is before them is forgotten."""

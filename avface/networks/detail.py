@@ -20,6 +20,7 @@ from avface.errors import AvfaceError
 from avface.files import write_tensors
 from avface.head.model import HeadModel
 from avface.networks.detail_maps import DetailMaps, detail_atlas
+from avface.networks.weight_files import read_weights
 
 FORMAT = "avface detail network 1"
 INPUTS = 7
@@ -243,18 +244,7 @@ def load_detail(path: str | Path) -> DetailNetwork:
     Raises:
         AvfaceError: if the file is missing, damaged or of another kind.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except FileNotFoundError:
-        raise AvfaceError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise AvfaceError(f"{path}: not a readable weights file ({error}); fetch or train it again") from None
-    if metadata.get("format") != FORMAT:
-        raise AvfaceError(f"{path}: not weights of this version's detail network; train them again")
+    metadata, weights = read_weights(path, FORMAT, "detail network")
     try:
         values = json.loads(metadata["config"])
         lists = {name: tuple(values[name]) for name in ("encoder", "decoder")}
@@ -267,6 +257,4 @@ def load_detail(path: str | Path) -> DetailNetwork:
         raise AvfaceError(
             f"{path}: damaged: its weights or config don't fit ({reason}); train it again"
         ) from None
-    if not all(bool(torch.isfinite(value).all()) for value in weights.values() if value.is_floating_point()):
-        raise AvfaceError(f"{path}: has weights that aren't finite; go back to an earlier file")
     return network.eval()

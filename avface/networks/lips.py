@@ -25,6 +25,7 @@ from avface.files import write_tensors
 from avface.head.lips import lip_region
 from avface.head.model import HeadModel
 from avface.networks.audio import AudioConfig, AudioNet
+from avface.networks.weight_files import read_weights
 
 FORMAT = "avface lips network 1"
 WEIGHTS = Path(__file__).parent / "assets" / "lips.safetensors"
@@ -268,23 +269,21 @@ def speech_gate(activity: npt.NDArray[np.floating], times: FloatArray) -> npt.ND
 def predict_lips(
     network: LipsNetwork,
     speech: npt.NDArray[np.floating],
-    activity: npt.NDArray[np.floating],
-    times: FloatArray,
+    gate: npt.NDArray[np.float32],
     batch: int = 64,
 ) -> LipMotion:
     """What the lips do in a clip: offsets (T, N, 3) and effects (T, 4).
 
-    speech (T, 16, D), activity (T,) and times (T,) as `speech_features` gives and takes them. Frames whose gate is 0
-    aren't computed.
+    speech (T, 16, D) as `speech_features` gives it, gate (T,) as `speech_gate`. Frames whose gate is 0 aren't computed.
     """
     device = network.place.device
-    gate = torch.from_numpy(speech_gate(activity, times))
+    opened = torch.from_numpy(gate)
     offsets = torch.zeros(len(gate), network.config.vertices, 3)
     effects = torch.zeros(len(gate), len(EFFECTS))
-    moving = gate.nonzero()[:, 0]
+    moving = opened.nonzero()[:, 0]
     for rows in moving.split(batch) if len(moving) else ():
         heard = torch.from_numpy(np.asarray(speech, np.float32)[rows.numpy()]).to(device)
-        motion = network(heard, gate[rows].to(device))
+        motion = network(heard, opened[rows].to(device))
         offsets[rows], effects[rows] = motion.offsets.cpu(), motion.effects.cpu()
     return LipMotion(offsets, effects)
 
@@ -305,18 +304,7 @@ def load_lips(path: str | Path) -> LipsNetwork:
     Raises:
         AvfaceError: if the file is missing, damaged or of another kind.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except FileNotFoundError:
-        raise AvfaceError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise AvfaceError(f"{path}: not a readable weights file ({error}); fetch or train it again") from None
-    if metadata.get("format") != FORMAT:
-        raise AvfaceError(f"{path}: not weights of this version's lips network; train them again")
+    metadata, weights = read_weights(path, FORMAT, "lips network")
     try:
         values = json.loads(metadata["config"])
         config = LipsConfig(**{**values, "audio": AudioConfig(**values["audio"])})
@@ -327,8 +315,6 @@ def load_lips(path: str | Path) -> LipsNetwork:
         raise AvfaceError(
             f"{path}: damaged: its weights or config don't fit ({reason}); train it again"
         ) from None
-    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
-        raise AvfaceError(f"{path}: has weights that aren't finite; go back to an earlier file")
     return network.eval()
 
 

@@ -19,6 +19,7 @@ from avface.networks.encoders import CoarseConfig, CoarseEncoder, ExpressionBran
 from avface.networks.frames import Frames
 from avface.networks.temporal import TemporalConfig
 from avface.networks.video import LandmarksConfig
+from avface.networks.weight_files import read_weights
 
 FORMAT = "avface coarse networks 1"
 
@@ -93,18 +94,7 @@ def load_networks(path: str | Path, expected: NetworkConfig | None = None) -> Co
     Raises:
         AvfaceError: if the file is missing, damaged, of another kind, or of another config than expected.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except FileNotFoundError:
-        raise AvfaceError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise AvfaceError(f"{path}: not a readable weights file ({error}); fetch or train it again") from None
-    if metadata.get("format") != FORMAT:
-        raise AvfaceError(f"{path}: not weights of this version's coarse stage; train them again")
+    metadata, weights = read_weights(path, FORMAT, "coarse stage")
     try:
         config = config_from_plain(json.loads(metadata["config"]))
         with torch.device("meta"):  # sizes alone: the numbers are in the file
@@ -125,8 +115,6 @@ def load_networks(path: str | Path, expected: NetworkConfig | None = None) -> Co
             f"{path}: damaged: its weights don't fit its config ({len(wrong)} of them, the first is {wrong[0]}); "
             "fetch or train it again"
         )
-    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
-        raise AvfaceError(f"{path}: has weights that aren't finite; go back to an earlier file")
     networks.load_state_dict(weights, assign=True)
     return networks.eval()
 

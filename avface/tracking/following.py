@@ -47,9 +47,7 @@ _RETURN = 0.7
 """Pixels by which a point followed there and back may miss where it was."""
 _WINDOW, _LEVELS, _STOP = (17, 17), 3, (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 20, 0.03)
 
-_RECORD = np.dtype(
-    [("landmarks", "<f4", (478, 2)), ("followed", "?", (478,)), ("frame", "<i4"), ("any", "?")]
-)
+_RECORD = np.dtype([("landmarks", "<f4", (478, 2)), ("followed", "?", (478,)), ("frame", "<i4")])
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,7 @@ class _Walk:
             place = np.where(followed[:, None], total / np.maximum(weights, 1e-9), guess / guessed)
             record = np.zeros(1, _RECORD)
             record["landmarks"] = place / self._scale + self._low
-            record["followed"], record["frame"], record["any"] = followed, index, True
+            record["followed"], record["frame"] = followed, index
             yield record
 
     def _clear(self, index: int) -> _Points:

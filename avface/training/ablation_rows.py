@@ -17,13 +17,15 @@ import tyro
 
 from avface.errors import AvfaceError
 from avface.networks.audio import AudioConfig
+from avface.speech.features import WIDTHS
 from avface.training import recipes
 from avface.training.coarse import OcclusionTraining, Session, Training, train
 from avface.training.recipes import Recipe
 
 TUNED, BEFORE = "tuned", "av-dropout-temporal"
 """The row that goes on from another row's weights with hidden faces, and that other row."""
-WIDTHS = {"deepspeech": 29, "mel": 80}
+SPEECH = tuple(AudioConfig(kind, WIDTHS[kind]) for kind in ("deepspeech", "mel"))
+"""Speech features that are compared."""
 
 
 def row_recipes(steps: int) -> Mapping[str, Recipe]:
@@ -44,7 +46,7 @@ def row_recipes(steps: int) -> Mapping[str, Recipe]:
         "av-dropout": _looking_at(base, 1),
         BEFORE: base,
         "no-occlusions": replace(base, hiding=unhidden),
-        **{f"rendered-{speech}": _listening(rendered, speech) for speech in WIDTHS},
+        **{f"rendered-{audio.speech}": _listening(rendered, audio) for audio in SPEECH},
     }
 
 
@@ -68,9 +70,8 @@ def _seen_and_heard(recipe: Recipe, audio_dropout: float, video_dropout: float) 
     return replace(recipe, network=replace(recipe.network, expression=branch))
 
 
-def _listening(recipe: Recipe, speech: str) -> Recipe:
+def _listening(recipe: Recipe, audio: AudioConfig) -> Recipe:
     """The same with other speech features."""
-    audio = AudioConfig(speech, WIDTHS[speech])  # type: ignore[arg-type]
     branch = replace(recipe.network.expression, audio=audio)
     return replace(recipe, network=replace(recipe.network, expression=branch))
 

@@ -16,9 +16,6 @@ from torch.optim import Optimizer
 
 from avface.errors import AvfaceError
 from avface.files import write_tensors
-from avface.training.recipes import Recipe, read_recipe
-
-FORMAT = "avface coarse training 1"
 
 
 @dataclass
@@ -35,13 +32,17 @@ class Progress:
 
 def save_checkpoint(
     path: Path,
-    recipe: Recipe,
+    kind: str,
+    recipe: dict[str, Any],
     networks: nn.Module,
     average: nn.Module,
     optimiser: Optimizer,
     progress: Progress,
 ) -> None:
     """Write the state; the file appears whole.
+
+    kind: which training's it is, "avface coarse training 1"; recipe: what decides about the weights, as JSON can keep
+    it.
 
     Raises:
         AvfaceError: if it can't be written.
@@ -51,15 +52,20 @@ def save_checkpoint(
     for number, values in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
     described = {
-        "format": FORMAT,
-        "recipe": json.dumps(recipe.plain(), sort_keys=True),
+        "format": kind,
+        "recipe": json.dumps(recipe, sort_keys=True),
         "progress": json.dumps(vars(progress)),
     }
     write_tensors(path, tensors, described)
 
 
 def load_checkpoint(
-    path: Path, recipe: Recipe, networks: nn.Module, average: nn.Module, optimiser: Optimizer
+    path: Path,
+    kind: str,
+    recipe: dict[str, Any],
+    networks: nn.Module,
+    average: nn.Module,
+    optimiser: Optimizer,
 ) -> Progress:
     """Put the state that `save_checkpoint` wrote into networks, average and optimiser.
 
@@ -74,16 +80,17 @@ def load_checkpoint(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise _damaged(path, str(error)) from None
-    if metadata.get("format") != FORMAT:
-        raise AvfaceError(f"{path}: not a checkpoint of this version's coarse training; name another --out")
+    if metadata.get("format") != kind:
+        raise AvfaceError(f"{path}: not a checkpoint of this version's training; name another --out")
     try:
-        found = read_recipe(metadata["recipe"])
+        found = json.loads(metadata["recipe"])
         progress = Progress(**json.loads(metadata["progress"]))
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, str(error)) from None
-    if found != recipe:
+    wanted = json.loads(json.dumps(recipe))  # with lists where it has tuples
+    if found != wanted:
         raise AvfaceError(
-            f"{path}: a run of another recipe ({difference(found.plain(), recipe.plain())}); give the same options, "
+            f"{path}: a run of another recipe ({difference(found, wanted)}); give the same options, "
             "name another --out, or delete it"
         )
     parts: dict[str, dict[str, Tensor]] = {"networks": {}, "average": {}, "optimiser": {}}
@@ -107,6 +114,18 @@ def load_checkpoint(
     return progress
 
 
+def make_folder_of(out: Path) -> None:
+    """Make the folder that a run's files will be in.
+
+    Raises:
+        AvfaceError: if that can't be done.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AvfaceError(f"{out}: can't be written ({error.strerror}); name another --out") from None
+
+
 def difference(found: dict[str, Any], wanted: dict[str, Any], where: str = "") -> str:
     """The first setting in which two recipes differ, for people."""
     for name in sorted(found.keys() | wanted.keys()):
@@ -115,7 +134,7 @@ def difference(found: dict[str, Any], wanted: dict[str, Any], where: str = "") -
             inner = difference(one, other, f"{where}{name}.")
             if inner:
                 return inner
-        elif one != other and not (isinstance(one, (list, tuple)) and list(one) == list(other or ())):
+        elif one != other:
             return f"{where}{name} is {one}, not {other}"
     return ""
 

@@ -34,7 +34,7 @@ from avface.networks.model import CoarseNetworks, load_networks, save_networks
 from avface.networks.video import LandmarksEncoder
 from avface.training import recipes
 from avface.training.batches import Batch, LandmarkBatches, joined
-from avface.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from avface.training.checkpoint import Progress, load_checkpoint, make_folder_of, save_checkpoint
 from avface.training.face_points import FacePoints
 from avface.training.objective import SupervisedObjective, Total, projected_points
 from avface.training.recipes import Recipe
@@ -44,6 +44,8 @@ from avface.training.validation import draw_windows, validate
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+CHECKPOINT = "avface coarse training 1"
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -202,12 +204,7 @@ def train(training: Training) -> Outcome:
             "training needs lightning-fabric; install it with: pip install 'avface[train]'"
         ) from None
     session, recipe = training.session, training.recipe
-    try:
-        training.out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AvfaceError(
-            f"{training.out}: can't be written ({error.strerror}); name another --out"
-        ) from None
+    make_folder_of(training.out)
     torch.set_num_threads(session.threads)
     many = session.devices * session.nodes > 1
     fabric = Fabric(
@@ -240,7 +237,7 @@ class _Run:
         self.progress = Progress()
         if training.checkpoint.exists():
             self.progress = load_checkpoint(
-                training.checkpoint, self.recipe, networks, self.average, optimiser
+                training.checkpoint, CHECKPOINT, self.recipe.plain(), networks, self.average, optimiser
             )
         elif training.start is None:
             self._standardise(networks)
@@ -360,7 +357,8 @@ class _Run:
         if self.fabric.is_global_zero:
             save_checkpoint(
                 self.training.checkpoint,
-                self.recipe,
+                CHECKPOINT,
+                self.recipe.plain(),
                 self.networks,
                 self.average,
                 self.optimiser,

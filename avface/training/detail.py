@@ -18,14 +18,14 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from avface.errors import AvfaceError
-from avface.files import write_tensors
 from avface.head.model import load_head
 from avface.networks.detail import STRIDE, DetailConfig, DetailNetwork, save_detail
 from avface.networks.detail_maps import DetailAtlas, DetailMaps, detail_atlas, unit
@@ -43,6 +43,7 @@ from avface.networks.losses.detail import (
     symmetry_loss,
     texture_of_detail,
 )
+from avface.training.checkpoint import Progress, load_checkpoint, make_folder_of, save_checkpoint
 from avface.training.detail_frames import DetailFrames, DetailFramesConfig, prepare_detail_frames
 
 CHECKPOINT = "avface detail training 1"
@@ -338,12 +339,7 @@ def train(training: DetailTraining) -> DetailNetwork:
             recipe.
     """
     recipe = training.recipe
-    try:
-        training.out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AvfaceError(
-            f"{training.out}: can't be written ({error.strerror}); name another --out"
-        ) from None
+    make_folder_of(training.out)
     torch.set_num_threads(training.threads)
     torch.manual_seed(recipe.seed)
     head = load_head(recipe.network.head)
@@ -351,7 +347,7 @@ def train(training: DetailTraining) -> DetailNetwork:
     network = DetailNetwork.of(head, recipe.network)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True)
     optimiser = AdamW(network.parameters(), weight_decay=recipe.weight_decay)
-    with Progress(
+    with Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -368,7 +364,12 @@ def train(training: DetailTraining) -> DetailNetwork:
         objective = DetailObjective(recipe, atlas, training.device, training.vgg)
         network.to(training.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         average.to(training.device)
-        step, seconds = _go_on(training, network, average, optimiser)
+        progress = Progress()
+        if training.checkpoint.exists():
+            progress = load_checkpoint(
+                training.checkpoint, CHECKPOINT, asdict(recipe), network, average, optimiser
+            )
+        step, seconds = progress.step, progress.seconds
         began, sums = time.monotonic() - seconds, dict[str, float]()
         task = bar.add_task("detail", total=recipe.steps, completed=step, note="")
         network.train()
@@ -402,8 +403,8 @@ def train(training: DetailTraining) -> DetailNetwork:
                     bar.console.print(f"step {step}, {seconds:.0f} s: {note}", soft_wrap=True)
                 sums.clear()
             if step % training.checkpoint_every == 0:
-                _keep(training, network, average, optimiser, step, seconds)
-    _keep(training, network, average, optimiser, step, seconds)
+                _keep(training, network, average, optimiser, Progress(step, seconds))
+    _keep(training, network, average, optimiser, Progress(step, seconds))
     result = average.module
     assert isinstance(result, DetailNetwork)
     return result.cpu().eval()
@@ -443,66 +444,19 @@ def _share(training: DetailTraining, step: int, seconds: float) -> float:
     return max(step / training.recipe.steps, timed)
 
 
-def _described(training: DetailTraining) -> str:
-    return json.dumps(asdict(training.recipe), sort_keys=True)
-
-
 def _keep(
     training: DetailTraining,
     network: DetailNetwork,
     average: AveragedModel,
     optimiser: AdamW,
-    step: int,
-    seconds: float,
+    progress: Progress,
 ) -> None:
     """Write checkpoint and weights."""
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
-    tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
-    for number, values in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
-    described = {"recipe": _described(training), "step": str(step), "seconds": f"{seconds:.1f}"}
-    write_tensors(training.checkpoint, tensors, {"format": CHECKPOINT, **described})
+    recipe = asdict(training.recipe)
+    save_checkpoint(training.checkpoint, CHECKPOINT, recipe, network, average, optimiser, progress)
     assert isinstance(average.module, DetailNetwork)
-    save_detail(average.module, training.out, described)
-
-
-def _go_on(
-    training: DetailTraining, network: DetailNetwork, average: AveragedModel, optimiser: AdamW
-) -> tuple[int, float]:
-    """Take up the state that `_keep` wrote, if there is one: steps done and seconds that they took.
-
-    Raises:
-        AvfaceError: if the file is damaged, or belongs to another recipe.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    path = training.checkpoint
-    if not path.exists():
-        return 0, 0.0
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimiser": {}}
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            for name in file.keys():  # noqa: SIM118 - not a dict
-                part, _, inner = name.partition(".")
-                parts[part][inner] = file.get_tensor(name)
-        if metadata.get("format") != CHECKPOINT or metadata["recipe"] != _described(training):
-            raise AvfaceError(
-                f"{path}: a run of another recipe; give the same options, name another --out, or delete it"
-            )
-        network.load_state_dict(parts["network"])
-        average.load_state_dict(parts["average"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in parts["optimiser"].items():
-            number, _, entry = name.partition(".")
-            state.setdefault(int(number), {})[entry] = value
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-        return int(metadata["step"]), float(metadata["seconds"])
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise AvfaceError(
-            f"{path}: damaged checkpoint ({reason}); delete it, and the run begins anew"
-        ) from None
+    described = {"step": str(progress.step), "seconds": f"{progress.seconds:.0f}"}
+    save_detail(average.module, training.out, {"recipe": json.dumps(recipe), **described})
 
 
 def main() -> None:
