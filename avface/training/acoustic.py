@@ -3,8 +3,9 @@
     python -m avface.training.acoustic                  # makes the shipped weights again
     python -m avface.training.acoustic evaluate         # how good they are
 
-espeak-ng says when each phone begins, so every spectrum has a label and cross entropy is enough: no alignment has to be
-found. The lips' opening is learnt beside it, from a coarticulation model of the same phones (`lip_opening` in
+First the model learns from voices that say when each phone begins, so every spectrum has a label and cross entropy is
+enough. Then it finds the phones of the other voices itself (`phone_alignment`) and goes on learning from them all. The
+lips' opening is learnt beside it, from a coarticulation model of the same phones (`lip_opening` in
 `avface.training.speech_corpus`). A run that was stopped goes on from its last checkpoint.
 """
 
@@ -37,11 +38,13 @@ from avface.training.speech_corpus import (
     Corpus,
     Example,
     build_corpus,
+    build_untimed_corpus,
     mixture,
     training_variants,
 )
+from avface.training.untimed_voices import UNTIMED_VOICES
 
-_TRAINING, _STEPS = 0, 2  # which random numbers; 1 is testing
+_TRAINING, _STEPS, _FURTHER = 0, 2, 3  # which random numbers; 1 is testing
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,20 @@ class AcousticTraining:
     """Speech by espeak-ng."""
     recorded_hours: float = 4.5
     """Speech by voices that were made from recordings of people (`recorded_voices`)."""
+    untimed_hours: float = 5.0
+    """Speech by such voices that don't say when their phones are (`untimed_voices`)."""
     steps: int = 4500
-    """Steps of the optimiser."""
+    """Steps of the optimiser with the voices that do."""
+    further_steps: int = 9000
+    """Steps with all of them; none without `untimed_hours`."""
     batch: int = 10
     """Examples a step."""
     seconds: float = 4.8
     """Length of an example."""
     learning_rate: float = 2e-3
     """Highest rate of AdamW, after `warm_up`; falls to zero as a cosine."""
+    further_learning_rate: float = 1e-3
+    """The same for the further steps."""
     warm_up: int = 100
     """Steps until the highest rate."""
     weight_decay: float = 0.02
@@ -84,7 +93,16 @@ class AcousticTraining:
     """Size of the network."""
 
     def __post_init__(self) -> None:
-        for name in ("hours", "steps", "batch", "seconds", "learning_rate", "checkpoint_every", "threads"):
+        positive = (
+            "hours",
+            "steps",
+            "further_steps",
+            "batch",
+            "seconds",
+            "learning_rate",
+            "further_learning_rate",
+        )
+        for name in (*positive, "checkpoint_every", "threads"):
             if not getattr(self, name) > 0:
                 raise AvfaceError(f"{name}={getattr(self, name)} must be positive")
 
@@ -110,8 +128,12 @@ def train(training: AcousticTraining) -> AcousticModel:
         TextColumn("{task.fields[note]}"),
     ) as progress:
         corpus = _corpus(training, progress)
-        model = _optimise(training, corpus, progress)
-    _standardise_logits(model, training, corpus)
+        model = _first_model(training, corpus, progress)
+        if training.untimed_hours:
+            corpus = corpus.joined(_untimed_corpus(training, model, progress))
+            steps = _Steps("checkpoint", _FURTHER, training.further_steps, training.further_learning_rate)
+            _optimise(model, training, steps, corpus, progress)
+            _standardise_logits(model, training, corpus)
     save_acoustic_model(model, training.out, {"recipe": json.dumps(training.recipe)})
     return load_acoustic_model(training.out)
 
@@ -130,13 +152,12 @@ def _claim(training: AcousticTraining) -> None:
 
 
 def _corpus(training: AcousticTraining, progress: Progress) -> Corpus:
-    """The spoken material, from its file or spoken now."""
+    """The spoken material whose times are known, from its file or spoken now."""
     path = training.work / "corpus.npz"
     if path.exists():
         return Corpus.load(path)
-    task = progress.add_task(
-        "speaking (minutes)", total=round(60 * (training.hours + training.recorded_hours)), note=""
-    )
+    minutes = round(60 * (training.hours + training.recorded_hours))
+    task = progress.add_task("speaking (minutes)", total=minutes, note="")
     corpus = build_corpus(
         training.seed,
         _TRAINING,
@@ -150,32 +171,79 @@ def _corpus(training: AcousticTraining, progress: Progress) -> Corpus:
     return corpus
 
 
-def _optimise(training: AcousticTraining, corpus: Corpus, progress: Progress) -> AcousticModel:
+def _untimed_corpus(training: AcousticTraining, aligner: AcousticModel, progress: Progress) -> Corpus:
+    """The other spoken material, from its file or spoken and aligned now."""
+    path = training.work / "untimed.npz"
+    if path.exists():
+        return Corpus.load(path)
+    task = progress.add_task("aligning (minutes)", total=round(60 * training.untimed_hours), note="")
+    corpus = build_untimed_corpus(
+        training.seed,
+        _TRAINING,
+        training.untimed_hours,
+        UNTIMED_VOICES,
+        aligner,
+        lambda seconds: progress.update(task, completed=round(seconds / 60)),
+    )
+    corpus.save(path)
+    return corpus
+
+
+def _first_model(training: AcousticTraining, corpus: Corpus, progress: Progress) -> AcousticModel:
+    """The model after the first steps, from its file or trained now."""
+    path = training.work / "first.safetensors"
+    if path.exists():
+        return load_acoustic_model(path).to(training.device)
     torch.manual_seed(training.seed)  # first weights; everything else has numbers of its own
     model = AcousticModel(training.model).to(training.device)
+    steps = _Steps("first-checkpoint", _STEPS, training.steps, training.learning_rate)
+    _optimise(model, training, steps, corpus, progress)
+    _standardise_logits(model, training, corpus)
+    save_acoustic_model(model, path, {"recipe": json.dumps(training.recipe)})
+    return load_acoustic_model(path).to(training.device)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """A run of the optimiser."""
+
+    name: str
+    """Of its checkpoint."""
+    purpose: int
+    """Which random numbers."""
+    count: int
+    learning_rate: float
+
+
+def _optimise(
+    model: AcousticModel, training: AcousticTraining, steps: _Steps, corpus: Corpus, progress: Progress
+) -> None:
+    """Train a model, which ends with the running average of its weights, ready for use."""
+    model.requires_grad_(True).train()
     optimiser = torch.optim.AdamW(
-        model.parameters(), training.learning_rate, (0.9, 0.98), weight_decay=training.weight_decay
+        model.parameters(), steps.learning_rate, (0.9, 0.98), weight_decay=training.weight_decay
     )
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.averaging))
-    checkpoint, first = training.work / "checkpoint.pt", 0
+    checkpoint, first = training.work / f"{steps.name}.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=training.device, weights_only=True)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         first = state["step"]
-    task = progress.add_task("training", total=training.steps, completed=first, note="")
+    task = progress.add_task("training", total=steps.count, completed=first, note="")
     frames = round(100 * training.seconds) // 2 * 2
-    for step in range(first, training.steps):
+    for step in range(first, steps.count):
         for group in optimiser.param_groups:
-            group["lr"] = training.learning_rate * _schedule(step, training)
-        rng = np.random.default_rng([training.seed, _STEPS, step])
+            group["lr"] = steps.learning_rate * _schedule(step, steps.count, training.warm_up)
+        rng = np.random.default_rng([training.seed, steps.purpose, step])
         spectra, phones, openness = batch(
             [mixture(rng, corpus, frames) for _ in range(training.batch)], training.device
         )
-        logits, opened = model(_with_holes(rng, normalised(spectra)))
-        error = nn.functional.cross_entropy(logits.flatten(0, 1), phones.flatten())
-        loss = error + training.openness_weight * (opened - openness).square().mean()
+        with torch.autocast(training.device, torch.bfloat16):
+            logits, opened = model(_with_holes(rng, normalised(spectra)))
+        error = nn.functional.cross_entropy(logits.float().flatten(0, 1), phones.flatten())
+        loss = error + training.openness_weight * (opened.float() - openness).square().mean()
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -192,14 +260,12 @@ def _optimise(training: AcousticTraining, corpus: Corpus, progress: Progress) ->
             with replacing(checkpoint) as temporary:
                 torch.save(state, temporary)
     model.load_state_dict(average.module.state_dict())
-    return model.eval()
+    model.eval().requires_grad_(False)
 
 
-def _schedule(step: int, training: AcousticTraining) -> float:
+def _schedule(step: int, steps: int, warm_up: int) -> float:
     """Share of the highest learning rate: up in a line, down as a cosine."""
-    return min(1.0, (step + 1) / training.warm_up) * (
-        0.5 + 0.5 * float(np.cos(np.pi * step / training.steps))
-    )
+    return min(1.0, (step + 1) / warm_up) * (0.5 + 0.5 * float(np.cos(np.pi * step / steps)))
 
 
 def batch(examples: list[Example], device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:

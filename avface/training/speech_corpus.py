@@ -15,17 +15,28 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.ndimage import gaussian_filter1d
-from scipy.signal import lfilter
+from scipy.signal import lfilter, resample_poly
 
 from avface.errors import AvfaceError
 from avface.files import replacing
-from avface.speech.acoustic import BANDS, HIGHEST, LOWEST, QUIET, log_mel
+from avface.speech.acoustic import (
+    BANDS,
+    HIGHEST,
+    LOWEST,
+    QUIET,
+    ROW_SECONDS,
+    AcousticModel,
+    log_mel,
+)
 from avface.speech.phones import SILENCE, SYMBOLS, phone_indices
 from avface.speech.spectrum import SAMPLE_RATE
 from avface.synthetic.speech import Phoneme, Speech, speak, voice_variants
 from avface.training.instrument_music import instrument_music
+from avface.training.phone_alignment import align_phones
+from avface.training.printed_text import text_to_read
 from avface.training.recorded_voices import RecordedVoice, speak_recorded
 from avface.training.spoken_text import PSEUDO_LANGUAGES, WORDS, sentences
+from avface.training.untimed_voices import UntimedVoice, speak_untimed
 
 Float = npt.NDArray[np.float32]
 Half = npt.NDArray[np.float16]
@@ -46,6 +57,10 @@ BACKGROUNDS, BACKGROUND_SECONDS = 120, 10.0
 """Pieces of noise, and as many of music by tones and by instruments, and how long they are."""
 VOICE_BATCH = 12
 """Texts that a recorded voice says in one go: loading it takes longer than speaking."""
+SPEEDS = (-0.16, 0.2)
+"""Range of the logarithm of the speed at which recorded voices are played."""
+LEAST_AGREEMENT = 0.25
+"""Share of the rows in which the aligned phones must be those that are heard, or the voice read something else."""
 
 OPENINGS: dict[str, tuple[float, float]] = {
     "silence": (0.06, 0.6), "p": (0.0, 12.0), "m": (0.0, 12.0), "f": (0.12, 6.0), "th": (0.3, 1.2),
@@ -107,7 +122,7 @@ def recorded_utterances(rng: np.random.Generator, voice: RecordedVoice) -> list[
     texts = [sentences(rng, voice.language, int(rng.integers(2, 5))) for _ in range(VOICE_BATCH)]
     said = []
     for speech in speak_recorded(voice, texts, float(rng.uniform(0.75, 1.25))):
-        speed = round(float(np.exp(rng.uniform(-0.16, 0.2))), 1 if speech.sample_rate % 100 else 2)
+        speed = round(float(np.exp(rng.uniform(*SPEEDS))), 1 if speech.sample_rate % 100 else 2)
         phonemes = tuple(replace(phoneme, start=phoneme.start / speed) for phoneme in speech.phonemes)
         said.append(
             _utterance(
@@ -116,6 +131,29 @@ def recorded_utterances(rng: np.random.Generator, voice: RecordedVoice) -> list[
             )
         )
     return said
+
+
+def untimed_utterance(
+    rng: np.random.Generator, voice: UntimedVoice, aligner: AcousticModel
+) -> Utterance | None:
+    """Some sentences by a voice that doesn't say when its phones are, at a random rate, pitch and speed of playing.
+
+    aligner: what finds them. None if the voice can't say the text, or says something else.
+    """
+    text = text_to_read(rng, voice.language, int(rng.integers(2, 5)))
+    speech = speak_untimed(voice, text, int(rng.integers(75, 135)), int(rng.integers(85, 120)))
+    percent = round(100 * float(np.exp(rng.uniform(*SPEEDS))))
+    if speech is None:
+        return None
+    logits = aligner.listen(torch.from_numpy(speech.samples)).logits.numpy()
+    rows = align_phones(logits, speech.phones)
+    if rows is None or (rows == logits.argmax(1))[rows != SILENCE].mean() < LEAST_AGREEMENT:
+        return None
+    played = resample_poly(speech.samples, 100, percent).astype(np.float32)
+    spectra = log_mel(torch.from_numpy(played)).numpy()
+    at = STEP * np.arange(len(spectra)) * percent / 100 / ROW_SECONDS
+    phones = rows[np.minimum(np.round(at).astype(int), len(rows) - 1)]
+    return Utterance(spectra.astype(np.float16), phones.astype(np.int8), recorded=True)
 
 
 def _utterance(speech: Speech, recorded: bool) -> Utterance:
@@ -291,9 +329,15 @@ class Corpus:
                 phones=np.concatenate(labels),
                 lengths=np.array([len(one) for one in labels]),
                 recorded=np.array([one.recorded for one in self.utterances]),
-                noises=np.stack(self.noises),
-                musics=np.stack(self.musics),
+                noises=_stacked(self.noises),
+                musics=_stacked(self.musics),
             )
+
+    def joined(self, other: Corpus) -> Corpus:
+        """What this one and another hold."""
+        return Corpus(
+            self.utterances + other.utterances, self.noises + other.noises, self.musics + other.musics
+        )
 
     @classmethod
     def load(cls, path: Path) -> Corpus:
@@ -311,6 +355,10 @@ class Corpus:
                 return cls(utterances, tuple(file["noises"]), tuple(file["musics"]))
         except (OSError, KeyError, ValueError, zipfile.BadZipFile):
             raise AvfaceError(f"{path}: damaged; delete it, and it will be made again") from None
+
+
+def _stacked(pieces: tuple[Half, ...]) -> Half:
+    return np.stack(pieces) if pieces else np.zeros((0, 0, BANDS), np.float16)
 
 
 @dataclass(frozen=True)
@@ -495,3 +543,36 @@ def build_corpus(
         for make in (noise, music, instrument_music)
     )
     return Corpus(tuple(said), noises, tones + instruments)
+
+
+def build_untimed_corpus(
+    seed: int,
+    purpose: int,
+    hours: float,
+    voices: tuple[UntimedVoice, ...],
+    aligner: AcousticModel,
+    on_seconds: Callable[[float], None] = lambda seconds: None,
+) -> Corpus:
+    """Have voices that don't say when their phones are, speak in turns for so many hours of sound.
+
+    aligner: acoustic model that finds their phones. Other arguments: see `build_corpus`.
+
+    Raises:
+        AvfaceError: if a program or all its voices are missing, or the collections of text.
+    """
+    said: list[Utterance] = []
+    seconds, turn, failures = 0.0, 0, 0
+    while seconds < 3600 * hours:
+        voice = voices[turn % len(voices)]
+        one = untimed_utterance(np.random.default_rng([seed, purpose, turn, 1]), voice, aligner)
+        turn += 1
+        failures = 0 if one is not None else failures + 1
+        if failures > len(voices):
+            raise AvfaceError(
+                f"{voice.program} says nothing that can be understood; are its voices installed?"
+            )
+        if one is not None:
+            said.append(one)
+            seconds += STEP * len(one.phones)
+            on_seconds(seconds)
+    return Corpus(tuple(said), (), ())
