@@ -19,6 +19,7 @@ SWAY = 3.0
 """Seconds that a head takes at least to turn to both sides and back."""
 
 NO_OPINION = SolverConfig(
+    tracker_errs=False,
     jitter_factor=0.0,
     landmark_noise=1e-6,
     independence=1.0,
@@ -56,7 +57,7 @@ def head_of_known_size() -> HeadModel:
     return head
 
 
-QUICK = SolverConfig(key_frames=8)
+QUICK = SolverConfig(key_frames=8, tracker_errs=False)
 """The solver as it comes, but for the number of frames that it finds the shape from."""
 
 

@@ -132,3 +132,8 @@ def test_the_protocol_measures_what_was_reconstructed(model, monkeypatch, tmp_pa
 def test_one_person_is_too_few():
     with pytest.raises(AvfaceError, match="at least two"):
         evaluate_shape(people=1)
+
+
+def test_people_that_the_solver_learnt_from_are_refused():
+    with pytest.raises(AvfaceError, match="seed 101"):
+        evaluate_shape(people=2, config=StrangersConfig(seed=101))

@@ -22,6 +22,7 @@ import torch
 
 from avface.errors import AvfaceError
 from avface.evaluation.clips import Progress
+from avface.evaluation.identity import LEARNT_FROM
 from avface.evaluation.metrics import similarity_align
 from avface.evaluation.scan_to_mesh import scan_to_mesh_mm
 from avface.evaluation.strangers import (
@@ -166,13 +167,16 @@ def evaluate_shape(
         progress: Told about the work as it goes on.
 
     Raises:
-        AvfaceError: if there are too few people, espeakng-loader is missing, or the folder can't be written.
+        AvfaceError: if there are too few people, or the solver learnt from them, espeakng-loader is missing, or the
+            folder can't be written.
     """
     from avface.pipeline import reconstruct
 
     if people < 2:
         raise AvfaceError(f"{people} people: compare at least two")
     config = config or StrangersConfig()
+    if config.seed in LEARNT_FROM:
+        raise AvfaceError(f"seed {config.seed}: the solver has learnt from these people; take another seed")
     options: dict[str, Any] = {} if networks is None else {"networks": networks}
     model = load_head()
     shapes: list[list[FloatArray]] = []

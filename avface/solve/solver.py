@@ -28,6 +28,7 @@ from torch import Tensor
 from avface.head.model import HeadModel
 from avface.solve.banded import solve_block_pentadiagonal
 from avface.solve.bounded import bounded_newton_step
+from avface.solve.identity import SeenAtRest, identity_model
 from avface.solve.jointed_landmarks import landmark_model
 from avface.solve.landmark_model import Parameters, initial_pose
 from avface.solve.motion import (
@@ -47,6 +48,13 @@ HARDLY_SHOWN = 0.1
 """Share of a face's landmarks below which a frame says nothing of where the head is."""
 CLEAR = 0.7
 """Share of a face's landmarks from which a frame is good for finding the person's shape."""
+
+SETTLED = 8.0
+"""Precision of shape weights that were read: landmarks may still move them by a third of a standard deviation or so."""
+UNEXPLAINED = 0.1
+"""Precision then of the tracker's bias: more than the measured errors is left unexplained."""
+READING_TOLERANCE = 1e-2
+"""Share of its cost by which a step must lower the problem whose solution is only read: twice as exact is no better."""
 
 _MOST_WORKERS = 8
 """Threads that solve windows, at most; each takes the memory of its windows."""
@@ -72,6 +80,9 @@ class SolverConfig:
     """As how many independent frames all key frames together count for the shape: the model's own error repeats."""
     shape_limit: float = 3.0
     """Largest shape weight in standard deviations: the prior is a normal distribution cut off there."""
+    tracker_errs: bool = True
+    """Whether the shape is read with experience of our tracker's errors, for heads that have it. Without, for landmarks
+    from elsewhere, it is the likeliest one if errors of points are independent."""
     focal_prior: float = 1.6
     """Most likely focal length as a multiple of the picture's longer side."""
     focal_sigma: float = 0.2
@@ -167,6 +178,7 @@ class Solver:
         self._shown_by = energy / energy.sum(1, keepdim=True)
         """(E, L) where a unit shows: the share of each landmark in its motion."""
         self._reach = torch.as_tensor(head.unit_range.reach, device=device)
+        self._identity = identity_model(head) if self.config.tracker_errs else None
 
     def fit(
         self,
@@ -185,17 +197,7 @@ class Solver:
         frames, units = len(observations.times), self.model.expression_basis.shape[0]
         prediction = prediction or no_prediction(frames, units)
         prediction.check(frames, units, self.model.head.num_shape)
-        shown = _shown(observations)
-        seen = np.flatnonzero(shown > 0)
-        if not len(seen):
-            raise ValueError("no frame has landmarks")
-        clear = np.flatnonzero(shown >= CLEAR)
-        if len(clear) < min(len(seen), self.config.key_frames):
-            clear = seen
-        placed = np.flatnonzero(shown >= HARDLY_SHOWN)
-        self._noise = float(
-            np.hypot(self.config.landmark_noise, self.config.jitter_factor * _jitter(observations, clear))
-        )
+        seen, clear, placed = self._look(observations)
         shape, log_focal, usual = self._fit_shape(observations, clear, prediction)
         motion = self._fit_motion(
             observations, placed if len(placed) else seen, shape, log_focal, usual, prediction, on_frames
@@ -210,6 +212,38 @@ class Solver:
             expression=motion.expression.cpu().numpy(),
             gaze=motion.gaze.cpu().numpy(),
         )
+
+    def seen_at_rest(self, observations: Observations) -> SeenAtRest:
+        """Where the landmarks of the person's face at rest are seen, as far as key frames can tell it from pose and
+        expression.
+
+        Raises:
+            ValueError: if no frame has landmarks.
+        """
+        nothing = no_prediction(len(observations.times), self.model.expression_basis.shape[0])
+        _, clear, _ = self._look(observations)
+        keys = self._key_frames(observations, clear, nothing)
+        prior = self._shape_prior(nothing)
+        return self._at_rest(keys, self._fit_key_frames(keys, self._start(keys), *prior, READING_TOLERANCE))
+
+    def _look(self, observations: Observations) -> tuple[npt.NDArray[np.int64], ...]:
+        """Frames that show something of the face, those that show it well, and those that show where the head is; and
+        see how coarse the clip's landmarks are.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        shown = _shown(observations)
+        seen = np.flatnonzero(shown > 0)
+        if not len(seen):
+            raise ValueError("no frame has landmarks")
+        clear = np.flatnonzero(shown >= CLEAR)
+        if len(clear) < min(len(seen), self.config.key_frames):
+            clear = seen
+        self._noise = float(
+            np.hypot(self.config.landmark_noise, self.config.jitter_factor * _jitter(observations, clear))
+        )
+        return seen, clear, np.flatnonzero(shown >= HARDLY_SHOWN)
 
     # Data term
 
@@ -297,33 +331,74 @@ class Solver:
         self, observations: Observations, clear: npt.NDArray[np.int64], prediction: Prediction
     ) -> tuple[Tensor, Tensor, FramePrior]:
         """Shape, focal length, and which expressions are usual in the clip, as the prior of one hidden frame."""
-        config, model = self.config, self.model
+        keys = self._key_frames(observations, clear, prediction)
+        mean, precision = self._shape_prior(prediction)
+        read = self._identity is not None
+        tolerance = max(self.config.tolerance, READING_TOLERANCE) if read else self.config.tolerance
+        parameters = self._fit_key_frames(keys, self._start(keys), mean, precision, tolerance)
+        if self._identity is not None:
+            own = slice(0, self.model.head.num_shape)
+            limit = self.config.shape_limit
+            mean[own] = self._load(self._identity.shape(self._at_rest(keys, parameters)).clip(-limit, limit))
+            precision[own] = SETTLED
+            precision[own.stop :] *= UNEXPLAINED
+            parameters.shape = torch.cat([mean[own], parameters.shape[own.stop :]])
+            parameters = self._fit_key_frames(keys, parameters, mean, precision, self.config.tolerance)
+        return parameters.shape, parameters.log_focal, self._usual(parameters.expression, keys.stands_for)
+
+    def _key_frames(
+        self, observations: Observations, clear: npt.NDArray[np.int64], prediction: Prediction
+    ) -> _KeyFrames:
         frames, stands_for = self._choose_key_frames(observations, clear)
         landmarks = self._load(np.stack([observations.landmarks[f] for f in frames]))
         confidence = torch.as_tensor(observations.confidence[frames], dtype=torch.float64, device=self.device)
         visibility = self._visibility(observations, frames.tolist())
-        precision = self._precision(landmarks, confidence) * visibility
-        prior = self._predicted(prediction, frames, visibility)
-        evidence = min(1.0, config.key_frame_evidence / len(frames))
-        prior_focal = np.log(self.focal_length or config.focal_prior * max(self.image_size))
-        focal_precision = config.focal_sigma**-2 if self.focal_length is None else 1e12
+        return _KeyFrames(
+            landmarks,
+            visibility,
+            self._precision(landmarks, confidence) * visibility,
+            self._predicted(prediction, frames, visibility),
+            stands_for,
+        )
+
+    def _start(self, keys: _KeyFrames) -> Parameters:
+        """The mean head before the likeliest camera, where key frames show it."""
+        model, landmarks = self.model, keys.landmarks
         shape = landmarks.new_zeros(model.shape_basis.shape[0])
-        log_focal = landmarks.new_tensor(prior_focal)
-        shape_mean, shape_precision = self._shape_prior(prediction)
-        if self.model.head.size_component is not None:
-            # One camera can't tell size from distance; the little that smaller expressions seem to say is wrong.
-            shape_mean[self.model.head.size_component] = 0
-            shape_precision[self.model.head.size_component] = 1e8
-        rotation, translation = initial_pose(model, landmarks, float(torch.exp(log_focal)), shape, visibility)
-        parameters = Parameters(
+        log_focal = landmarks.new_tensor(self._prior_focal)
+        rotation, translation = initial_pose(
+            model, landmarks, float(torch.exp(log_focal)), shape, keys.visibility
+        )
+        return Parameters(
             rotation,
             translation,
-            landmarks.new_zeros(len(frames), model.expression_basis.shape[0]),
-            landmarks.new_zeros(len(frames), len(model.eye_joints), 2),
+            landmarks.new_zeros(len(landmarks), model.expression_basis.shape[0]),
+            landmarks.new_zeros(len(landmarks), len(model.eye_joints), 2),
             shape,
             log_focal,
             model.limits,
         )
+
+    @property
+    def _prior_focal(self) -> float:
+        """Logarithm of the likeliest focal length."""
+        return float(np.log(self.focal_length or self.config.focal_prior * max(self.image_size)))
+
+    def _fit_key_frames(
+        self,
+        keys: _KeyFrames,
+        parameters: Parameters,
+        shape_mean: Tensor,
+        shape_precision: Tensor,
+        tolerance: float,
+    ) -> Parameters:
+        """Shape, focal length and the key frames' poses and expressions, for a prior of the shape weights (S + K,)."""
+        config, model = self.config, self.model
+        landmarks, precision, prior = keys.landmarks, keys.precision, keys.prior
+        frames = len(landmarks)
+        evidence = min(1.0, config.key_frame_evidence / frames)
+        prior_focal = self._prior_focal
+        focal_precision = config.focal_sigma**-2 if self.focal_length is None else 1e12
 
         def total(p: Parameters) -> float:
             focal_cost = 0.5 * focal_precision * (p.log_focal - prior_focal) ** 2
@@ -331,14 +406,14 @@ class Solver:
             away = p.shape - shape_mean
             return float(data + 0.5 * (shape_precision * away) @ away + focal_cost)
 
-        count = len(frames) * model.num_local
+        count = frames * model.num_local
         cost, damping = total(parameters), 1e-3
-        side = torch.zeros(count + len(shape) + 1, dtype=torch.int8, device=self.device)
+        side = torch.zeros(count + len(shape_mean) + 1, dtype=torch.int8, device=self.device)
+        shared_precision = torch.cat([shape_precision, shape_mean.new_tensor([focal_precision])])
+        shared_mean = torch.cat([shape_mean, shape_mean.new_tensor([prior_focal])])
         for _ in range(config.iterations):
             hessian, gradient = self._shape_equations(parameters, landmarks, precision, prior)
             local, shared = slice(0, model.num_local), slice(model.num_local, None)
-            shared_precision = torch.cat([shape_precision, shape.new_tensor([focal_precision])])
-            shared_mean = torch.cat([shape_mean, shape.new_tensor([prior_focal])])
             at = torch.cat([parameters.shape, parameters.log_focal[None]])
             arrow = _Arrow(
                 evidence * hessian[:, local, local],
@@ -358,7 +433,7 @@ class Solver:
             while True:
                 damped = arrow.damped(damping)
                 step, side = bounded_newton_step(damped.solve, damped.multiply, whole, low, high, side)
-                candidate = parameters.moved(step[:count].view(len(frames), -1), step[count:])
+                candidate = parameters.moved(step[:count].view(frames, -1), step[count:])
                 lowered = cost - (new_cost := total(candidate))
                 if lowered >= 0 or damping > 1e4:
                     break
@@ -366,9 +441,19 @@ class Solver:
             if lowered < 0:
                 break
             parameters, cost, damping = candidate, new_cost, max(damping / 10, 1e-7)
-            if lowered < config.tolerance * max(cost, 1e-12):
+            if lowered < tolerance * max(cost, 1e-12):
                 break
-        return parameters.shape, parameters.log_focal, self._usual(parameters.expression, stands_for)
+        return parameters
+
+    def _at_rest(self, keys: _KeyFrames, parameters: Parameters) -> SeenAtRest:
+        """The landmarks at rest, the model's and what they miss of what was seen."""
+        rotation, focal = parameters.rotation, torch.exp(parameters.log_focal)
+        depth = (self.model.points(parameters) @ rotation.mT + parameters.translation[:, None])[..., 2:]
+        missed = torch.nan_to_num((keys.landmarks - self.model.project(parameters)) * depth / focal)
+        shares = (keys.precision > 0).to(missed)
+        missed = missed * (shares * len(shares) / shares.sum(0).clamp_min(1))[..., None]
+        own = (self.model.neutral(parameters.shape) - self.model.mean) @ rotation.mT
+        return SeenAtRest.of((own[..., :2] + missed).cpu().numpy(), rotation.cpu().numpy())
 
     def _shape_prior(self, prediction: Prediction) -> tuple[Tensor, Tensor]:
         """Mean and precision (S + K,) of the shape weights: standard normal, or as predicted where that says more."""
@@ -379,6 +464,10 @@ class Solver:
             own = slice(0, len(sigma))
             mean[own] = torch.where(sigma < 1, self._load(prediction.shape), 0.0)
             precision[own] = sigma.clamp_max(1) ** -2
+        if self.model.head.size_component is not None:
+            # One camera can't tell size from distance; the little that smaller expressions seem to say is wrong.
+            mean[self.model.head.size_component] = 0
+            precision[self.model.head.size_component] = 1e8
         return mean, precision
 
     def _predicted(
@@ -604,6 +693,18 @@ class Solver:
             for rows in (slice(i, i + chunk) for i in range(0, len(landmarks), chunk))
         ]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+
+@dataclass(frozen=True)
+class _KeyFrames:
+    """Frames from which the shape is found: landmarks (T, L, 2) pixels, their visibility and precision (T, L), the
+    frames' prior, and how many frames each stands for (T,)."""
+
+    landmarks: Tensor
+    visibility: Tensor
+    precision: Tensor
+    prior: FramePrior
+    stands_for: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

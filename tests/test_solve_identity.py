@@ -1,0 +1,109 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from avface.evaluation.identity import IdentityConfig, learn
+from avface.evaluation.strangers import StrangersConfig, stranger_head
+from avface.geometry.rotations import euler_to_rotmat
+from avface.head import load_head
+from avface.solve.identity import FACING, IdentityModel, SeenAtRest, identity_model
+
+
+@pytest.fixture(scope="module")
+def head():
+    return load_head()
+
+
+@pytest.fixture(scope="module")
+def model(head):
+    return identity_model(head)
+
+
+def rotation(yaw, pitch=0.0):
+    turn = euler_to_rotmat("YXZ", torch.tensor([yaw, pitch, 0.0], dtype=torch.float64)).numpy()
+    return np.diag(FACING) @ turn
+
+
+def seen(model, moved, turn):
+    """Displacements (N, 3) millimetres of the face at rest, as a camera sees them without any error."""
+    points = np.zeros((478, 3))
+    points[model.landmarks] = moved / 1000
+    return SeenAtRest.of((points @ turn.T)[None, :, :2], turn[None])
+
+
+def person(model, coordinates):
+    return model.mean + np.tensordot(coordinates, model.basis, 1)
+
+
+def test_the_open_head_has_one_and_others_have_none(head, model):
+    assert model.shape_basis.shape[1] == head.num_shape
+    other = load_head()
+    other.name = "other"
+    assert identity_model(other) is None
+
+
+def test_a_person_seen_without_error_is_read_better_the_less_the_tracker_errs(model):
+    truth = np.random.default_rng(0).normal(size=len(model.basis))
+    turn = rotation(0.1)
+    angles = seen(model, person(model, truth), turn).angles
+    blank = replace(model, error_mean=0 * model.error_mean)
+    away = []
+    for share in (1.0, 0.1, 1e-4):
+        sure = replace(
+            blank, error_variances=share * model.error_variances, error_rest=share * model.error_rest
+        )
+        found = sure.coordinates(seen(model, person(model, truth), turn))
+        away.append(np.linalg.norm(np.tensordot(found - truth, model.basis, 1)[:, :2]))
+    assert away[0] > away[1] > away[2]
+    assert np.linalg.norm(angles[1] - np.sin(0.1)) < 1e-6
+
+
+def test_roll_makes_no_difference(model):
+    moved = person(model, np.ones(len(model.basis)))
+    straight = model.coordinates(seen(model, moved, rotation(0.2, 0.1)))
+    tilt = np.array([[np.cos(0.4), -np.sin(0.4), 0], [np.sin(0.4), np.cos(0.4), 0], [0, 0, 1]])
+    turned = model.coordinates(seen(model, moved, tilt @ rotation(0.2, 0.1)))
+    np.testing.assert_allclose(turned, straight, atol=1e-8)
+
+
+def test_motions_of_the_head_say_nothing(model):
+    moved = person(model, np.zeros(len(model.basis)))
+    turn = rotation(0.0)
+    before = model.coordinates(seen(model, moved, turn))
+    shifted = moved + [3.0, -2.0, 5.0] + 0.01 * (model.points - model.points.mean(0))
+    np.testing.assert_allclose(model.coordinates(seen(model, shifted, turn)), before, atol=1e-6)
+
+
+def test_what_is_learnt_from_people_finds_them_again(head):
+    people = [stranger_head(n, StrangersConfig(seed=5)).template.double().numpy() for n in range(9)]
+    embedding = head.embedding("mediapipe478")
+
+    def on_landmarks(vertices):
+        return np.einsum("lkc,lk->lc", vertices[embedding.triangles], embedding.barycentric)
+
+    mean = on_landmarks(head.template.double().numpy())
+    rng = np.random.default_rng(1)
+    clips = []
+    for each in people:
+        turn = rotation(rng.normal(0, 0.2))
+        clips.append(SeenAtRest.of(((on_landmarks(each) - mean) @ turn.T)[None, :, :2], turn[None]))
+    config = IdentityConfig(components=8, error_components=4, least_error=0.01)
+    learnt = learn(head, np.stack(people), clips, np.stack(people), config)
+    face = head.regions["face"]
+    basis = head.shape_basis.double().numpy()[:, face]
+    found = np.stack([learnt.shape(clip) for clip in clips])
+    best = learnt.shape_mean + np.stack([learnt.coordinates(clip) for clip in clips]) @ learnt.shape_basis
+    np.testing.assert_allclose(found, best)
+    apart = np.linalg.norm(np.tensordot(found - found[:1], basis, 1), axis=-1).mean(-1)
+    assert (apart[1:] > 1e-4).all()
+    assert learnt.error_mean.shape == (5, len(learnt.landmarks), 2)
+
+
+def test_it_is_the_same_after_saving(model, tmp_path):
+    path = tmp_path / "identity.npz"
+    model.save(path)
+    again = IdentityModel.load(path)
+    clip = seen(model, person(model, np.ones(len(model.basis))), rotation(0.1))
+    np.testing.assert_allclose(again.shape(clip), model.shape(clip), atol=1e-6)
