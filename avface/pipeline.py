@@ -105,18 +105,22 @@ def reconstruct(
         except AvfaceError as error:  # the tracker sees frames and knows no file
             raise error if str(path) in str(error) else AvfaceError(f"{path}: {error}") from None
         model, predictor, refinement = prepared()
-    from avface.solve import SolverConfig  # only now: loading it takes time that the tracker leaves
+    # Only now: loading them takes time that the tracker leaves.
+    from avface.networks.synchrony import clip_sound_lag, in_step
+    from avface.solve import SolverConfig
 
-    expected = None
+    expected, lag = None, 0.0
+    if listen and video and (predictor is not None or refinement is not None):
+        lag = clip_sound_lag(observed, clip.audio_blocks(), device)
     if predictor is not None:
-        sound = clip.audio_blocks() if listen else None
+        sound = in_step(clip.audio_blocks(), lag) if listen else None
         focal = focal_length or (solver or SolverConfig()).focal_prior * max(observed.image_size)
         expected = _predict(predictor, model, observed, sound, focal, video)
     # The networks know how a tracker errs before hidden faces; the solver gets what is seen as the picture moves it.
     followed = follow(clip.frames(), observed)
     capture = _solve(followed, expected, model, str(head), focal_length, device, video, solver, progress)
     if refinement is not None:
-        capture = _refine_lips(refinement, capture, clip.audio_blocks(), progress)
+        capture = _refine_lips(refinement, capture, in_step(clip.audio_blocks(), lag), progress)
     _warn_of_losses(clip, capture, path)
     return replace(capture, source=str(path))
 

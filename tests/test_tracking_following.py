@@ -122,10 +122,32 @@ def test_nothing_is_followed_further_than_the_reach(scene, monkeypatch):
     np.testing.assert_array_equal(np.flatnonzero(followed), [8, 9, 10, 17, 18, 19])
 
 
-def test_an_occluder_that_covers_everything_is_not_followed(scene):
-    track = scene.track()
+def test_what_is_said_to_be_hidden_is_not_followed(scene):
+    track = scene.track(landmarks=scene.true.astype(np.float32))
     track.hidden[10:18] = 1
     followed = np.asarray(follow(scene.frames(), track).followed).any(1)
+    np.testing.assert_array_equal(np.flatnonzero(followed), [8, 9, 18, 19])
+
+
+def test_a_tracker_that_has_lost_the_face_does_not_say_what_is_hidden(scene):
+    """It looks for the face's texture somewhere else, and finds all of it hidden."""
+    track = scene.track()
+    track.landmarks[10:18] += 60
+    track.hidden[10:18] = 1
+    found = follow(scene.frames(), track)
+    held = np.asarray(found.followed)
+    assert held[HELD].any(1).all()
+    assert distances(scene, found)[held].max() < 2
+
+
+def test_an_occluder_that_covers_everything_is_not_followed(scene):
+    """Although the tracker, far away, says nothing of it: it doesn't look like the face."""
+    track = scene.track()
+    track.landmarks[10:18] += 60
+    noise = np.random.default_rng(5).uniform(0, 255, (SIZE, SIZE, 3))
+    cover = cv2.GaussianBlur(noise, (0, 0), 2.5).astype(np.uint8)
+    images = [cover if 10 <= t < 18 else image for t, image in enumerate(scene.images)]
+    followed = np.asarray(follow(map(Picture, images), track).followed).any(1)
     np.testing.assert_array_equal(np.flatnonzero(followed), [8, 9, 18, 19])
 
 

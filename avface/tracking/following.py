@@ -2,8 +2,8 @@
 
 What comes before a face moves all of the tracker's landmarks, those that are seen too. How the skin that is seen moves
 is in the picture: small patches of it are followed from frame to frame (Lucas & Kanade 1981; pyramids: Bouguet 2001),
-forwards from the last clear frame and backwards from the next one. Patches that don't move with the others are left
-out, so that an occluder's edge isn't followed in place of the face.
+forwards from the last clear frame and backwards from the next one. Patches that don't move with the others, or no
+longer look as in the clear frame, are left out, so that an occluder's edge isn't followed in place of the face.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from avface.tracking.visibility import HIDDEN
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
-HIDDEN_SHARE = 0.12
+HIDDEN_SHARE = 0.08
 """Share of the face that is hidden up to which a frame is clear."""
 OCCLUDED_SHARE = 0.2
 """Share that must be hidden in some frame of a stretch: less is found in clean clips now and then."""
@@ -41,10 +41,18 @@ _AROUND = 1.5
 """Sizes of the face that are kept on each side of its middle."""
 _LEAST_POINTS = 20
 """Points that must move together; with fewer nothing is followed any further."""
+_MAJORITY = 0.6
+"""Share of the points that must: else nobody knows which of them are the face."""
 _AGREEMENT = 1.5
 """Pixels by which they may differ from one rotation, scale and shift."""
+_ASTRAY = 0.06
+"""Distance in heights of the face, from which on the tracker's landmarks are no longer those of the face."""
 _RETURN = 0.7
 """Pixels by which a point followed there and back may miss where it was."""
+_LIKENESS = 0.6
+"""Correlation of a point's surroundings with those in the clear frame, below which it is something else."""
+_PATCH = 13
+"""Pixels of such surroundings on each side."""
 _WINDOW, _LEVELS, _STOP = (17, 17), 3, (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 20, 0.03)
 
 _RECORD = np.dtype([("landmarks", "<f4", (478, 2)), ("followed", "?", (478,)), ("frame", "<i4")])
@@ -131,6 +139,7 @@ class _Walk:
         size = float(max(np.ptp(np.asarray(track.landmarks[end])[:, 1]) for end in ends))
         margin = _AROUND * size - 0.5 * size
         self._scale = min(1.0, _SIDE / max(size, 1.0))
+        self._side = self._scale * size
         self._low = np.floor(low - margin).astype(int).clip(0)
         self._high = np.ceil(high + margin).astype(int)
         self._pictures: deque[tuple[int, npt.NDArray[np.uint8]]] = deque(maxlen=REACH + 1)
@@ -146,7 +155,7 @@ class _Walk:
         previous = self._pictures[-1][1] if self._pictures else None
         self._pictures.append((index, np.asarray(grey)))
         if index < self._stretch.start:
-            self._forward = self._clear(index)
+            self._forward = self._clear(index, grey)
         elif index < self._stretch.end and self._forward is not None and previous is not None:
             steps = index - self._stretch.start + 1
             self._forward = self._step(self._forward, previous, index, grey) if steps <= REACH else None
@@ -155,8 +164,8 @@ class _Walk:
     def results(self) -> Iterator[npt.NDArray[np.void]]:
         """Records of the frames that could be followed, in order."""
         if self._stretch.after:
-            points: _Points | None = self._clear(self._stretch.end)
             held = list(self._pictures)
+            points: _Points | None = self._clear(self._stretch.end, held[-1][1])
             for (_, later), (index, earlier) in zip(held[:0:-1], held[-2::-1], strict=True):
                 if points is None or index < self._stretch.start:
                     break
@@ -176,9 +185,9 @@ class _Walk:
             record["followed"], record["frame"] = followed, index
             yield record
 
-    def _clear(self, index: int) -> _Points:
-        place = (np.asarray(self._track.landmarks[index], np.float32) - self._low) * self._scale
-        return _Points(place.astype(np.float32), self._hidden(index) < _CLEAR)
+    def _clear(self, index: int, picture: npt.NDArray[np.uint8]) -> _Points:
+        place = ((np.asarray(self._track.landmarks[index]) - self._low) * self._scale).astype(np.float32)
+        return _Points(place, self._hidden(index) < _CLEAR, _surroundings(picture, place))
 
     def _hidden(self, index: int) -> Float:
         assert self._track.hidden is not None
@@ -195,18 +204,27 @@ class _Walk:
         """The points in the picture of frame `index`; None if too few of them can be followed."""
         there, found = _flow(picture, other, points.place)
         back, returned = _flow(other, picture, there)
-        sure = points.seen & found & returned & (self._hidden(index) < HIDDEN)
+        sure = points.seen & found & returned
         sure &= np.linalg.norm(back - points.place, axis=1) < _RETURN
+        sure &= (points.surroundings * _surroundings(other, there)).sum(1) > _LIKENESS
+        if sure.sum() < _LEAST_POINTS:
+            return None
+        tracked = (np.asarray(self._track.landmarks[index], np.float32) - self._low) * self._scale
+        astray = float(np.median(np.linalg.norm(tracked - there, axis=1)[sure]))
+        if (
+            astray < _ASTRAY * self._side
+        ):  # else the tracker has lost the face, and what is hidden was sought elsewhere
+            sure &= self._hidden(index) < HIDDEN
         if sure.sum() < _LEAST_POINTS:
             return None
         motion, agreeing = cv2.estimateAffinePartial2D(
             points.place[sure], there[sure], method=cv2.RANSAC, ransacReprojThreshold=_AGREEMENT
         )
-        if motion is None or agreeing.sum() < _LEAST_POINTS:
+        if motion is None or agreeing.sum() < max(_LEAST_POINTS, _MAJORITY * sure.sum()):
             return None
         sure[sure] = agreeing[:, 0] > 0
         carried = (points.place @ motion[:, :2].T + motion[:, 2]).astype(np.float32)
-        return _Points(np.where(sure[:, None], there, carried), sure)
+        return _Points(np.where(sure[:, None], there, carried), sure, points.surroundings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,6 +235,19 @@ class _Points:
     """(478, 2) pixels of the cut-out picture."""
     seen: Bool
     """(478,)."""
+    surroundings: Float
+    """(478, P) what was around each in the clear frame, with mean 0 and length 1."""
+
+
+def _surroundings(picture: npt.NDArray[np.uint8], place: Float) -> Float:
+    """Grey values around points (478, 2), (478, P), with mean 0 and length 1."""
+    across = np.arange(_PATCH, dtype=np.float32) - _PATCH // 2
+    x = (place[:, None, None, 0] + across[None, None, :]).repeat(_PATCH, 1).reshape(-1, _PATCH)
+    y = (place[:, None, None, 1] + across[None, :, None]).repeat(_PATCH, 2).reshape(-1, _PATCH)
+    grey = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    around = grey.reshape(len(place), -1).astype(np.float32)
+    around -= around.mean(1, keepdims=True)
+    return np.asarray(around / np.maximum(np.linalg.norm(around, axis=1, keepdims=True), 1e-3), np.float32)
 
 
 def _flow(picture: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8], place: Float) -> tuple[Float, Bool]:
