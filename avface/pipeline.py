@@ -59,8 +59,8 @@ def reconstruct(
         video: Whether to look at the mouth. Without, lips, jaw and cheeks follow the sound alone; shape, pose, eyes and
             brows still come from the picture.
         networks: Weights of the coarse networks (safetensors) in place of those that come with avface.
-        stages: How far to go: "coarse" is shape, expression and pose, "lips" refines the lips by what is heard. It is
-            young: on real sound its closures come up to 0.1 s early, so that it has to be asked for. Lips need sound, a
+        stages: How far to go: "coarse" is shape, expression and pose, "lips" refines the lips by what is heard and
+            seen. It is young, so that it has to be asked for. Lips need sound, a
             head that their network knows (the open one) and `audio`; without, they stay as they are.
         solver: Noise and priors of the fit; the defaults suit talking heads.
         progress: Told about the work as it goes on.
@@ -120,7 +120,7 @@ def reconstruct(
     followed = follow(clip.frames(), observed)
     capture = _solve(followed, expected, model, str(head), focal_length, device, video, solver, progress)
     if refinement is not None:
-        capture = _refine_lips(refinement, capture, in_step(clip.audio_blocks(), lag), progress)
+        capture = _refine_lips(refinement, capture, in_step(clip.audio_blocks(), lag), followed, progress)
     _warn_of_losses(clip, capture, path)
     return replace(capture, source=str(path))
 
@@ -330,9 +330,12 @@ def _refine_lips(
     refinement: LipRefinement,
     capture: Capture,
     sound: Iterable[npt.NDArray[np.float32]],
+    observed: FaceTrack,
     progress: Progress,
 ) -> Capture:
-    """The capture with the lips as the sound says."""
+    """The capture with the lips as sound and picture say."""
+    from avface.networks.lip_view import LipView
+
     frames, done = len(capture), 0
 
     def on_frames(more: int) -> None:
@@ -343,7 +346,11 @@ def _refine_lips(
     progress("lips", 0, frames)
     lengths = np.diff([*capture.segment_starts, frames])
     chosen = np.repeat(capture.segment_same_person, lengths)
-    lips = refinement.refine(capture.shape, capture.expression, capture.times, sound, chosen, on_frames)
+    shown = (capture.confidence > 0).astype(np.float32)
+    if capture.visibility_regions:
+        shown *= capture.visibility[:, capture.visibility_regions.index("lips")]
+    view = LipView(observed.landmarks, shown, capture.rotation, capture.translation, capture.camera)
+    lips = refinement.refine(capture.shape, capture.expression, capture.times, sound, chosen, view, on_frames)
     if not len(lips.basis):  # nobody speaks
         return capture
     return replace(
@@ -353,7 +360,7 @@ def _refine_lips(
         lip_weights=lips.weights,
         provenance={
             **capture.provenance,
-            "lips": "offsets by a network that hears, parted and closed where they meet",
+            "lips": "offsets by a network that hears, as far as the picture agrees; parted and closed where they meet",
         },
     )
 

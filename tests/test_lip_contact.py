@@ -108,6 +108,26 @@ def test_bilabials_close_to_no_gap_and_open_mouths_stay_open(head, region, conta
     assert torch.equal(contact.closed(wide, torch.ones(1)), wide)
 
 
+def test_pressed_lips_give_way_behind_and_stay_shut_in_front(head, region, contact):
+    shut = contact.closed(lips(head, region, jawOpen=0.04), torch.ones(1))
+    pressed = shifted(shut, region, 0.0015)
+    assert contact.penetration(pressed) > 0.001 and contact.opening(pressed) < 2e-4
+
+    parted = contact.parted(pressed)
+
+    assert contact.penetration(parted) <= 5e-5
+    assert contact.opening(parted) < 8e-4, "the whole lips would open by what is inside"
+    skin = (region.outward > 0.5) & (np.abs(region.across) < 0.7)
+    assert (parted - pressed)[0, skin].abs().max() < 2e-4, "what is seen of them stays"
+
+
+def test_a_lip_in_front_of_the_other_is_left_alone(head, region, contact):
+    ajar = lips(head, region, jawOpen=0.05)
+    ajar[..., 2] -= torch.from_numpy(region.lower * region.falloff * 0.012).float()
+
+    assert torch.equal(contact.closed(ajar, torch.ones(1)), ajar)
+
+
 def test_penetration_loss_pulls_lips_apart(head, region, contact):
     inside = shifted(lips(head, region), region, 0.003).requires_grad_()
 

@@ -11,9 +11,12 @@ import avface.networks.clip_lips
 import avface.networks.clips
 import avface.networks.lips
 from avface.errors import AvfaceError
+from avface.geometry.camera import Camera
 from avface.head import load_head
+from avface.head.landmark_schemes import LIPS, LIPS_INNER_LOWER, LIPS_INNER_UPPER
 from avface.networks.clip_lips import COMPONENTS, LipRefinement, shipped_refinement
-from avface.networks.lips import predict_lips, save_lips, speech_gate
+from avface.networks.lip_view import LipView
+from avface.networks.lips import LipMotion, predict_lips, save_lips, speech_gate
 from avface.networks.running_pca import RunningPca
 from avface.speech import SpeechFeatures, speech_features
 
@@ -114,6 +117,68 @@ def test_lips_in_speech_dont_pass_through_each_other(refinement, head, activity)
     assert jumps[(gate[1:] < 1).numpy()].max() < 0.5 * float(before.max()) + 0.002, (
         "no jump where speech begins"
     )
+
+
+def seen_lips(refinement, expression, gap, shown=1.0):
+    """The picture of lips whose inner edges are (T,) metres apart, wherever the expressions have them."""
+    turned = np.tile(np.array([np.pi, 0, 0], np.float32), (FRAMES, 1))
+    away = np.tile(np.array([0, 0, 0.7], np.float32), (FRAMES, 1))
+    camera = Camera.centred(1200.0, 640, 480)
+    landmarks = np.zeros((FRAMES, 478, 2), np.float32)
+    view = LipView(landmarks, np.full(FRAMES, shown, np.float32), turned, away, camera)
+    points = view.in_camera(slice(None), refinement.outline @ lips_at(refinement, expression))
+    landmarks[:, LIPS] = camera.project(points).numpy()
+    landmarks[:, LIPS_INNER_LOWER] = landmarks[:, LIPS_INNER_UPPER]
+    landmarks[:, LIPS_INNER_LOWER, 1] += (gap * 1200 / points[..., 2].mean(1).numpy())[:, None]
+    return view
+
+
+@pytest.fixture
+def pressing(monkeypatch):
+    """Makes the network hear, and offset nothing, but lips pressed in some frames of speech."""
+
+    def hears(frames):
+        def motion(network, speech, gate):
+            press = torch.zeros(len(gate), 4)
+            press[frames, 0] = torch.from_numpy(gate)[frames]
+            return LipMotion(torch.zeros(len(gate), 390, 3), press)
+
+        monkeypatch.setattr(avface.networks.clip_lips, "predict_lips", motion)
+
+    return hears
+
+
+def ajar(head):
+    """Expressions with lips open by about 2 mm."""
+    expression = np.zeros((FRAMES, head.num_expression), np.float32)
+    expression[:, head.expression_names.index("jawOpen")] = 0.04
+    return expression
+
+
+def test_the_picture_says_when_lips_are_shut_as_far_as_they_are_seen(refinement, head, activity, pressing):
+    activity(0.8, 3.2)
+    pressing(slice(50, 53))
+    expression = ajar(head)
+    gap = np.where(np.isin(np.arange(FRAMES), [*range(5), *range(60, 63)]), 0.0003, 0.02)
+
+    def opening(view):
+        shape = np.zeros(head.num_shape, np.float32)
+        found = refinement.refine(shape, expression, TIMES, noise(), np.ones(FRAMES, bool), view)
+        return 1000 * refinement.contact.opening(lips_at(refinement, expression, found)).numpy()
+
+    before = 1000 * float(refinement.contact.opening(lips_at(refinement, expression[:1])))
+    unseen, hidden = opening(None), opening(seen_lips(refinement, expression, gap, shown=0.2))
+    seen = opening(seen_lips(refinement, expression, gap))
+
+    assert before > 1
+    np.testing.assert_allclose(unseen, hidden, atol=1e-3)
+    assert unseen[51] < 0.3 * before and unseen[61] == pytest.approx(before, abs=0.05)
+    assert seen[61] < 0.3 * before, "shut in the picture"
+    assert seen[50:53] == pytest.approx(before, abs=0.05), "heard, but seen open"
+    assert seen[2] == pytest.approx(before, abs=0.05), "nobody speaks"
+    # what is only heard comes and goes softly
+    steps = np.abs(np.diff(unseen[44:60]))
+    assert (steps > 0.05).sum() >= 4 and steps.max() < 0.7 * before
 
 
 def test_frames_of_somebody_else_get_nothing(refinement, activity):

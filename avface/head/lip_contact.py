@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import relu
 
 from avface.geometry.mesh import vertex_normals
-from avface.head.lips import LipRegion, lip_region, smoothstep
+from avface.head.landmark_schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER
+from avface.head.lips import LipRegion, landmark_rows, lip_region, smoothstep
 from avface.head.model import HeadModel
 
 FloatArray = npt.NDArray[np.float64]
@@ -26,24 +27,32 @@ SLIP = 0.005
 """Metres that a pair may be apart horizontally: more, and one lip is in front of the other, as in /f/."""
 SPREAD = 0.011
 """Metres along a lip over which a movement of its edge fades."""
-CLOSEST = 0.004
+GIVE = 0.002
+"""Metres around a place where the lips are inside each other over which the skin gives way there. Little, so that what
+is seen of lips that press each other stays where it is."""
+ALONG = 0.4
+"""How much less a distance across the mouth counts for that: shut lips meet in an even line."""
+CLOSEST = 0.005
 """Metres: lips apart by up to this are closed, by more than twice this they aren't."""
 
-_PASSES = 3  # what a column leaves between itself and the next one, the next pass takes
+_PASSES = 3  # what a pair leaves between itself and the next one, the next pass takes
+_SHUTTING = 5  # each time skin that gives way opens the seam again, by less and less
 
 
 @dataclass(frozen=True, eq=False)
 class LipContact:
     """P pairs of points that meet when a head's mouth closes: a vertex, and the other lip's surface over or under it.
 
-    upper and lower (P, N) take vertices of the lips' region to the points, three entries a row at most; column (P, C)
-    says between which columns a pair is (hat functions); spread (C, N) how far along +y each vertex goes when the lips
-    part by 1 at a column, half for each lip.
+    upper and lower (P, N) take vertices of the lips' region to the points, three entries a row at most; give (P, N)
+    says how far along +y each vertex goes when the lips at a pair give way by 1, half for each lip. seam (C, N) takes
+    vertices to the gap between the lips as it is seen from the front, at C columns across the mouth; spread (C, N) says
+    how far along +y each vertex goes when the lips as a whole part by 1 at a column, half for each lip.
     """
 
     upper: Tensor
     lower: Tensor
-    column: Tensor
+    give: Tensor
+    seam: Tensor
     spread: Tensor
 
     @classmethod
@@ -71,7 +80,6 @@ class LipContact:
                     rows[other].append(shares)
         upper, lower = np.array(rows[0]), np.array(rows[1])
         centres = np.linspace(-WIDTH, WIDTH, COLUMNS)
-        column = _hats((upper + lower) / 2 @ region.across, centres)
         contact = np.flatnonzero(((upper + lower) > 0).any(0))
         side = 1 - 2 * region.lower
         reach = np.zeros(len(place))
@@ -80,11 +88,19 @@ class LipContact:
             near = np.linalg.norm(place[lip][:, None] - place[edge], axis=2).min(1)
             reach[lip] = smoothstep(1 - near / SPREAD)
         spread = _hats(region.across, centres).T * (side * reach / 2)
-        return cls(*(torch.from_numpy(part).float() for part in (upper, lower, column, spread)))
+        give = np.zeros((len(upper), len(place)))
+        for ends, lip in ((upper, ~is_lower), (lower, is_lower)):
+            for pair, shares in enumerate(ends):
+                away = (place[lip][:, None] - place[shares > 0]) * [ALONG, 1, 1]
+                near = np.linalg.norm(away, axis=2).min(1)
+                give[pair, lip] = smoothstep(1 - near / GIVE) * side[lip] / 2
+        seam = _seam(head, region, centres)
+        return cls(*(torch.from_numpy(part).float() for part in (upper, lower, give, seam, spread)))
 
     def to(self, like: Tensor) -> LipContact:
         """The same on the device and in the type of a tensor."""
-        return LipContact(*(part.to(like) for part in (self.upper, self.lower, self.column, self.spread)))
+        parts = (self.upper, self.lower, self.give, self.seam, self.spread)
+        return LipContact(*(part.to(like) for part in parts))
 
     def gaps(self, vertices: Tensor) -> Tensor:
         """How far the points of each pair are apart, (..., P) metres along +y: below 0 they are inside each other.
@@ -92,7 +108,7 @@ class LipContact:
         vertices (..., N, 3) of the lips' region, in the head's frame before any joint turns. Pairs that have slipped
         past each other by more than `SLIP` count as far apart (+1 m). Differentiable.
         """
-        between = self._between(vertices)
+        between = (self.upper - self.lower) @ vertices  # (..., P, 3)
         slipped = between[..., ::2].detach().square().sum(-1) > SLIP**2
         return torch.where(slipped, 1.0, between[..., 1])
 
@@ -105,49 +121,74 @@ class LipContact:
         return relu(-self.gaps(vertices)).mean()
 
     def opening(self, vertices: Tensor) -> Tensor:
-        """Gap of the lips, (...) metres: mean over the columns of the middle half of each one's least; 0 if closed."""
-        least = self._columns(self._between(vertices)[..., 1])
-        return relu(least[..., COLUMNS // 4 : COLUMNS - COLUMNS // 4]).mean(-1)
+        """Gap of the lips, (...) metres: mean over the middle half of the mouth, as seen from the front; 0 if shut.
+
+        Lips that only just touch, as at rest, are open in front: the average face's by 2.3 mm.
+        """
+        return relu(self.seen_gaps(vertices)[..., COLUMNS // 4 : COLUMNS - COLUMNS // 4]).mean(-1)
+
+    def seen_gaps(self, vertices: Tensor) -> Tensor:
+        """Gap between the lips as it is seen from the front, (..., C) metres along +y at columns across the mouth."""
+        return vertices[..., 1] @ self.seam.T
 
     def parted(self, vertices: Tensor) -> Tensor:
-        """Vertices (..., N, 3) with the lips outside each other: both go by half of what they are inside.
+        """Vertices (..., N, 3) with the lips outside each other: where they are inside, skin of both gives way by half.
 
         Frames in which they are outside come back as they are, bit for bit.
         """
+        inside = self.penetration(vertices) > 0
+        moved = vertices[inside]
         for _ in range(_PASSES):
-            vertices = self._moved(vertices, relu(-self._columns(self.gaps(vertices))))
-        return vertices
+            moved = self._given_way(moved)
+        return _replaced(vertices, inside, moved)
 
     def closed(self, vertices: Tensor, share: Tensor) -> Tensor:
-        """Vertices (..., N, 3) with a share (...), 0 to 1, of the gap between the lips taken away.
+        """Vertices (..., N, 3) with a share (...), 0 to 1, of the seen gap between the lips taken away.
 
-        Where the widest of the columns is open by more than `CLOSEST`, less and less is closed, from twice that on
-        nothing: lips so far apart say that whoever asks is wrong. Frames with a share of 0 come back as they are.
+        Lips that are shut in front are pressed against each other behind, where they give way. Where the widest of the
+        columns is open by more than `CLOSEST`, less and less is closed, from twice that on nothing: lips so far apart
+        say that whoever asks is wrong. So it is where one is in front of the other by more than `SLIP`. Frames with a
+        share of 0 come back as they are.
         """
-        widest = self._columns(self._between(vertices)[..., 1]).amax(-1)
-        share = share * (2 - widest / CLOSEST).clamp(0, 1)
-        left = self._columns(self.gaps(vertices))
-        kept = relu(left) * (1 - share[..., None])
-        for _ in range(_PASSES):
-            near = torch.where(left < 0.5, left - kept, 0.0)  # slipped past each other: left alone
-            vertices = self._moved(vertices, -relu(near))
-            left = self._columns(self.gaps(vertices))
+        gaps = self.seen_gaps(vertices)
+        share = share * (2 - gaps.amax(-1) / CLOSEST).clamp(0, 1)
+        asked = share > 0
+        facing = (2 - (vertices[..., 2] @ self.seam.T).abs() / SLIP).clamp(0, 1)
+        kept = (relu(gaps) * (1 - share[..., None] * facing))[asked]
+        moved = vertices[asked]
+        for _ in range(_SHUTTING):
+            moved = _raised(moved, -relu(self.seen_gaps(moved) - kept) @ self.spread)
+            moved = self._given_way(moved)
+        return _replaced(vertices, asked, moved)
+
+    def _given_way(self, vertices: Tensor) -> Tensor:
+        """Vertices (..., N, 3) with the skin moved out of the other lip where a pair is inside each other."""
+        way = relu(-self.gaps(vertices))[..., None] * self.give
+        return _raised(vertices, way.amax(-2) + way.amin(-2))
+
+
+def _raised(vertices: Tensor, up: Tensor) -> Tensor:
+    """Vertices (..., N, 3) moved along +y by (..., N) metres."""
+    moved = torch.stack([vertices[..., 0], vertices[..., 1] + up, vertices[..., 2]], -1)
+    return torch.where((up != 0)[..., None], moved, vertices)
+
+
+def _replaced(vertices: Tensor, chosen: Tensor, moved: Tensor) -> Tensor:
+    """Vertices (..., N, 3) with those of chosen (...) frames replaced by (B, N, 3)."""
+    if not len(moved):
         return vertices
+    result = vertices.clone()
+    result[chosen] = moved
+    return result
 
-    def _between(self, vertices: Tensor) -> Tensor:
-        """From the lower to the upper point of each pair, (..., P, 3)."""
-        return (self.upper - self.lower) @ vertices
 
-    def _columns(self, gaps: Tensor) -> Tensor:
-        """The least gap of the pairs around each column, (..., C)."""
-        outside = torch.where(self.column > 0, 0.0, torch.inf).T
-        return (gaps[..., None, :] + outside).amin(-1).clamp_max(1.0)
-
-    def _moved(self, vertices: Tensor, apart: Tensor) -> Tensor:
-        """Lips moved apart by (..., C) metres at the columns."""
-        up = apart @ self.spread
-        moved = torch.stack([vertices[..., 0], vertices[..., 1] + up, vertices[..., 2]], -1)
-        return torch.where((apart != 0).any(-1)[..., None, None], moved, vertices)
+def _seam(head: HeadModel, region: LipRegion, centres: FloatArray) -> FloatArray:
+    """See `LipContact`; (C, N) from the landmarks of the lips' inner edges, between them linear in `across`."""
+    edges = [landmark_rows(head, region, edge) for edge in (LIPS_INNER_UPPER, LIPS_INNER_LOWER)]
+    between = edges[0] - edges[1]
+    across = (edges[0] + edges[1]) / 2 @ region.across
+    share = np.stack([np.interp(centres, across, unit) for unit in np.eye(len(across))], 1)
+    return share @ between
 
 
 def _surface_at(point: FloatArray, place: FloatArray, faces: npt.NDArray[np.int64]) -> FloatArray | None:

@@ -93,6 +93,22 @@ def lip_region(head: HeadModel) -> LipRegion:
     )
 
 
+def landmark_rows(head: HeadModel, region: LipRegion, landmarks: npt.NDArray[np.int64]) -> FloatArray:
+    """(L, N) that take the region's N vertices to L landmarks of `mediapipe478`.
+
+    Raises:
+        AvfaceError: if they aren't on the region.
+    """
+    embedding = head.embedding("mediapipe478")
+    triangles = embedding.triangles[landmarks]
+    numbers = np.searchsorted(region.vertices, triangles).clip(max=len(region) - 1)
+    if (region.vertices[numbers] != triangles).any():
+        raise AvfaceError(f"{head.name}: landmarks of the lips lie off its region 'lips'; rebuild this head")
+    rows = np.zeros((len(landmarks), len(region)))
+    np.add.at(rows, (np.arange(len(landmarks))[:, None], numbers), embedding.barycentric[landmarks])
+    return rows
+
+
 def smoothstep(values: FloatArray) -> FloatArray:
     """From 0 at 0 to 1 at 1 without a kink, constant outside."""
     inside = np.clip(values, 0, 1)

@@ -1,4 +1,8 @@
-"""Lip refinement of a whole clip, from its sound and the face that was found in it."""
+"""Lip refinement of a whole clip, from its sound and the face that was found in it.
+
+Where the lips are seen, the picture has the last word: it says when they are shut, and how far what is heard moves this
+person's lips. Where they aren't, the sound says both.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from avface.head.landmark_schemes import LIPS
 from avface.head.lip_contact import LipContact
-from avface.head.lips import lip_region
+from avface.head.lips import landmark_rows, lip_region
 from avface.head.model import HeadModel
 from avface.networks import lips as lips_network
 from avface.networks.clips import STRETCH, SoundStream
+from avface.networks.lip_view import LipView, Obedience
 from avface.networks.lips import (
     GATE_FADE,
     GATE_REACH,
@@ -34,8 +40,12 @@ COMPONENTS = 8
 """Ways in which the lips of a clip move beyond their expression units, at most."""
 CONTACT_WEIGHT = 3.0
 """How much more an error of the gap between the lips counts than one of a vertex, when a clip's ways are found."""
-GATE_AROUND = GATE_REACH + 2 * GATE_FADE + 0.02
-"""Seconds before and after a frame that decide whether it is in speech."""
+HEARD_NEAR = 0.12
+"""Seconds around a closure that is heard in which one that is seen can be the same."""
+GATE_AROUND = GATE_REACH + 2 * GATE_FADE + HEARD_NEAR + 0.02
+"""Seconds before and after a frame that decide whether it is in speech, and what is heard around it."""
+HEARD_SOFT = 0.06
+"""Seconds over which lips that only are heard shut and open."""
 _BLOCK = 128
 
 
@@ -50,12 +60,24 @@ class ClipLips:
 
 
 @dataclass(frozen=True, eq=False)
+class _Heard:
+    """What is heard of T frames: how far they are in speech, how far lips are shut, and the most that they are shut
+    within `HEARD_NEAR`, each (T,)."""
+
+    gate: Tensor
+    closure: Tensor
+    near: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class LipRefinement:
-    """A lips network with the head that it is about, and where the head's lips meet."""
+    """A lips network with the head that it is about, where the head's lips meet, and where the tracker sees them:
+    outline (40, N) takes vertices to the landmarks `LIPS`."""
 
     network: LipsNetwork
     head: HeadModel
     contact: LipContact
+    outline: Tensor
 
     @classmethod
     def of(cls, network: LipsNetwork, head: HeadModel) -> LipRefinement:
@@ -65,7 +87,9 @@ class LipRefinement:
             AvfaceError: if the network isn't about this head's lips.
         """
         check_lips(network, head)
-        return cls(network, head, LipContact.of(head, lip_region(head)))
+        region = lip_region(head)
+        outline = torch.from_numpy(landmark_rows(head, region, LIPS)).float()
+        return cls(network, head, LipContact.of(head, region), outline)
 
     def refine(
         self,
@@ -74,6 +98,7 @@ class LipRefinement:
         times: npt.NDArray[np.float64],
         sound: Iterable[Float],
         chosen: npt.NDArray[np.bool_],
+        view: LipView | None = None,
         on_frames: Callable[[int], None] = lambda more: None,
     ) -> ClipLips:
         """How the lips of a clip move beyond their expression units.
@@ -84,6 +109,7 @@ class LipRefinement:
             times: (T,) ascending seconds.
             sound: blocks of samples at 16 kHz, sample 0 at time 0 (`Clip.audio_blocks`).
             chosen: (T,) frames of the person; others get no offsets.
+            view: the lips in the picture; None: nobody looks.
             on_frames: told how many more frames are done.
 
         In and around speech upper and lower lip end outside each other, apart from what is lost by keeping few
@@ -94,35 +120,53 @@ class LipRefinement:
         head, numbers = self.head, self.network.numbers.cpu()
         person = head.neutral(torch.as_tensor(shape)).cpu()[numbers]
         units = head.expression_basis.cpu()[:, numbers].flatten(1)
-        gaps = CONTACT_WEIGHT * (self.contact.upper - self.contact.lower)
-        width = len(numbers) * 3
-        found = RunningPca(width + len(gaps), COMPONENTS)
         stream = SoundStream(sound)
+        width = len(numbers) * 3
+        pca = RunningPca(width, COMPONENTS)
+        parts = [_Heard(*torch.zeros(3, 0))]
         for outer, inner in _stretches(times):
-            motion, gate = self._heard(stream, times[outer])
-            gate *= torch.from_numpy(chosen[outer])
-            for start in range(inner.start, inner.stop, _BLOCK):
-                end = min(start + _BLOCK, inner.stop)
-                here = slice(start - outer.start, end - outer.start)
-                weights = torch.from_numpy(np.ascontiguousarray(expression[start:end]))
-                base = person + (weights @ units).unflatten(1, (-1, 3))
-                offsets = torch.zeros_like(base)
-                moving = gate[here] > 0
-                if moving.any():
-                    offsets[moving] = self._touching(
-                        base[moving],
-                        motion.offsets[here][moving],
-                        motion.closure[here][moving],
-                        gate[here][moving],
-                    )
-                found.add(torch.cat([offsets.flatten(1), offsets[..., 1] @ gaps.T], 1).double().numpy())
-                on_frames(end - start)
-        basis, every = found.finish()
-        basis = basis[:, :width].reshape(-1, len(numbers), 3)
-        return ClipLips(numbers.numpy(), basis.astype(np.float32), every.astype(np.float32))
+            motion, heard = self._heard(stream, times[outer], torch.from_numpy(chosen[outer]))
+            here = slice(inner.start - outer.start, inner.stop - outer.start)
+            for block in motion.offsets[here].flatten(1).split(_BLOCK):
+                pca.add(block.double().numpy())
+            parts.append(_Heard(heard.gate[here], heard.closure[here], heard.near[here]))
+        heard = _Heard(
+            *(torch.cat([getattr(p, name) for p in parts]) for name in ("gate", "closure", "near"))
+        )
+        basis, weights = (torch.from_numpy(part).float() for part in pca.finish())
 
-    def _heard(self, stream: SoundStream, times: npt.NDArray[np.float64]) -> tuple[LipMotion, Tensor]:
-        """What the network makes of the sound around some frames, and how far they are in speech, (T,)."""
+        def base(rows: slice) -> Tensor:
+            here = torch.from_numpy(np.ascontiguousarray(expression[rows]))
+            return person + (here @ units).unflatten(1, (-1, 3))
+
+        if view is not None:
+            gain = Obedience(basis.unflatten(1, (-1, 3)), self.outline)
+            for rows in _blocks(len(times)):
+                gain.add(view, rows, base(rows), weights[rows])
+            weights = weights * gain.factor(times)
+        gaps = CONTACT_WEIGHT * (self.contact.upper - self.contact.lower)
+        found = RunningPca(width + len(gaps), COMPONENTS)
+        for rows in _blocks(len(times)):
+            lips, gate = base(rows), heard.gate[rows]
+            shut = heard.closure[rows]  # which is gated already
+            if view is not None:
+                seen, say = view.shut(rows, self.outline @ lips, heard.near[rows])
+                shut = say * gate * seen + (1 - say) * shut
+            offsets = torch.zeros_like(lips)
+            moving = gate > 0
+            if moving.any():
+                moved = (weights[rows][moving] @ basis).unflatten(1, (-1, 3))
+                offsets[moving] = self._touching(lips[moving], moved, shut[moving], gate[moving])
+            found.add(torch.cat([offsets.flatten(1), offsets[..., 1] @ gaps.T], 1).double().numpy())
+            on_frames(rows.stop - rows.start)
+        ways, every = found.finish()
+        ways = ways[:, :width].reshape(-1, len(numbers), 3)
+        return ClipLips(numbers.numpy(), ways.astype(np.float32), every.astype(np.float32))
+
+    def _heard(
+        self, stream: SoundStream, times: npt.NDArray[np.float64], chosen: Tensor
+    ) -> tuple[LipMotion, _Heard]:
+        """What the network makes of the sound around some frames."""
         network = self.network
         _, features = stream.features(times, network.config.audio.speech, network.place.device)
         if features is None:
@@ -130,7 +174,11 @@ class LipRefinement:
             speech = np.zeros((len(times), 0), np.float32)  # of which nothing is asked
         else:
             gate, speech = speech_gate(features.speech_activity, times), features.values
-        return predict_lips(network, speech, gate), torch.from_numpy(gate)
+        gate = gate * chosen.numpy()
+        motion = predict_lips(network, speech, gate)
+        soft, near = _in_time(motion.closure.numpy(), times)
+        soft = np.minimum(soft, gate)
+        return motion, _Heard(torch.from_numpy(gate), torch.from_numpy(soft), torch.from_numpy(near))
 
     def _touching(self, base: Tensor, offsets: Tensor, closure: Tensor, gate: Tensor) -> Tensor:
         """Offsets (B, N, 3) with which lips at `base` meet and don't pass through each other."""
@@ -152,6 +200,26 @@ def shipped_refinement(head: HeadModel, device: str) -> LipRefinement | None:
         return None
     network = shipped_lips(device)
     return LipRefinement.of(network, head) if network.config.head == head.name else None
+
+
+def _in_time(closure: Float, times: npt.NDArray[np.float64]) -> tuple[Float, Float]:
+    """A closure (T,) that comes and goes softly, and the greatest around each frame."""
+    reach = max(HEARD_SOFT, HEARD_NEAR)
+    soft, near = np.zeros_like(closure), np.zeros_like(closure)
+    first = np.searchsorted(times, times - reach)
+    last = np.searchsorted(times, times + reach, side="right")
+    for frame in range(len(times)):
+        here = slice(int(first[frame]), int(last[frame]))
+        away = np.abs(times[here] - times[frame])
+        weight = 1 + np.cos(np.pi * np.minimum(away / HEARD_SOFT, 1))
+        soft[frame] = weight @ closure[here] / weight.sum()
+        near[frame] = closure[here][away <= HEARD_NEAR].max()
+    return soft, near
+
+
+def _blocks(frames: int) -> Iterator[slice]:
+    for start in range(0, frames, _BLOCK):
+        yield slice(start, min(start + _BLOCK, frames))
 
 
 def _stretches(times: npt.NDArray[np.float64]) -> Iterator[tuple[slice, slice]]:

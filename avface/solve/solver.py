@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from avface.head.landmark_schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER
 from avface.head.model import HeadModel
 from avface.solve.banded import solve_block_pentadiagonal
 from avface.solve.bounded import bounded_newton_step
@@ -53,6 +54,8 @@ SETTLED = 8.0
 """Precision of shape weights that were read: landmarks may still move them by a third of a standard deviation or so."""
 UNEXPLAINED = 0.1
 """Precision then of the tracker's bias: more than the measured errors is left unexplained."""
+PARTED = 1e-3
+"""Metres by which it may part a point of the inner lips from the one below."""
 READING_TOLERANCE = 1e-2
 """Share of its cost by which a step must lower the problem whose solution is only read: twice as exact is no better."""
 
@@ -343,7 +346,8 @@ class Solver:
             precision[own] = SETTLED
             precision[own.stop :] *= UNEXPLAINED
             parameters.shape = torch.cat([mean[own], parameters.shape[own.stop :]])
-            parameters = self._fit_key_frames(keys, parameters, mean, precision, self.config.tolerance)
+            shut = self._lips_of_bias()
+            parameters = self._fit_key_frames(keys, parameters, mean, precision, self.config.tolerance, shut)
         return parameters.shape, parameters.log_focal, self._usual(parameters.expression, keys.stands_for)
 
     def _key_frames(
@@ -391,12 +395,19 @@ class Solver:
         shape_mean: Tensor,
         shape_precision: Tensor,
         tolerance: float,
+        shape_coupling: Tensor | None = None,
     ) -> Parameters:
-        """Shape, focal length and the key frames' poses and expressions, for a prior of the shape weights (S + K,)."""
+        """Shape, focal length and the key frames' poses and expressions, for a prior of the shape weights (S + K,).
+
+        shape_coupling: (S + K, S + K) what is added to the diagonal matrix of their precisions; nothing if None.
+        """
         config, model = self.config, self.model
         landmarks, precision, prior = keys.landmarks, keys.precision, keys.prior
         frames = len(landmarks)
         evidence = min(1.0, config.key_frame_evidence / frames)
+        stiffness = torch.diag(shape_precision)
+        if shape_coupling is not None:
+            stiffness = stiffness + shape_coupling
         prior_focal = self._prior_focal
         focal_precision = config.focal_sigma**-2 if self.focal_length is None else 1e12
 
@@ -404,12 +415,12 @@ class Solver:
             focal_cost = 0.5 * focal_precision * (p.log_focal - prior_focal) ** 2
             data = self._frame_cost(p, landmarks, precision, prior).sum() * evidence
             away = p.shape - shape_mean
-            return float(data + 0.5 * (shape_precision * away) @ away + focal_cost)
+            return float(data + 0.5 * away @ stiffness @ away + focal_cost)
 
         count = frames * model.num_local
         cost, damping = total(parameters), 1e-3
         side = torch.zeros(count + len(shape_mean) + 1, dtype=torch.int8, device=self.device)
-        shared_precision = torch.cat([shape_precision, shape_mean.new_tensor([focal_precision])])
+        shared_precision = torch.block_diag(stiffness, shape_mean.new_tensor([[focal_precision]]))
         shared_mean = torch.cat([shape_mean, shape_mean.new_tensor([prior_focal])])
         for _ in range(config.iterations):
             hessian, gradient = self._shape_equations(parameters, landmarks, precision, prior)
@@ -418,12 +429,12 @@ class Solver:
             arrow = _Arrow(
                 evidence * hessian[:, local, local],
                 evidence * hessian[:, local, shared],
-                evidence * hessian[:, shared, shared].sum(0) + torch.diag(shared_precision),
+                evidence * hessian[:, shared, shared].sum(0) + shared_precision,
             )
             whole = torch.cat(
                 [
                     evidence * gradient[:, local].flatten(),
-                    evidence * gradient[:, shared].sum(0) + shared_precision * (at - shared_mean),
+                    evidence * gradient[:, shared].sum(0) + shared_precision @ (at - shared_mean),
                 ]
             )
             low, high = self._bounds(parameters)
@@ -454,6 +465,17 @@ class Solver:
         missed = missed * (shares * len(shares) / shares.sum(0).clamp_min(1))[..., None]
         own = (self.model.neutral(parameters.shape) - self.model.mean) @ rotation.mT
         return SeenAtRest.of((own[..., :2] + missed).cpu().numpy(), rotation.cpu().numpy())
+
+    def _lips_of_bias(self) -> Tensor:
+        """Precision (S + K, S + K) that keeps the tracker's bias from parting the inner lips: how far they are apart is
+        for the expression to say, which moves the surface."""
+        own = self.model.head.num_shape
+        upper, lower = (
+            self.model.shape_basis[own:, torch.as_tensor(lip[1:-1]), 1]
+            for lip in (LIPS_INNER_UPPER, LIPS_INNER_LOWER)
+        )
+        parting = (upper - lower) / PARTED
+        return torch.block_diag(parting.new_zeros(own, own), parting @ parting.T)
 
     def _shape_prior(self, prediction: Prediction) -> tuple[Tensor, Tensor]:
         """Mean and precision (S + K,) of the shape weights: standard normal, or as predicted where that says more."""
