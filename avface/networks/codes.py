@@ -138,7 +138,10 @@ def read_coarse(raw: Tensor, config: CodeConfig, crop: FaceCrop) -> CoarseCode:
     the middle of its crop, in even light.
 
     Rotations are six numbers inside (Zhou et al. 2019), which have no jumps; they are relative to the way to the crop
-    under perspective. Under mixed precision, too, this is worked out in single precision.
+    under perspective. A tenth more of any number of pose, place and light changes the picture by about a tenth, so that
+    one learning rate suits them all: under weak perspective the raw scale is relative to WEAK_SCALE and the raw shift
+    in crop units, and raw light is relative to even light. Under mixed precision, too, this is worked out in single
+    precision.
     """
     raw = _at_least_single(raw)
     shape, albedo, turn, camera, light, log_variance = raw.split(coarse_sizes(config), -1)
@@ -148,15 +151,16 @@ def read_coarse(raw: Tensor, config: CodeConfig, crop: FaceCrop) -> CoarseCode:
         with torch.autocast(raw.device.type, enabled=False):
             rotation = crop.aim @ rotation
     else:
-        camera = camera + camera.new_tensor([WEAK_SCALE, 0, 0])
+        size = camera.new_tensor([WEAK_SCALE, 1 / WEAK_SCALE, 1 / WEAK_SCALE])
+        camera = size * (camera + camera.new_tensor([1.0, 0, 0]))
     even = light.new_zeros(9, 3)
-    even[0] = 1 / SH_NORMS[0]
+    even[0] = 1
     return CoarseCode(
         shape,
         albedo,
         rotation,
         camera,
-        light.unflatten(-1, (9, 3)) + even,
+        (light.unflatten(-1, (9, 3)) + even) / SH_NORMS[0],
         clamp_inwards(log_variance, *LOG_VARIANCE),
     )
 

@@ -308,8 +308,11 @@ class _Run:
         self.logger.close()
         waiting = waited / max(1e-9, time.monotonic() - began)
         if self.fabric.is_global_zero:
+            windows = self.progress.step * self.recipe.batch * self.fabric.world_size
+            speed = windows / max(1e-9, self.progress.seconds)
             print(
-                f"{self.progress.step} steps in {self.progress.seconds / 60:.1f} min, "
+                f"{self.progress.step} steps in {self.progress.seconds / 60:.1f} min, {speed:.3g} windows "
+                f"({speed * self.recipe.network.window:.3g} frames) a second, "
                 f"{waiting:.0%} of the time waiting for batches"
             )
         return Outcome(self.averaged.cpu().eval(), self.progress, waiting, self.errors)

@@ -114,6 +114,11 @@ class SelfSupervisedObjective(nn.Module):
                 f"components, the recipe needs {code.shape} or more and {code.expression_width}; import FLAME with "
                 "'avface head import', or name another --head"
             )
+        if weights.photometric and not len(head.uv):
+            raise AvfaceError(
+                f"{head.name}: this head has no texture coordinates, which its rendering needs; import FLAME with "
+                "--template head_template.obj, or train with --photometric 0"
+            )
         self.networks, self.head, self.weights = networks, head, weights
         self.albedo = albedo or AlbedoSpace.of_one_colour()
         self._embedding = head.embedding("ibug68")
