@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from avface.geometry.camera import Camera
     from avface.head.model import HeadModel
     from avface.head.morphs import MorphMotion, MorphTargets
+    from avface.networks.detail_surface import DetailedSurface
 
 CAPTURE_VERSION = 1
 EXPORTERS = "avface.exporters"
@@ -29,7 +30,7 @@ EXPORTERS = "avface.exporters"
 Frames = int | slice | Sequence[int] | npt.NDArray[np.integer] | None
 FloatArray = npt.NDArray[np.float32]
 Space = Literal["image", "camera", "head"]
-Stage = Literal["coarse", "lips"]
+Stage = Literal["coarse", "lips", "detail"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,13 @@ class Capture:
     shaped head before any joint turns."""
     lip_weights: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     """(T, L) weights of `lip_basis`, 0 where nobody speaks; (0, 0) without lip refinement."""
+    detail_static: npt.NDArray[np.floating] = field(default_factory=lambda: np.zeros((0, 0), np.float16))
+    """(R, R) metres along the normals of the skin by which its folds are off the head's mesh as a rule: texels of the
+    face's window of the uv square (`avface.networks.detail_maps`). Empty where there is no detail."""
+    detail_basis: npt.NDArray[np.floating] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float16))
+    """(D, R, R) ways in which they change, metres."""
+    detail_weights: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    """(T, D) weights of `detail_basis`; (0, 0) without detail."""
     segment_starts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
     """(N,) first frames of the stretches between shot cuts; the first is 0."""
     segment_same_person: npt.NDArray[np.bool_] = field(default_factory=lambda: np.ones(1, bool))
@@ -106,13 +114,17 @@ class Capture:
         ways = self.lip_basis.shape[:1]
         expected["lip_basis"] = (*ways, *self.lip_vertices.shape, 3)
         expected["lip_weights"] = (frames, *ways) if self.lip_vertices.size else (0, 0)
+        side, changes = len(self.detail_static), self.detail_basis.shape[:1]
+        expected["detail_static"] = (side, side)
+        expected["detail_basis"] = (*changes, side, side)
+        expected["detail_weights"] = (frames, *changes) if side else (0, 0)
         for name, size in expected.items():
             if getattr(self, name).shape != size:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {size}")
         numbers = self.lip_vertices
         if numbers.dtype.kind not in "iu" or (np.diff(numbers, prepend=-1) <= 0).any():
             raise ValueError("lip_vertices must be whole numbers, ascending from 0 or more")
-        for name in ("lip_basis", "lip_weights"):
+        for name in ("lip_basis", "lip_weights", "detail_static", "detail_basis", "detail_weights"):
             values = getattr(self, name)
             if values.dtype.kind != "f" or not np.isfinite(values).all():
                 raise ValueError(f"{name} must be finite numbers")
@@ -155,7 +167,7 @@ class Capture:
         """Vertices (T, V, 3) in metres of the chosen frames (all by default), in the camera's or the head's frame.
 
         stage: "coarse" for shape and expression alone, "lips" with the lip refinement, where there is one; by default
-        with everything there is.
+        with everything there is. Detail is finer than this mesh, which it leaves as it is; see `detailed_vertices`.
 
         Raises:
             AvfaceError: if the lips are of another head.
@@ -166,6 +178,53 @@ class Capture:
         rows = self._rows(frames)
         vertices = self._head_vertices(rows, stage)
         return self._to_camera(vertices, rows) if space == "camera" else vertices
+
+    @property
+    def has_detail(self) -> bool:
+        """Whether the fine stage has been here."""
+        return bool(self.detail_static.size)
+
+    def displacement(self, frames: Frames = None) -> FloatArray:
+        """Displacement (T, R, R) in metres of the skin along the mesh's normals, in the chosen frames, all by default.
+
+        Texels are those of `avface.networks.detail_maps.DetailAtlas`. (T, 0, 0) without detail.
+        """
+        rows = self._rows(frames)
+        found = np.repeat(self.detail_static[None].astype(np.float32), len(rows), 0)
+        if len(self.detail_basis):
+            found += np.tensordot(self.detail_weights[rows], self.detail_basis.astype(np.float32), 1)
+        return found
+
+    @functools.cached_property
+    def detailed_surface(self) -> DetailedSurface:
+        """The mesh, fine enough for the folds of the skin.
+
+        Raises:
+            AvfaceError: if the capture has no detail, or its head no face that it could be about.
+        """
+        from avface.networks.detail_surface import DetailedSurface
+
+        if not self.has_detail:
+            raise AvfaceError(
+                f"{self.source or self.head}: the capture has no detail; reconstruct with --stages coarse,detail"
+            )
+        return DetailedSurface(self.head_model, len(self.detail_static))
+
+    def detailed_vertices(
+        self, frames: Frames = None, space: Literal["camera", "head"] = "camera"
+    ) -> FloatArray:
+        """Vertices (T, N, 3) in metres of `detailed_surface` in the chosen frames, with all that there is.
+
+        Raises:
+            AvfaceError: if the capture has no detail.
+            ValueError: if the space is unknown.
+        """
+        import torch
+
+        surface = self.detailed_surface
+        points = torch.as_tensor(self.vertices(frames, space))
+        with torch.inference_mode():
+            return surface.vertices(points, torch.as_tensor(self.displacement(frames))).numpy()
 
     def landmarks(
         self,
@@ -314,7 +373,8 @@ class Capture:
         always = ("expression", "rotation", "translation", "joints", "times", "confidence")
         seen = ("visibility",) if self.visibility_regions else ()
         lips = ("lip_weights",) if len(self.lip_vertices) else ()
-        return (*always, *seen, *lips)
+        detail = ("detail_weights",) if self.has_detail else ()
+        return (*always, *seen, *lips, *detail)
 
     def _rows(self, frames: Frames) -> npt.NDArray[np.int64]:
         every = np.arange(len(self))
@@ -364,6 +424,8 @@ def _optional(data: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
         found |= {"visibility": data["visibility"], "visibility_regions": regions}
     if "lip_vertices" in data:
         found |= {name: data[name] for name in ("lip_vertices", "lip_basis", "lip_weights")}
+    if "detail_static" in data:
+        found |= {name: data[name] for name in ("detail_static", "detail_basis", "detail_weights")}
     return found
 
 

@@ -19,14 +19,16 @@ from avface.errors import AvfaceError, AvfaceWarning
 
 if TYPE_CHECKING:
     from avface.head.model import HeadModel
+    from avface.media import Clip
     from avface.networks.clip_lips import LipRefinement
     from avface.networks.clips import ClipPrediction
+    from avface.networks.detail_clip import DetailRefinement
     from avface.networks.model import CoarseNetworks
     from avface.solve.solver import Fit, SolverConfig
     from avface.tracking import FaceTrack
 
 Progress = Callable[[str, int, "int | None"], None]
-"""Told (stage, frames done, frames in all or None) as work goes on; stages are "track", "solve" and "lips"."""
+"""Told (stage, frames done, frames in all or None) as work goes on; stages are "track", "solve", "lips", "detail"."""
 
 BY_EAR = ("lips", "jaw", "cheeks")
 """Regions that follow the sound when nobody looks at them."""
@@ -59,9 +61,9 @@ def reconstruct(
         video: Whether to look at the mouth. Without, lips, jaw and cheeks follow the sound alone; shape, pose, eyes and
             brows still come from the picture.
         networks: Weights of the coarse networks (safetensors) in place of those that come with avface.
-        stages: How far to go: "coarse" is shape, expression and pose, "lips" refines the lips by what is heard and
-            seen. It is young, so that it has to be asked for. Lips need sound, a
-            head that their network knows (the open one) and `audio`; without, they stay as they are.
+        stages: How far to go: "coarse" is shape, expression and pose, "lips" refines the lips by sound and picture,
+            "detail" finds the folds of the skin. Both are young and have to be asked for. Lips need sound, a head that
+            their network knows (the open one) and `audio`; detail needs such a head; without, both are left out.
         solver: Noise and priors of the fit; the defaults suit talking heads.
         progress: Told about the work as it goes on.
 
@@ -83,14 +85,15 @@ def reconstruct(
             f"focal length {focal_length}: must be above 0 pixels; leave it out to have it estimated"
         )
     _check_head(head)
-    refined = _check_stages(stages)
+    _check_stages(stages)
     clip = Clip.open(Path(path))
     total = clip.info.frame_count
     listen = audio and clip.info.has_audio
     if not (video or listen):
         said = "there is no sound to go by" if audio else "neither picture nor sound are to be used"
         raise AvfaceError(f"{path}: {said}; leave out video=False (--no-video)")
-    with _prepared(head, networks, device, listen, listen and refined) as (prepare, prepared):
+    wanted = [stage for stage in stages if stage != "lips" or listen]
+    with _prepared(head, networks, device, listen, wanted) as (prepare, prepared):
         if not video and prepared()[1] is None:
             raise AvfaceError(
                 f"{path}: there are no networks to hear a mouth move; leave out video=False (--no-video)"
@@ -104,7 +107,7 @@ def reconstruct(
             observed = track(clip.frames(), face=face, on_frame=on_frame, occlusions=True)
         except AvfaceError as error:  # the tracker sees frames and knows no file
             raise error if str(path) in str(error) else AvfaceError(f"{path}: {error}") from None
-        model, predictor, refinement = prepared()
+        model, predictor, refinement, detail = prepared()
     # Only now: loading them takes time that the tracker leaves.
     from avface.networks.synchrony import clip_sound_lag, in_step
     from avface.solve import SolverConfig
@@ -121,18 +124,20 @@ def reconstruct(
     capture = _solve(followed, expected, model, str(head), focal_length, device, video, solver, progress)
     if refinement is not None:
         capture = _refine_lips(refinement, capture, in_step(clip.audio_blocks(), lag), followed, progress)
+    if detail is not None:
+        heard = (lambda: in_step(clip.audio_blocks(), lag)) if listen else None
+        capture = _find_detail(detail, capture, clip, followed, heard, progress)
     _warn_of_losses(clip, capture, path)
     return replace(capture, source=str(path))
 
 
-def _check_stages(stages: Sequence[Stage]) -> bool:
-    """Whether the lips are to be refined."""
+def _check_stages(stages: Sequence[Stage]) -> None:
+    """Refuse stages that there aren't."""
     known = get_args(Stage)
     unknown = [stage for stage in stages if stage not in known]
     if unknown or known[0] not in stages:
         said = f"no such stage as {unknown[0]!r}" if unknown else "nothing can be refined without 'coarse'"
         raise AvfaceError(f"stages {','.join(map(str, stages))}: {said}; use coarse or {','.join(known)}")
-    return "lips" in stages
 
 
 def _check_head(head: str | Path) -> None:
@@ -167,15 +172,15 @@ def _load_networks(path: str | Path | None, head: HeadModel, device: str) -> Coa
     )
 
 
-Prepared = tuple["HeadModel", "CoarseNetworks | None", "LipRefinement | None"]
+Prepared = tuple["HeadModel", "CoarseNetworks | None", "LipRefinement | None", "DetailRefinement | None"]
 
 
 @contextmanager
 def _prepared(
-    head: str | Path, networks: str | Path | None, device: str, listen: bool, refined: bool
+    head: str | Path, networks: str | Path | None, device: str, listen: bool, stages: Sequence[Stage]
 ) -> Iterator[tuple[Callable[[], None], Callable[[], Prepared]]]:
-    """Load solver, head model and networks, those of the lips if wanted, in the background; yields a function that
-    starts it and one that waits for it."""
+    """Load solver, head model and the networks of the stages in the background; yields a function that starts it and
+    one that waits for it."""
     result: dict[str, Prepared | BaseException] = {}
 
     def load() -> None:
@@ -191,12 +196,16 @@ def _prepared(
 
                 if listen:
                     shipped_acoustic_model(device)
-            refinement = None
-            if refined:
+            refinement = detail = None
+            if "lips" in stages:
                 from avface.networks.clip_lips import shipped_refinement
 
                 refinement = shipped_refinement(model, device)
-            result["loaded"] = model, predictor, refinement
+            if "detail" in stages:
+                from avface.networks.detail_clip import shipped_detail
+
+                detail = shipped_detail(model, device)
+            result["loaded"] = model, predictor, refinement, detail
         except BaseException as error:  # handed to the caller's thread
             result["error"] = error
 
@@ -361,6 +370,54 @@ def _refine_lips(
         provenance={
             **capture.provenance,
             "lips": "offsets by a network that hears, as far as the picture agrees; parted and closed where they meet",
+        },
+    )
+
+
+def _find_detail(
+    refinement: DetailRefinement,
+    capture: Capture,
+    clip: Clip,
+    observed: FaceTrack,
+    sound: Callable[[], Iterable[npt.NDArray[np.float32]]] | None,
+    progress: Progress,
+) -> Capture:
+    """The capture with the folds of the skin, as far as the clip shows them."""
+    from avface.networks.detail_clip import ClipView
+
+    frames, done = len(capture), 0
+
+    def on_frames(more: int) -> None:
+        nonlocal done
+        done += more
+        progress("detail", done, frames)
+
+    progress("detail", 0, frames)
+    lengths = np.diff([*capture.segment_starts, frames])
+    hidden = observed.hidden
+    found = refinement.refine(
+        ClipView(
+            frames=lambda: (frame.image for frame in clip.frames()),
+            vertices=capture.vertices,
+            camera=capture.camera,
+            times=capture.times,
+            shots=np.repeat(np.arange(len(lengths)), lengths),
+            chosen=np.repeat(capture.segment_same_person, lengths) & (capture.confidence > 0),
+            sound=sound,
+            hidden=None if hidden is None else hidden.__getitem__,
+        ),
+        on_frames,
+    )
+    if found is None:
+        return capture
+    return replace(
+        capture,
+        detail_static=found.static.astype(np.float16),
+        detail_basis=found.basis.astype(np.float16),
+        detail_weights=found.weights,
+        provenance={
+            **capture.provenance,
+            "detail": "displacement of the skin by a network that learned it from made people",
         },
     )
 

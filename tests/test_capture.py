@@ -11,6 +11,7 @@ import pytest
 import roma
 import torch
 from captures import moving_capture
+from detail_captures import detail_capture
 from lip_captures import lip_capture
 
 from avface import Capture
@@ -214,8 +215,8 @@ def test_landmarks_go_with_the_lips():
 
 def test_without_lips_all_stages_are_the_same(capture):
     np.testing.assert_array_equal(capture.vertices(stage="lips"), capture.vertices(stage="coarse"))
-    with pytest.raises(ValueError, match=r"stage='detail' must be one of 'coarse', 'lips'"):
-        capture.vertices(stage="detail")
+    with pytest.raises(ValueError, match=r"stage='fine' must be one of 'coarse', 'lips', 'detail'"):
+        capture.vertices(stage="fine")
 
 
 def test_lips_of_another_head_are_refused_when_they_are_asked_for():
@@ -474,3 +475,50 @@ def test_another_packages_exporter_is_called_with_its_options(capture, tmp_path,
 
     assert written == tmp_path / "x.abc"
     assert calls == [(capture, tmp_path / "x.abc", {"scale": 2})]
+
+
+def test_detail_in_capture(tmp_path):
+    made = detail_capture(5)
+    found = made.displacement()
+    assert found.shape == (5, 64, 64) and made.has_detail and not moving_capture(5).has_detail
+    assert np.allclose(found[0], made.detail_static) and not np.allclose(found[4], found[0])
+    back = Capture.load(made.save(tmp_path / "folds.npz"))
+    assert np.array_equal(back.displacement([1, 3]), found[[1, 3]]) and back.detail_basis.dtype == np.float16
+    assert np.array_equal(made.select([1, 3]).displacement(), found[[1, 3]])
+    assert moving_capture(5).displacement([0]).shape == (1, 0, 0)
+    assert np.array_equal(made.vertices([2]), moving_capture(5).vertices([2]))
+
+
+def test_detailed_vertices_carry_the_folds():
+    made = detail_capture(5)
+    count = made.head_model.num_vertices
+    fine = made.detailed_vertices([0, 4])
+    assert fine.shape == (2, len(made.detailed_surface), 3)
+    away = np.linalg.norm(fine[:, :count] - made.vertices([0, 4]), axis=2)
+    assert 3e-4 < away.max() < 2.1e-3
+    with pytest.raises(AvfaceError, match="no detail"):
+        moving_capture(5).detailed_vertices()
+
+
+def test_captures_without_detail_are_read(tmp_path):
+    path = moving_capture(4).save(tmp_path / "old.npz")
+    with np.load(path) as archive:
+        kept = {key: archive[key] for key in archive.files if not key.startswith("detail")}
+    np.savez_compressed(path, **kept)
+    assert not Capture.load(path).has_detail
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"detail_static": np.zeros((64, 32), np.float16)},
+        {"detail_basis": np.zeros((1, 32, 32), np.float16)},
+        {"detail_weights": np.zeros((4, 1), np.float32)},
+        {"detail_weights": np.full((5, 1), np.nan, np.float32)},
+        {"detail_static": np.zeros((0, 0), np.float16)},
+        {"detail_static": np.zeros((64, 64), int)},
+    ],
+)
+def test_detail_that_does_not_fit_is_refused(changes):
+    with pytest.raises(ValueError, match="detail"):
+        replace(detail_capture(5), **changes)

@@ -164,9 +164,9 @@ def test_choices_reach_the_reconstruction(talking, solved, monkeypatch):
 
     assert main(["reconstruct", str(talking), "--face", "1", "--focal-length", "400.5", "--quiet"]) == 0
     assert main(["reconstruct", str(talking), "--face", "160,120.5", "--quiet"]) == 0
-    assert main(["reconstruct", str(talking), "--stages", "coarse,lips", "--quiet"]) == 0
+    assert main(["reconstruct", str(talking), "--stages", "coarse,lips,detail", "--quiet"]) == 0
 
-    assert [given["stages"] for given in asked] == [("coarse",), ("coarse",), ("coarse", "lips")]
+    assert [given["stages"] for given in asked] == [("coarse",), ("coarse",), ("coarse", "lips", "detail")]
     assert asked[0]["face"] == 1 and asked[0]["focal_length"] == 400.5
     assert asked[1]["face"] == (160, 120.5) and asked[1]["focal_length"] is None
 

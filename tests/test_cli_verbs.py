@@ -135,6 +135,15 @@ def test_export_of_some_frames(folder, capture, capsys):
     assert sorted(path.name for path in (folder / "m").iterdir()) == [Path(name).name for name in names]
 
 
+def test_export_after_a_stage(folder, capture, capsys):
+    (folder / "m").mkdir()
+    assert (
+        main(["export", "capture.npz", "m/face.ply", "--frames", "2:3", "--stage", "coarse", "--quiet"]) == 0
+    )
+    assert "no detail in it" in refusal(capsys, "export", "capture.npz", "f.ply", "--stage", "detail")
+    assert ".glb takes no --stage" in refusal(capsys, "export", "capture.npz", "a.glb", "--stage", "lips")
+
+
 def test_export_refuses_what_no_format_takes_before_writing(folder, capture, capsys):
     assert ".glb takes no --frames" in refusal(capsys, "export", "capture.npz", "a.glb", "--frames", "0:2")
     assert ".csv takes no --video" in refusal(capsys, "export", "capture.npz", "a.csv", "--video", "v.mp4")

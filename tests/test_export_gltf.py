@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pygltflib
@@ -11,6 +12,7 @@ import pytest
 import torch
 import trimesh
 from captures import moving_capture
+from detail_captures import detail_capture
 from export_heads import jawed_capture, still_capture, turned_neck_capture
 from lip_captures import lip_capture
 from scipy.spatial import cKDTree
@@ -168,6 +170,27 @@ def test_lips_are_morph_targets_after_the_units(tmp_path, turned):
     (face,) = (mesh for mesh in Player(path).gltf.meshes if mesh.name == "face")
     assert face.extras["targetNames"] == [*capture.expression_names, "lips_0", "lips_1", "lips_2"]
     assert largest_error(capture, path) < CLOSE
+
+
+def test_folds_are_a_normal_map_of_the_skin(tmp_path):
+    capture = detail_capture(4)
+    path = capture.export(tmp_path / "head.glb")
+
+    player = Player(path)
+    (image,) = player.gltf.images
+    view = player.gltf.bufferViews[image.bufferView]
+    packed = np.frombuffer(player.blob, np.uint8, view.byteLength, view.byteOffset)
+    normals = cv2.imdecode(packed, cv2.IMREAD_COLOR)[..., ::-1].astype(float) / 127.5 - 1
+    assert np.abs(np.linalg.norm(normals, axis=2) - 1).max() < 0.02
+    low, high = np.percentile(normals[..., 1], [1, 99])
+    assert low < -0.2 and high > 0.2, "folds that lie across the face tilt it up and down"
+    assert np.abs(normals[:50] - [0, 0, 1]).max() < 0.01, "nothing off the face"
+    assert image.mimeType == "image/png"
+    mapped = [material.name for material in player.gltf.materials if material.normalTexture is not None]
+    assert mapped == ["skin"]
+    assert largest_error(capture, path) < CLOSE
+    plain = Player(moving_capture(4).export(tmp_path / "plain.glb"))
+    assert not plain.gltf.images and all(m.normalTexture is None for m in plain.gltf.materials)
 
 
 def test_the_file_rests_in_the_first_frame_for_viewers_that_do_not_play(exported):

@@ -5,6 +5,7 @@ import pytest
 import torch
 import trimesh
 from captures import moving_capture
+from detail_captures import detail_capture
 from export_heads import jawed_capture
 
 from avface.capture import Capture
@@ -87,10 +88,10 @@ def test_an_export_that_fails_half_way_leaves_the_older_files_alone(capture, tmp
     monkeypatch.setattr("avface.export.mesh_sequence.BLOCK", 2)
     compute = Capture.vertices
 
-    def full_disk(self: Capture, frames: np.ndarray, space: str) -> np.ndarray:
+    def full_disk(self: Capture, frames: np.ndarray, space: str, stage: None) -> np.ndarray:
         if 2 in frames:
             raise OSError(28, "No space left on device")
-        return compute(self, frames, space)
+        return compute(self, frames, space, stage)
 
     monkeypatch.setattr(Capture, "vertices", full_disk)
     with pytest.raises(AvfaceError, match=r"can't be written \(No space left on device\)"):
@@ -116,3 +117,19 @@ def test_an_unknown_space_is_refused(capture, tmp_path):
     with pytest.raises(ValueError, match="space='world'"):
         capture.export(tmp_path / "face.ply", space="world")
     assert not list(tmp_path.iterdir())
+
+
+def test_detailed_meshes_have_the_folds(tmp_path):
+    capture = detail_capture(3)
+    capture.export(tmp_path / "face.ply", stage="detail", frames=1, space="head")
+    capture.export(tmp_path / "face.obj", stage="detail", frames=1, space="head")
+    expected = capture.detailed_vertices(1, "head")[0]
+    faces = capture.detailed_surface.faces
+    ply = trimesh.load_mesh(tmp_path / "face_000001.ply", process=False)
+    np.testing.assert_array_equal(ply.faces, faces)
+    np.testing.assert_allclose(ply.vertices, expected, atol=1e-8)
+    obj = trimesh.load_mesh(tmp_path / "face_000001.obj")
+    assert np.abs(obj.vertices[obj.faces] - expected[faces]).max() < 1e-6
+    with pytest.raises(AvfaceError, match="no detail"):
+        moving_capture(2).export(tmp_path / "none.ply", stage="detail")
+    assert not list(tmp_path.glob("none*"))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from captures import moving_capture
+from detail_captures import detail_capture
 
 from avface.errors import AvfaceError
 from avface.export.overlay import export_overlay
@@ -69,6 +70,18 @@ def test_frames_in_which_the_face_was_not_seen_have_a_blue_head(written):
 
     assert blueness[5] > 25
     assert max(np.delete(blueness, 5)) < 10
+
+
+def test_folds_are_drawn_unless_an_earlier_stage_is_asked_for(capture, tmp_path):
+    folds = detail_capture(FRAMES)
+    names = ("detail_static", "detail_basis", "detail_weights")
+    folded = dataclasses.replace(capture, **{name: getattr(folds, name) for name in names})
+    plain, full, coarse = (
+        pictures(export_overlay(made, tmp_path / f"{number}.mp4", layout="blended", stage=stage))
+        for number, (made, stage) in enumerate([(capture, None), (folded, None), (folded, "coarse")])
+    )
+    assert np.abs(full - plain).max() > 30
+    assert np.abs(coarse - plain).max() < 8
 
 
 def test_times_and_sound_are_those_of_the_video(filmed, written):

@@ -101,12 +101,12 @@ def test_the_person_is_plausible(reconstruction):
 @pytest.mark.slow
 def test_progress_counts_every_frame_of_both_stages(reconstruction):
     capture, told = reconstruction
-    for stage in ("track", "solve", "lips")[: len({name for name, *_ in told})]:
+    for stage in ("track", "solve", "lips", "detail")[: len({name for name, *_ in told})]:
         done = [count for name, count, _ in told if name == stage]
         assert stage == "track" or done[0] == 0, "solving is told of before its first result"
         assert done == sorted(done) and done[-1] == len(capture), stage
     stages = [name for name, _, _ in told]
-    assert stages == sorted(stages, key=["track", "solve", "lips"].index)
+    assert stages == sorted(stages, key=["track", "solve", "lips", "detail"].index)
 
 
 # Bad input

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from detail_captures import small_detail
 from lip_captures import small_lips
 from networks_frames import small_networks
 from solve_clips import QUICK, SIZE, head_without_tracker_errors, truth
@@ -14,12 +15,14 @@ from videos import Track, constant_rate, noises, write_video
 
 import avface
 import avface.networks.clips
+import avface.networks.detail
 import avface.networks.lips
 import avface.pipeline
 import avface.tracking
 from avface.capture import Capture
 from avface.errors import AvfaceError
 from avface.networks.codes import CodeConfig
+from avface.networks.detail import save_detail
 from avface.networks.lips import save_lips
 from avface.networks.model import save_networks
 from avface.networks.regions import LANDMARK_REGIONS, REGIONS
@@ -79,6 +82,13 @@ def no_lips(monkeypatch, tmp_path):
 def own_lips(no_lips):
     """A small network in place of the shipped one."""
     save_lips(small_lips(), avface.networks.lips.WEIGHTS)
+
+
+@pytest.fixture
+def own_detail(monkeypatch, tmp_path):
+    """A small network in place of the shipped one."""
+    monkeypatch.setattr(avface.networks.detail, "WEIGHTS", tmp_path / "detail.safetensors")
+    save_detail(small_detail(), avface.networks.detail.WEIGHTS)
 
 
 @pytest.fixture
@@ -285,3 +295,17 @@ def test_without_networks_nobody_is_tracked_for_a_mouth_that_can_only_be_heard(v
 def test_what_cannot_be_done_is_refused(reconstruct, sound, options, message):
     with pytest.raises(AvfaceError, match=message):
         reconstruct(sound=sound, **options)
+
+
+def test_detail_is_found_when_it_is_asked_for(track, reconstruct, own_detail):
+    told = []
+    capture = reconstruct(stages=("coarse", "detail"), progress=lambda *said: told.append(said))
+    assert capture.has_detail and capture.detail_weights.shape[0] == FRAMES
+    assert "learned it from made people" in capture.provenance["detail"]
+    assert [done for stage, done, _ in told if stage == "detail"][-1] == FRAMES
+    assert not reconstruct().has_detail
+
+
+def test_without_weights_there_is_no_detail(reconstruct, own_detail):
+    avface.networks.detail.WEIGHTS.unlink()
+    assert not reconstruct(stages=("coarse", "detail")).has_detail

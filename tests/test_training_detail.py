@@ -14,9 +14,7 @@ from avface.head import load_head
 from avface.networks.detail import DetailConfig, load_detail
 from avface.networks.detail_maps import detail_atlas
 from avface.networks.losses.detail import DetailWeights, Vgg19
-from avface.synthetic.clips import SynthesisConfig, scene_of, synthesize
-from avface.synthetic.scene import SceneConfig
-from avface.synthetic.truth import ClipTruth
+from avface.synthetic.scene import SceneConfig, sample_scene
 from avface.training.detail import (
     DetailBatches,
     DetailObjective,
@@ -28,15 +26,25 @@ from avface.training.detail import (
 from avface.training.detail_frames import (
     DetailFrames,
     DetailFramesConfig,
+    person_frames,
     prepare_detail_frames,
-    unwrap_clip,
 )
 
-FRAMES = DetailFramesConfig(frames=2, resolution=64, exact=1.0)
+FRAMES = DetailFramesConfig(
+    people=1,
+    frames=2,
+    resolution=64,
+    picture=96,
+    smallest=1.0,
+    folded=0.0,
+    occluded=1.0,
+    exact=1.0,
+    texture=64,
+    seed=3,
+)
 RECIPE = DetailRecipe(
     network=DetailConfig(resolution=64, encoder=(8, 8, 8, 8, 8), decoder=(8, 8, 8, 8, 4), image=4, out=4),
     frames=FRAMES,
-    rendered=DetailFramesConfig(frames=1, resolution=64, picture=96),
     steps=4,
     batch=2,
     crop=32,
@@ -45,23 +53,12 @@ RECIPE = DetailRecipe(
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips") / "clips"
-    config = SynthesisConfig(
-        seed=3, scene=SceneConfig(size=96, seconds=0.5, texture=64), supersampling=1, occluded=1.0
-    )
-    synthesize(folder, 1, config, workers=1)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def cache(clips, tmp_path_factory):
-    """Folder of the clips' frames, filmed and rendered anew."""
+def cache(tmp_path_factory):
+    """Folder of a person's frames."""
     folder = tmp_path_factory.mktemp("cache")
     told = []
-    for name, config in (("filmed", FRAMES), ("rendered", RECIPE.rendered)):
-        prepare_detail_frames(clips, folder / name, config, on_clip=lambda *done: told.append(done))
-    assert told == [(0, 1), (1, 1)] * 2
+    prepare_detail_frames(folder, FRAMES, on_person=lambda *done: told.append(done))
+    assert told == [(0, 1), (1, 1)]
     return folder
 
 
@@ -70,7 +67,7 @@ def atlas():
     return detail_atlas(load_head("open"), 64)
 
 
-def made_up(count=4, clips=(0, 8)):
+def made_up(count=4, people=(0, 8)):
     """Frames (N) of nobody: waves of skin and the light on them."""
     rng = torch.Generator().manual_seed(0)
     size = 64
@@ -87,30 +84,37 @@ def made_up(count=4, clips=(0, 8)):
         hidden=torch.zeros(count, size, size, dtype=torch.bool),
         displacement=(200 * waves).to(torch.int16),
         speech=torch.zeros(count, 16, 29, dtype=torch.float16),
-        clip=torch.tensor([clips[k % len(clips)] for k in range(count)], dtype=torch.int32),
+        person=torch.tensor([people[k % len(people)] for k in range(count)], dtype=torch.int32),
         frame=torch.arange(count, dtype=torch.int32),
     )
 
 
-def test_frames_of_the_truth_have_its_displacement(clips, cache, atlas):
-    folder = clips / "clip_000000"
-    frames = prepare_detail_frames(clips, cache / "filmed", FRAMES)
+def test_frames_of_the_truth_have_its_folds(cache, atlas):
+    frames = prepare_detail_frames(cache, FRAMES)
     assert len(frames) == 2 and frames.image.shape == (2, 3, 64, 64) and frames.speech.shape == (2, 16, 29)
-    truth = ClipTruth.load(folder / "truth.npz")
-    scene, head = scene_of(truth), load_head("open")
-    number = int(frames.frame[1])
-    face = head(torch.as_tensor(truth.shape)[None], torch.as_tensor(truth.expression[number])[None])[0]
-    wanted = 1e6 * atlas.from_uv_square(torch.as_tensor(scene.skin.displacement(face.numpy())))
+    head = load_head("open")
+    scene = sample_scene(3, 0, SceneConfig(size=96, seconds=2.0, texture=64), head)
+    expression = torch.as_tensor(scene.performance.expression[int(frames.frame[1])])
+    face = head(torch.as_tensor(scene.shape)[None], expression[None])[0].numpy()
+    folds = scene.skin.wrinkles.static + scene.skin.wrinkles.displacement(face)
+    wanted = 1e6 * atlas.from_uv_square(torch.as_tensor(folds))
     inside = atlas.mask > 0
     assert float((frames.displacement[1].float() - wanted)[inside].abs().max()) <= 1
-    assert not bool((frames.hidden & (frames.visibility == 0)).any())
-    shown = frames.visibility[:, inside].float().mean() / 255
-    assert float(shown) > 0.3
+    assert bool(frames.hidden.any()) and not bool((frames.hidden & (frames.visibility == 0)).any())
+    assert float(frames.visibility[:, inside].float().mean() / 255) > 0.3
 
 
-def test_coarse_errors_shift_the_face_but_keep_its_folds(clips, cache, atlas):
-    exact = prepare_detail_frames(clips, cache / "filmed", FRAMES)
-    rough = unwrap_clip(clips / "clip_000000", dataclasses.replace(FRAMES, exact=0.0, shape_error=0.3))
+def test_strong_expressions_fold_the_skin():
+    plain = dataclasses.replace(FRAMES, occluded=0.0, frames=4)
+    still, folded = (person_frames(1, dataclasses.replace(plain, folded=share)) for share in (0.0, 1.0))
+    assert torch.equal(still.frame, folded.frame)
+    one, other = (frames.displacement.float().abs().mean() for frames in (still, folded))
+    assert float(other) > 1.1 * float(one)
+
+
+def test_coarse_errors_shift_the_face_but_keep_its_folds(cache, atlas):
+    exact = prepare_detail_frames(cache, FRAMES)
+    rough = person_frames(0, dataclasses.replace(FRAMES, exact=0.0, shape_error=0.3))
     assert torch.equal(exact.frame, rough.frame)
     both = (exact.visibility[0] > 128) & (rough.visibility[0] > 128) & (atlas.mask > 0.5)
     one, other = (frames.displacement[0].float()[both] for frames in (exact, rough))
@@ -119,24 +123,22 @@ def test_coarse_errors_shift_the_face_but_keep_its_folds(clips, cache, atlas):
     assert not torch.equal(exact.normals, rough.normals)
 
 
-def test_cache_is_kept_and_checked(clips, cache, tmp_path):
-    kept = cache / "filmed" / "clip_000000.safetensors"
+def test_cache_is_kept_and_checked(cache, tmp_path):
+    kept = cache / "person_000000.safetensors"
     before = kept.stat().st_mtime_ns
-    one, again = (prepare_detail_frames(clips, cache / "filmed", FRAMES) for _ in range(2))
+    one, again = (prepare_detail_frames(cache, FRAMES) for _ in range(2))
     assert kept.stat().st_mtime_ns == before
     assert all(torch.equal(value, getattr(again, name)) for name, value in vars(one).items())
-    with pytest.raises(AvfaceError, match="other clips or settings"):
-        prepare_detail_frames(clips, cache / "filmed", dataclasses.replace(FRAMES, seed=1))
+    with pytest.raises(AvfaceError, match="other settings"):
+        prepare_detail_frames(cache, dataclasses.replace(FRAMES, seed=1))
     (tmp_path / kept.name).write_bytes(b"nothing")
     with pytest.raises(AvfaceError, match="not readable"):
-        prepare_detail_frames(clips, tmp_path, FRAMES)
-    with pytest.raises(AvfaceError, match="no synthetic clips"):
-        prepare_detail_frames(tmp_path, tmp_path, FRAMES)
+        prepare_detail_frames(tmp_path, FRAMES)
 
 
 def test_batches_follow_from_the_step_and_agree(atlas):
     frames = made_up()
-    batches = DetailBatches(RECIPE, frames, frames, atlas.mask)
+    batches = DetailBatches(RECIPE, frames, atlas.mask)
     one, again, other = batches[3], batches[3], batches[4]
     assert one.corner == again.corner and torch.equal(one.maps, again.maps)
     assert not torch.equal(one.maps, other.maps)
@@ -153,7 +155,7 @@ def test_mirrored_crops_are_of_the_mirrored_face(atlas):
     frames = made_up(1)
     ramp = torch.arange(64, dtype=torch.int16).expand(1, 64, 64).contiguous()
     frames = dataclasses.replace(frames, displacement=ramp)
-    batches = DetailBatches(RECIPE, frames, frames, atlas.mask)
+    batches = DetailBatches(RECIPE, frames, atlas.mask)
     slopes = set()
     for step in range(12):
         batch = batches[step]
@@ -171,7 +173,7 @@ def _part(batch):
 
 
 def test_losses_vanish_for_the_truth(atlas):
-    batches = DetailBatches(RECIPE, made_up(), made_up(), atlas.mask)
+    batches = DetailBatches(RECIPE, made_up(), atlas.mask)
     objective = DetailObjective(RECIPE, atlas, "cpu")
     batch = batches[0]
     right = objective(batch.displacement.clone() * (atlas.mask[_part(batch)] > 0), batch)
@@ -186,7 +188,7 @@ def test_losses_vanish_for_the_truth(atlas):
 
 def test_self_supervised_losses_take_part_when_they_have_weight(atlas):
     recipe = dataclasses.replace(RECIPE, crop=64, losses=DetailWeights())
-    batches = DetailBatches(recipe, made_up(), made_up(), atlas.mask)
+    batches = DetailBatches(recipe, made_up(), atlas.mask)
     objective = DetailObjective(recipe, atlas, "cpu")
     found = torch.zeros(2, 64, 64, requires_grad=True)
     losses = objective(found, batches[0])
@@ -199,13 +201,13 @@ def test_mrf_takes_the_place_of_structure(atlas, tmp_path):
     torch.save(Vgg19().state_dict(), tmp_path / "vgg19.pth")
     recipe = dataclasses.replace(RECIPE, losses=DetailWeights())
     objective = DetailObjective(recipe, atlas, "cpu", tmp_path / "vgg19.pth")
-    batch = DetailBatches(recipe, made_up(), made_up(), atlas.mask)[0]
+    batch = DetailBatches(recipe, made_up(), atlas.mask)[0]
     losses = objective(torch.zeros(2, 32, 32), batch)
     assert "mrf" in losses and "structure" not in losses and bool(torch.isfinite(losses["mrf"]))
 
 
-def test_run_stops_and_goes_on(clips, cache, tmp_path):
-    training = DetailTraining(clips, tmp_path / "detail.safetensors", cache, RECIPE, checkpoint_every=2)
+def test_run_stops_and_goes_on(cache, tmp_path):
+    training = DetailTraining(tmp_path / "detail.safetensors", cache, RECIPE, checkpoint_every=2)
     with torch.random.fork_rng():
         network = train(training)
     assert load_detail(training.out).config == RECIPE.network
@@ -244,7 +246,7 @@ class Knowing(torch.nn.Module):
 def test_figures_know_the_truth(atlas):
     frames = made_up()
     frames = frames.select(held_out(frames))
-    assert set(frames.clip.tolist()) == {8}
+    assert set(frames.person.tolist()) == {8}
     frames = frames.select(torch.tensor([0]))
     hidden = torch.zeros(1, 64, 64, dtype=torch.bool)
     hidden[:, 30:44, 20:40] = True

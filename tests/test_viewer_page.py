@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from captures import moving_capture
 from chromium import Page, find_chromium
+from detail_captures import detail_capture
 from lip_captures import lip_capture
 from PIL import Image
 
@@ -144,6 +145,32 @@ def test_without_lips_there_is_no_switch(browser, alone):
     for name in ("lips", "lipsKey"):
         assert browser.evaluate(f"document.getElementById('{name}').hidden")
     assert browser.evaluate("avface.state().lips") is False
+    assert browser.errors == []
+
+
+def test_folds_can_be_switched_off_and_on(browser, tmp_path):
+    opened(browser, export_page(detail_capture(), tmp_path / "folds.html"))
+    browser.wait_for("avface.state().detail")
+    seen = []
+    for _ in range(3):
+        browser.evaluate(WAIT)
+        seen.append(np.array(Image.open(io.BytesIO(browser.screenshot())).convert("RGB")).astype(int))
+        browser.press("d")
+    button = "document.getElementById('detail')"
+    assert not browser.evaluate(f"{button}.hidden")
+    assert browser.evaluate(f"{button}.getAttribute('aria-pressed')") == "false"
+    face = skin(seen[1].astype(int))
+    assert np.abs(seen[0] - seen[1])[face].mean() > 4 * np.abs(seen[0] - seen[2])[face].mean() + 2
+    assert browser.errors == []
+
+
+def test_without_detail_there_is_no_switch(browser, alone):
+    opened(browser, alone)
+    browser.press("d")
+
+    for name in ("detail", "detailKey"):
+        assert browser.evaluate(f"document.getElementById('{name}').hidden")
+    assert browser.evaluate("avface.state().detail") is False
     assert browser.errors == []
 
 

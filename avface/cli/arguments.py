@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
@@ -63,6 +63,9 @@ Pixels = Annotated[float | None, _parsed(_parse_pixels, "PX"), arg(help_behavior
 
 
 Stages = Annotated[tuple[str, ...], _parsed(_parse_stages, "STAGE,..."), arg(help_behavior_hint="")]
+
+
+Shown = Annotated[Literal["coarse", "lips", "detail"] | None, arg(metavar="STAGE", help_behavior_hint="")]
 
 
 FrameRange = Annotated[slice | None, _parsed(_parse_frames, "A:B"), arg(help_behavior_hint="")]

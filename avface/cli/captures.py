@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from avface.cli.arguments import SPOKEN, Face, Flag, FrameRange, Messages, Outcome, Pixels, Stages, Video
+from avface.cli.arguments import (
+    SPOKEN,
+    Face,
+    Flag,
+    FrameRange,
+    Messages,
+    Outcome,
+    Pixels,
+    Shown,
+    Stages,
+    Video,
+)
 from avface.cli.files import check_device, check_file, check_folder, complete, spare
 from avface.cli.terminal import Bars, listing, share, sizes, table
 from avface.errors import AvfaceError, AvfaceWarning
@@ -97,8 +108,9 @@ class Reconstruct:
     networks: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Weights of the networks, such as your own training's; by default those that come with avface."""
     stages: Stages = ("coarse",)
-    """How far to go: coarse (shape, expression, pose), or coarse,lips (the lips refined by what is heard, on real sound
-    up to 0.1 s early as yet). The lips stay as they are without sound and on other heads than open."""
+    """How far to go: coarse (shape, expression, pose), with lips (refined by what is heard, on real sound up to 0.1 s
+    early as yet) and detail (folds of the skin) if named: coarse,lips,detail. Both are for the head open; lips stay as
+    they are without sound."""
     messages: Messages = SPOKEN
 
     def run(self, bars: Bars) -> Outcome:
@@ -164,6 +176,9 @@ class Export:
     """The captured video if it is no longer where it was (.mp4, .html)."""
     frames: FrameRange = None
     """Frames from A up to, not including, B (.ply, .obj)."""
+    stage: Shown = None
+    """Show the head as it is after this stage (.ply, .obj, .mp4); by default after all, but meshes are fine enough for
+    detail only if it is named here."""
     messages: Messages = SPOKEN
 
     def run(self, bars: Bars) -> Outcome:
@@ -173,7 +188,7 @@ class Export:
             raise AvfaceError(f"{self.capture}: name at least one file to write, such as head.glb")
         given = {
             name: value
-            for name, value in {"video": self.video, "frames": self.frames}.items()
+            for name, value in {"video": self.video, "frames": self.frames, "stage": self.stage}.items()
             if value is not None
         }
         takes = {path: _options_of(path) for path in self.out}
@@ -183,6 +198,8 @@ class Export:
             if not any(name in options for options in takes.values()):
                 raise AvfaceError(f"{self.out[0]}: {_suffixes(self.out)} takes no --{name}; leave it out")
         capture = _load(capture_file)
+        if self.stage == "detail" and not capture.has_detail:
+            raise AvfaceError(f"{capture_file}: no detail in it; reconstruct with --stages coarse,detail")
         if self.frames is not None and not range(*self.frames.indices(len(capture))):
             raise AvfaceError(
                 f"{capture_file}: none of its {len(capture)} frames are in that range; see --frames"

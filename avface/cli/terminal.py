@@ -20,6 +20,7 @@ STAGES = {
     "track": "tracking",
     "solve": "solving",
     "lips": "listening to the lips",
+    "detail": "looking at the skin",
     "reference": "reference",
     "mediapipe": "MediaPipe alone",
 }

@@ -1,6 +1,6 @@
 """How well the fine stage finds the folds of the skin, on synthetic people that it hasn't learned from.
 
-python -m avface.evaluation.detail detail.safetensors CLIPS --cache detail-frames
+python -m avface.evaluation.detail detail.safetensors --cache detail-frames
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from avface.training.detail_frames import DetailFrames
 FOLDED = 5.0
 """Degrees by which the true fold's normal is tilted where skin counts as folded."""
 FINEST = 5
-"""Texels of 256 over which relief is averaged, for figures without what no picture of the clips can show: pores."""
+"""Texels of 256 over which relief is averaged, for figures of the larger folds alone."""
 _CLAY = np.array([[0.75, 0.55, 0.15], [0.35, 0.25, 0.75], [-0.6, 0.4, 0.45]], np.float32)
 
 
@@ -78,22 +78,22 @@ def detail_figures(network: DetailNetwork, frames: DetailFrames) -> DetailFigure
     """Figures of a network on frames.
 
     "coarse": no displacement. "detailed": as the network is meant to be used. "without sound", "other sound": with that
-    of another clip. "occluders unknown": it isn't told what is hidden. "completed": what is hidden, or seen badly,
-    is as it usually is in the clip's other frames. "truth without the finest": the best there is.
+    of another person. "occluders unknown": it isn't told what is hidden. "completed": what is hidden, or seen badly,
+    is as it usually is in the person's other frames.
 
     Raises:
         AvfaceError: if there are no frames.
     """
     if not len(frames):
         raise AvfaceError(
-            "no frames to evaluate on: of every ten clips the ninth is held out; make more clips"
+            "no frames to evaluate on: of every ten people the ninth is held out; make more people"
         )
     atlas = detail_atlas(load_head(network.config.head), network.config.resolution)
     mask = atlas.mask > 0.5
     found: dict[str, list[list[float]]] = {}
     light: list[tuple[float, float]] = []
     occluded = 0
-    numbers = frames.clip.tolist()
+    numbers = frames.person.tolist()
     medians = _medians(network, frames, atlas)
     for row in range(len(frames)):
         maps, hidden, true, speech = frame_maps(frames, row)
@@ -111,7 +111,6 @@ def detail_figures(network: DetailNetwork, frames: DetailFrames) -> DetailFigure
             "without sound": predict_detail(network, told, torch.zeros_like(speech)),
             "other sound": predict_detail(network, told, frames.speech[far].float()),
             "occluders unknown": predict_detail(network, maps, speech),
-            "truth without the finest": smooth(true),
         }
         for name, displacement in made.items():
             values = _compared(atlas, displacement, true, seen, covered if is_occluded else None)
@@ -127,14 +126,14 @@ def detail_figures(network: DetailNetwork, frames: DetailFrames) -> DetailFigure
 
 
 def _medians(network: DetailNetwork, frames: DetailFrames, atlas: DetailAtlas) -> dict[int, Tensor]:
-    """The usual detail (R, R) of each clip, by its number."""
+    """The usual detail (R, R) of each person, by the number."""
     found: dict[int, UsualDetail] = {}
-    for row, clip in enumerate(frames.clip.tolist()):
+    for row, person in enumerate(frames.person.tolist()):
         maps, hidden, _, speech = frame_maps(frames, row)
         told = maps.without(hidden)
         detailed = predict_detail(network, told, speech)
-        found.setdefault(clip, UsualDetail(atlas)).show(detailed, told.visibility)
-    return {clip: usual.median() for clip, usual in found.items()}
+        found.setdefault(person, UsualDetail(atlas)).show(detailed, told.visibility)
+    return {person: usual.median() for person, usual in found.items()}
 
 
 def _known_means(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
@@ -240,12 +239,10 @@ class DetailEvaluation:
 
     weights: tyro.conf.Positional[Path]
     """The network."""
-    clips: tyro.conf.Positional[Path]
-    """Folder of synthetic clips, those of the training: of every ten, one is held out."""
     cache: Path | None = None
-    """Folder that keeps the clips' unwrapped frames, such as the training's; by default beside the weights."""
+    """Folder that keeps the people's frames, such as the training's; by default beside the weights."""
     recipe: DetailRecipe = field(default_factory=DetailRecipe)
-    """Says what frames are made of."""
+    """Says what frames are made of. Of every ten people one is held out."""
 
 
 def main() -> None:
@@ -253,9 +250,8 @@ def main() -> None:
     asked = tyro.cli(DetailEvaluation, description=__doc__)
     try:
         network = load_detail(asked.weights)
-        training = DetailTraining(asked.clips, asked.weights, asked.cache, asked.recipe)
-        for name, frames in zip(("frames of clips", "rendered anew"), read_frames(training), strict=True):
-            print(f"{name}\n{detail_figures(network, frames.select(held_out(frames))).table()}\n")
+        frames = read_frames(DetailTraining(asked.weights, asked.cache, asked.recipe))
+        print(detail_figures(network, frames.select(held_out(frames))).table())
     except AvfaceError as error:
         raise SystemExit(f"avface: error: {error}") from None
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from avface import __version__
-from avface.export.materials import Material, part_material
+from avface.export.materials import SKIN, Material, part_material
+from avface.export.normal_map import static_normal_map
 from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, scene_facts, turning_joints
 from avface.files import replacing
 
@@ -26,6 +27,7 @@ IntArray = npt.NDArray[np.integer]
 
 FLOAT, UNSIGNED_SHORT, UNSIGNED_INT = 5126, 5123, 5125  # component types
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963  # what a buffer view feeds
+LINEAR, LINEAR_MIPMAP_LINEAR = 9729, 9987  # how textures are sampled
 COLUMNS = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
 
 
@@ -37,6 +39,7 @@ def export_glb(capture: Capture, path: str | Path, *, title: str | None = None) 
     eyeball is a node of its own that turns about its centre. Other joints that turn become a glTF skin; units
     that turn a joint are that joint's turn, and a head's pose correctives are morph targets after the units', a clip's
     lip refinement (lips_0, lips_1, ...) after these.
+    Where there is detail, the skin has a normal map of what its folds are as a rule.
     Keys stand at the capture's true times. glTF cameras look through the middle of their picture: a
     principal point elsewhere is written in the scene's extras only, with the frame size, focal length,
     frame rate and source.
@@ -57,6 +60,8 @@ def export_glb(capture: Capture, path: str | Path, *, title: str | None = None) 
     scene = pygltflib.Scene(name=title or Path(capture.source).stem or "capture", extras={"avface": facts})
     gltf.scenes.append(scene)
     document = _Document(gltf)
+    if capture.has_detail:
+        document.add_normal_map(static_normal_map(capture))
     scene.nodes.extend(_add_head(document, capture))
     scene.nodes.append(_add_camera(document, capture))
     document.finish()
@@ -73,6 +78,18 @@ class _Document:
         self.pieces: list[bytes] = []
         self.size = 0
         self.materials: dict[Material, int] = {}
+        self.normal_maps: dict[Material, int] = {}
+
+    def add_normal_map(self, normals: npt.NDArray[np.uint8]) -> None:
+        """Append a picture (S, S, 3) of normals in tangent space, for the skin."""
+        import cv2
+        import pygltflib
+
+        _, packed = cv2.imencode(".png", normals[..., ::-1])
+        self.gltf.images.append(pygltflib.Image(bufferView=self.add_view(packed), mimeType="image/png"))
+        self.gltf.samplers.append(pygltflib.Sampler(magFilter=LINEAR, minFilter=LINEAR_MIPMAP_LINEAR))
+        self.gltf.textures.append(pygltflib.Texture(source=len(self.gltf.images) - 1, sampler=0))
+        self.normal_maps[SKIN] = len(self.gltf.textures) - 1
 
     def add_view(self, data: npt.NDArray[Any], target: int | None = None) -> int:
         """Append data to the buffer; returns the number of its view."""
@@ -139,6 +156,9 @@ class _Document:
                         metallicFactor=0.0,
                         roughnessFactor=material.roughness,
                     ),
+                    normalTexture=None
+                    if (texture := self.normal_maps.get(material)) is None
+                    else pygltflib.NormalMaterialTexture(index=texture),
                     alphaCutoff=None,
                     doubleSided=True,  # the head is open at the neck
                 )

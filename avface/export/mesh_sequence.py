@@ -13,13 +13,16 @@ from avface import __version__
 from avface.files import filling
 
 if TYPE_CHECKING:
-    from avface.capture import Capture, Frames
+    from avface.capture import Capture, Frames, Stage
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.integer]
 Space = Literal["camera", "head"]
 
 BLOCK = 64
 """Frames computed at a time."""
+DETAILED_BLOCK = 8
+"""The same of detailed ones, which are larger."""
 
 
 def export_ply(
@@ -29,30 +32,34 @@ def export_ply(
     frames: Frames = None,
     space: Space = "camera",
     normals: bool = True,
+    stage: Stage | None = None,
 ) -> Path:
     """Write binary PLY meshes: "dir/face.ply" becomes dir/face_000000.ply and so on; returns the folder.
 
     frames: the frames to write, all by default; a file's number is the video's frame.
     space: "camera" (x right, y down, z forward) or "head" (y up, z out of the face), in metres.
     normals: whether vertices carry unit normals.
+    stage: "detail" for a mesh that is fine enough for the folds of the skin and has them; "coarse" or "lips" for the
+    head's own mesh without what comes after; by default that mesh with all there is for it.
 
     All files appear when the last one is done; older files of the same names are replaced, others stay.
 
     Raises:
-        AvfaceError: if the folder is missing or can't be written.
+        AvfaceError: if the folder is missing or can't be written, or there is no detail.
     """
     from avface.geometry.mesh import vertex_normals
 
     path = Path(path)
+    faces, _, _, count = _topology(capture, stage)
     columns = ("x", "y", "z", "nx", "ny", "nz") if normals else ("x", "y", "z")
-    triangles = np.zeros(len(capture.faces), [("count", "u1"), ("vertices", "<i4", 3)])
-    triangles["count"], triangles["vertices"] = 3, capture.faces
+    triangles = np.zeros(len(faces), [("count", "u1"), ("vertices", "<i4", 3)])
+    triangles["count"], triangles["vertices"] = 3, faces
     header = "\n".join(
         [
             "ply",
             "format binary_little_endian 1.0",
             f"comment avface {__version__}, {space} space, metres",
-            f"element vertex {capture.head_model.num_vertices}",
+            f"element vertex {count}",
             *(f"property float {column}" for column in columns),
             f"element face {len(triangles)}",
             "property list uchar int vertex_indices",
@@ -62,9 +69,10 @@ def export_ply(
     import torch
 
     with filling(path) as folder:
-        for number, vertices in _frames(capture, frames, space):
+        corners = torch.as_tensor(faces)
+        for number, vertices in _frames(capture, frames, space, stage):
             if normals:
-                directions = vertex_normals(torch.as_tensor(vertices), capture.head_model.faces).numpy()
+                directions = vertex_normals(torch.as_tensor(vertices), corners).numpy()
                 vertices = np.concatenate([vertices, directions], 1)
             with (folder / f"{path.stem}_{number:06d}{path.suffix}").open("wb") as file:
                 file.write(header)
@@ -73,24 +81,31 @@ def export_ply(
     return path.parent
 
 
-def export_obj(capture: Capture, path: str | Path, *, frames: Frames = None, space: Space = "camera") -> Path:
+def export_obj(
+    capture: Capture,
+    path: str | Path,
+    *,
+    frames: Frames = None,
+    space: Space = "camera",
+    stage: Stage | None = None,
+) -> Path:
     """Write OBJ meshes with UVs: "dir/face.obj" becomes dir/face_000000.obj and so on; returns the folder.
 
-    frames, space, replacing and errors as for `export_ply`. Vertices keep the numbers they have in
-    `Capture.vertices`, and six decimals: micrometres.
+    frames, space, stage, replacing and errors as for `export_ply`. Vertices keep the numbers they have in
+    `Capture.vertices`, the first ones of a detailed mesh too, and six decimals: micrometres.
     """
     path = Path(path)
-    head = capture.head_model
-    points = "v %.6f %.6f %.6f\n" * head.num_vertices
-    corners = capture.faces + 1
-    if len(head.uv):
-        uv = "".join(f"vt {u:.6f} {v:.6f}\n" for u, v in head.uv.tolist())
-        both = np.stack([corners, head.uv_faces + 1], 2).reshape(-1, 6).tolist()
-        topology = uv + "".join("f {}/{} {}/{} {}/{}\n".format(*row) for row in both)
+    faces, uv, uv_faces, count = _topology(capture, stage)
+    points = "v %.6f %.6f %.6f\n" * count
+    corners = faces + 1
+    if len(uv):
+        places = "".join(f"vt {u:.6f} {v:.6f}\n" for u, v in uv.tolist())
+        both = np.stack([corners, uv_faces + 1], 2).reshape(-1, 6).tolist()
+        topology = places + "".join("f {}/{} {}/{} {}/{}\n".format(*row) for row in both)
     else:
         topology = "".join("f {} {} {}\n".format(*row) for row in corners.tolist())
     with filling(path) as folder:
-        for number, vertices in _frames(capture, frames, space):
+        for number, vertices in _frames(capture, frames, space, stage):
             with (folder / f"{path.stem}_{number:06d}{path.suffix}").open("w", encoding="ascii") as file:
                 file.write(f"# avface {__version__}, {space} space, metres\n")
                 file.write(points % tuple(vertices.ravel().tolist()))
@@ -98,10 +113,29 @@ def export_obj(capture: Capture, path: str | Path, *, frames: Frames = None, spa
     return path.parent
 
 
-def _frames(capture: Capture, frames: Frames, space: Space) -> Iterator[tuple[int, FloatArray]]:
+def _topology(
+    capture: Capture, stage: Stage | None
+) -> tuple[IntArray, npt.NDArray[np.floating], IntArray, int]:
+    """Triangles (F, 3), uv (M, 2), their corners' numbers in it (F, 3), and the number of vertices of a mesh."""
+    if stage == "detail":
+        surface = capture.detailed_surface
+        return surface.faces, surface.uv, surface.uv_faces, len(surface)
+    head = capture.head_model
+    return capture.faces, head.uv, head.uv_faces, head.num_vertices
+
+
+def _frames(
+    capture: Capture, frames: Frames, space: Space, stage: Stage | None
+) -> Iterator[tuple[int, FloatArray]]:
     """Numbers of the chosen frames with their vertices (V, 3), computed in blocks."""
     every = np.arange(len(capture))
     numbers = every if frames is None else np.atleast_1d(every[frames])
-    for start in range(0, len(numbers), BLOCK):
-        block = numbers[start : start + BLOCK]
-        yield from zip(block.tolist(), capture.vertices(block, space), strict=True)
+    size = DETAILED_BLOCK if stage == "detail" else BLOCK
+    for start in range(0, len(numbers), size):
+        block = numbers[start : start + size]
+        vertices = (
+            capture.detailed_vertices(block, space)
+            if stage == "detail"
+            else capture.vertices(block, space, stage)
+        )
+        yield from zip(block.tolist(), vertices, strict=True)

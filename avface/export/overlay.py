@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from avface.capture import Capture
+from avface.capture import Capture, Stage
 from avface.errors import AvfaceError
 from avface.geometry.mesh import vertex_normals
 from avface.geometry.rasteriser import rasterise
+from avface.geometry.shading import sample_texture
 from avface.head.appearance import vertex_colours
 from avface.media import Clip, VideoWriter
+
+if TYPE_CHECKING:
+    from avface.networks.detail_maps import DetailAtlas
 
 Layout = Literal["both", "blended"]
 
@@ -39,6 +43,7 @@ def export_overlay(
     *,
     video: str | os.PathLike[str] | None = None,
     layout: Layout = "both",
+    stage: Stage | None = None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write an .mp4 of the video with the head drawn over it, with its times and sound; returns its path.
@@ -48,6 +53,7 @@ def export_overlay(
         path: file to write; it appears only when complete.
         video: the captured video, by default `capture.source`.
         layout: "both" puts the frame as filmed to the left of the blended one, "blended" is that one alone.
+        stage: the last one that is drawn, by default all; folds of the skin are shading.
         on_frame: called after each frame.
 
     Frames past the capture's last are written as they are.
@@ -75,7 +81,7 @@ def export_overlay(
             f"{source}: is {size[0]} x {size[1]} pixels, but the capture was made from "
             f"{capture.image_size[0]} x {capture.image_size[1]}; name the captured video with video="
         )
-    painter = _Painter(capture)
+    painter = _Painter(capture, stage)
     with VideoWriter(path, sound_from=source) as writer:
         for frame in clip.frames():
             drawn = painter.blend(frame.image, frame.index) if frame.index < len(capture) else frame.image
@@ -88,8 +94,13 @@ def export_overlay(
 class _Painter:
     """Draws a capture's head into its frames, which must come in order to be quick."""
 
-    def __init__(self, capture: Capture) -> None:
-        self._capture = capture
+    def __init__(self, capture: Capture, stage: Stage | None = None) -> None:
+        self._capture, self._stage = capture, stage
+        self._folds: DetailAtlas | None = None
+        if capture.has_detail and stage in (None, "detail"):
+            from avface.networks.detail_maps import detail_atlas
+
+            self._folds = detail_atlas(capture.head_model, len(capture.detail_static))
         self._faces = capture.head_model.faces.cpu()
         self._colours = torch.as_tensor(vertex_colours(capture.head_model))
         self._light = torch.nn.functional.normalize(torch.tensor(LIGHT), dim=0)
@@ -120,6 +131,10 @@ class _Painter:
                 right - left,
             )
             head = fragments.interpolate(self._shaded(vertices, index), faces)
+            if self._folds is not None:
+                uv_faces = self._folds.uv_faces[_faces_camera(pixels[self._faces])]
+                uv = fragments.interpolate(self._folds.uv, uv_faces)
+                head = (head * sample_texture(self._fold_light(vertices, index), uv)).clamp_max(255)
             cover = OPACITY * (fragments.triangle >= 0)[..., None]
             window = torch.from_numpy(out)[top:bottom, left:right]
             window.copy_((window + cover * (head - window)).round_())
@@ -133,10 +148,21 @@ class _Painter:
             colours = 0.4 * colours + 0.6 * torch.tensor(UNSEEN)
         return 255 * (colours * light[:, None]).clamp(0, 1)
 
+    def _fold_light(self, vertices: Tensor, index: int) -> Tensor:
+        """How much brighter the light makes each texel (R, R, 1) of the face's window by its folds."""
+        assert self._folds is not None
+        height = torch.as_tensor(self._capture.displacement(index)[0])
+        bright, plain = (
+            AMBIENT + DIFFUSE * (self._folds.normals(vertices, part) @ self._light).clamp_min(0)
+            for part in (height, torch.zeros_like(height))
+        )
+        inside = self._folds.mask > 0
+        return torch.where(inside, bright / plain, 1.0)[..., None]
+
     def _vertices(self, index: int) -> npt.NDArray[np.float32]:
         if self._block is None or not self._block_start <= index < self._block_start + len(self._block):
             self._block_start = index
-            self._block = self._capture.vertices(slice(index, index + BLOCK))
+            self._block = self._capture.vertices(slice(index, index + BLOCK), stage=self._stage)
         return self._block[index - self._block_start]
 
 

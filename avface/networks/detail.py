@@ -23,6 +23,8 @@ from avface.networks.detail_maps import DetailMaps, detail_atlas
 from avface.networks.weight_files import read_weights
 
 FORMAT = "avface detail network 1"
+WEIGHTS = Path(__file__).parent / "assets" / "detail.safetensors"
+"""Those that come with avface, for the open head."""
 INPUTS = 7
 """Channels of `DetailMaps.stacked`: image, normals, visibility."""
 STRIDE = 32

@@ -6,6 +6,7 @@ A window, as the face has but a third of the whole uv square's texels. Row 0 is 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -72,6 +73,19 @@ class DetailMaps:
         broad = (bright / mean.clamp_min(1e-3) - 1).clamp(-1, 2)
         picture = torch.cat([fine, broad, (2 * (red - 1.4)).clamp(-2, 2)], -3)
         return torch.cat([picture * weight, self.normals, seen], -3)
+
+    @classmethod
+    def stack(cls, frames: Sequence[DetailMaps]) -> DetailMaps:
+        """Those of several frames together."""
+        return cls(
+            torch.stack([maps.image for maps in frames]),
+            torch.stack([maps.normals for maps in frames]),
+            torch.stack([maps.visibility for maps in frames]),
+        )
+
+    def of(self, frame: int) -> DetailMaps:
+        """Those of one of several frames."""
+        return DetailMaps(self.image[frame], self.normals[frame], self.visibility[frame])
 
     def without(self, hidden: Tensor) -> DetailMaps:
         """The same where texels (..., R, R) bool are hidden, too: nothing is seen there."""
@@ -265,13 +279,18 @@ class DetailAtlas:
         As normal maps of glTF have them. displacement (..., H, W) metres, cut out of the window at row and column
         `corner`. Differentiable.
         """
+        x, y = self.tangent_slopes(displacement, corner).unbind(-3)
+        return unit(torch.stack([-x, -y, torch.ones_like(x)], -3), dim=-3)
+
+    def tangent_slopes(self, displacement: Tensor, corner: tuple[int, int] = (0, 0)) -> Tensor:
+        """Rise (..., 2, H, W) of displacement (..., H, W) along x and y of `tangent_normals`; linear in it."""
         top, left = corner
         height, width = displacement.shape[-2:]
         metric = self._metric[:, top : top + height, left : left + width].to(displacement)
         u, v = self._slope(displacement).unbind(-1)
         x = u * metric[0]
         y = (v - metric[1] * x) * metric[2]
-        return unit(torch.stack([-x, -y, torch.ones_like(x)], -3), dim=-3)
+        return torch.stack([x, y], -3)
 
     def _metric_at_rest(self) -> Tensor:
         """What turns slopes along u and v into slopes along right-angled axes on the head at rest, (3, R, R)."""
@@ -306,15 +325,19 @@ class DetailAtlas:
         turned = grid_sample(planes, self.mirror.to(maps)[None], padding_mode="border", align_corners=False)
         return turned.view(maps.shape)
 
+    def vertex_places(self) -> Tensor:
+        """u and v (V, 2) of the head's vertices in the window, 0 to 1 inside it; off the face's skin 0, its corner."""
+        places = torch.zeros(self.head.num_vertices, 2)
+        held = _largest_island(self.head)
+        places[self.faces[held].flatten()] = self.uv[self.uv_faces[held].flatten()]
+        return places
+
     def _mirror(self) -> Tensor:
         template = self.head.template.cpu().double().numpy()
         distance, partner = cKDTree(template).query(template * [-1, 1, 1])
         if distance.max() > 0.002:
             raise AvfaceError(f"the {self.head.name} head has no mirror plane; detail needs one")
-        places = torch.full((len(template), 2), torch.nan)
-        held = _largest_island(self.head)
-        places[self.faces[held].flatten()] = self.uv[self.uv_faces[held].flatten()]
-        own = torch.nan_to_num(places[torch.as_tensor(partner)], nan=0.5)
+        own = self.vertex_places()[torch.as_tensor(partner)]
         baked = self.atlas.bake(own)
         grid = torch.stack([2 * baked[..., 0] - 1, 1 - 2 * baked[..., 1]], -1)
         steps = (2 * torch.arange(self.resolution) + 1) / self.resolution - 1

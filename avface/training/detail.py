@@ -1,9 +1,9 @@
 """Training of the detail network.
 
-    python -m avface.training.detail CLIPS --out detail.safetensors
+    python -m avface.training.detail --out detail.safetensors
 
-CLIPS is a folder that `avface synthesize` wrote. Its frames are unwrapped by the first run and kept beside the weights,
-and so is a checkpoint: a run that was stopped goes on when the same command is given again.
+The first run makes the frames of people that it learns from, which are kept beside the weights. So is a checkpoint: a
+run that was stopped goes on when the same command is given again.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import interpolate
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from avface.errors import AvfaceError
 from avface.head.model import load_head
-from avface.networks.detail import STRIDE, DetailConfig, DetailNetwork, save_detail
+from avface.networks.detail import STRIDE, DetailConfig, DetailNetwork, load_detail, save_detail
 from avface.networks.detail_maps import DetailAtlas, DetailMaps, detail_atlas, unit
 from avface.networks.losses.detail import (
     DetailWeights,
@@ -46,9 +46,9 @@ from avface.networks.losses.detail import (
 from avface.training.checkpoint import Progress, load_checkpoint, make_folder_of, save_checkpoint
 from avface.training.detail_frames import DetailFrames, DetailFramesConfig, prepare_detail_frames
 
-CHECKPOINT = "avface detail training 1"
+CHECKPOINT = "avface detail training 2"
 HELD_OUT = 10
-"""Of so many clips one, by its number, isn't learned from: its person is a stranger to the network."""
+"""Of so many people one, by the number, isn't learned from."""
 UNSEEN = 0.1
 """Weight of texels that aren't seen: what is there can be guessed at most."""
 
@@ -60,25 +60,19 @@ class DetailRecipe:
     network: DetailConfig = field(default_factory=DetailConfig)
     """Layers and sizes."""
     frames: DetailFramesConfig = field(default_factory=DetailFramesConfig)
-    """Frames of the clips themselves."""
-    rendered: DetailFramesConfig = field(default_factory=lambda: DetailFramesConfig(frames=4, picture=512))
-    """Frames that are rendered anew."""
-    rendered_every: int = 2
-    """Of so many clips one has its frames rendered anew."""
-    rendered_share: float = 0.7
-    """Share of these among the frames of a step: in the small pictures of clips few folds are seen."""
+    """People and frames."""
     losses: DetailWeights = field(
         default_factory=lambda: DetailWeights(photometric=0.0, normals=2.0, mrf=0.0)
     )
     """Weights of the losses. Where the truth is known, lengths of fine differences (equation 3) with the paper's weight
     only tell a network that knows little to be silent. Without VGG-19, `mrf` is that of `structure_loss`."""
-    steps: int = 6000
+    steps: int = 10000
     """Steps of the optimiser."""
-    batch: int = 8
+    batch: int = 4
     """Crops a step."""
     crop: int = 128
     """Texels across a crop."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     """Highest rate; it rises for `warm_up` steps and falls as a cosine."""
     weight_decay: float = 5e-4
     """The paper's."""
@@ -88,6 +82,8 @@ class DetailRecipe:
     """Longer gradients are cut to this length."""
     averaging: float = 0.99
     """Share of the running average of the weights that a step leaves; the average is what is kept."""
+    smooth: float = 0.3
+    """How often a frame without folds is shown, against the average; the others the oftener, the deeper theirs."""
     silenced: float = 0.2
     """Share of the frames without sound."""
     told: float = 0.7
@@ -102,13 +98,13 @@ class DetailRecipe:
     """Seed of everything random."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "learning_rate", "gradient_norm", "rendered_every"):
+        for name in ("steps", "batch", "learning_rate", "gradient_norm"):
             if not getattr(self, name) > 0:
                 raise AvfaceError(f"{name}={getattr(self, name)} must be positive")
         size = self.network.resolution
         if self.crop % STRIDE or not 0 < self.crop <= size:
             raise AvfaceError(f"crop={self.crop} must be a multiple of {STRIDE}, at most {size}")
-        if {self.frames.resolution, self.rendered.resolution} != {size}:
+        if self.frames.resolution != size:
             raise AvfaceError(f"frames must have the network's resolution, {size}")
 
 
@@ -116,14 +112,14 @@ class DetailRecipe:
 class DetailTraining:
     """Train the detail network."""
 
-    clips: tyro.conf.Positional[Path]
-    """Folder of synthetic clips."""
     out: Path = Path("detail.safetensors")
     """File of the weights; the checkpoint lies beside it."""
     cache: Path | None = None
-    """Folder of the unwrapped frames; by default `detail-frames` beside the weights."""
+    """Folder of the frames; by default `detail-frames` beside the weights."""
     recipe: DetailRecipe = field(default_factory=DetailRecipe)
     """What decides about the weights."""
+    start: Path | None = None
+    """Weights to begin with, such as those of an earlier run; by default new ones."""
     vgg: Path | None = None
     """File of torchvision's VGG-19 weights, for the ID-MRF loss."""
     device: Literal["cpu", "cuda", "mps"] = "cpu"
@@ -172,17 +168,17 @@ class DetailBatch:
 
 def held_out(frames: DetailFrames) -> Tensor:
     """Which frames (N,) aren't learned from."""
-    return frames.clip % HELD_OUT == HELD_OUT - 2
+    return frames.person % HELD_OUT == HELD_OUT - 2
 
 
 class DetailBatches:
     """Random crops of frames, made from the recipe's seed and the step."""
 
-    def __init__(
-        self, recipe: DetailRecipe, filmed: DetailFrames, rendered: DetailFrames, mask: Tensor
-    ) -> None:
-        self.recipe = recipe
-        self.frames, self._filmed = DetailFrames.joined([filmed, rendered]), len(filmed)
+    def __init__(self, recipe: DetailRecipe, frames: DetailFrames, mask: Tensor) -> None:
+        self.recipe, self.frames = recipe, frames
+        folded = frames.displacement.float().abs().mean((1, 2)).double().numpy()
+        chance = recipe.smooth + (1 - recipe.smooth) * folded / max(folded.mean(), 1e-9)
+        self._chance = chance / chance.sum()
         size = recipe.network.resolution
         places = range(0, size - recipe.crop + 1, STRIDE)
         covered = {
@@ -196,9 +192,7 @@ class DetailBatches:
         """The crops of a step."""
         recipe, frames = self.recipe, self.frames
         rng = np.random.default_rng([recipe.seed, 61, step])
-        rendered = rng.random(recipe.batch) < recipe.rendered_share
-        low, high = np.where(rendered, self._filmed, 0), np.where(rendered, len(frames), self._filmed)
-        rows = torch.from_numpy(rng.integers(low, high))
+        rows = torch.from_numpy(rng.choice(len(frames), recipe.batch, p=self._chance))
         corner = self._corners[int(rng.integers(len(self._corners)))]
         image, normals, visibility, hidden, displacement = (
             _cut(getattr(frames, name), corner, recipe.crop)[rows]
@@ -218,7 +212,7 @@ class DetailBatches:
                 part[mirrored] = _cut(getattr(frames, name), other, recipe.crop)[turned].flip(-1)
             normals[mirrored, 0] *= -1
         coarse = unit(normals.float(), 1)
-        shown_at_all, true = visibility.float() / 255, _softened(displacement.float() * 1e-6)
+        shown_at_all, true = visibility.float() / 255, displacement.float() * 1e-6
         picture = _recoloured(image.float() / 255, rng)
         told = torch.from_numpy(rng.random(recipe.batch) < recipe.told)[:, None, None]
         picture, odd = _with_strangers(picture, rng, recipe.strangers)
@@ -233,14 +227,6 @@ class DetailBatches:
 
 def _cut(maps: Tensor, corner: tuple[int, int], size: int) -> Tensor:
     return maps[..., corner[0] : corner[0] + size, corner[1] : corner[1] + size]
-
-
-def _softened(displacement: Tensor) -> Tensor:
-    """Displacement (B, C, C) without what is finer than a few texels: pores, which no picture of a head shows."""
-    maps = displacement[:, None]
-    for _ in range(2):
-        maps = avg_pool2d(maps, 3, 1, 1, count_include_pad=False)
-    return maps[:, 0]
 
 
 def _chosen(rng: np.random.Generator, count: int, share: float) -> Tensor:
@@ -335,8 +321,7 @@ def train(training: DetailTraining) -> DetailNetwork:
     """Train, from the checkpoint if there is one, and write the weights, which are given back.
 
     Raises:
-        AvfaceError: if a file is damaged or can't be written, there are no clips, or the checkpoint belongs to another
-            recipe.
+        AvfaceError: if a file is damaged or can't be written, or the checkpoint belongs to another recipe.
     """
     recipe = training.recipe
     make_folder_of(training.out)
@@ -345,6 +330,8 @@ def train(training: DetailTraining) -> DetailNetwork:
     head = load_head(recipe.network.head)
     atlas = detail_atlas(head, recipe.network.resolution)
     network = DetailNetwork.of(head, recipe.network)
+    if training.start is not None:
+        network.load_state_dict(_weights_of(training.start, recipe.network))
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True)
     optimiser = AdamW(network.parameters(), weight_decay=recipe.weight_decay)
     with Bar(
@@ -355,12 +342,9 @@ def train(training: DetailTraining) -> DetailNetwork:
         TextColumn("{task.fields[note]}"),
     ) as bar:
         making = bar.add_task("frames", total=None, note="")
-        read = read_frames(training, lambda done, total: bar.update(making, completed=done, total=total))
+        frames = read_frames(training, lambda done, total: bar.update(making, completed=done, total=total))
         bar.remove_task(making)
-        filmed, rendered = (frames.select(~held_out(frames)) for frames in read)
-        if not len(filmed) or not len(rendered):
-            raise AvfaceError(f"{training.clips}: no clips but those held out; make more")
-        batches = DetailBatches(recipe, filmed, rendered, atlas.mask)
+        batches = DetailBatches(recipe, frames.select(~held_out(frames)), atlas.mask)
         objective = DetailObjective(recipe, atlas, training.device, training.vgg)
         network.to(training.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         average.to(training.device)
@@ -410,32 +394,31 @@ def train(training: DetailTraining) -> DetailNetwork:
     return result.cpu().eval()
 
 
-def read_frames(
-    training: DetailTraining, on_clip: Callable[[int, int], None] = lambda done, total: None
-) -> tuple[DetailFrames, DetailFrames]:
-    """Frames of the clips and those that are rendered anew, made where they are missing.
+def _weights_of(path: Path, config: DetailConfig) -> dict[str, Tensor]:
+    found = load_detail(path)
+    if found.config != config:
+        raise AvfaceError(
+            f"{path}: of another size than the network to train; name other weights to start with"
+        )
+    return found.state_dict()
 
-    `on_clip` as of `prepare_detail_frames`.
+
+def read_frames(
+    training: DetailTraining, on_person: Callable[[int, int], None] = lambda done, total: None
+) -> DetailFrames:
+    """The frames of all people, made where they are missing; `on_person` as of `prepare_detail_frames`.
 
     Raises:
-        AvfaceError: if there are no clips, or a file is damaged.
+        AvfaceError: if a file is damaged or can't be written.
     """
     recipe = training.recipe
-    filmed, rendered = (
-        prepare_detail_frames(
-            training.clips,
-            training.frames / name,
-            config,
-            every=every,
-            workers=training.threads,
-            on_clip=on_clip,
-        )
-        for name, config, every in (
-            ("filmed", recipe.frames, 1),
-            ("rendered", recipe.rendered, recipe.rendered_every),
-        )
+    return prepare_detail_frames(
+        training.frames,
+        recipe.frames,
+        head=recipe.network.head,
+        workers=training.threads,
+        on_person=on_person,
     )
-    return filmed, rendered
 
 
 def _share(training: DetailTraining, step: int, seconds: float) -> float:

@@ -10,7 +10,7 @@ function bytesOf(text) {
   for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
   return bytes;
 }
-const KINDS = { f4: Float32Array, f8: Float64Array, u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, i2: Int16Array };
+const KINDS = { f4: Float32Array, f8: Float64Array, u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, i1: Int8Array, i2: Int16Array };
 const data = {};
 for (const [name, [kind, text]] of Object.entries(meta.arrays)) data[name] = new KINDS[kind](bytesOf(text).buffer);
 $('capture').textContent = '';
@@ -103,6 +103,46 @@ function headVertices(frame, out) {
     }
     out[3 * v] = a; out[3 * v + 1] = b; out[3 * v + 2] = c;
   }
+}
+
+// ---- The folds of the skin: a normal map over the face's window of the uv square ---------------------------------
+
+const folds = meta.folds; // ways in which they change, null where there is no detail
+let folded = folds !== null, foldMap = null, foldPicture = null;
+
+function setUpFolds() { // once K3D has read the unseen picture, whose class makes our own texture
+  const unseen = plot.getObjectById(meta.textureId), Texture = unseen && unseen.material && textureOf(unseen.material);
+  if (!Texture) { setTimeout(setUpFolds, 50); return; }
+  const geometry = mesh.geometry, Attribute = geometry.attributes.position.constructor;
+  geometry.setAttribute('uv', new Attribute(data.foldPlace, 2));
+  const side = Math.sqrt(data.foldSlope.length / (2 * (folds + 1))), canvas = document.createElement('canvas');
+  canvas.width = canvas.height = side;
+  foldPicture = canvas.getContext('2d').createImageData(side, side);
+  foldMap = new Texture(canvas);
+  setDetail(folded);
+}
+
+function textureOf(material) {
+  const map = material.map || Object.values(material.uniforms || {}).map((u) => u.value).find((value) => value && value.isTexture);
+  return map && map.constructor;
+}
+
+function drawFolds(frame) {
+  const texels = foldPicture.width ** 2, out = foldPicture.data;
+  const x = new Float32Array(texels), y = new Float32Array(texels);
+  for (let way = 0; way <= folds; way++) {
+    const scale = data.foldScale[way] * (way ? data.foldWeight[frame * folds + way - 1] : 1);
+    if (Math.abs(scale) < 1e-9) continue;
+    const first = 2 * way * texels, second = first + texels, slope = data.foldSlope;
+    for (let i = 0; i < texels; i++) { x[i] += scale * slope[first + i]; y[i] += scale * slope[second + i]; }
+  }
+  for (let i = 0, k = 0; i < texels; i++, k += 4) {
+    const length = 1 / Math.sqrt(1 + x[i] * x[i] + y[i] * y[i]);
+    out[k] = 127.5 * (1 - x[i] * length); out[k + 1] = 127.5 * (1 - y[i] * length); out[k + 2] = 127.5 * (1 + length);
+    out[k + 3] = 255;
+  }
+  foldMap.image.getContext('2d').putImageData(foldPicture, 0, 0);
+  foldMap.needsUpdate = true;
 }
 
 // ---- The clock ---------------------------------------------------------------------------------------------------
@@ -204,6 +244,7 @@ function show(frame, again = false) {
   headVertices(frame, position.array);
   position.needsUpdate = true;
   geometry.computeVertexNormals();
+  if (folded && foldMap) drawFolds(frame);
   mesh.matrixAutoUpdate = false;
   mesh.matrix.set(...pose(frame));
   mesh.matrixWorldNeedsUpdate = true;
@@ -238,6 +279,15 @@ function setMotion(value) {
 function setLips(value) {
   refined = value;
   $('lips').setAttribute('aria-pressed', value);
+  show(shown, true);
+}
+
+function setDetail(value) {
+  folded = value;
+  $('detail').setAttribute('aria-pressed', value);
+  if (!foldMap) return;
+  mesh.material.normalMap = value ? foldMap : null;
+  mesh.material.needsUpdate = true;
   show(shown, true);
 }
 
@@ -340,6 +390,8 @@ function connect() {
   $('filmed').addEventListener('click', () => setMotion('filmed'));
   $('lips').hidden = $('lipsKey').hidden = !lips;
   $('lips').addEventListener('click', () => setLips(!refined));
+  $('detail').hidden = $('detailKey').hidden = folds === null;
+  $('detail').addEventListener('click', () => setDetail(!folded));
   $('wireframe').addEventListener('click', () => setWireframe(!mesh.material.wireframe));
   $('reset').addEventListener('click', resetView);
   let dragging = false;
@@ -359,6 +411,7 @@ function connect() {
     End: () => seek(frames - 1),
     h: () => setMotion(motion === 'still' ? 'filmed' : 'still'),
     l: () => { if (lips) setLips(!refined); },
+    d: () => { if (folds !== null) setDetail(!folded); },
     w: () => setWireframe(!mesh.material.wireframe),
     r: resetView,
     m: () => { if (hasVideo) setSound(video.muted); },
@@ -403,11 +456,12 @@ window.startAvface = (instance) => {
   connect();
   setPlaying(false);
   show(0);
+  if (folds !== null) setUpFolds();
   resetView();
   drawSeen();
   requestAnimationFrame(tick);
   window.avface = {
-    state: () => ({ frame: shown, time, playing, speed, motion, lips: refined && lips > 0, frames, hasVideo, videoTime: hasVideo ? video.currentTime : null }),
+    state: () => ({ frame: shown, time, playing, speed, motion, lips: refined && lips > 0, detail: folded && foldMap !== null, frames, hasVideo, videoTime: hasVideo ? video.currentTime : null }),
     seek, positions, play: () => setPlaying(true), pause: () => setPlaying(false), setMotion,
   };
 };

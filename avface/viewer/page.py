@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -113,7 +114,7 @@ def _shrink(clip: Clip, path: Path, on_frame: Callable[[], None]) -> None:
 def _page(capture: Capture, film: Clip | None, small: Path | None) -> Iterator[str]:
     """The page as pieces of text; the video is never in memory as a whole."""
     room = Path(__file__).parent
-    before, after = _viewer_shell(capture.head_model, _neutral(capture))
+    before, after = _viewer_shell(capture.head_model, _neutral(capture), capture.has_detail)
     name = Path(film.info.path).name if film is not None else Path(capture.source).name
     facts = f"{len(capture)} frames, {float(capture.times[-1] - capture.times[0]):.1f} s"
     if capture.frame_rate:
@@ -139,7 +140,11 @@ MESH_ID = 1
 """K3D's number of the head's mesh, by which the page's script finds it."""
 
 
-def _viewer_shell(head: HeadModel, neutral: npt.NDArray[np.float32]) -> tuple[str, str]:
+TEXTURE_ID = 2
+"""That of a picture which nobody sees: the only way by which the script gets at textures."""
+
+
+def _viewer_shell(head: HeadModel, neutral: npt.NDArray[np.float32], folded: bool) -> tuple[str, str]:
     """K3D's own snapshot of the head at rest, cut in two where our page goes instead of its own."""
     import k3d
 
@@ -167,6 +172,11 @@ def _viewer_shell(head: HeadModel, neutral: npt.NDArray[np.float32]) -> tuple[st
         name="avface",
     )
     plot += mesh
+    if folded:
+        _, packed = cv2.imencode(".png", np.zeros((2, 2, 3), np.uint8))
+        texture = k3d.texture(packed.tobytes(), "png", visible=False)
+        texture.id = TEXTURE_ID
+        plot += texture
     snapshot = plot.get_snapshot(additional_js_code="startAvface(K3DInstance);")
     target = '<div id="canvasTarget"></div>'
     if snapshot.count(target) != 1:
@@ -238,11 +248,14 @@ def _page_data(capture: Capture) -> dict[str, Any]:
         # rounded up, so that only 0 itself becomes 0, which means "not seen"
         "confidence": (np.ceil(255 * np.clip(capture.confidence, 0, 1)), "u1"),
         **_sparse_offsets(offsets),
+        **_folds(capture),
     }
     return {
         "meshId": MESH_ID,
         "expressionNames": capture.expression_names,
         "lips": len(capture.lip_basis),
+        "textureId": TEXTURE_ID,
+        "folds": len(capture.detail_basis) if capture.has_detail else None,
         "jointParents": head.joint_parents,
         "strongest": strongest,
         "curveLow": float(np.floor(shown.min(initial=0))),
@@ -266,6 +279,28 @@ def _sparse_offsets(basis: npt.NDArray[np.float32]) -> dict[str, tuple[npt.NDArr
         "deltaVertex": (vertex, "u2" if basis.shape[1] <= 65536 else "u4"),
         "deltaStart": (np.concatenate([[0], moved.sum(1).cumsum()]), "u4"),
         "deltaScale": (scale, "f8"),
+    }
+
+
+def _folds(capture: Capture) -> dict[str, tuple[npt.NDArray, str]]:
+    """Slopes of the skin as a rule and by the ways in which they change, in 8-bit steps of a scale each; nothing
+    without detail."""
+    import torch
+
+    from avface.networks.detail_maps import detail_atlas
+
+    if not capture.has_detail:
+        return {}
+    atlas = detail_atlas(capture.head_model, len(capture.detail_static))
+    maps = np.concatenate([capture.detail_static[None], capture.detail_basis]).astype(np.float32)
+    slopes = atlas.tangent_slopes(torch.as_tensor(maps)).numpy()
+    scale = np.abs(slopes).max((1, 2, 3)).astype(np.float64) / 127
+    steps = np.round(slopes / np.where(scale > 0, scale, 1)[:, None, None, None])
+    return {
+        "foldSlope": (steps, "i1"),
+        "foldScale": (scale, "f8"),
+        "foldWeight": (capture.detail_weights, "f4"),
+        "foldPlace": (atlas.vertex_places().numpy(), "f4"),
     }
 
 

@@ -142,21 +142,29 @@ def on_coarse(coarse: Tensor, tangent: Tensor) -> Tensor:
 def texture_of_detail(coarse: Tensor, detailed: Tensor, image: Tensor, weight: Tensor) -> Tensor:
     """The picture (B, 3, H, W) in the window that the detailed normals explain.
 
-    coarse and detailed normals and image (B, 3, H, W), weight (B, H, W) of seen skin. Light and albedo are fitted in
-    closed form to the coarse normals, three rounds of each, and get no gradient: detail must explain what is left.
+    coarse and detailed normals and image (B, 3, H, W), weight (B, H, W) of seen skin. Light and albedo are fitted to
+    the coarse normals and get no gradient: detail must explain what is left.
     """
-    with torch.no_grad():
-        coarse = coarse.detach()
-        albedo = (
-            (image * weight[:, None]).sum((-2, -1), keepdim=True)
-            / weight[:, None].sum((-2, -1), keepdim=True).clamp_min(1e-6)
-        ).expand_as(image)
-        light = fit_light(coarse, albedo, image, weight)
-        for _ in range(3):
-            shading = shaded(coarse, torch.ones_like(image), light).clamp_min(0.02)
-            albedo = fit_albedo(shading, image, weight)
-            light = fit_light(coarse, albedo, image, weight)
+    albedo, light = fit_appearance(coarse.detach(), image, weight)
     return shaded(detailed, albedo, light)
+
+
+@torch.no_grad()
+def fit_appearance(normals: Tensor, image: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Smooth albedo (B, 3, H, W) and light (B, 9, 3) that explain pictures of a surface, three rounds of each in turn.
+
+    normals and image (B, 3, H, W), weight (B, H, W) of seen skin.
+    """
+    albedo = (
+        (image * weight[:, None]).sum((-2, -1), keepdim=True)
+        / weight[:, None].sum((-2, -1), keepdim=True).clamp_min(1e-6)
+    ).expand_as(image)
+    light = fit_light(normals, albedo, image, weight)
+    for _ in range(3):
+        shading = shaded(normals, torch.ones_like(image), light).clamp_min(0.02)
+        albedo = fit_albedo(shading, image, weight)
+        light = fit_light(normals, albedo, image, weight)
+    return albedo, light
 
 
 def photometric_loss(texture: Tensor, image: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,38 @@
+"""Captures and networks with folds of the skin, for tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from captures import moving_capture
+
+from avface.capture import Capture
+from avface.head import load_head
+from avface.networks.detail import DetailConfig, DetailNetwork
+from avface.networks.detail_maps import detail_atlas
+
+SMALL = DetailConfig(resolution=64, encoder=(8, 8, 8, 8, 8), decoder=(8, 8, 8, 8, 4), image=4, out=4)
+
+
+def detail_capture(frames: int = 12, resolution: int = 64, depth: float = 1e-3) -> Capture:
+    """`moving_capture` with folds across the face, `depth` metres high, and others that come with time."""
+    mask = detail_atlas(load_head("open"), resolution).mask.numpy()
+    steps = np.arange(resolution) / resolution
+    lying = np.sin(60 * steps)[:, None] * mask
+    upright = np.sin(50 * steps)[None] * mask
+    return replace(
+        moving_capture(frames),
+        detail_static=(depth * lying).astype(np.float16),
+        detail_basis=(depth * upright)[None].astype(np.float16),
+        detail_weights=np.linspace(0, 1, frames, dtype=np.float32)[:, None],
+    )
+
+
+def small_detail(seed: int = 0) -> DetailNetwork:
+    """A small network of the open head that answers with folds of any kind, in evaluation mode."""
+    torch.manual_seed(seed)
+    network = DetailNetwork.of(load_head("open"), SMALL)
+    torch.nn.init.normal_(network.last.weight, std=0.3)
+    return network.eval()
