@@ -54,7 +54,7 @@ SETTLED = 8.0
 """Precision of shape weights that were read: landmarks may still move them by a third of a standard deviation or so."""
 UNEXPLAINED = 0.1
 """Precision then of the tracker's bias: more than the measured errors is left unexplained."""
-PARTED = 1e-3
+PARTED = 4e-3
 """Metres by which it may part a point of the inner lips from the one below."""
 READING_TOLERANCE = 1e-2
 """Share of its cost by which a step must lower the problem whose solution is only read: twice as exact is no better."""
