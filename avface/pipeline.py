@@ -276,15 +276,8 @@ def _solve(
     segments = np.zeros(frames, np.int64)
     for number, segment in enumerate(observed.segments):
         segments[segment.start : segment.end] = number
-    progress("solve", 0, frames)
+    on_frames = _counted(progress, "solve", frames)
     solver = Solver(head, observed.image_size, config, focal_length, device)
-    done = 0
-
-    def on_frames(more: int) -> None:
-        nonlocal done
-        done += more
-        progress("solve", done, frames)
-
     weights = None
     if observed.hidden is not None or expected is not None:
         doubt = None if expected is None else expected.landmark_sigma
@@ -335,6 +328,19 @@ def _solve(
     )
 
 
+def _counted(progress: Progress, stage: str, frames: int) -> Callable[[int], None]:
+    """What tells `progress` how many frames of a stage are done, when it is told how many more are."""
+    done = 0
+
+    def on_frames(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(stage, done, frames)
+
+    progress(stage, 0, frames)
+    return on_frames
+
+
 def _refine_lips(
     refinement: LipRefinement,
     capture: Capture,
@@ -345,15 +351,8 @@ def _refine_lips(
     """The capture with the lips as sound and picture say."""
     from avface.networks.lip_view import LipView
 
-    frames, done = len(capture), 0
-
-    def on_frames(more: int) -> None:
-        nonlocal done
-        done += more
-        progress("lips", done, frames)
-
-    progress("lips", 0, frames)
-    lengths = np.diff([*capture.segment_starts, frames])
+    on_frames = _counted(progress, "lips", len(capture))
+    lengths = np.diff([*capture.segment_starts, len(capture)])
     chosen = np.repeat(capture.segment_same_person, lengths)
     shown = (capture.confidence > 0).astype(np.float32)
     if capture.visibility_regions:
@@ -385,15 +384,8 @@ def _find_detail(
     """The capture with the folds of the skin, as far as the clip shows them."""
     from avface.networks.detail_clip import ClipView
 
-    frames, done = len(capture), 0
-
-    def on_frames(more: int) -> None:
-        nonlocal done
-        done += more
-        progress("detail", done, frames)
-
-    progress("detail", 0, frames)
-    lengths = np.diff([*capture.segment_starts, frames])
+    on_frames = _counted(progress, "detail", len(capture))
+    lengths = np.diff([*capture.segment_starts, len(capture)])
     hidden = observed.hidden
     found = refinement.refine(
         ClipView(

@@ -29,8 +29,8 @@ LEAST_AGREEMENT, LEAST_GAIN = 0.25, 0.05
 """Correlation that there must be at the lag, and by how much it must be better than without lag."""
 RELUCTANCE = 0.05
 """What a lag of 0.1 s costs of correlation, growing with its square."""
-HEARD_SECONDS = 300.0
-"""How much of a long clip is compared, from its beginning."""
+HEARD_SECONDS = 60.0
+"""How much of a long clip is compared, from its beginning: its landmarks and sound are in memory for that."""
 SEEN = 0.25
 """Probability of being hidden up to which lips are seen, on the average of their landmarks."""
 
@@ -43,9 +43,11 @@ def clip_sound_lag(track: FaceTrack, sound: Iterable[Float], device: str = "cpu"
     import torch
 
     held: list[Float] = []
+    missing = round(HEARD_SECONDS * SAMPLE_RATE)
     for block in sound:
-        held.append(block)
-        if sum(map(len, held)) >= HEARD_SECONDS * SAMPLE_RATE:
+        held.append(block[:missing])
+        missing -= len(held[-1])
+        if not missing:
             break
     if not held:
         return 0.0

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from avface.files import replacing
 from avface.head.model import HeadModel
 
 FloatArray = npt.NDArray[np.float64]
@@ -122,7 +123,8 @@ class IdentityModel:
         """Write it to a file (npz)."""
         exact = {"landmarks": np.int16, "error_rest": np.float32, "shape_mean": np.float32}
         arrays = {f.name: getattr(self, f.name).astype(exact.get(f.name, np.float16)) for f in fields(self)}
-        np.savez_compressed(path, **arrays)
+        with replacing(path) as temporary:
+            np.savez_compressed(temporary, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> IdentityModel:

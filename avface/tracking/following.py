@@ -211,9 +211,7 @@ class _Walk:
             return None
         tracked = (np.asarray(self._track.landmarks[index], np.float32) - self._low) * self._scale
         astray = float(np.median(np.linalg.norm(tracked - there, axis=1)[sure]))
-        if (
-            astray < _ASTRAY * self._side
-        ):  # else the tracker has lost the face, and what is hidden was sought elsewhere
+        if astray < _ASTRAY * self._side:  # else what is hidden was sought where the face isn't
             sure &= self._hidden(index) < HIDDEN
         if sure.sum() < _LEAST_POINTS:
             return None
