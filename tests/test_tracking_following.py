@@ -116,8 +116,33 @@ def test_a_face_that_the_tracker_lost_is_found_again(scene):
     assert (track.confidence[12:15] == 0).all(), "the track itself stays as it was"
 
 
+def test_a_face_that_the_tracker_lost_all_the_time_is_followed(scene):
+    """Nobody can say then what hides it."""
+    track = scene.track()
+    track.landmarks[HELD], track.crop[HELD] = np.nan, np.nan
+    track.confidence[HELD], track.hidden[HELD] = 0, 0
+    found = follow(scene.frames(), track)
+
+    followed = np.asarray(found.followed)[HELD]
+    assert followed.any(1).all() and distances(scene, found)[HELD][followed].max() < 2.0
+
+
+def test_points_that_were_covered_for_a_while_are_found_again(scene):
+    """With nothing to go on from after the stretch: the face comes back where it was, a little further."""
+    cover = np.random.default_rng(5).integers(0, 255, (SIZE, SIZE, 3)).astype(np.uint8)
+    images = [cover if 10 <= t < 14 else image for t, image in enumerate(scene.images)]
+    shots = (Segment(0, HELD.stop, True, 1.0), Segment(HELD.stop, FRAMES, False, 1.0))
+    track = scene.track(segments=shots)
+    track.hidden[10:14] = 1
+    found = follow(map(Picture, images), track)
+
+    followed = np.asarray(found.followed)
+    assert not followed[10:14].any() and followed[14:20].sum(1).min() > 30
+    assert distances(scene, found)[followed].max() < 1.0
+
+
 def test_nothing_is_followed_further_than_the_reach(scene, monkeypatch):
-    monkeypatch.setattr(module, "REACH", 3)
+    monkeypatch.setattr(module, "REACH", 5)
     followed = np.asarray(follow(scene.frames(), scene.track()).followed).any(1)
     np.testing.assert_array_equal(np.flatnonzero(followed), [8, 9, 10, 17, 18, 19])
 

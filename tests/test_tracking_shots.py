@@ -3,7 +3,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from avface.tracking.shots import Change, difference, shifted_difference, thumbnail, with_changes
+from avface.tracking.shots import (
+    Change,
+    difference,
+    shifted_difference,
+    thumbnail,
+    unchanged_share,
+    with_changes,
+)
 
 
 @dataclass
@@ -68,12 +75,27 @@ def test_noise_in_a_black_picture_is_no_cut():
     assert cuts([rng.integers(0, 4, (90, 160, 3)).astype(np.uint8) for _ in range(12)], Change.POSSIBLE) == []
 
 
-def test_a_smaller_change_than_a_scene_is_a_possible_cut():
+@pytest.mark.parametrize(("bottom", "right"), [(120, 170), (180, 320)])
+def test_something_before_the_scene_is_a_partial_change(bottom, right):
     part = scene(1).copy()
-    part[60:120, 100:170] = scene(2)[60:120, 100:170]
+    part[60:bottom, 100:right] = scene(2)[60:bottom, 100:right]
     images = [scene(1)] * 10 + [part] * 6
-    assert cuts(images) == []
+    assert cuts(images, Change.POSSIBLE) == []
+    assert cuts(images, Change.PARTIAL) == [10]
+
+
+def test_a_smaller_change_than_a_scene_is_a_possible_cut():
+    mixed = (0.45 * scene(1).astype(float) + 0.55 * scene(2)).astype(np.uint8)
+    images = [scene(1)] * 10 + [mixed] * 6
+    assert unchanged_share(thumbnail(images[0]), thumbnail(mixed)) < 0.2
     assert cuts(images, Change.POSSIBLE) == [10]
+
+
+def test_edges_stay_the_same_when_contrast_changes_and_differ_between_scenes():
+    dark = (40 + 0.5 * scene(1)).astype(np.uint8)
+    assert unchanged_share(thumbnail(scene(1)), thumbnail(dark)) > 0.95
+    assert unchanged_share(thumbnail(scene(1)), thumbnail(scene(2))) < 0.1
+    assert unchanged_share(thumbnail(scene(1)), thumbnail(np.zeros((30, 40, 3), np.uint8))) == 0
 
 
 def test_difference_has_the_documented_landmarks():

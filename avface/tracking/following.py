@@ -3,7 +3,8 @@
 What comes before a face moves all of the tracker's landmarks, those that are seen too. How the skin that is seen moves
 is in the picture: small patches of it are followed from frame to frame (Lucas & Kanade 1981; pyramids: Bouguet 2001),
 forwards from the last clear frame and backwards from the next one. Patches that don't move with the others, or no
-longer look as in the clear frame, are left out, so that an occluder's edge isn't followed in place of the face.
+longer look as in the clear frame, are left out, so that an occluder's edge isn't followed in place of the face. What
+was covered for a while is sought where the other points take it, as it looks in the clear frame.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ REACH = 75
 """Most frames from a clear one: errors add up, and the pictures on the way back are in memory."""
 CONFIDENCE = 0.5
 """Least confidence of a frame with followed landmarks."""
+_LEAD = 3
+"""Frames before and after a stretch from which on they are followed, if they are clear: what comes before a face does
+so before it is noticed."""
 _CLEAR = 0.3
 """Probability of being hidden up to which a landmark is followed from a clear frame."""
 _SIDE = 220
@@ -51,6 +55,8 @@ _RETURN = 0.7
 """Pixels by which a point followed there and back may miss where it was."""
 _LIKENESS = 0.6
 """Correlation of a point's surroundings with those in the clear frame, below which it is something else."""
+_SAME = 0.8
+"""The same for points that were lost and are found again."""
 _PATCH = 13
 """Pixels of such surroundings on each side."""
 _WINDOW, _LEVELS, _STOP = (17, 17), 3, (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 20, 0.03)
@@ -64,10 +70,20 @@ class Stretch:
 
     start: int
     end: int
-    before: bool
-    """Whether the frame before them is clear, to begin from."""
-    after: bool
-    """Whether the one after them is."""
+    before: int | None
+    """A clear frame before them to begin from, if there is one."""
+    after: int | None
+    """The same after them."""
+
+    @property
+    def first(self) -> int:
+        """First frame that is looked at."""
+        return self.start if self.before is None else self.before
+
+    @property
+    def last(self) -> int:
+        """Last frame that is looked at."""
+        return self.end - 1 if self.after is None else self.after
 
 
 def hidden_stretches(track: FaceTrack) -> tuple[Stretch, ...]:
@@ -86,11 +102,16 @@ def hidden_stretches(track: FaceTrack) -> tuple[Stretch, ...]:
         if not shot.same_person:
             continue
         edges = np.flatnonzero(np.diff(covered[shot.start : shot.end].astype(np.int8), prepend=0, append=0))
-        for first, last in edges.reshape(-1, 2) + shot.start:
-            before, after = bool(first > shot.start), bool(last < shot.end)
-            occluded = share[first:last].max() > OCCLUDED_SHARE
-            if occluded and last - first >= SHORTEST and (before or after):
-                found.append(Stretch(int(first), int(last), before, after))
+        edges = edges.reshape(-1, 2) + shot.start
+        clear_from = [shot.start, *edges[:, 1]]
+        clear_to = [*edges[:, 0], shot.end]
+        for number, (start, end) in enumerate(edges.tolist()):
+            before = max(start - _LEAD, clear_from[number]) if start > shot.start else None
+            after = min(end - 1 + _LEAD, clear_to[number + 1] - 1) if end < shot.end else None
+            # nobody can say what hides a face that the tracker has lost
+            occluded = share[start:end].max() > OCCLUDED_SHARE or not track.seen[start:end].all()
+            if occluded and end - start >= SHORTEST and not (before is None and after is None):
+                found.append(Stretch(start, end, before, after))
     return tuple(found)
 
 
@@ -106,25 +127,17 @@ def follow(frames: Iterable[HasImage], track: FaceTrack) -> FaceTrack:
         return track
     changed = RecordFile(_RECORD)
     pending = deque(stretches)
-    walk: _Walk | None = None
+    walks: deque[_Walk] = deque()  # clear frames may end one stretch and begin the next
     for index, frame in enumerate(frames):
-        if not pending:
-            break
-        stretch = pending[0]
-        if index < stretch.start - stretch.before:
-            continue
-        if walk is None:
-            walk = _Walk(track, stretch)
-        walk.add(index, frame.image)
-        if index == stretch.end - (not stretch.after):
-            for record in walk.results():
+        while pending and pending[0].first == index:
+            walks.append(_Walk(track, pending.popleft()))
+        for walk in walks:
+            walk.add(index, frame.image)
+        while walks and walks[0].stretch.last == index:
+            for record in walks.popleft().results():
                 changed.append(record)
-            pending.popleft()
-            walk = None
-            # A frame may be clear between two stretches: it ends the one and begins the other.
-            if pending and index == pending[0].start - 1:
-                walk = _Walk(track, pending[0])
-                walk.add(index, frame.image)
+        if not (pending or walks):
+            break
     return _merged(track, changed)
 
 
@@ -132,8 +145,8 @@ class _Walk:
     """One stretch, followed forwards as its frames come and backwards at its end."""
 
     def __init__(self, track: FaceTrack, stretch: Stretch) -> None:
-        self._track, self._stretch = track, stretch
-        ends = [stretch.start - 1] * stretch.before + [stretch.end] * stretch.after
+        self._track, self.stretch = track, stretch
+        ends = [end for end in (stretch.before, stretch.after) if end is not None]
         points = np.concatenate([np.asarray(track.landmarks[end], np.float32) for end in ends])
         low, high = points.min(0), points.max(0)
         size = float(max(np.ptp(np.asarray(track.landmarks[end])[:, 1]) for end in ends))
@@ -154,23 +167,31 @@ class _Walk:
             grey = cv2.resize(grey, None, fx=self._scale, fy=self._scale, interpolation=cv2.INTER_AREA)
         previous = self._pictures[-1][1] if self._pictures else None
         self._pictures.append((index, np.asarray(grey)))
-        if index < self._stretch.start:
+        begin = self.stretch.before
+        if index == begin:
             self._forward = self._clear(index, grey)
-        elif index < self._stretch.end and self._forward is not None and previous is not None:
-            steps = index - self._stretch.start + 1
-            self._forward = self._step(self._forward, previous, index, grey) if steps <= REACH else None
-            self._keep(index, steps, self._forward)
+        elif (
+            begin is not None
+            and index < self.stretch.end
+            and self._forward is not None
+            and previous is not None
+        ):
+            self._forward = (
+                self._step(self._forward, previous, index, grey) if index <= begin + REACH else None
+            )
+            self._keep(index, index - begin, self._forward)
 
     def results(self) -> Iterator[npt.NDArray[np.void]]:
         """Records of the frames that could be followed, in order."""
-        if self._stretch.after:
+        begin = self.stretch.after
+        if begin is not None:
             held = list(self._pictures)
-            points: _Points | None = self._clear(self._stretch.end, held[-1][1])
+            points = self._clear(begin, held[-1][1])
             for (_, later), (index, earlier) in zip(held[:0:-1], held[-2::-1], strict=True):
-                if points is None or index < self._stretch.start:
+                if index < self.stretch.start:
                     break
                 points = self._step(points, later, index, earlier)
-                self._keep(index, self._stretch.end - index, points)
+                self._keep(index, begin - index, points)
         for index in sorted(self._found):
             total, weights = np.zeros((478, 2)), np.zeros((478, 1))
             guess, guessed = np.zeros((478, 2)), 0.0
@@ -187,7 +208,8 @@ class _Walk:
 
     def _clear(self, index: int, picture: npt.NDArray[np.uint8]) -> _Points:
         place = ((np.asarray(self._track.landmarks[index]) - self._low) * self._scale).astype(np.float32)
-        return _Points(place, self._hidden(index) < _CLEAR, _surroundings(picture, place))
+        seen = self._hidden(index) < _CLEAR
+        return _Points(place, seen, _Origin(picture, place, seen, _surroundings(picture, place)))
 
     def _hidden(self, index: int) -> Float:
         assert self._track.hidden is not None
@@ -195,34 +217,82 @@ class _Walk:
 
     def _keep(self, index: int, steps: int, points: _Points | None) -> None:
         """Of both ways the nearer clear frame counts more."""
-        if points is not None:
+        if points is not None and points.seen.any() and self.stretch.start <= index < self.stretch.end:
             self._found.setdefault(index, []).append((1 / steps, points))
 
     def _step(
         self, points: _Points, picture: npt.NDArray[np.uint8], index: int, other: npt.NDArray[np.uint8]
-    ) -> _Points | None:
-        """The points in the picture of frame `index`; None if too few of them can be followed."""
+    ) -> _Points:
+        """The points in the picture of frame `index`; none of them is seen if too few can be followed."""
         there, found = _flow(picture, other, points.place)
         back, returned = _flow(other, picture, there)
         sure = points.seen & found & returned
         sure &= np.linalg.norm(back - points.place, axis=1) < _RETURN
-        sure &= (points.surroundings * _surroundings(other, there)).sum(1) > _LIKENESS
-        if sure.sum() < _LEAST_POINTS:
-            return None
+        sure &= points.origin.likeness(other, there) > _LIKENESS
+        shown = self._shown(index, there, sure)
+        carried = self._together(points.place, there, sure & shown)
+        if carried is None:
+            return self._found_again(replace(points, seen=np.zeros(len(there), bool)), index, other, None)
+        return self._found_again(_Points(*carried, points.origin), index, other, shown)
+
+    def _found_again(
+        self, points: _Points, index: int, picture: npt.NDArray[np.uint8], shown: Bool | None
+    ) -> _Points:
+        """With the points that were lost on the way and are now where the others take them, as they look in the clear
+        frame; shown (478,) are those that can be seen, None if nobody knows for want of others."""
+        origin = points.origin
+        there, found = _flow(origin.picture, picture, origin.place, points.place)
+        back, returned = _flow(picture, origin.picture, there, origin.place)
+        sure = origin.seen & found & returned
+        sure &= np.linalg.norm(back - origin.place, axis=1) < _RETURN
+        sure &= origin.likeness(picture, there) > _SAME
+        if shown is not None:
+            again = sure & shown & ~points.seen & (np.linalg.norm(there - points.place, axis=1) < _AGREEMENT)
+            return replace(
+                points, place=np.where(again[:, None], there, points.place), seen=points.seen | again
+            )
+        carried = self._together(points.place, there, sure & self._shown(index, there, sure))
+        return points if carried is None else replace(points, place=carried[0], seen=carried[1])
+
+    def _shown(self, index: int, there: Float, sure: Bool) -> Bool:
+        """Which points (478,) can be seen as far as anybody knows."""
         tracked = (np.asarray(self._track.landmarks[index], np.float32) - self._low) * self._scale
-        astray = float(np.median(np.linalg.norm(tracked - there, axis=1)[sure]))
+        astray = float(np.median(np.linalg.norm(tracked - there, axis=1)[sure])) if sure.any() else 0.0
         if astray < _ASTRAY * self._side:  # else what is hidden was sought where the face isn't
-            sure &= self._hidden(index) < HIDDEN
+            return np.asarray(self._hidden(index) < HIDDEN)
+        return np.ones(len(there), bool)
+
+    def _together(self, place: Float, there: Float, sure: Bool) -> tuple[Float, Bool] | None:
+        """Where points (478, 2) are and which are seen, if enough of the sure ones move together; others go along."""
         if sure.sum() < _LEAST_POINTS:
             return None
         motion, agreeing = cv2.estimateAffinePartial2D(
-            points.place[sure], there[sure], method=cv2.RANSAC, ransacReprojThreshold=_AGREEMENT
+            place[sure], there[sure], method=cv2.RANSAC, ransacReprojThreshold=_AGREEMENT
         )
         if motion is None or agreeing.sum() < max(_LEAST_POINTS, _MAJORITY * sure.sum()):
             return None
-        sure[sure] = agreeing[:, 0] > 0
-        carried = (points.place @ motion[:, :2].T + motion[:, 2]).astype(np.float32)
-        return _Points(np.where(sure[:, None], there, carried), sure, points.surroundings)
+        seen = sure.copy()
+        seen[sure] = agreeing[:, 0] > 0
+        carried = (place @ motion[:, :2].T + motion[:, 2]).astype(np.float32)
+        return np.where(seen[:, None], there, carried), seen
+
+
+@dataclass(frozen=True, eq=False)
+class _Origin:
+    """The clear frame that points come from."""
+
+    picture: npt.NDArray[np.uint8]
+    """(H, W) grey."""
+    place: Float
+    """(478, 2) where they are in it, pixels."""
+    seen: Bool
+    """(478,) which are clear."""
+    surroundings: Float
+    """(478, P) what is around each, with mean 0 and length 1."""
+
+    def likeness(self, picture: npt.NDArray[np.uint8], place: Float) -> Float:
+        """Correlations (478,) of what is around points of a picture with what was around them here."""
+        return np.asarray((self.surroundings * _surroundings(picture, place)).sum(1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,8 +303,7 @@ class _Points:
     """(478, 2) pixels of the cut-out picture."""
     seen: Bool
     """(478,)."""
-    surroundings: Float
-    """(478, P) what was around each in the clear frame, with mean 0 and length 1."""
+    origin: _Origin
 
 
 def _surroundings(picture: npt.NDArray[np.uint8], place: Float) -> Float:
@@ -248,10 +317,20 @@ def _surroundings(picture: npt.NDArray[np.uint8], place: Float) -> Float:
     return np.asarray(around / np.maximum(np.linalg.norm(around, axis=1, keepdims=True), 1e-3), np.float32)
 
 
-def _flow(picture: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8], place: Float) -> tuple[Float, Bool]:
-    """Where points (478, 2) of a picture are in another one, and whether they were found."""
+def _flow(
+    picture: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8], place: Float, guess: Float | None = None
+) -> tuple[Float, Bool]:
+    """Where points (478, 2) of a picture are in another one, near a guess (478, 2), and whether they were found."""
+    guessed = (place if guess is None else guess)[:, None].astype(np.float32)
     there, found, _ = cv2.calcOpticalFlowPyrLK(
-        picture, other, place[:, None], None, winSize=_WINDOW, maxLevel=_LEVELS, criteria=_STOP
+        picture,
+        other,
+        place[:, None],
+        guessed,
+        winSize=_WINDOW,
+        maxLevel=_LEVELS,
+        criteria=_STOP,
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
     )
     return there[:, 0], found[:, 0] > 0
 

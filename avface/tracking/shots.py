@@ -2,7 +2,8 @@
 
 A cut is a change that stays: every one of the last three pictures before it differs from every one of the
 three after it, so a flash or a black frame is none. Brightness and contrast are taken out before comparing,
-so exposure steps are none; and a change that a shift of the picture explains is a pan, none either.
+so exposure steps are none; a change that a shift of the picture explains is a pan, none either; and where
+much of the picture stays as it is, something came before the scene.
 """
 
 from __future__ import annotations
@@ -34,6 +35,15 @@ _RECENT = 12
 """Frames of the recent past."""
 _LOOK = 3
 """Pictures compared on either side."""
+_SCENE_STAYS = 0.2
+"""Share of the picture's edges that stay where they are, from which on something came before the scene or went away:
+0.3 to 0.7 when large things do so from one frame to the next, 0.11 at most between frames of different real videos."""
+_EDGE = 0.5
+"""Height of an edge that counts, over the root mean square of a thumbnail's values."""
+_SAME_EDGE = 0.35
+"""Share of an edge's height by which it may change."""
+_GAINS = (0.7, 0.85, 1.0, 1.18, 1.4)
+"""Changes of contrast that are tried: a thumbnail's is scaled by all that is in the picture."""
 _MAX_SHIFT = 4
 """Largest shift between two pictures that counts as a pan, in cells (of about 18 along the shorter side)."""
 
@@ -42,9 +52,12 @@ class Change(enum.IntEnum):
     """What the picture alone says about a cut just before a frame."""
 
     NONE = 0
-    POSSIBLE = 1
+    PARTIAL = 1
+    """Of a part of the picture, while the rest stays: something comes before the scene or goes away, unless the face
+    jumps and is still the same one."""
+    POSSIBLE = 2
     """Less than a change of scene; a cut if the face jumps as well."""
-    CERTAIN = 2
+    CERTAIN = 3
     """Another scene; a cut unless the face carries on smoothly (a slide that changes behind a speaker)."""
 
 
@@ -103,6 +116,29 @@ def shifted_difference(one: Float, other: Float) -> float:
     return best
 
 
+def unchanged_share(one: Float, other: Float) -> float:
+    """Share of the edges in two thumbnails that are the same in both, whatever became of brightness and contrast.
+
+    Of edges between neighbouring cells, those that stand out in one of the two; the largest share over some gains.
+    """
+    if one.shape != other.shape:
+        return 0.0
+    steps = [
+        np.concatenate([np.diff(cells, axis=axis).reshape(-1, 3) for axis in (0, 1)])
+        for cells in (one, other)
+    ]
+    heights = [np.linalg.norm(step, axis=1) for step in steps]
+    strong = np.maximum(*heights) > _EDGE / math.sqrt(one.size)
+    if not strong.any():
+        return 0.0
+    (a, b), (size_a, size_b) = ([each[strong] for each in both] for both in (steps, heights))
+    alike = [
+        np.linalg.norm(gain * a - b, axis=1) < _SAME_EDGE * np.maximum(gain * size_a, size_b)
+        for gain in _GAINS
+    ]
+    return float(np.mean(alike, axis=1).max())
+
+
 class ShotDetector:
     """Judges the boundary between pictures before and after it; remembers how much the picture moved
     lately."""
@@ -123,8 +159,13 @@ class ShotDetector:
         lasting = min(difference(a, b) for a in before[-_LOOK:] for b in after[:_LOOK])
         result = Change.NONE
         if lasting > least:
-            result = Change.POSSIBLE
-        if lasting > _CERTAIN and shifted_difference(before[-1], after[0]) > _CERTAIN:
+            stays = unchanged_share(before[-1], after[0]) >= _SCENE_STAYS
+            result = Change.PARTIAL if stays else Change.POSSIBLE
+        if (
+            result is Change.POSSIBLE
+            and lasting > _CERTAIN
+            and shifted_difference(before[-1], after[0]) > _CERTAIN
+        ):
             result = Change.CERTAIN
         if result is Change.CERTAIN:
             self._recent.clear()

@@ -201,6 +201,12 @@ class _Tracker:
             self.cuts.append(index)
             self.live, faces = [], []
             self._last_scout = self._last_thorough = -math.inf
+        elif (
+            change is Change.PARTIAL
+        ):  # landmarks jump, too, when something comes before the face: look for it again
+            faces = [
+                (face, tracklet) for face, tracklet in faces if not _jumps(face, tracklet, _JUMP_POSSIBLE)
+            ]
         kept = without_duplicates([face for face, _ in faces])
         faces = [faces[number] for number in kept]
         lost = any(all(tracklet is not owner for _, owner in faces) for tracklet in self.live)
@@ -227,16 +233,13 @@ class _Tracker:
         if not faces:
             return change is Change.CERTAIN
         least = _JUMP_CERTAIN if change is Change.CERTAIN else _JUMP_POSSIBLE
-        jumps = [tracklet.jump(face) for face, tracklet in faces]
-        if all(
-            jump > max(least, _JUMP_ABOVE_RECENT * tracklet.usual_jump)
-            for jump, (_, tracklet) in zip(jumps, faces, strict=True)
-        ):
-            return True
-        return change is Change.CERTAIN and all(
-            similarity(tracklet.description, describe(image, face.landmarks)) < STRANGER
-            for face, tracklet in faces
-        )
+        alike = [
+            similarity(tracklet.description, describe(image, face.landmarks)) for face, tracklet in faces
+        ]
+        jumping = all(_jumps(face, tracklet, least) for face, tracklet in faces)
+        if change is Change.PARTIAL:
+            return jumping and min(alike) > SAME_PERSON
+        return jumping or (change is Change.CERTAIN and max(alike) < STRANGER)
 
     def _detect(self, image: npt.NDArray[np.uint8], known: list[Face], thorough: bool) -> list[Face]:
         """Faces that are not among the known ones."""
@@ -263,7 +266,7 @@ class _Tracker:
 
     def _carries_on(self, image: npt.NDArray[np.uint8], face: Face, tracklet: _Tracklet, index: int) -> bool:
         """The short way for somebody alone: no doubt that this is still the same face?"""
-        if tracklet.jump(face) > max(_JUMP_POSSIBLE, _JUMP_ABOVE_RECENT * tracklet.usual_jump):
+        if _jumps(face, tracklet, _JUMP_POSSIBLE):
             return False
         if index % DESCRIBE_EVERY == 0:
             tracklet.learn(describe(image, face.landmarks))
@@ -346,6 +349,11 @@ class _Tracker:
             if tracklet.end < index:
                 tracklet.region = None
         self.live = [one for one in self.live if time - one.last_time <= KEEP_SECONDS]
+
+
+def _jumps(face: Face, tracklet: _Tracklet, least: float) -> bool:
+    """Whether a face moves by more than so many of its sizes, and by much more than it usually does."""
+    return tracklet.jump(face) > max(least, _JUMP_ABOVE_RECENT * tracklet.usual_jump)
 
 
 def _prominence(face: Face, image_size: tuple[int, int]) -> float:
