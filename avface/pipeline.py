@@ -115,18 +115,27 @@ def reconstruct(
     expected, lag = None, 0.0
     if listen and video and (predictor is not None or refinement is not None):
         lag = clip_sound_lag(observed, clip.audio_blocks(), device)
+
+    def sound() -> Iterator[npt.NDArray[np.float32]]:
+        return in_step(clip.audio_blocks(), lag)
+
+    focal = focal_length or (solver or SolverConfig()).focal_prior * max(observed.image_size)
     if predictor is not None:
-        sound = in_step(clip.audio_blocks(), lag) if listen else None
-        focal = focal_length or (solver or SolverConfig()).focal_prior * max(observed.image_size)
-        expected = _predict(predictor, model, observed, sound, focal, video)
+        expected = _predict(predictor, model, observed, sound() if listen else None, focal, video)
     # The networks know how a tracker errs before hidden faces; the solver gets what is seen as the picture moves it.
     followed = follow(clip.frames(), observed)
     capture = _solve(followed, expected, model, str(head), focal_length, device, video, solver, progress)
+    if predictor is not None and expected is not None and video:
+        heard = sound() if listen else None
+        learned = _rehearse(predictor, model, observed, heard, focal, expected, capture)
+        if learned is not None:
+            capture = _solve(
+                followed, learned, model, str(head), focal_length, device, video, solver, progress
+            )
     if refinement is not None:
-        capture = _refine_lips(refinement, capture, in_step(clip.audio_blocks(), lag), followed, progress)
+        capture = _refine_lips(refinement, capture, sound(), followed, progress)
     if detail is not None:
-        heard = (lambda: in_step(clip.audio_blocks(), lag)) if listen else None
-        capture = _find_detail(detail, capture, clip, followed, heard, progress)
+        capture = _find_detail(detail, capture, clip, followed, sound if listen else None, progress)
     _warn_of_losses(clip, capture, path)
     return replace(capture, source=str(path))
 
@@ -237,6 +246,7 @@ def _predict(
     sound: Iterable[npt.NDArray[np.float32]] | None,
     focal_length: float,
     video: bool,
+    blindfold: npt.NDArray[np.float32] | None = None,
 ) -> ClipPrediction:
     """What the networks expect of the clip."""
     import torch
@@ -247,10 +257,41 @@ def _predict(
     torch.set_num_threads(1)  # small matrices: a second thread would wait more than it helps
     try:
         return predict_clip(
-            networks, head.expression_names, observed, sound, focal_length, see_expression=video
+            networks,
+            head.expression_names,
+            observed,
+            sound,
+            focal_length,
+            see_expression=video,
+            blindfold=blindfold,
         )
     finally:
         torch.set_num_threads(threads)
+
+
+def _rehearse(
+    networks: CoarseNetworks,
+    head: HeadModel,
+    observed: FaceTrack,
+    sound: Iterable[npt.NDArray[np.float32]] | None,
+    focal_length: float,
+    expected: ClipPrediction,
+    capture: Capture,
+) -> ClipPrediction | None:
+    """What is expected of a mouth that is hidden at times, as the rest of the clip has it; None if it never is."""
+    from avface.head.landmark_schemes import LIPS
+    from avface.networks.rehearsal import blindfold, lips_hidden, rehearsed
+
+    lips = lips_hidden(observed)
+    hidden = blindfold(observed, lips)
+    if hidden is None:
+        return None
+    answers = _predict(networks, head, observed, sound, focal_length, True, hidden)
+    points = head.embedding("mediapipe478")
+    corners = head.expression_basis.double().numpy()[:, points.triangles[LIPS]]
+    motion = np.einsum("elkc,lk->elc", corners, points.barycentric[LIPS]).reshape(len(corners), -1)
+    names = head.expression_names
+    return rehearsed(expected, answers, capture.expression, lips, observed.times, names, motion)
 
 
 def _solve(

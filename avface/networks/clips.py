@@ -56,6 +56,9 @@ class ClipPrediction:
     """Frames that the networks look at at once, and that err together."""
     source: str
     """What it goes by, for people."""
+    heard_opening: Float
+    """(T,) how far the lips would be apart judged by ear, 0 to 1 (`SpeechFeatures.mouth_openness`); 0 where nobody
+    listens."""
     landmark_sigma: Float
     """(T, 6) of a region's tracked landmarks against where they should be, crop units (1.25 sizes of the face's box or
     so), one coordinate."""
@@ -69,6 +72,7 @@ def predict_clip(
     focal_length: float,
     *,
     see_expression: bool = True,
+    blindfold: Float | None = None,
 ) -> ClipPrediction:
     """Predict expression, rotation and shape of the person that a track follows, on the networks' device.
 
@@ -79,6 +83,7 @@ def predict_clip(
         sound: blocks of samples at 16 kHz, sample 0 at time 0 (`Clip.audio_blocks`); None: nobody listens.
         focal_length: pixels, as good as it is known.
         see_expression: False: expressions from the sound alone.
+        blindfold: (478,) how hidden each landmark is to be at least, in [0, 1]; None to look at what there is.
 
     Memory depends on `STRETCH`, apart from the result's 0.5 kB a frame.
 
@@ -110,6 +115,7 @@ def predict_clip(
         np.full(config.code.shape, np.inf, np.float32),
         config.window,
         f"networks that {' and '.join(senses)}",
+        np.zeros(frames, np.float32),
         np.full((frames, len(REGIONS)), np.inf, np.float32),
     )
     listening = None if sound is None else SoundStream(sound)
@@ -117,11 +123,11 @@ def predict_clip(
     seen_frames = 0
     for outer, inner in _stretches(track, config.window - 1):
         seen = _seen(track, outer)
-        coarse, expression = _predict(
-            networks, _frames(networks, track, outer, seen, listening, focal_length), see_expression
-        )
+        looked_at, opening = _frames(networks, track, outer, seen, listening, focal_length, blindfold)
+        coarse, expression = _predict(networks, looked_at, see_expression)
         here = slice(inner.start - outer.start, inner.stop - outer.start)
         result.expression[inner] = expression.vector()[0, here].cpu()
+        result.heard_opening[inner] = opening[here]
         result.expression_sigma[inner] = _sigma(
             unit_log_variance(expression.log_variance[0, here].cpu(), shares)
         )
@@ -179,8 +185,9 @@ def _frames(
     seen: npt.NDArray[np.bool_],
     sound: SoundStream | None,
     focal_length: float,
-) -> Frames:
-    """What there is to see and hear in some frames."""
+    blindfold: Float | None,
+) -> tuple[Frames, Float]:
+    """What there is to see and hear in some frames, and how far the lips would be apart by ear (T,)."""
     times, (width, height) = track.times[rows], track.image_size
     landmarks = np.asarray(track.landmarks[rows], np.float32)
     if seen.any():
@@ -193,14 +200,19 @@ def _frames(
     visibility = np.ones(landmarks.shape[:2], np.float32)
     if track.hidden is not None:
         visibility -= np.asarray(track.hidden[rows], np.float32)
-    heard, speech = np.zeros(len(times), bool), None
+    if blindfold is not None:
+        visibility = np.minimum(visibility, 1 - blindfold)
+    heard, speech, opening = np.zeros(len(times), bool), None, np.zeros(len(times), np.float32)
     if sound is not None:
-        heard, speech = sound.around(times, networks)
+        kind = networks.config.expression.audio.speech
+        heard, features = sound.features(times, kind, networks.coarse.unseen.device)
+        if features is not None:
+            speech, opening = torch.from_numpy(features.values)[None], features.mouth_openness
 
     def clip(values: npt.NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(values)[None]
 
-    return Frames(
+    looked_at = Frames(
         crop=crop,
         seen=clip(seen),
         heard=clip(heard),
@@ -210,6 +222,7 @@ def _frames(
         depth=clip(np.asarray(track.depth[rows], np.float32)) * (2 / crop.box[..., 2:]),
         speech=speech,
     )
+    return looked_at, opening
 
 
 def _sigma(log_variance: Tensor) -> Float:
@@ -224,14 +237,6 @@ class SoundStream:
         self._held = np.zeros(0, np.float32)
         self._first = 0
         self._ended = False
-
-    def around(
-        self, times: npt.NDArray[np.float64], networks: CoarseNetworks
-    ) -> tuple[npt.NDArray[np.bool_], Tensor | None]:
-        """Which frames (T,) have sound, and features (1, T, 16, D) around them, None without any."""
-        kind, device = networks.config.expression.audio.speech, networks.coarse.unseen.device
-        heard, features = self.features(times, kind, device)
-        return heard, None if features is None else torch.from_numpy(features.values)[None]
 
     def features(
         self, times: npt.NDArray[np.float64], kind: SpeechKind, device: str | torch.device

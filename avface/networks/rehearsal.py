@@ -1,0 +1,158 @@
+"""What a hidden mouth does, learned from the same clip while the mouth is seen.
+
+The networks know how mouths move by and large. How far this person opens the mouth, how it rests, and how closely it
+follows the voice, the clip itself says. So the networks are asked about the whole clip as though the mouth were hidden
+all the time (`predict_clip` with a blindfold), and what the solver saw where it wasn't is regressed on their answers
+and on the opening that is heard, as far as that pays on parts of the clip that were left out. Where the mouth is
+hidden, the regression takes the place of the answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from avface.head.landmark_schemes import LIPS
+from avface.networks.clips import ClipPrediction
+from avface.networks.regions import REGIONS, unit_regions
+from avface.tracking import FaceTrack
+
+Float = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float64]
+
+REHEARSED = ("lips", "jaw", "cheeks")
+"""Regions whose units are learned: those that a hidden mouth takes along."""
+SEEN, HIDDEN = 0.15, 0.5
+"""Mean probability of being hidden up to which lips are seen, and from which on they aren't at all."""
+LEAST_FRAMES = 5
+"""Frames with seen lips, with fewer of which there is nothing to learn."""
+NETWORKS_COUNT = 10
+"""Frames as how many the networks' word counts for the mean."""
+ANSWERS = 3
+"""Principal components of the networks' answers that are looked at."""
+RELUCTANCES = (1e6, 300.0, 60.0, 15.0)
+"""Frames as how many the assumption may count that nothing follows from what is said or heard. Which does, and whether
+the mouth keeps to the networks' answers or to its mean, is decided by leaving out parts of the clip in turn."""
+PARTS = 5
+"""Such parts, each of frames that follow each other: neighbouring ones say the same."""
+HEARD_SECONDS = 0.04
+"""Standard deviation of a Gaussian by which the heard opening is smoothed."""
+UNHEARD_OF = 3.0
+"""Standard deviations from the mean of what is said in seen frames, beyond which it is taken for as much."""
+_BLOCK = 1024
+
+
+def lips_hidden(track: FaceTrack) -> Float:
+    """How likely the lips are to be hidden in each frame (T,), in [0, 1]; 1 where the person isn't seen."""
+    hidden = np.ones(len(track), np.float32)
+    for start in range(0, len(track), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        share = 0.0 if track.hidden is None else np.asarray(track.hidden[rows], np.float32)[:, LIPS].mean(1)
+        hidden[rows] = np.where(track.seen[rows], share, 1)
+    return hidden
+
+
+def blindfold(track: FaceTrack, lips: Float) -> Float | None:
+    """What is usually hidden (478,), in [0, 1], while the lips are; None if they never are, or hardly ever seen.
+
+    lips: (T,) of `lips_hidden`.
+    """
+    seen = track.seen
+    covered = np.flatnonzero(seen & (lips > HIDDEN))
+    if track.hidden is None or not len(covered) or (seen & (lips <= SEEN)).sum() < LEAST_FRAMES:
+        return None
+    total = np.zeros(478)
+    for start in range(0, len(covered), _BLOCK):
+        for frame in covered[start : start + _BLOCK]:
+            total += track.hidden[int(frame)]
+    return (total / len(covered)).astype(np.float32)
+
+
+def rehearsed(
+    expected: ClipPrediction,
+    answers: ClipPrediction,
+    solved: npt.NDArray[np.floating],
+    lips: Float,
+    times: npt.NDArray[np.float64],
+    unit_names: tuple[str, ...],
+    lip_motion: FloatArray,
+) -> ClipPrediction:
+    """The prediction with the units of the lower face as the clip itself suggests where the lips are hidden.
+
+    Args:
+        expected: what is expected of the T frames.
+        answers: the same, had the mouth been hidden all the time.
+        solved: (T, E) expression as the picture says where it shows the lips.
+        lips: (T,) how likely they are to be hidden.
+        times: (T,) seconds.
+        unit_names: the E expression units.
+        lip_motion: (E, M) how units move the lips, in any unit of length: by that the regressions are judged.
+    """
+    shares = unit_regions(unit_names).numpy()
+    units = np.flatnonzero(shares[:, [REGIONS.index(name) for name in REHEARSED]].sum(1) > 0.99)
+    known = np.isfinite(expected.expression_sigma).all(1)
+    seen = np.flatnonzero(known & (lips <= SEEN))
+    if len(seen) < LEAST_FRAMES or not len(units):
+        return expected
+    said, shown = answers.expression[:, units].astype(np.float64), np.asarray(solved[:, units], np.float64)
+    causes, heard = _causes(said, answers.heard_opening, seen, times)
+    usual = np.broadcast_to(said[known].mean(0), said.shape)
+    parts = np.array_split(np.arange(len(seen)), min(PARTS, len(seen)))
+    moved = lip_motion[units]
+    best: tuple[float, FloatArray] | None = None
+    for basis in (said, usual):
+        for answers_count, heard_count in product(
+            RELUCTANCES, RELUCTANCES if heard.any() else RELUCTANCES[:1]
+        ):
+            counts = np.where(heard, heard_count, answers_count)
+
+            def learned(
+                rows: npt.NDArray[np.int64], basis: FloatArray = basis, counts: FloatArray = counts
+            ) -> FloatArray:
+                return basis + _regression(causes, shown - basis, rows, counts)
+
+            error = sum(
+                float((((learned(np.delete(seen, part)) - shown)[seen[part]] @ moved) ** 2).sum())
+                for part in parts
+            )
+            if best is None or error < best[0]:
+                best = error, learned(seen)
+    assert best is not None
+    share = ((lips - SEEN) / (HIDDEN - SEEN)).clip(0, 1)[:, None] * known[:, None]
+    expression = expected.expression.copy()
+    expression[:, units] += share * (best[1] - expression[:, units])
+    return replace(expected, expression=expression)
+
+
+def _regression(
+    causes: FloatArray, shown: FloatArray, rows: npt.NDArray[np.int64], counts: FloatArray
+) -> FloatArray:
+    """What causes (T, C) make of values (T, U) that are known in some rows; counts (C,): `RELUCTANCES`."""
+    rest = shown[rows].sum(0) / (len(rows) + NETWORKS_COUNT)
+    held = causes[rows]
+    return np.asarray(
+        rest + causes @ np.linalg.solve(held.T @ held + np.diag(counts), held.T @ (shown[rows] - rest))
+    )
+
+
+def _causes(
+    said: FloatArray, heard: Float, seen: npt.NDArray[np.int64], times: npt.NDArray[np.float64]
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """What the expression is regressed on (T, C): mean 0 and standard deviation 1 over the seen frames; and which of it
+    (C,) is heard."""
+    from scipy.ndimage import gaussian_filter1d
+
+    middle = said - said[seen].mean(0)
+    _, sizes, directions = np.linalg.svd(middle[seen], full_matrices=False)
+    columns = list((middle @ directions[: min(ANSWERS, len(sizes))].T).T)
+    listening = bool(heard.any())
+    if listening:
+        step = (times[-1] - times[0]) / (len(times) - 1)
+        columns.append(gaussian_filter1d(heard.astype(np.float64), HEARD_SECONDS / step))
+    causes = np.stack(columns, 1) if columns else np.zeros((len(said), 0))
+    causes -= causes[seen].mean(0)
+    causes = (causes / (causes[seen].std(0) + 1e-6)).clip(-UNHEARD_OF, UNHEARD_OF)
+    return causes, np.arange(causes.shape[1]) >= len(columns) - listening
