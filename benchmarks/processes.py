@@ -23,14 +23,17 @@ class Process:
 
     seconds: float
     """From its start to its end."""
+    cpu_seconds: float
+    """What its threads computed, together: other work on the machine changes it less."""
     peak_mb: float
     """Its largest resident memory, files mapped into it included, in 10^6 bytes. Linux never gives less than
     the process that started it had, so it must be started from a small one."""
 
 
-def reconstruct_process(video: Path, folder: Path) -> Process:
-    """`avface reconstruct VIDEO -o FOLDER`: from the file to capture.npz, head.glb and arkit.csv."""
-    return _run([sys.executable, "-m", "avface", "reconstruct", str(video), "-o", str(folder), "--quiet"])
+def reconstruct_process(video: Path, folder: Path, stages: str = "coarse") -> Process:
+    """`avface reconstruct VIDEO -o FOLDER --stages STAGES`: from the file to capture.npz, head.glb and arkit.csv."""
+    command = [sys.executable, "-m", "avface", "reconstruct", str(video), "-o", str(folder), "--quiet"]
+    return _run([*command, "--stages", stages])
 
 
 def mediapipe_process(video: Path) -> Process:
@@ -52,4 +55,4 @@ def _run(command: list[str]) -> Process:
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kibibytes elsewhere
-    return Process(seconds, usage.ru_maxrss * unit / 1e6)
+    return Process(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 1e6)

@@ -10,6 +10,9 @@ FloatArray = npt.NDArray[np.float64]
 SPARE = 3
 """How many times as many components are carried along as are kept in the end."""
 
+WEAKEST = 1e-6
+"""Strength of a component over the strongest one's, below which it is nothing but rounding."""
+
 
 class RunningPca:
     """The strongest components of rows (T, D) about 0, and each row's weights of them.
@@ -28,14 +31,16 @@ class RunningPca:
 
     def add(self, rows: FloatArray) -> None:
         """Take the next rows (B, D)."""
-        _, strength, axes = np.linalg.svd(
-            np.concatenate([self._strength[:, None] * self._axes, rows]), full_matrices=False
-        )
-        count = min(SPARE * self._kept, int((strength > 1e-9 * strength.max(initial=0)).sum()))
-        axes = axes[:count]
+        held = np.concatenate([self._strength[:, None] * self._axes, rows])
+        # few rows, many columns: the products of rows with each other take a tenth of the time of a decomposition
+        squares, mixed = np.linalg.eigh(held @ held.T)
+        strength = np.sqrt(squares[::-1].clip(0))
+        count = min(SPARE * self._kept, int((strength > WEAKEST * strength.max(initial=0)).sum()))
+        strength = strength[:count]
+        axes = (mixed[:, ::-1][:, :count] / strength).T @ held
         self._turns.append(self._axes @ axes.T)
         self._weights.append(rows @ axes.T)
-        self._axes, self._strength = axes, strength[:count]
+        self._axes, self._strength = axes, strength
 
     def finish(self) -> tuple[FloatArray, FloatArray]:
         """Components (K, D) and weights (T, K), the strongest first; K is less than asked for where rows vary in less.
