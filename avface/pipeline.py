@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from avface.networks.clips import ClipPrediction
     from avface.networks.detail_clip import DetailRefinement
     from avface.networks.model import CoarseNetworks
-    from avface.solve.solver import Fit, SolverConfig
+    from avface.solve.solver import CloserLook, Fit, SolverConfig
     from avface.tracking import FaceTrack
 
 Progress = Callable[[str, int, "int | None"], None]
@@ -104,7 +104,9 @@ def reconstruct(
             progress("track", done, total)
 
         try:
-            observed = track(clip.frames(), face=face, on_frame=on_frame, occlusions=True)
+            observed = track(
+                clip.frames(), face=face, on_frame=on_frame, occlusions=True, views=str(head) == "open"
+            )
         except AvfaceError as error:  # the tracker sees frames and knows no file
             raise error if str(path) in str(error) else AvfaceError(f"{path}: {error}") from None
         model, predictor, refinement, detail = prepared()
@@ -124,13 +126,16 @@ def reconstruct(
         expected = _predict(predictor, model, observed, sound() if listen else None, focal, video)
     # The networks know how a tracker errs before hidden faces; the solver gets what is seen as the picture moves it.
     followed = follow(clip.frames(), observed)
-    capture = _solve(followed, expected, model, str(head), focal_length, device, video, solver, progress)
+    closer = _look_closer(observed, video)
+    capture = _solve(
+        followed, closer, expected, model, str(head), focal_length, device, video, solver, progress
+    )
     if predictor is not None and expected is not None and video:
         heard = sound() if listen else None
         learned = _rehearse(predictor, model, observed, heard, focal, expected, capture)
         if learned is not None:
             capture = _solve(
-                followed, learned, model, str(head), focal_length, device, video, solver, progress
+                followed, closer, learned, model, str(head), focal_length, device, video, solver, progress
             )
     if refinement is not None:
         capture = _refine_lips(refinement, capture, sound(), followed, progress)
@@ -199,6 +204,10 @@ def _prepared(
 
             model = load_head(head)
             predictor = _load_networks(networks, model, device)
+            if model.name == "open":
+                from avface.networks.landmarks import shipped_landmark_network
+
+                shipped_landmark_network()
             if predictor is not None:
                 import avface.networks.clips  # noqa: F401
                 from avface.speech.acoustic import shipped_acoustic_model
@@ -294,8 +303,31 @@ def _rehearse(
     return rehearsed(expected, answers, capture.expression, lips, observed.times, names, motion)
 
 
+def _look_closer(observed: FaceTrack, video: bool) -> CloserLook | None:
+    """How far some frames' landmarks are off what the picture shows, for the person's shape."""
+    import torch
+
+    from avface.networks.landmarks import shipped_landmark_network
+    from avface.networks.weights import LandmarkWeights
+    from avface.solve import CloserLook
+
+    views = observed.views
+    if views is None:
+        return None
+    weights = LandmarkWeights(observed, None, without=() if video else BY_EAR)
+    seen = np.stack([weights[frame] for frame in views.frames.tolist()])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        offsets = shipped_landmark_network().refine(views.pictures, views.landmarks, seen)
+    finally:
+        torch.set_num_threads(threads)
+    return CloserLook(views.landmarks, offsets, seen)
+
+
 def _solve(
     observed: FaceTrack,
+    closer: CloserLook | None,
     expected: ClipPrediction | None,
     head: HeadModel,
     head_name: str,
@@ -335,7 +367,7 @@ def _solve(
             shape_sigma=expected.shape_sigma,
         )
     fit = solver.fit(
-        Observations(observed.landmarks, observed.confidence, observed.times, segments, weights),
+        Observations(observed.landmarks, observed.confidence, observed.times, segments, weights, closer),
         on_frames,
         prediction,
     )

@@ -107,3 +107,16 @@ def test_it_is_the_same_after_saving(model, tmp_path):
     again = IdentityModel.load(path)
     clip = seen(model, person(model, np.ones(len(model.basis))), rotation(0.1))
     np.testing.assert_allclose(again.shape(clip), model.shape(clip), atol=1e-6)
+
+
+def test_who_is_trusted_less_says_less(model):
+    clip = seen(model, person(model, np.ones(len(model.basis))), rotation(0.1))
+    sizes = [np.linalg.norm(model.trusted_less(factor).coordinates(clip)) for factor in (1.0, 2.0, 100.0)]
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_there_is_one_for_a_closer_look_too(head):
+    tracked, closer = identity_model(head), identity_model(head, closer=True)
+    assert closer.shape_basis.shape == tracked.shape_basis.shape
+    np.testing.assert_allclose(closer.basis, tracked.basis, atol=0.02)  # people are the same
+    assert np.abs(closer.error_mean - tracked.error_mean).max() > 0.5

@@ -465,3 +465,15 @@ def test_confidence_falls_for_a_leap_but_not_for_steady_motion():
     assert frame_confidence(on, frame, moved, still) == pytest.approx(1)
     leap = frame_confidence(face(at=(180.0, 100.0)), frame, still, still)
     assert leap < 0.1
+
+
+def test_views_show_the_person_through_the_whole_clip():
+    images = [picture([("ann", 80 + 2 * n, 100), ("bob", 250, 90, 50)]) for n in range(40)]
+    found = track(frames(images), views=True)
+    views = found.views
+    assert 8 <= len(views) <= 16 and views.frames[0] == 0 and views.frames[-1] >= 35
+    assert (np.diff(views.frames) > 0).all()
+    for number, frame in enumerate(views.frames):
+        np.testing.assert_allclose(views.landmarks[number], found.landmarks[frame], atol=1e-3)
+        assert views.pictures[number].shape == (192, 192)
+    assert track(frames(images)).views is None

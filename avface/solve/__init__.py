@@ -3,9 +3,10 @@
 from avface.solve.motion import MotionPriorConfig
 from avface.solve.prediction import Prediction
 from avface.solve.priors import ExpressionPriorConfig
-from avface.solve.solver import Fit, Observations, Solver, SolverConfig
+from avface.solve.solver import CloserLook, Fit, Observations, Solver, SolverConfig
 
 __all__ = [
+    "CloserLook",
     "ExpressionPriorConfig",
     "Fit",
     "MotionPriorConfig",

@@ -17,7 +17,7 @@ q = (1, a, b, a^2, b^2), with sines for angles.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +30,8 @@ from avface.head.model import HeadModel
 FloatArray = npt.NDArray[np.float64]
 
 OPEN_IDENTITY = Path(__file__).parent / "assets" / "identity.npz"
+CLOSER_IDENTITY = Path(__file__).parent / "assets" / "identity_closer.npz"
+"""The same for landmarks that a network has moved to where the picture shows them."""
 FACING = np.array([1.0, -1.0, -1.0])
 """The head's axes on the camera's, for a head that faces the camera."""
 
@@ -119,6 +121,12 @@ class IdentityModel:
         by_person = still((self.basis @ view[:2].T).reshape(len(self.basis), -1))
         return still, by_person, still((self.mean @ view[:2].T).ravel())
 
+    def trusted_less(self, factor: float) -> IdentityModel:
+        """The same with errors of so many times the variance."""
+        return replace(
+            self, error_variances=factor * self.error_variances, error_rest=factor * self.error_rest
+        )
+
     def save(self, path: Path) -> None:
         """Write it to a file (npz)."""
         exact = {"landmarks": np.int16, "error_rest": np.float32, "shape_mean": np.float32}
@@ -147,14 +155,17 @@ class _Still:
         return np.asarray(displacements - (displacements @ self._motions) @ self._motions.T)
 
 
-def identity_model(head: HeadModel) -> IdentityModel | None:
-    """What is known about people and tracker for a head: it was measured with the open head; None for others."""
+def identity_model(head: HeadModel, closer: bool = False) -> IdentityModel | None:
+    """What is known about people and tracker for a head: it was measured with the open head; None for others.
+
+    closer: whether a network looked where the landmarks should be.
+    """
     if head.name != "open":
         return None
-    model = _shipped()
+    model = _shipped(CLOSER_IDENTITY if closer else OPEN_IDENTITY)
     return model if model.shape_basis.shape[1] == head.num_shape else None
 
 
 @cache
-def _shipped() -> IdentityModel:
-    return IdentityModel.load(OPEN_IDENTITY)
+def _shipped(path: Path) -> IdentityModel:
+    return IdentityModel.load(path)

@@ -50,8 +50,8 @@ HARDLY_SHOWN = 0.1
 CLEAR = 0.7
 """Share of a face's landmarks from which a frame is good for finding the person's shape."""
 
-SETTLED = 8.0
-"""Precision of shape weights that were read: landmarks may still move them by a third of a standard deviation or so."""
+SETTLED = 3.0
+"""Precision of shape weights that were read: landmarks may still move them by half a standard deviation or so."""
 UNEXPLAINED = 0.1
 """Precision then of the tracker's bias: more than the measured errors is left unexplained."""
 PARTED = 4e-3
@@ -122,13 +122,27 @@ class FrameArray(Protocol):
 
 
 @dataclass(frozen=True)
+class CloserLook:
+    """How far landmarks are off in K frames, as somebody says who looked at the picture.
+
+    landmarks (K, L, 2) as they were tracked and offsets (K, L, 2) to where they should be, pixels; weights (K, L) in
+    [0, 1] as far as each counts.
+    """
+
+    landmarks: FloatArray
+    offsets: FloatArray
+    weights: FloatArray
+
+
+@dataclass(frozen=True)
 class Observations:
     """What was seen of one person in T frames.
 
     landmarks (T, L, 2) pixels, nan in frames without a face (an array, or what gives arrays for a frame and for a slice
     of frames, such as one that lies on disk: only a few windows are asked for at a time), confidence (T,) in [0, 1],
     times (T,) seconds, segments (T,) numbers of the stretches between shot cuts, visibility (T, L) in [0, 1] how likely
-    each landmark is to be seen (an array or something like it, as for landmarks; None: all are), by which it counts.
+    each landmark is to be seen (an array or something like it, as for landmarks; None: all are), by which it counts,
+    closer what a closer look at some frames said, by which the shape is read.
     """
 
     landmarks: FrameArray
@@ -136,6 +150,7 @@ class Observations:
     times: FloatArray
     segments: npt.NDArray[np.integer]
     visibility: FrameArray | None = None
+    closer: CloserLook | None = None
 
 
 @dataclass(frozen=True)
@@ -181,7 +196,6 @@ class Solver:
         self._shown_by = energy / energy.sum(1, keepdim=True)
         """(E, L) where a unit shows: the share of each landmark in its motion."""
         self._reach = torch.as_tensor(head.unit_range.reach, device=device)
-        self._identity = identity_model(head) if self.config.tracker_errs else None
 
     def fit(
         self,
@@ -227,7 +241,8 @@ class Solver:
         _, clear, _ = self._look(observations)
         keys = self._key_frames(observations, clear, nothing)
         prior = self._shape_prior(nothing)
-        return self._at_rest(keys, self._fit_key_frames(keys, self._start(keys), *prior, READING_TOLERANCE))
+        fitted = self._fit_key_frames(keys, self._start(keys), *prior, READING_TOLERANCE)
+        return self._at_rest(keys, fitted, observations.closer)
 
     def _look(self, observations: Observations) -> tuple[npt.NDArray[np.int64], ...]:
         """Frames that show something of the face, those that show it well, and those that show where the head is; and
@@ -336,14 +351,20 @@ class Solver:
         """Shape, focal length, and which expressions are usual in the clip, as the prior of one hidden frame."""
         keys = self._key_frames(observations, clear, prediction)
         mean, precision = self._shape_prior(prediction)
-        read = self._identity is not None
-        tolerance = max(self.config.tolerance, READING_TOLERANCE) if read else self.config.tolerance
+        closer = observations.closer
+        identity = identity_model(self.model.head, closer is not None) if self.config.tracker_errs else None
+        tolerance = (
+            self.config.tolerance if identity is None else max(self.config.tolerance, READING_TOLERANCE)
+        )
         parameters = self._fit_key_frames(keys, self._start(keys), mean, precision, tolerance)
-        if self._identity is not None:
+        if identity is not None:
             own = slice(0, self.model.head.num_shape)
             limit = self.config.shape_limit
-            mean[own] = self._load(self._identity.shape(self._at_rest(keys, parameters)).clip(-limit, limit))
-            precision[own] = SETTLED
+            seen = self._at_rest(keys, parameters, closer)
+            mean[own] = self._load(identity.shape(seen).clip(-limit, limit))
+            # Size isn't read: it keeps its own.
+            read = [n for n in range(own.stop) if n != self.model.head.size_component]
+            precision[read] = SETTLED
             precision[own.stop :] *= UNEXPLAINED
             parameters.shape = torch.cat([mean[own], parameters.shape[own.stop :]])
             shut = self._lips_of_bias()
@@ -456,15 +477,25 @@ class Solver:
                 break
         return parameters
 
-    def _at_rest(self, keys: _KeyFrames, parameters: Parameters) -> SeenAtRest:
-        """The landmarks at rest, the model's and what they miss of what was seen."""
+    def _at_rest(self, keys: _KeyFrames, parameters: Parameters, closer: CloserLook | None) -> SeenAtRest:
+        """The landmarks at rest, the model's and what they miss of what was seen, also by a closer look."""
         rotation, focal = parameters.rotation, torch.exp(parameters.log_focal)
         depth = (self.model.points(parameters) @ rotation.mT + parameters.translation[:, None])[..., 2:]
         missed = torch.nan_to_num((keys.landmarks - self.model.project(parameters)) * depth / focal)
         shares = (keys.precision > 0).to(missed)
         missed = missed * (shares * len(shares) / shares.sum(0).clamp_min(1))[..., None]
         own = (self.model.neutral(parameters.shape) - self.model.mean) @ rotation.mT
-        return SeenAtRest.of((own[..., :2] + missed).cpu().numpy(), rotation.cpu().numpy())
+        seen = SeenAtRest.of((own[..., :2] + missed).cpu().numpy(), rotation.cpu().numpy())
+        if closer is None or not len(closer.landmarks):
+            return seen
+        landmarks, offsets, weights = map(self._load, (closer.landmarks, closer.offsets, closer.weights))
+        turns, places = initial_pose(self.model, landmarks, float(focal), parameters.shape, weights)
+        rest = self.model.neutral(parameters.shape)
+        # Scaled orthography: the place is that of the face, not of the head's origin behind it.
+        depth = ((rest - rest.mean(0)) @ turns.mT + places[:, None])[..., 2:]
+        shares = weights * len(weights) / weights.sum(0).clamp_min(1e-3)
+        off = SeenAtRest.of((shares[..., None] * offsets * depth / focal).cpu().numpy(), turns.cpu().numpy())
+        return SeenAtRest(seen.displacement + off.displacement, seen.view)
 
     def _lips_of_bias(self) -> Tensor:
         """Precision (S + K, S + K) that keeps the tracker's bias from parting the inner lips: how far they are apart is

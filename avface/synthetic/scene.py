@@ -128,9 +128,9 @@ def sample_scene(seed: int, index: int, config: SceneConfig, head: HeadModel | N
     shape = (sigma * person.normal(size=head.num_shape)).clip(-3, 3).astype(np.float32)
     clothes = np.exp(person.uniform(np.log(0.01), np.log(0.6))) * (0.5 + person.dirichlet([1.5] * 3) * 1.5)
     skin = sample_skin(stream(_SKIN), head, shape, config.texture)
-    hair = _sample_hair(person, head) * np.float32(skin.traits.hair_density > 0)
+    hair = sample_hair(person, head) * np.float32(skin.traits.hair_density > 0)
     rng = stream(_CAMERA)
-    camera, rest, rest_turn = _sample_camera(rng, config.size)
+    camera, rest, rest_turn = sample_camera(rng, config.size)
     rng = stream(_PERFORMANCE)
     kinds: tuple[Kind, ...] = ("speech", "silence", "sounds")
     kind = kinds[rng.choice(3, p=[1 - config.silence - config.sounds, config.silence, config.sounds])]
@@ -150,7 +150,7 @@ def sample_scene(seed: int, index: int, config: SceneConfig, head: HeadModel | N
     )
 
 
-def _sample_camera(rng: np.random.Generator, size: int) -> tuple[Camera, FloatArray, FloatArray]:
+def sample_camera(rng: np.random.Generator, size: int) -> tuple[Camera, FloatArray, FloatArray]:
     """From a phone at arm's length to a portrait lens; the face fills a third to three quarters of the picture."""
     focal = np.exp(rng.uniform(np.log(24), np.log(105))) / FILM_WIDTH * size
     share = rng.uniform(0.38, 0.75)
@@ -161,7 +161,7 @@ def _sample_camera(rng: np.random.Generator, size: int) -> tuple[Camera, FloatAr
     return Camera.centred(float(focal), size, size), rest, turn.astype(np.float32)
 
 
-def _sample_hair(rng: np.random.Generator, head: HeadModel) -> FloatArray:
+def sample_hair(rng: np.random.Generator, head: HeadModel) -> FloatArray:
     """Metres (V,) by which hair stands out from the scalp: from none to a mop, thicker on top, uneven."""
     scalp = softened(head.regions["scalp"], head.faces.cpu().numpy(), rounds=4)
     thickness = rng.choice([0.0, 1.0], p=[0.25, 0.75]) * rng.uniform(0.004, 0.035)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avface.errors import AvfaceError
+from avface.tracking.face_view import FaceViews
 
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -74,6 +75,8 @@ class FaceTrack:
     followed: Bool | StoredArray | None = None
     """(T, 478) whether a landmark was followed through the picture from clear frames, see
     `avface.tracking.following`; the others of such a frame only go along. None if nobody followed any."""
+    views: FaceViews | None = None
+    """What the face looks like in some of the frames; None if nobody kept any."""
 
     def __len__(self) -> int:
         return len(self.times)

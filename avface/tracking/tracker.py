@@ -32,6 +32,7 @@ from avface.tracking.association import (
 )
 from avface.tracking.face_texture import FaceTexture
 from avface.tracking.face_track import BLOCK, POINT_RECORD, FaceTrack, RecordFile, Segment, StoredArray
+from avface.tracking.face_view import SIDE, FaceViews, face_view, next_view, spread_out, view_matrix
 from avface.tracking.facemesh import Face, FaceMesh, Region
 from avface.tracking.identity import STABLE_LANDMARKS, Description, describe, merge, similarity
 from avface.tracking.shots import Change, with_changes
@@ -76,6 +77,12 @@ _SIGHTING = np.dtype(
 )
 _TEXTURE = np.dtype([("texture", "u1", FaceTexture.SHAPE)])
 """What a sighting's face looks like; written beside the sightings, if at all."""
+_VIEW = np.dtype(
+    [("frame", "<i4"), ("tracklet", "<i4"), ("picture", "u1", (SIDE, SIDE)), ("landmarks", "<f4", (478, 2))]
+)
+"""A view of a face; of some sightings only."""
+_VIEWS_AT_ONCE = 64
+"""Read from disk together: 3 MB."""
 
 
 class Frame(Protocol):
@@ -111,6 +118,8 @@ class _Tracklet:
     velocity: Float = field(default_factory=lambda: np.zeros(2, np.float32))
     usual_jump: float = 0.01
     frames: int = 0
+    next_view: int = 1
+    """Sightings after which the next view is kept."""
     prominence: float = 0.0
 
     def jump(self, face: Face) -> float:
@@ -163,7 +172,7 @@ def frame_confidence(
 class _Tracker:
     """State of the streaming pass."""
 
-    def __init__(self, mesh: FaceMesh, max_faces: int, occlusions: bool) -> None:
+    def __init__(self, mesh: FaceMesh, max_faces: int, occlusions: bool, views: bool) -> None:
         self.mesh = mesh
         self.max_faces = max_faces
         self.live: list[_Tracklet] = []
@@ -173,6 +182,7 @@ class _Tracker:
         self.sightings = RecordFile(_SIGHTING)
         self.sampler = FaceTexture() if occlusions else None
         self.textures = RecordFile(_TEXTURE) if occlusions else None
+        self.views = RecordFile(_VIEW) if views else None
         self.image_size: tuple[int, int] | None = None
         self._record = np.zeros(1, _SIGHTING)
         self._last_scout = self._last_thorough = -math.inf
@@ -335,12 +345,19 @@ class _Tracker:
             texture = np.zeros((), _TEXTURE)
             texture["texture"] = self.sampler.sample(image, face.landmarks)
             self.textures.append(texture)
+        if self.views is not None and tracklet.frames >= tracklet.next_view:
+            tracklet.next_view = next_view(tracklet.frames)
+            view = np.zeros((), _VIEW)
+            view["frame"], view["tracklet"] = index, tracklet.number
+            view["picture"] = face_view(image, view_matrix(face.landmarks))
+            view["landmarks"] = face.landmarks[:, :2]
+            self.views.append(view)
 
     def close(self) -> None:
         """Give back the temporary files."""
-        self.sightings.close()
-        if self.textures is not None:
-            self.textures.close()
+        for file in (self.sightings, self.textures, self.views):
+            if file is not None:
+                file.close()
 
     def _forget(self, time: float) -> None:
         """Stop looking where a face was lost; let go of those gone for good."""
@@ -433,8 +450,9 @@ class Tracks:
         cuts: list[int],
         image_size: tuple[int, int],
         textures: RecordFile | None = None,
+        views: RecordFile | None = None,
     ) -> None:
-        self._people, self._sightings, self._textures = people, sightings, textures
+        self._people, self._sightings, self._textures, self._views = people, sightings, textures, views
         self._times, self._cuts, self.image_size = times, cuts, image_size
 
     def __len__(self) -> int:
@@ -510,7 +528,19 @@ class Tracks:
             segments=self._segments(person),
             image_size=self.image_size,
             hidden=None if self._textures is None else self._hidden(tracklets, self._textures),
+            views=None if self._views is None else self._spread_views(tracklets, self._views),
         )
+
+    @staticmethod
+    def _spread_views(tracklets: npt.NDArray[np.int64], views: RecordFile) -> FaceViews:
+        """Some views of a person, given by tracklets, spread over the clip."""
+        owners = [part[["frame", "tracklet"]].copy() for part in views.blocks(_VIEWS_AT_ONCE)]
+        index = np.concatenate(owners)
+        own = np.flatnonzero(np.isin(index["tracklet"], tracklets))
+        own = own[np.argsort(index["frame"][own], kind="stable")]
+        chosen = own[spread_out(index["frame"][own])]
+        records = np.concatenate([views.read(n, n + 1) for n in chosen.tolist()])
+        return FaceViews(records["frame"].astype(np.int64), records["picture"], records["landmarks"])
 
     def _hidden(self, tracklets: npt.NDArray[np.int64], textures: RecordFile) -> StoredArray:
         """How likely each landmark (T, 478) of a person, given by tracklets, is to lie behind something."""
@@ -545,9 +575,9 @@ class Tracks:
 
     def close(self) -> None:
         """Give back the temporary files."""
-        self._sightings.close()
-        if self._textures is not None:
-            self._textures.close()
+        for file in (self._sightings, self._textures, self._views):
+            if file is not None:
+                file.close()
 
     def __enter__(self) -> Tracks:
         return self
@@ -570,6 +600,7 @@ def track_everyone(
     max_faces: int = 4,
     on_frame: Callable[[int], None] | None = None,
     occlusions: bool = False,
+    views: bool = False,
 ) -> Tracks:
     """Follow all faces of a clip in one pass over its frames.
 
@@ -578,6 +609,7 @@ def track_everyone(
         max_faces: How many faces are followed at once.
         on_frame: Called with the number of frames done so far.
         occlusions: Whether to look for what hides parts of the faces.
+        views: Whether to keep some views of each face (`avface.tracking.face_view`).
 
     Raises:
         ValueError: if max_faces is below 1.
@@ -586,7 +618,7 @@ def track_everyone(
     if max_faces < 1:
         raise ValueError(f"max_faces={max_faces} must be at least 1")
     with FaceMesh() as mesh:
-        tracker = _Tracker(mesh, max_faces, occlusions)
+        tracker = _Tracker(mesh, max_faces, occlusions, views)
         try:
             for count, (frame, change) in enumerate(with_changes(frames), start=1):
                 tracker.step(frame, change)
@@ -600,7 +632,9 @@ def track_everyone(
         raise AvfaceError("the video has no frames to track a face in")
     times = np.array(tracker.times, np.float64)
     people = _people(tracker.all, times)
-    return Tracks(people, tracker.sightings, times, tracker.cuts, tracker.image_size, tracker.textures)
+    return Tracks(
+        people, tracker.sightings, times, tracker.cuts, tracker.image_size, tracker.textures, tracker.views
+    )
 
 
 def track(
@@ -610,6 +644,7 @@ def track(
     max_faces: int = 4,
     on_frame: Callable[[int], None] | None = None,
     occlusions: bool = False,
+    views: bool = False,
 ) -> FaceTrack:
     """Follow one person through a clip in one pass over its frames.
 
@@ -620,9 +655,12 @@ def track(
         max_faces: How many faces are followed at once.
         on_frame: Called with the number of frames done so far.
         occlusions: Whether to look for what hides parts of the face (`FaceTrack.hidden`): about 1 ms a frame.
+        views: Whether to keep some views of the face (`FaceTrack.views`).
 
     Raises:
         AvfaceError: as `track_everyone` does, and where no such person is seen.
     """
-    with track_everyone(frames, max_faces=max_faces, on_frame=on_frame, occlusions=occlusions) as everyone:
+    with track_everyone(
+        frames, max_faces=max_faces, on_frame=on_frame, occlusions=occlusions, views=views
+    ) as everyone:
         return everyone.select(face)
