@@ -9,7 +9,7 @@ hidden, the regression takes the place of the answers.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -65,9 +65,8 @@ def blindfold(track: FaceTrack, lips: Float) -> Float | None:
     if track.hidden is None or not len(covered) or (seen & (lips <= SEEN)).sum() < LEAST_FRAMES:
         return None
     total = np.zeros(478)
-    for start in range(0, len(covered), _BLOCK):
-        for frame in covered[start : start + _BLOCK]:
-            total += track.hidden[int(frame)]
+    for frame in covered.tolist():
+        total += track.hidden[frame]
     return (total / len(covered)).astype(np.float32)
 
 
@@ -100,42 +99,48 @@ def rehearsed(
     said, shown = answers.expression[:, units].astype(np.float64), np.asarray(solved[:, units], np.float64)
     causes, heard = _causes(said, answers.heard_opening, seen, times)
     usual = np.broadcast_to(said[known].mean(0), said.shape)
-    parts = np.array_split(np.arange(len(seen)), min(PARTS, len(seen)))
+    parts = np.array_split(np.arange(len(seen)), PARTS)
     moved = lip_motion[units]
-    best: tuple[float, FloatArray] | None = None
-    for basis in (said, usual):
-        for answers_count, heard_count in product(
-            RELUCTANCES, RELUCTANCES if heard.any() else RELUCTANCES[:1]
-        ):
-            counts = np.where(heard, heard_count, answers_count)
 
-            def learned(
-                rows: npt.NDArray[np.int64], basis: FloatArray = basis, counts: FloatArray = counts
-            ) -> FloatArray:
-                return basis + _regression(causes, shown - basis, rows, counts)
+    def error(basis: FloatArray, counts: FloatArray) -> float:
+        """Squared motion of the lips that regressions miss in the parts that they haven't seen."""
+        missed = 0.0
+        for part in parts:
+            rows = seen[part]
+            learned = _Regression.on(causes, shown - basis, np.delete(seen, part), counts)
+            missed += float((((basis[rows] + learned(causes[rows]) - shown[rows]) @ moved) ** 2).sum())
+        return missed
 
-            error = sum(
-                float((((learned(np.delete(seen, part)) - shown)[seen[part]] @ moved) ** 2).sum())
-                for part in parts
-            )
-            if best is None or error < best[0]:
-                best = error, learned(seen)
-    assert best is not None
+    counts = [
+        np.where(heard, by_ear, by_answers)
+        for by_answers, by_ear in product(RELUCTANCES, RELUCTANCES if heard.any() else RELUCTANCES[:1])
+    ]
+    basis, count = min(product((said, usual), counts), key=lambda choice: error(*choice))
+    learned = basis + _Regression.on(causes, shown - basis, seen, count)(causes)
     share = ((lips - SEEN) / (HIDDEN - SEEN)).clip(0, 1)[:, None] * known[:, None]
     expression = expected.expression.copy()
-    expression[:, units] += share * (best[1] - expression[:, units])
+    expression[:, units] += share * (learned - expression[:, units])
     return replace(expected, expression=expression)
 
 
-def _regression(
-    causes: FloatArray, shown: FloatArray, rows: npt.NDArray[np.int64], counts: FloatArray
-) -> FloatArray:
-    """What causes (T, C) make of values (T, U) that are known in some rows; counts (C,): `RELUCTANCES`."""
-    rest = shown[rows].sum(0) / (len(rows) + NETWORKS_COUNT)
-    held = causes[rows]
-    return np.asarray(
-        rest + causes @ np.linalg.solve(held.T @ held + np.diag(counts), held.T @ (shown[rows] - rest))
-    )
+@dataclass(frozen=True)
+class _Regression:
+    """Values (U,) where all causes are 0, and what each cause adds, (C, U)."""
+
+    rest: FloatArray
+    slopes: FloatArray
+
+    @classmethod
+    def on(
+        cls, causes: FloatArray, values: FloatArray, rows: npt.NDArray[np.int64], counts: FloatArray
+    ) -> _Regression:
+        """Of values (T, U) on causes (T, C) by some rows; counts (C,): `RELUCTANCES`."""
+        rest = values[rows].sum(0) / (len(rows) + NETWORKS_COUNT)
+        held = causes[rows]
+        return cls(rest, np.linalg.solve(held.T @ held + np.diag(counts), held.T @ (values[rows] - rest)))
+
+    def __call__(self, causes: FloatArray) -> FloatArray:
+        return np.asarray(self.rest + causes @ self.slopes)
 
 
 def _causes(
@@ -152,7 +157,7 @@ def _causes(
     if listening:
         step = (times[-1] - times[0]) / (len(times) - 1)
         columns.append(gaussian_filter1d(heard.astype(np.float64), HEARD_SECONDS / step))
-    causes = np.stack(columns, 1) if columns else np.zeros((len(said), 0))
+    causes = np.stack(columns, 1)
     causes -= causes[seen].mean(0)
     causes = (causes / (causes[seen].std(0) + 1e-6)).clip(-UNHEARD_OF, UNHEARD_OF)
     return causes, np.arange(causes.shape[1]) >= len(columns) - listening
