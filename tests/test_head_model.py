@@ -77,6 +77,11 @@ def boundary(head):
     edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
     unique, count = np.unique(edges, axis=0, return_counts=True)
     rim = np.unique(unique[count == 1])
+    rim = rim[
+        np.isin(
+            head.vertex_parts()[rim], [head.part_names.index("skin"), head.part_names.index("mouth_cavity")]
+        )
+    ]
     return rim[head.template.numpy()[rim, 1] < -0.09]
 
 

@@ -566,7 +566,7 @@ def _head_radius(face: FaceShape, angles: FloatArray, heights: FloatArray) -> Fl
     skin = np.unique(face.faces)
     points = face.vertices[skin]
     flat = points[:, [0, 2]] - axis
-    angle, radius = np.arctan2(flat[:, 0], flat[:, 1]), np.linalg.norm(flat, axis=1)
+    angle, radius = np.arctan2(*np.ascontiguousarray(flat[:, :2].T)), np.linalg.norm(flat, axis=1)
     out = np.zeros((len(heights), len(angles)))
     for i, height in enumerate(heights):
         for j, direction in enumerate(angles):

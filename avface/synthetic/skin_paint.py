@@ -251,7 +251,9 @@ def _hair_cover(rng: np.random.Generator, traits: SkinTraits, face: FaceMap) -> 
     """How much of the scalp short hair covers (N,), and its strands (N,), noise of unit size."""
     crown = np.array([0, face.place[:, 1].max(), -0.02], np.float32)
     away = face.place - crown
-    turn = np.arctan2(away[:, 0], away[:, 2])
+    # of columns side by side numpy's arctan2 depends, in the last digits, on where in memory they lie
+    x, _, z = np.ascontiguousarray(away.T)
+    turn = np.arctan2(x, z)
     down = np.linalg.norm(away, axis=1)
     strand = np.stack([np.sin(turn) * 45, np.cos(turn) * 45, down / 0.009], 1)
     strands = value_noise(rng, strand, 1.0)
@@ -294,7 +296,7 @@ def _eyes(
         offset = (place - middle)[:, :2]
         radius = np.linalg.norm((of_iris - middle)[:, :2], axis=1).max()
         reach = np.where(front, np.linalg.norm(offset, axis=1) / radius, 9).astype(np.float32)
-        turn = np.arctan2(offset[:, 1], offset[:, 0])
+        turn = np.arctan2(*np.ascontiguousarray(offset[:, 1::-1].T))
         fibres = value_noise(rng, np.stack([np.cos(turn) * 5, np.sin(turn) * 5, reach * 1.5], 1), 1.0, 2)
         white = traits.sclera * np.array([0.86, 0.82, 0.76])
         veins = np.abs(value_noise(rng, place, 0.006, 3))
