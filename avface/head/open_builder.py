@@ -136,9 +136,10 @@ def build_open_head(config: OpenHeadConfig | None = None) -> HeadModel:
     skin_weights[:, 0] = 1 - skin_weights[:, 1:].sum(1)
 
     inner = {part: np.unique(faces[parts == part]) for part in ("upper_teeth", "lower_teeth", "tongue")}
-    before, mean = mean, settled(mean, inner)
+    moved = settled(template, inner) - template
+    mean = mean + moved
     # A tongue that is put out is where it would have been: the way there is longer.
-    expression_basis[names.index("tongueOut"), inner["tongue"]] += (before - mean)[inner["tongue"]]
+    expression_basis[names.index("tongueOut"), inner["tongue"]] -= moved[inner["tongue"]]
     eye_height = (regressor[1:] @ mean)[:, 1].mean()
     origin = np.array([0.0, eye_height, mean[regions["ears"], 2].mean()])
     shape_basis = np.concatenate([size_sigma * (mean - origin)[None], components])
