@@ -288,7 +288,6 @@ def _rehearse(
     capture: Capture,
 ) -> ClipPrediction | None:
     """What is expected of a mouth that is hidden at times, as the rest of the clip has it; None if it never is."""
-    from avface.head.landmark_schemes import LIPS
     from avface.networks.rehearsal import blindfold, lips_hidden, rehearsed
 
     lips = lips_hidden(observed)
@@ -296,9 +295,7 @@ def _rehearse(
     if hidden is None:
         return None
     answers = _predict(networks, head, observed, sound, focal_length, True, hidden)
-    points = head.embedding("mediapipe478")
-    corners = head.expression_basis.double().numpy()[:, points.triangles[LIPS]]
-    motion = np.einsum("elkc,lk->elc", corners, points.barycentric[LIPS]).reshape(len(corners), -1)
+    motion = head.embedding("mediapipe478").on(head.expression_basis.cpu().numpy())
     names = head.expression_names
     return rehearsed(expected, answers, capture.expression, lips, observed.times, names, motion)
 

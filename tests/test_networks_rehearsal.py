@@ -11,7 +11,7 @@ from avface.tracking import FaceTrack, Segment
 
 NAMES = load_head().expression_names
 JAW, BROW = NAMES.index("jawOpen"), NAMES.index("browInnerUp")
-MOTION = np.eye(len(NAMES))
+MOTION = load_head().embedding("mediapipe478").on(load_head().expression_basis.numpy())
 FRAMES = 200
 HELD = slice(120, 160)
 TIMES = np.arange(FRAMES) / 25

@@ -90,14 +90,12 @@ def test_a_warp_takes_the_landmarks_along():
         np.testing.assert_allclose(centre, there[np.flatnonzero((points == place).all(1))[0]], atol=0.5)
 
 
-def test_spoilt_pictures_keep_size_and_landmarks():
+def test_spoilt_pictures_keep_their_size():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (64, 64, 3)).astype(np.uint8)
-    points = rng.uniform(0, 64, (478, 2)).astype(np.float32)
     for _ in range(20):
-        other, same = spoilt(image, points, rng)
+        other = spoilt(image, rng)
         assert other.shape == image.shape and other.dtype == np.uint8
-        np.testing.assert_array_equal(same, points)
 
 
 def test_damaged_views_and_too_few_are_refused(tmp_path):

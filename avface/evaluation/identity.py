@@ -126,8 +126,7 @@ def learn(
     looked_at = np.setdiff1d(np.arange(len(embedding.triangles)), IRISES)
 
     def on_landmarks(vertices: FloatArray) -> FloatArray:
-        corners = vertices[..., embedding.triangles[looked_at], :]
-        return np.asarray(np.einsum("...lkc,lk->...lc", corners, embedding.barycentric[looked_at]))
+        return np.asarray(embedding.on(vertices)[..., looked_at, :])
 
     template = head.template.double().numpy()
     away = 1000 * (np.stack([_laid_on(each, template, face) for each in population]) - template)

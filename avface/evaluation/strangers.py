@@ -57,6 +57,4 @@ def skin_triangles(head: HeadModel) -> IntArray:
 
 def seven_landmarks(head: HeadModel, vertices: npt.NDArray[np.floating]) -> FloatArray:
     """The points (7, 3) of `NOW_LANDMARKS` on a mesh (V, 3) of the head's topology."""
-    embedding = head.embedding("ibug68")
-    corners = np.asarray(vertices, np.float64)[embedding.triangles[NOW_LANDMARKS]]
-    return np.einsum("lkc,lk->lc", corners, embedding.barycentric[NOW_LANDMARKS])
+    return np.asarray(head.embedding("ibug68").on(vertices)[NOW_LANDMARKS])

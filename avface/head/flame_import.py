@@ -60,7 +60,7 @@ def _with_first_regions(head: HeadModel) -> HeadModel:
     """Give a head the rough regions that `regions_from_landmarks` starts from, which FLAME's own file doesn't have."""
     embedding = head.embedding("mediapipe478")
     template = head.template.double().numpy()
-    oval = np.einsum("lkc,lk->lc", template[embedding.triangles], embedding.barycentric)[FACE_OVAL]
+    oval = embedding.on(template)[FACE_OVAL]
     skin = np.zeros(head.num_vertices, bool)
     skin[head.faces.numpy()[head.face_parts == head.part_names.index("skin")]] = True
     face = skin & (template[:, 2] > oval[:, 2].min()) & _inside(template[:, :2], oval[:, :2])

@@ -64,7 +64,7 @@ def lip_region(head: HeadModel) -> LipRegion:
         )
     embedding = head.embedding("mediapipe478")
     template = head.template.cpu().double().numpy()
-    points = np.einsum("lkc,lk->lc", template[embedding.triangles], embedding.barycentric)
+    points = embedding.on(template)
     faces = head.faces.cpu().numpy()[head.face_parts == head.part_names.index("skin")]
     edges = np.unique(
         np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1), axis=0

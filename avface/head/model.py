@@ -43,6 +43,11 @@ class LandmarkEmbedding:
     spread: npt.NDArray[np.float64]
     error_basis: npt.NDArray[np.float64]
 
+    def on(self, vertices: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """The landmarks (..., L, C) of values at the vertices (..., V, C): places, displacements, units."""
+        corners = np.asarray(vertices, np.float64)[..., self.triangles, :]
+        return np.asarray(np.einsum("...lkc,lk->...lc", corners, self.barycentric), np.float64)
+
 
 @dataclass(frozen=True)
 class UnitRange:

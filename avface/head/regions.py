@@ -45,7 +45,7 @@ def regions_from_landmarks(head: HeadModel) -> dict[str, BoolArray]:
     """
     embedding = head.embedding("mediapipe478")
     template = head.template.cpu().double().numpy()
-    landmarks = np.einsum("lkc,lk->lc", template[embedding.triangles], embedding.barycentric)
+    landmarks = embedding.on(template)
     nearest = embedding.triangles[np.arange(len(landmarks)), embedding.barycentric.argmax(1)]
     faces = head.faces.cpu().numpy()
     skin = np.zeros(head.num_vertices, bool)

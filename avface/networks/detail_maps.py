@@ -245,7 +245,7 @@ class DetailAtlas:
         """
         embedding = self.head.embedding("mediapipe478")
         template = self.head.template.cpu().numpy()
-        points = np.einsum("lkc,lk->lc", template[embedding.triangles], embedding.barycentric)
+        points = embedding.on(template)
         _, nearest = cKDTree(points).query(self.atlas.bake(self.head.template.cpu()).numpy())
         return torch.as_tensor(nearest)
 

@@ -77,7 +77,7 @@ def rehearsed(
     lips: Float,
     times: npt.NDArray[np.float64],
     unit_names: tuple[str, ...],
-    lip_motion: FloatArray,
+    motion: FloatArray,
 ) -> ClipPrediction:
     """The prediction with the units of the lower face as the clip itself suggests where the lips are hidden.
 
@@ -88,7 +88,7 @@ def rehearsed(
         lips: (T,) how likely they are to be hidden.
         times: (T,) seconds.
         unit_names: the E expression units.
-        lip_motion: (E, M) how units move the lips, in any unit of length: by that the regressions are judged.
+        motion: (E, 478, 3) how units move the landmarks; by the lips' the regressions are judged.
     """
     shares = unit_regions(unit_names).numpy()
     units = np.flatnonzero(shares[:, [REGIONS.index(name) for name in REHEARSED]].sum(1) > 0.99)
@@ -100,7 +100,7 @@ def rehearsed(
     causes, heard = _causes(said, answers.heard_opening, seen, times)
     usual = np.broadcast_to(said[known].mean(0), said.shape)
     parts = np.array_split(np.arange(len(seen)), PARTS)
-    moved = lip_motion[units]
+    moved = motion[units][:, LIPS].reshape(len(units), -1)
 
     def error(basis: FloatArray, counts: FloatArray) -> float:
         """Squared motion of the lips that regressions miss in the parts that they haven't seen."""

@@ -43,7 +43,7 @@ def average_face() -> FaceShape:
     head = load_head()
     template = head.template.double().numpy()
     embedding = head.embedding("mediapipe478")
-    points = np.einsum("lkc,lk->lc", template[embedding.triangles], embedding.barycentric)
+    points = embedding.on(template)
     middle = points.mean(0)
     faces = head.faces.numpy()[head.face_parts == head.part_names.index("skin")]
     points = points - middle

@@ -97,11 +97,7 @@ def head_landmarks(head: HeadModel, vertices: npt.NDArray[np.floating]) -> Float
     Raises:
         AvfaceError: if the head has no such landmarks.
     """
-    embedding = head.embedding("mediapipe478")
-    points: FloatArray = np.einsum(
-        "lkc,lk->lc", np.asarray(vertices, np.float64)[embedding.triangles], embedding.barycentric
-    )
-    return points
+    return head.embedding("mediapipe478").on(vertices)
 
 
 @lru_cache(maxsize=4)

@@ -243,10 +243,10 @@ class _Tracker:
         if not faces:
             return change is Change.CERTAIN
         least = _JUMP_CERTAIN if change is Change.CERTAIN else _JUMP_POSSIBLE
-        alike = [
-            similarity(tracklet.description, describe(image, face.landmarks)) for face, tracklet in faces
-        ]
         jumping = all(_jumps(face, tracklet, least) for face, tracklet in faces)
+        alike = (
+            similarity(tracklet.description, describe(image, face.landmarks)) for face, tracklet in faces
+        )
         if change is Change.PARTIAL:
             return jumping and min(alike) > SAME_PERSON
         return jumping or (change is Change.CERTAIN and max(alike) < STRANGER)

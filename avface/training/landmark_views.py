@@ -164,7 +164,10 @@ class _Studio:
             rng = np.random.default_rng([SEED, person])
             for image, true in self._pictures(person):
                 for number in range(1 + self._config.warps):
-                    shown, points = (image, true) if number == 0 else spoilt(*warped(image, true, rng), rng)
+                    shown, points = image, np.asarray(true, np.float32)
+                    if number:
+                        shown, points = warped(image, true, rng)
+                        shown = spoilt(shown, rng)
                     tracked = self._track(shown)
                     size = float(np.sqrt(np.ptp(points, axis=0).prod()))
                     if (
@@ -280,9 +283,7 @@ def warped(
     return np.asarray(moved, np.uint8), points
 
 
-def spoilt(
-    image: Picture, landmarks: npt.NDArray[np.float32], rng: np.random.Generator
-) -> tuple[Picture, npt.NDArray[np.float32]]:
+def spoilt(image: Picture, rng: np.random.Generator) -> Picture:
     """A picture as other cameras and files show it: coarser, blurred, of other light, noisy, compressed."""
     if rng.random() < 0.3:
         share = rng.uniform(0.4, 0.9)
@@ -299,7 +300,7 @@ def spoilt(
     if rng.random() < 0.4:
         light = light + rng.normal(0, rng.uniform(1, 7), light.shape).astype(np.float32)
     image = light.clip(0, 255).astype(np.uint8)
-    return (_compressed(image, int(rng.integers(25, 80))) if rng.random() < 0.4 else image), landmarks
+    return _compressed(image, int(rng.integers(25, 80))) if rng.random() < 0.4 else image
 
 
 def _compressed(image: Picture, quality: int) -> Picture:

@@ -307,9 +307,7 @@ def _share(training: LandmarkTraining, step: int, seconds: float) -> float:
 def mean_points() -> npt.NDArray[np.float64]:
     """The landmarks (478, 3) of the mean head."""
     head = load_head()
-    embedding = head.embedding("mediapipe478")
-    corners = head.template.double().numpy()[embedding.triangles]
-    return np.asarray(np.einsum("lkc,lk->lc", corners, embedding.barycentric), np.float64)
+    return head.embedding("mediapipe478").on(head.template.numpy())
 
 
 def main() -> None:

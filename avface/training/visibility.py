@@ -70,7 +70,7 @@ def layout_places() -> npt.NDArray[np.float64]:
     head = load_head("open")
     embedding = head.embedding("mediapipe478")
     template = head.template.double().numpy()
-    landmarks = np.einsum("lkc,lk->lc", template[embedding.triangles], embedding.barycentric)
+    landmarks = embedding.on(template)
     place = np.stack([np.arctan2(landmarks[:, 0], landmarks[:, 2] + 0.02), -landmarks[:, 1]], 1)
     low, high = place[:468].min(0), place[:468].max(0)
     return np.asarray((place - low) / (high - low) * [WIDTH - 1, HEIGHT - 1])
