@@ -24,19 +24,31 @@ class Picture:
 class Scene:
     """A textured face that turns, drifts and grows, and what a tracker says of it."""
 
-    def __init__(self, seed=0):
+    def __init__(self, seed=0, turning=0.0, bare=0):
+        """turning: pixels by which the nose swings more than chin and brow; bare: skin left of it is smooth."""
         rng = np.random.default_rng(seed)
         noise = cv2.GaussianBlur(rng.uniform(0, 255, (SIZE, SIZE, 3)), (0, 0), 2.5)
         self.skin = np.clip((noise - noise.mean()) * 6 + 128, 0, 255).astype(np.uint8)
+        shades = cv2.GaussianBlur(self.skin, (0, 0), 7)[:, :bare].astype(np.float32)
+        self.skin[:, :bare] = 128 + 0.5 * (shades - 128)
         y, x = np.divmod(np.arange(478), 22)
         self.places = np.stack([100 + 120 * x / 21, 90 + 140 * y / 21], 1)
         self.low = self.places[:, 1] > 160
+        bulge = 1 - ((np.arange(SIZE) - 160) / 70.0) ** 2
+        self.depth = -60 * (1 - ((self.places[:, 1] - 160) / 70.0) ** 2)
         self.true, self.images = [], []
         for t in range(FRAMES):
             motion = cv2.getRotationMatrix2D((160, 160), 0.6 * t, 1 + 0.003 * t)
             motion[:, 2] += [0.9 * t, 3 * np.sin(t / 5)]
-            image = cv2.warpAffine(self.skin, motion, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT)
-            points = self.places @ motion[:, :2].T + motion[:, 2]
+            swing = turning * np.sin(0.3 * t)
+            x, y = np.meshgrid(np.arange(SIZE), np.arange(SIZE))
+            source = (x - swing * bulge[:, None]).astype(np.float32)
+            skin = cv2.remap(
+                self.skin, source, y.astype(np.float32), cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT
+            )
+            image = cv2.warpAffine(skin, motion, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT)
+            swung = self.places - np.stack([swing * self.depth / 60, 0 * self.depth], 1)
+            points = swung @ motion[:, :2].T + motion[:, 2]
             if HELD.start <= t < HELD.stop:
                 top = round(points[self.low, 1].min()) - 6
                 image[top:] = (40, 90, 160)
@@ -55,7 +67,7 @@ class Scene:
         tracked[HELD] += [9.0, -7.0]  # what hides a face moves all of it
         track = FaceTrack(
             landmarks=tracked,
-            depth=np.zeros((FRAMES, 478), np.float32),
+            depth=np.tile(self.depth.astype(np.float32), (FRAMES, 1)),
             confidence=np.full(FRAMES, 0.9, np.float32),
             crop=np.concatenate([tracked.min(1), tracked.max(1)], 1),
             times=np.arange(FRAMES) / 25,
@@ -88,6 +100,29 @@ def test_what_is_seen_is_followed_and_what_is_hidden_goes_along(scene):
     assert off[HELD][:, scene.low].max() < 4.0, "carried by the others' rotation, scale and shift"
     unchanged = np.r_[0 : HELD.start, HELD.stop : FRAMES]
     np.testing.assert_array_equal(np.asarray(found.landmarks)[unchanged], track.landmarks[unchanged])
+
+
+def test_a_head_that_turns_is_followed():
+    """What is nearer moves more than what is farther away; no rotation, scale and shift of the picture does that."""
+    scene = Scene(turning=40.0)
+    found = follow(scene.frames(), scene.track())
+
+    followed = np.asarray(found.followed)[HELD][:, ~scene.low]
+    assert (followed.sum(1) > 30).all()
+    assert np.median(distances(scene, found)[HELD][:, ~scene.low][followed]) < 1.0
+
+
+def test_bare_skin_is_not_followed(monkeypatch):
+    """A hand before it would look the same."""
+    scene = Scene(bare=150)
+    bare = scene.places[:, 0] < 130
+    found = follow(scene.frames(), scene.track())
+    monkeypatch.setattr(module, "_TEXTURE", 0.0)
+    careless = follow(scene.frames(), scene.track())
+
+    followed = np.asarray(found.followed)[HELD]
+    assert np.asarray(careless.followed)[HELD][:, bare].any() and not followed[:, bare].any()
+    assert followed[:, ~scene.low & (scene.places[:, 0] > 160)].mean() > 0.3
 
 
 @pytest.mark.parametrize("known", [slice(0, HELD.stop), slice(HELD.start, FRAMES)])

@@ -2,9 +2,10 @@
 
 What comes before a face moves all of the tracker's landmarks, those that are seen too. How the skin that is seen moves
 is in the picture: small patches of it are followed from frame to frame (Lucas & Kanade 1981; pyramids: Bouguet 2001),
-forwards from the last clear frame and backwards from the next one. Patches that don't move with the others, or no
-longer look as in the clear frame, are left out, so that an occluder's edge isn't followed in place of the face. What
-was covered for a while is sought where the other points take it, as it looks in the clear frame.
+forwards from the last clear frame and backwards from the next one. Patches that don't move with the others as one
+solid body, or no longer look as in the clear frame, are left out, so that an occluder's edge isn't followed in place of
+the face; so is bare skin, since a hand looks like it. What was covered for a while is sought where the other points
+take it, as it looks in the clear frame.
 """
 
 from __future__ import annotations
@@ -48,7 +49,15 @@ _LEAST_POINTS = 20
 _MAJORITY = 0.6
 """Share of the points that must: else nobody knows which of them are the face."""
 _AGREEMENT = 1.5
-"""Pixels by which they may differ from one rotation, scale and shift."""
+"""Pixels by which they may differ from one solid body."""
+_BENT, _BENT_AT_MOST = 0.15, 1.0
+"""By how much more, in shares of how far they moved, and the pixels that this is at most: faces aren't quite solid, and
+their depth is guessed."""
+_TOLERANCES = (12.0, 6.0, 3.0, 1.5)
+"""Pixels, one fit after the other, from which on a point that differs counts little."""
+_STIFF = np.diag(np.array([0.01, 0.01, 1e-6, 1e-6, *(6 * [0.3])], np.float32))
+"""How much a body is kept from turning in the picture, and more from being sheared and turning out of it: a few points
+close together don't say, many all over the face do."""
 _ASTRAY = 0.06
 """Distance in heights of the face, from which on the tracker's landmarks are no longer those of the face."""
 _RETURN = 0.7
@@ -57,6 +66,9 @@ _LIKENESS = 0.6
 """Correlation of a point's surroundings with those in the clear frame, below which it is something else."""
 _SAME = 0.8
 """The same for points that were lost and are found again."""
+_TEXTURE = 4e-5
+"""Least eigenvalue of the gradients' covariance around a point that is followed, in OpenCV's measure: bare skin can't
+be told from a hand before it."""
 _PATCH = 13
 """Pixels of such surroundings on each side."""
 _WINDOW, _LEVELS, _STOP = (17, 17), 3, (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 20, 0.03)
@@ -208,8 +220,10 @@ class _Walk:
 
     def _clear(self, index: int, picture: npt.NDArray[np.uint8]) -> _Points:
         place = ((np.asarray(self._track.landmarks[index]) - self._low) * self._scale).astype(np.float32)
-        seen = self._hidden(index) < _CLEAR
-        return _Points(place, seen, _Origin(picture, place, seen, _surroundings(picture, place)))
+        depth = (np.asarray(self._track.depth[index]) * self._scale).astype(np.float32)
+        seen = (self._hidden(index) < _CLEAR) & _textured(picture, place)
+        origin = _Origin(picture, place, seen, _surroundings(picture, place), _ways(place, depth))
+        return _Points(place, seen, origin)
 
     def _hidden(self, index: int) -> Float:
         assert self._track.hidden is not None
@@ -230,7 +244,7 @@ class _Walk:
         sure &= np.linalg.norm(back - points.place, axis=1) < _RETURN
         sure &= points.origin.likeness(other, there) > _LIKENESS
         shown = self._shown(index, there, sure)
-        carried = self._together(points.place, there, sure & shown)
+        carried = points.origin.together(points.place, there, sure & shown)
         if carried is None:
             return self._found_again(replace(points, seen=np.zeros(len(there), bool)), index, other, None)
         return self._found_again(_Points(*carried, points.origin), index, other, shown)
@@ -246,13 +260,16 @@ class _Walk:
         sure = origin.seen & found & returned
         sure &= np.linalg.norm(back - origin.place, axis=1) < _RETURN
         sure &= origin.likeness(picture, there) > _SAME
-        if shown is not None:
-            again = sure & shown & ~points.seen & (np.linalg.norm(there - points.place, axis=1) < _AGREEMENT)
-            return replace(
-                points, place=np.where(again[:, None], there, points.place), seen=points.seen | again
-            )
-        carried = self._together(points.place, there, sure & self._shown(index, there, sure))
-        return points if carried is None else replace(points, place=carried[0], seen=carried[1])
+        if shown is None:
+            carried = origin.together(origin.place, there, sure & self._shown(index, there, sure))
+            return points if carried is None else replace(points, place=carried[0], seen=carried[1])
+        again = sure & shown & ~points.seen
+        place = np.where(again[:, None], there, points.place)
+        carried = origin.together(origin.place, place, again | points.seen)
+        if carried is None:
+            return points
+        seen = points.seen | (again & carried[1])
+        return replace(points, place=np.where(seen[:, None], place, carried[0]), seen=seen)
 
     def _shown(self, index: int, there: Float, sure: Bool) -> Bool:
         """Which points (478,) can be seen as far as anybody knows."""
@@ -261,20 +278,6 @@ class _Walk:
         if astray < _ASTRAY * self._side:  # else what is hidden was sought where the face isn't
             return np.asarray(self._hidden(index) < HIDDEN)
         return np.ones(len(there), bool)
-
-    def _together(self, place: Float, there: Float, sure: Bool) -> tuple[Float, Bool] | None:
-        """Where points (478, 2) are and which are seen, if enough of the sure ones move together; others go along."""
-        if sure.sum() < _LEAST_POINTS:
-            return None
-        motion, agreeing = cv2.estimateAffinePartial2D(
-            place[sure], there[sure], method=cv2.RANSAC, ransacReprojThreshold=_AGREEMENT
-        )
-        if motion is None or agreeing.sum() < max(_LEAST_POINTS, _MAJORITY * sure.sum()):
-            return None
-        seen = sure.copy()
-        seen[sure] = agreeing[:, 0] > 0
-        carried = (place @ motion[:, :2].T + motion[:, 2]).astype(np.float32)
-        return np.where(seen[:, None], there, carried), seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,10 +292,32 @@ class _Origin:
     """(478,) which are clear."""
     surroundings: Float
     """(478, P) what is around each, with mean 0 and length 1."""
+    ways: Float
+    """(478, 2, 10) how each moves if all do as one body does (`_ways`)."""
 
     def likeness(self, picture: npt.NDArray[np.uint8], place: Float) -> Float:
         """Correlations (478,) of what is around points of a picture with what was around them here."""
         return np.asarray((self.surroundings * _surroundings(picture, place)).sum(1))
+
+    def together(self, place: Float, there: Float, sure: Bool) -> tuple[Float, Bool] | None:
+        """Where points (478, 2) are and which are seen, if enough of the sure ones move together; others go along.
+
+        They move together if they do as one solid body before an affine camera, so that a turning head is one, too. It
+        is fitted with weights that take less and less disagreement (Black & Rangarajan 1996, Geman-McClure).
+        """
+        if sure.sum() < _LEAST_POINTS:
+            return None
+        moved, ways = there[sure] - place[sure], self.ways[sure]
+        agreement = _AGREEMENT + min(_BENT * float(np.median(np.linalg.norm(moved, axis=1))), _BENT_AT_MOST)
+        motion, astray = _common_motion(ways, moved, np.ones(len(moved), np.float32))
+        for tolerance in _TOLERANCES:
+            motion, astray = _common_motion(ways, moved, 1 / (1 + (astray / tolerance) ** 2) ** 2)
+        agreeing = astray < agreement
+        if agreeing.sum() < max(_LEAST_POINTS, _MAJORITY * len(moved)):
+            return None
+        seen = sure.copy()
+        seen[sure] = agreeing
+        return np.where(seen[:, None], there, place + self.ways @ motion).astype(np.float32), seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,6 +329,34 @@ class _Points:
     seen: Bool
     """(478,)."""
     origin: _Origin
+
+
+def _ways(place: Float, depth: Float) -> Float:
+    """(478, 2, 10): how points of depth (478,) move in the picture if they are turned in it and brought nearer, moved,
+    and sheared and turned out of it."""
+    points = np.concatenate([place, depth[:, None]], 1)
+    x, y, z = ((points - points.mean(0)) / np.sqrt(np.ptp(place, axis=0).prod())).T
+    no, one = np.zeros_like(x), np.ones_like(x)
+    across = [x, -y, one, no, x, y, z, no, no, no]
+    down = [y, x, no, one, no, no, no, x, y, z]
+    return np.stack([np.stack(across, 1), np.stack(down, 1)], 1).astype(np.float32)
+
+
+def _common_motion(ways: Float, moved: Float, weights: Float) -> tuple[Float, Float]:
+    """How points of ways (N, 2, 10) that moved (N, 2) move together, (10,), and by how far each doesn't (N,)."""
+    held = ways * weights[:, None, None]
+    system = np.einsum("nci,ncj->ij", held, ways) + _STIFF
+    motion = np.linalg.solve(system, np.einsum("nci,nc->i", held, moved))
+    return motion, np.linalg.norm(ways @ motion - moved, axis=1)
+
+
+def _textured(picture: npt.NDArray[np.uint8], place: Float) -> Bool:
+    """Which points (478, 2) can be told from their neighbours (Shi & Tomasi 1994)."""
+    corners = cv2.cornerMinEigenVal(picture, 9, ksize=3)
+    at = cv2.remap(
+        corners, place[:, None, 0], place[:, None, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(at[:, 0] > _TEXTURE)
 
 
 def _surroundings(picture: npt.NDArray[np.uint8], place: Float) -> Float:
