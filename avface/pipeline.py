@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from avface.networks.clips import ClipPrediction
     from avface.networks.detail_clip import DetailRefinement
     from avface.networks.model import CoarseNetworks
-    from avface.solve.solver import CloserLook, Fit, SolverConfig
+    from avface.solve import CloserLook, Fit, SolverConfig
     from avface.tracking import FaceTrack
 
 Progress = Callable[[str, int, "int | None"], None]

@@ -200,7 +200,7 @@ def test_steps_end_where_a_weight_reaches_0_or_1(head):
     clip = everyday(head, frames=3)
     solver = Solver(head, SIZE, QUICK)
 
-    low, high = solver._bounds(clip.parameters)
+    low, high = solver.model.bounds(clip.parameters)
 
     units = slice(6, 6 + head.num_expression)
     torch.testing.assert_close(clip.parameters.expression + low[:, units], torch.zeros(3, 52).double())

@@ -24,8 +24,8 @@ import torch
 from avface.errors import AvfaceError
 from avface.head import HeadModel, load_head
 from avface.head.landmark_schemes import IRISES
+from avface.solve import CloserLook, Observations, Solver, SolverConfig
 from avface.solve.identity import CLOSER_IDENTITY, OPEN_IDENTITY, IdentityModel, SeenAtRest
-from avface.solve.solver import CloserLook, Observations, Solver, SolverConfig
 from avface.synthetic.strangers import StrangersConfig, stranger_head, stranger_scene
 from avface.training.landmark_views import SEED
 

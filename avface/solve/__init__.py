@@ -1,9 +1,11 @@
 """The maximum a posteriori fit of a head to what was seen of it."""
 
+from avface.solve.config import SolverConfig
 from avface.solve.motion import MotionPriorConfig
+from avface.solve.observations import CloserLook, Observations
 from avface.solve.prediction import Prediction
 from avface.solve.priors import ExpressionPriorConfig
-from avface.solve.solver import CloserLook, Fit, Observations, Solver, SolverConfig
+from avface.solve.solver import Fit, Solver
 
 __all__ = [
     "CloserLook",

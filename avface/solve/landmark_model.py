@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -77,6 +78,22 @@ class Parameters:
             self.limits,
         )
 
+    def where(self, mask: Tensor, others: Parameters) -> Parameters:
+        """These frames where the mask (T,) holds, elsewhere the others, whose shared unknowns are kept."""
+
+        def mix(a: Tensor, b: Tensor) -> Tensor:
+            return torch.where(mask.view(-1, *[1] * (a.ndim - 1)), a, b)
+
+        return Parameters(
+            mix(self.rotation, others.rotation),
+            mix(self.translation, others.translation),
+            mix(self.expression, others.expression),
+            mix(self.gaze, others.gaze),
+            others.shape,
+            others.log_focal,
+            others.limits,
+        )
+
 
 class LandmarkModel:
     """The landmarks of a head under a camera.
@@ -129,12 +146,37 @@ class LandmarkModel:
     @property
     def num_local(self) -> int:
         """Unknowns of one frame."""
-        return 6 + self.expression_basis.shape[0] + 2 * len(self.eye_joints)
+        return 6 + self.num_units + 2 * len(self.eye_joints)
+
+    @property
+    def num_units(self) -> int:
+        """Expression units."""
+        return self.expression_basis.shape[0]
 
     @property
     def num_landmarks(self) -> int:
         """Landmarks of the scheme."""
         return self.mean.shape[0]
+
+    @property
+    def reach(self) -> Tensor:
+        """The largest weight (E,) of the expression units to either side."""
+        least, most = self.limits
+        return torch.maximum(-least, most)
+
+    def tensor(self, values: npt.ArrayLike) -> Tensor:
+        """Numbers in the model's precision, where it computes."""
+        return torch.as_tensor(np.ascontiguousarray(values), dtype=self.mean.dtype, device=self.mean.device)
+
+    def bounds(self, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """Least and largest step (T, D) of the local unknowns: expression weights stay inside their limits."""
+        weights = parameters.expression
+        low = weights.new_full((len(weights), self.num_local), -torch.inf)
+        high = -low
+        units = slice(6, 6 + self.num_units)
+        least, most = self.limits
+        low[:, units], high[:, units] = least - weights, most - weights
+        return low, high
 
     def neutral(self, shape: Tensor) -> Tensor:
         """Landmarks (L, 3) of the face at rest, in the head's frame."""
@@ -323,3 +365,19 @@ def initial_pose(
     depth = focal / scale
     translation = torch.cat([affine[..., 3] * (depth / focal)[:, None], depth[:, None]], -1)
     return rotation, translation
+
+
+def initial_parameters(
+    model: LandmarkModel, landmarks: Tensor, weights: Tensor, shape: Tensor, log_focal: Tensor
+) -> Parameters:
+    """A face (T frames) at rest in the pose that `initial_pose` finds."""
+    rotation, translation = initial_pose(model, landmarks, float(torch.exp(log_focal)), shape, weights)
+    return Parameters(
+        rotation,
+        translation,
+        landmarks.new_zeros(len(landmarks), model.num_units),
+        landmarks.new_zeros(len(landmarks), len(model.eye_joints), 2),
+        shape,
+        log_focal,
+        model.limits,
+    )

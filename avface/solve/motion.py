@@ -42,7 +42,13 @@ class MotionPriorConfig:
 class MotionPrior:
     """Costs first and second differences in time. Works on batches (B, N) of frames."""
 
-    def __init__(self, head: HeadModel, num_local: int, config: MotionPriorConfig) -> None:
+    def __init__(
+        self,
+        head: HeadModel,
+        num_local: int,
+        config: MotionPriorConfig,
+        device: str | torch.device = "cpu",
+    ) -> None:
         names = head.expression_names
         lids = ["eyeBlink" in name for name in names]
         sigma = torch.full((num_local,), config.gaze, dtype=torch.float64)
@@ -51,8 +57,8 @@ class MotionPrior:
         sigma[6 : 6 + len(names)] = torch.tensor(
             [config.lids if lid else config.expression for lid in lids], dtype=torch.float64
         ) * torch.as_tensor(head.unit_range.reach)
-        self.second = sigma**-2
-        self.first = (config.drift * sigma) ** -2
+        self.second = (sigma**-2).to(device)
+        self.first = ((config.drift * sigma) ** -2).to(device)
         self.tail = config.tail
 
     def weights(self, times: Tensor, segments: Tensor) -> MotionWeights:

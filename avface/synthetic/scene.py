@@ -20,6 +20,7 @@ from avface.synthetic.light import Light, sample_light
 from avface.synthetic.performance import Performance, perform
 from avface.synthetic.sensor import Sensor, sample_sensor
 from avface.synthetic.skin import Skin, sample_skin
+from avface.synthetic.skin_traits import SkinTraits
 
 FloatArray = npt.NDArray[np.float32]
 Kind = Literal["speech", "silence", "sounds"]
@@ -33,8 +34,9 @@ NEAREST = 0.32
 FACING = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
 """Turns the head's axes to the camera's for a head that faces it."""
 
-# One stream of random numbers each, so that a change to one ingredient leaves the others as they are.
-_PERSON, _SKIN, _LIGHT, _CAMERA, _BACKDROP, _SENSOR, _PERFORMANCE = range(7)
+PERSON, SKIN, LIGHT, CAMERA, BACKDROP, SENSOR, PERFORMANCE = range(7)
+"""Ingredients. Each has a stream of random numbers of its own, so that a change to one leaves the others as they
+are."""
 
 
 @dataclass(frozen=True)
@@ -123,30 +125,29 @@ def sample_scene(seed: int, index: int, config: SceneConfig, head: HeadModel | N
     def stream(ingredient: int) -> np.random.Generator:
         return np.random.default_rng([seed, index, ingredient])
 
-    person = stream(_PERSON)
+    person = stream(PERSON)
     sigma = person.uniform(*config.shape_sigma)
     shape = (sigma * person.normal(size=head.num_shape)).clip(-3, 3).astype(np.float32)
-    clothes = np.exp(person.uniform(np.log(0.01), np.log(0.6))) * (0.5 + person.dirichlet([1.5] * 3) * 1.5)
-    skin = sample_skin(stream(_SKIN), head, shape, config.texture)
-    hair = sample_hair(person, head) * np.float32(skin.traits.hair_density > 0)
-    rng = stream(_CAMERA)
-    camera, rest, rest_turn = sample_camera(rng, config.size)
-    rng = stream(_PERFORMANCE)
+    clothes = sample_clothes(person)
+    skin = sample_skin(stream(SKIN), head, shape, config.texture)
+    hair = sample_hair(person, head, skin.traits)
+    camera, rest, rest_turn = sample_camera(stream(CAMERA), config.size)
+    rng = stream(PERFORMANCE)
     kinds: tuple[Kind, ...] = ("speech", "silence", "sounds")
     kind = kinds[rng.choice(3, p=[1 - config.silence - config.sounds, config.silence, config.sounds])]
     return Scene(
         shape=shape,
         skin=skin,
         performance=perform(rng, head, config.seconds, config.frame_rate, kind),
-        light=sample_light(stream(_LIGHT)),
+        light=sample_light(stream(LIGHT)),
         camera=camera,
         rest=rest,
         rest_turn=rest_turn,
-        backdrop=sample_backdrop(stream(_BACKDROP), config.size, config.size),
-        sensor=sample_sensor(stream(_SENSOR)),
-        clothes=clothes.astype(np.float32),
+        backdrop=sample_backdrop(stream(BACKDROP), config.size, config.size),
+        sensor=sample_sensor(stream(SENSOR)),
+        clothes=clothes,
         hair=hair,
-        noise_seed=int(stream(_SENSOR).integers(2**31)),
+        noise_seed=int(stream(SENSOR).integers(2**31)),
     )
 
 
@@ -161,8 +162,15 @@ def sample_camera(rng: np.random.Generator, size: int) -> tuple[Camera, FloatArr
     return Camera.centred(float(focal), size, size), rest, turn.astype(np.float32)
 
 
-def sample_hair(rng: np.random.Generator, head: HeadModel) -> FloatArray:
-    """Metres (V,) by which hair stands out from the scalp: from none to a mop, thicker on top, uneven."""
+def sample_clothes(rng: np.random.Generator) -> FloatArray:
+    """Linear RGB (3,) of clothes, from nearly black to light."""
+    bright = np.exp(rng.uniform(np.log(0.01), np.log(0.6)))
+    return (bright * (0.5 + rng.dirichlet([1.5] * 3) * 1.5)).astype(np.float32)
+
+
+def sample_hair(rng: np.random.Generator, head: HeadModel, traits: SkinTraits) -> FloatArray:
+    """Metres (V,) by which hair stands out from the scalp: from none, as on bald people, to a mop, thicker on top,
+    uneven."""
     scalp = softened(head.regions["scalp"], head.faces.cpu().numpy(), rounds=4)
     thickness = rng.choice([0.0, 1.0], p=[0.25, 0.75]) * rng.uniform(0.004, 0.035)
     position = head.template.cpu().numpy()
@@ -171,4 +179,5 @@ def sample_hair(rng: np.random.Generator, head: HeadModel) -> FloatArray:
     )
     top = (position[:, 1] - position[:, 1].min()) / np.ptp(position[:, 1])
     uneven = np.clip(1 + 0.12 * waves, 0.4, 1.6) * (0.5 + 0.7 * top)
-    return (thickness * np.clip(2 * scalp - 1, 0, 1) ** 0.7 * uneven).astype(np.float32)
+    hair = (thickness * np.clip(2 * scalp - 1, 0, 1) ** 0.7 * uneven).astype(np.float32)
+    return hair * np.float32(traits.hair_density > 0)

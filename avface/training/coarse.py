@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 import tyro
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
@@ -35,6 +34,7 @@ from avface.networks.video import LandmarksEncoder
 from avface.training import recipes
 from avface.training.batches import Batch, LandmarkBatches, joined
 from avface.training.checkpoint import Progress, load_checkpoint, make_folder_of, save_checkpoint
+from avface.training.descent import bar_columns
 from avface.training.face_points import FacePoints
 from avface.training.objective import SupervisedObjective, Total, projected_points
 from avface.training.recipes import Recipe
@@ -261,14 +261,7 @@ class _Run:
         batches = iter(self.data.batches(self.progress.step))
         losses: list[float] = []
         self.networks.train()
-        with Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            disable=not self.fabric.is_global_zero,
-        ) as bar:
+        with Bar(*bar_columns(), disable=not self.fabric.is_global_zero) as bar:
             task = bar.add_task(
                 self.recipe.name, total=self.recipe.steps, completed=self.progress.step, note=""
             )

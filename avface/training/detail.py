@@ -8,8 +8,6 @@ run that was stopped goes on when the same command is given again.
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +16,6 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -44,6 +41,7 @@ from avface.networks.losses.detail import (
     texture_of_detail,
 )
 from avface.training.checkpoint import Progress, load_checkpoint, make_folder_of, save_checkpoint
+from avface.training.descent import Descent, bar_columns, warmed_cosine
 from avface.training.detail_frames import DetailFrames, DetailFramesConfig, prepare_detail_frames
 
 CHECKPOINT = "avface detail training 2"
@@ -334,13 +332,7 @@ def train(training: DetailTraining) -> DetailNetwork:
         network.load_state_dict(_weights_of(training.start, recipe.network))
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True)
     optimiser = AdamW(network.parameters(), weight_decay=recipe.weight_decay)
-    with Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    ) as bar:
+    with Bar(*bar_columns()) as bar:
         making = bar.add_task("frames", total=None, note="")
         frames = read_frames(training, lambda done, total: bar.update(making, completed=done, total=total))
         bar.remove_task(making)
@@ -353,42 +345,19 @@ def train(training: DetailTraining) -> DetailNetwork:
             progress = load_checkpoint(
                 training.checkpoint, CHECKPOINT, asdict(recipe), network, average, optimiser
             )
-        step, seconds = progress.step, progress.seconds
-        began, sums = time.monotonic() - seconds, dict[str, float]()
-        task = bar.add_task("detail", total=recipe.steps, completed=step, note="")
+        task = bar.add_task("detail", total=recipe.steps, completed=progress.step, note="")
+        descent = Descent(training, network, average, optimiser, progress, bar, task)
         network.train()
-        while (share := _share(training, step, seconds)) < 1:
-            for group in optimiser.param_groups:
-                rise = min(1.0, (step + 1) / recipe.warm_up)
-                group["lr"] = recipe.learning_rate * rise * (0.5 + 0.5 * float(np.cos(np.pi * share)))
-            batch = batches[step].to(training.device)
+        while (share := descent.share(progress.step / recipe.steps)) < 1:
+            batch = batches[progress.step].to(training.device)
             with torch.autocast(training.device, torch.bfloat16, enabled=recipe.bfloat16):
                 maps = batch.maps.contiguous(memory_format=torch.channels_last)
                 found = network(maps, batch.speech, batch.corner)
-            losses = objective(found.float(), batch)
-            loss = torch.stack(list(losses.values())).sum()
-            if not bool(torch.isfinite(loss)):
-                raise AvfaceError(
-                    f"{training.out}: the loss isn't finite at step {step}; go on with a lower --recipe.learning-rate"
-                )
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_norm)
-            optimiser.step()
-            average.update_parameters(network)
-            step += 1
-            seconds = time.monotonic() - began
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) / training.report_every
-            if step % training.report_every == 0:
-                note = "  ".join(f"{name} {value:.4f}" for name, value in sums.items())
-                bar.update(task, completed=step, note=note)
-                if not bar.console.is_terminal:  # a log file, in which there is no bar
-                    bar.console.print(f"step {step}, {seconds:.0f} s: {note}", soft_wrap=True)
-                sums.clear()
-            if step % training.checkpoint_every == 0:
-                _keep(training, network, average, optimiser, Progress(step, seconds))
-    _keep(training, network, average, optimiser, Progress(step, seconds))
+            risen = (progress.step + 1) / recipe.warm_up
+            descent.step(objective(found.float(), batch), warmed_cosine(recipe.learning_rate, risen, share))
+            if progress.step % training.checkpoint_every == 0:
+                _keep(training, descent)
+    _keep(training, descent)
     result = average.module
     assert isinstance(result, DetailNetwork)
     return result.cpu().eval()
@@ -421,25 +390,19 @@ def read_frames(
     )
 
 
-def _share(training: DetailTraining, step: int, seconds: float) -> float:
-    """How much of the run is over."""
-    timed = 0.0 if training.time_limit is None else seconds / (60 * training.time_limit)
-    return max(step / training.recipe.steps, timed)
-
-
-def _keep(
-    training: DetailTraining,
-    network: DetailNetwork,
-    average: AveragedModel,
-    optimiser: AdamW,
-    progress: Progress,
-) -> None:
+def _keep(training: DetailTraining, descent: Descent) -> None:
     """Write checkpoint and weights."""
-    recipe = asdict(training.recipe)
-    save_checkpoint(training.checkpoint, CHECKPOINT, recipe, network, average, optimiser, progress)
-    assert isinstance(average.module, DetailNetwork)
-    described = {"step": str(progress.step), "seconds": f"{progress.seconds:.0f}"}
-    save_detail(average.module, training.out, {"recipe": json.dumps(recipe), **described})
+    save_checkpoint(
+        training.checkpoint,
+        CHECKPOINT,
+        asdict(training.recipe),
+        descent.network,
+        descent.average,
+        descent.optimiser,
+        descent.progress,
+    )
+    assert isinstance(descent.average.module, DetailNetwork)
+    save_detail(descent.average.module, training.out, descent.metadata())
 
 
 def main() -> None:

@@ -17,19 +17,28 @@ import torch
 
 from avface.errors import AvfaceError
 from avface.files import replacing
-from avface.geometry.camera import Camera
 from avface.head import HeadModel, load_head
 from avface.synthetic.backdrop import sample_backdrop
 from avface.synthetic.light import sample_light
 from avface.synthetic.performance import perform
 from avface.synthetic.renderer import SceneRenderer
-from avface.synthetic.scene import Scene, sample_camera, sample_hair
+from avface.synthetic.scene import (
+    BACKDROP,
+    CAMERA,
+    LIGHT,
+    PERFORMANCE,
+    SENSOR,
+    Scene,
+    sample_camera,
+    sample_clothes,
+    sample_hair,
+)
 from avface.synthetic.sensor import sample_sensor
 from avface.synthetic.skin import Skin
 from avface.synthetic.skin_map import face_map
 from avface.synthetic.skin_paint import paint_albedo
 from avface.synthetic.skin_relief import paint_relief
-from avface.synthetic.skin_traits import SkinTraits, sample_traits
+from avface.synthetic.skin_traits import sample_traits
 from avface.synthetic.strangers import StrangersConfig, stranger_head
 from avface.synthetic.wrinkle_sites import wrinkle_sites
 from avface.synthetic.wrinkles import Wrinkles
@@ -210,31 +219,34 @@ class _Studio:
 
     def _scenes(self, person: int, head: HeadModel) -> Iterator[Scene]:
         own = np.random.default_rng([SEED, person, _PERSON])
-        clothes = np.exp(own.uniform(np.log(0.01), np.log(0.6))) * (0.5 + own.dirichlet([1.5] * 3) * 1.5)
-        skin, traits = self._skin(person, head)
-        hair = sample_hair(own, head) * np.float32(traits.hair_density > 0)
+        clothes = sample_clothes(own)
+        skin = self._skin(person, head)
+        hair = sample_hair(own, head, skin.traits)
         size = self._config.size
         for number in range(self._config.scenes):
-            streams = [np.random.default_rng([SEED, person, number, k]) for k in range(10)]
-            camera: Camera
-            camera, rest, turn = sample_camera(streams[3], size)
-            more = streams[_TURN].normal(0, [0.09, 0.2, 0.03]).clip([-0.2, -0.45, -0.08], [0.2, 0.45, 0.08])
+
+            def stream(ingredient: int, number: int = number) -> np.random.Generator:
+                return np.random.default_rng([SEED, person, number, ingredient])
+
+            camera, rest, turn = sample_camera(stream(CAMERA), size)
+            more = stream(_TURN).normal(0, [0.09, 0.2, 0.03]).clip([-0.2, -0.45, -0.08], [0.2, 0.45, 0.08])
+            filmed = stream(SENSOR)
             yield Scene(
                 shape=np.zeros(head.num_shape, np.float32),
                 skin=skin,
-                performance=perform(streams[6], head, 3.0, 25.0, "speech"),
-                light=sample_light(streams[2]),
+                performance=perform(stream(PERFORMANCE), head, 3.0, 25.0, "speech"),
+                light=sample_light(stream(LIGHT)),
                 camera=camera,
                 rest=rest,
                 rest_turn=(turn + more).astype(np.float32),
-                backdrop=sample_backdrop(streams[4], size, size),
-                sensor=sample_sensor(streams[5]),
-                clothes=clothes.astype(np.float32),
+                backdrop=sample_backdrop(stream(BACKDROP), size, size),
+                sensor=sample_sensor(filmed),
+                clothes=clothes,
                 hair=hair,
-                noise_seed=int(streams[5].integers(2**31)),
+                noise_seed=int(filmed.integers(2**31)),
             )
 
-    def _skin(self, person: int, head: HeadModel) -> tuple[Skin, SkinTraits]:
+    def _skin(self, person: int, head: HeadModel) -> Skin:
         """The skin of a person: painted as on the mean head, wrinkled as this one moves."""
         whose, how = np.random.default_rng([SEED, person // 2, _SKIN]).spawn(2)
         traits = sample_traits(whose)
@@ -242,7 +254,7 @@ class _Studio:
         neutral = head.template.double().numpy()
         sites = wrinkle_sites(where, head, neutral, traits.age, traits.wrinkling)
         wrinkles = Wrinkles(ridges, neutral, self._skin_faces, self._map.atlas, sites)
-        skin = Skin(
+        return Skin(
             albedo=paint_albedo(paint, traits, self._base, self._map),
             relief=paint_relief(rough, traits, self._map, self._places) + wrinkles.static,
             wrinkles=wrinkles,
@@ -250,7 +262,6 @@ class _Studio:
             roughness=0.4,
             specular=0.028,
         )
-        return skin, traits
 
 
 def warped(

@@ -8,9 +8,7 @@ half an hour of one core.
 
 from __future__ import annotations
 
-import json
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import tyro
+from rich.progress import Progress as Bar
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -31,6 +30,8 @@ from avface.networks.landmarks import (
     save_landmark_network,
 )
 from avface.tracking.face_view import FACE, SIDE
+from avface.training.checkpoint import Progress
+from avface.training.descent import Descent, bar_columns, warmed_cosine
 from avface.training.landmark_views import LandmarkViews, LandmarkViewsConfig, prepare_views
 
 Float = npt.NDArray[np.float32]
@@ -221,43 +222,25 @@ def train(training: LandmarkTraining) -> LandmarkNetwork:
     optimiser = torch.optim.AdamW(
         network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
     )
-    began, step, losses = time.monotonic(), 0, []
-    while (share := _share(training, step, time.monotonic() - began)) < 1:
-        rate = recipe.learning_rate * min(1.0, step / recipe.warm_up) * (0.5 + 0.5 * np.cos(np.pi * share))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        seen, described, offsets = looks.draw(
-            rng.choice(learnt, min(recipe.batch, len(learnt)), replace=False)
-        )
-        with torch.autocast("cpu", torch.bfloat16):
-            said = network(seen.to(memory_format=torch.channels_last), described)
-        loss = _loss(said, offsets)
-        if not bool(torch.isfinite(loss)):
-            raise AvfaceError(
-                f"{training.out}: the loss isn't finite at step {step}; train with a lower rate"
+    progress = Progress()
+    with Bar(*bar_columns()) as bar:
+        task = bar.add_task("landmarks", total=recipe.steps, note="")
+        descent = Descent(training, network, average, optimiser, progress, bar, task)
+        while (share := descent.share(progress.step / recipe.steps)) < 1:
+            seen, described, offsets = looks.draw(
+                rng.choice(learnt, min(recipe.batch, len(learnt)), replace=False)
             )
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_norm)
-        optimiser.step()
-        average.update_parameters(network)
-        step += 1
-        losses.append(float(loss.detach()))
-        if step % training.report_every == 0:
-            print(f"step {step}, {time.monotonic() - began:.0f} s: loss {np.mean(losses):.4f}", flush=True)
-            losses.clear()
+            with torch.autocast("cpu", torch.bfloat16):
+                said = network(seen.to(memory_format=torch.channels_last), described)
+            rate = warmed_cosine(recipe.learning_rate, progress.step / recipe.warm_up, share)
+            descent.step({"loss": _loss(said, offsets)}, rate)
     result = average.module
     assert isinstance(result, LandmarkNetwork)
     _settle(result, looks, learnt, rng)
     result.eval()
     before, after = errors(result, looks, tested)
     print(f"{len(np.unique(views.person[tested]))} other people: {before:.3f} % before, {after:.3f} % after")
-    metadata = {
-        "recipe": json.dumps(asdict(recipe)),
-        "step": str(step),
-        "seconds": f"{time.monotonic() - began:.0f}",
-    }
-    save_landmark_network(result, training.out, metadata)
+    save_landmark_network(result, training.out, descent.metadata())
     return result
 
 
@@ -296,12 +279,6 @@ def _settle(
             network(seen, described)
     for part in normalisations:
         part.momentum = 0.1
-
-
-def _share(training: LandmarkTraining, step: int, seconds: float) -> float:
-    """How much of the run is over."""
-    timed = 0.0 if training.time_limit is None else seconds / (60 * training.time_limit)
-    return max(step / training.recipe.steps, timed)
 
 
 def mean_points() -> npt.NDArray[np.float64]:

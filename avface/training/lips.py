@@ -8,8 +8,6 @@ stopped goes on when the same command is given again.
 
 from __future__ import annotations
 
-import json
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,7 +15,6 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy
@@ -37,6 +34,7 @@ from avface.synthetic.lip_shapes import (
     sample_lip_habit,
 )
 from avface.training.checkpoint import Progress, load_checkpoint, make_folder_of, save_checkpoint
+from avface.training.descent import Descent, bar_columns, warmed_cosine
 from avface.training.lip_performances import (
     LipPerformances,
     LipPerformancesConfig,
@@ -301,13 +299,7 @@ def train(training: LipsTraining) -> LipsNetwork:
     network = LipsNetwork.of(head, recipe.network)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging))
     optimiser = Adam(network.parameters(), recipe.learning_rate)
-    with Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    ) as bar:
+    with Bar(*bar_columns()) as bar:
         making = bar.add_task("performances", total=recipe.performances.count, note="")
         performances = prepare_lip_performances(
             training.performances,
@@ -326,69 +318,41 @@ def train(training: LipsTraining) -> LipsNetwork:
             progress = load_checkpoint(
                 training.checkpoint, CHECKPOINT, asdict(recipe), network, average, optimiser
             )
-        step, seconds = progress.step, progress.seconds
-        began, sums = time.monotonic() - seconds, dict[str, float]()
-        task = bar.add_task("lips", total=recipe.listening + recipe.steps, completed=step, note="")
-        while (share := _share(training, step, seconds)) < 1:
-            listens = step < recipe.listening
-            fall = 0.5 + 0.5 * float(np.cos(np.pi * max(0.0, share)))
-            rise = min(1.0, (step + 1 - recipe.listening) / recipe.warm_up)
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.audio_rate if listens else recipe.learning_rate * rise * fall
-            if listens:
+        task = bar.add_task("lips", total=recipe.listening + recipe.steps, completed=progress.step, note="")
+        descent = Descent(training, network, average, optimiser, progress, bar, task)
+        while (share := descent.share((progress.step - recipe.listening) / recipe.steps)) < 1:
+            step = progress.step
+            if step < recipe.listening:
                 speech, gate, curves = (part.to(training.device) for part in batches.heard(step))
                 losses = {"effects": objective.hearing(network.hear(speech, gate), curves)}
+                rate = recipe.audio_rate
             else:
                 batch = batches[step].to(training.device)
                 losses = objective(network(batch.speech, batch.gate), batch, step)
-            loss = torch.stack(list(losses.values())).sum()
-            if not bool(torch.isfinite(loss)):
-                raise AvfaceError(
-                    f"{training.out}: the loss isn't finite at step {step}; go on with a lower --recipe.learning-rate"
-                )
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_norm)
-            optimiser.step()
-            average.update_parameters(network)
-            step += 1
-            seconds = time.monotonic() - began
-            for name, value in losses.items():
-                rendered = recipe.rendered_every if name in ("contact", "normals") else 1
-                sums[name] = sums.get(name, 0.0) + rendered * float(value.detach()) / training.report_every
-            if step % training.report_every == 0:
-                note = "  ".join(f"{name} {value:.4f}" for name, value in sums.items())
-                bar.update(task, completed=step, note=note)
-                if not bar.console.is_terminal:  # a log file, in which there is no bar
-                    bar.console.print(f"step {step}, {seconds:.0f} s: {note}", soft_wrap=True)
-                sums.clear()
-            if step % training.checkpoint_every == 0:
-                _keep(training, network, average, optimiser, Progress(step, seconds))
-    _keep(training, network, average, optimiser, Progress(step, seconds))
+                risen = (step + 1 - recipe.listening) / recipe.warm_up
+                rate = warmed_cosine(recipe.learning_rate, risen, share)
+            descent.step(losses, rate)
+            if progress.step % training.checkpoint_every == 0:
+                _keep(training, descent)
+    _keep(training, descent)
     result = average.module
     assert isinstance(result, LipsNetwork)
     return result.cpu().eval()
 
 
-def _share(training: LipsTraining, step: int, seconds: float) -> float:
-    """How much of the run is over; below 0 while it listens."""
-    timed = 0.0 if training.time_limit is None else seconds / (60 * training.time_limit)
-    return max((step - training.recipe.listening) / training.recipe.steps, timed)
-
-
-def _keep(
-    training: LipsTraining,
-    network: LipsNetwork,
-    average: AveragedModel,
-    optimiser: Adam,
-    progress: Progress,
-) -> None:
+def _keep(training: LipsTraining, descent: Descent) -> None:
     """Write checkpoint and weights."""
-    recipe = asdict(training.recipe)
-    save_checkpoint(training.checkpoint, CHECKPOINT, recipe, network, average, optimiser, progress)
-    assert isinstance(average.module, LipsNetwork)
-    described = {"step": str(progress.step), "seconds": f"{progress.seconds:.0f}"}
-    save_lips(average.module, training.out, {"recipe": json.dumps(recipe), **described})
+    save_checkpoint(
+        training.checkpoint,
+        CHECKPOINT,
+        asdict(training.recipe),
+        descent.network,
+        descent.average,
+        descent.optimiser,
+        descent.progress,
+    )
+    assert isinstance(descent.average.module, LipsNetwork)
+    save_lips(descent.average.module, training.out, descent.metadata())
 
 
 def main() -> None:

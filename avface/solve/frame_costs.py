@@ -1,0 +1,63 @@
+"""What a frame costs by itself: landmarks off the model, expressions that are unlikely, and what was predicted."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from avface.solve.config import SolverConfig
+from avface.solve.evidence import SeenFrames
+from avface.solve.landmark_model import LandmarkModel, Parameters
+from avface.solve.priors import ExpressionPrior
+
+
+class FrameCosts:
+    """Costs (T,) of frames, their gradients and Gauss-Newton Hessians by D local unknowns of each, and by those that
+    the frames share."""
+
+    def __init__(self, model: LandmarkModel, config: SolverConfig) -> None:
+        self.model = model
+        self._prior = ExpressionPrior(model.head, model.num_local, config.expression)
+        self._tail, self._independence = config.tail, config.independence
+
+    def cost(self, parameters: Parameters, seen: SeenFrames) -> Tensor:
+        """Cost (T,)."""
+        residual = torch.nan_to_num(self.model.project(parameters) - seen.landmarks)
+        cost = self._robust(residual, seen.precision)[0] + seen.prior.cost(parameters)
+        return cost + self._prior.cost(self._local(parameters))
+
+    def equations(self, parameters: Parameters, seen: SeenFrames) -> tuple[Tensor, Tensor]:
+        """Hessian (T, D, D) in single and gradient (T, D) in double precision."""
+        residual = torch.nan_to_num(self.model.project(parameters) - seen.landmarks)
+        weights = self._robust(residual, seen.precision)[1]
+        hessian, gradient = self.model.normal_equations(parameters, weights, residual)
+        prior_hessian, prior_gradient = self._prior.normal_equations(self._local(parameters))
+        seen.prior.add_equations(parameters, hessian, gradient)
+        return hessian.add_(prior_hessian), gradient.add_(prior_gradient)
+
+    def equations_with_shared(self, parameters: Parameters, seen: SeenFrames) -> tuple[Tensor, Tensor]:
+        """Hessian (T, K, K) and gradient (T, K) by local and then shared unknowns."""
+        residual = torch.nan_to_num(self.model.project(parameters) - seen.landmarks)
+        root = self._robust(residual, seen.precision)[1].sqrt()[..., None]
+        jacobian = (root[..., None] * self.model.jacobian(parameters)).flatten(1, 2)
+        gradient = (jacobian.mT @ (root * residual).flatten(1)[..., None])[..., 0]
+        jacobian = jacobian.float()
+        hessian = (jacobian.mT @ jacobian).double()
+        prior_hessian, prior_gradient = self._prior.normal_equations(self._local(parameters))
+        local = self.model.num_local
+        hessian[:, :local, :local] += prior_hessian
+        gradient[:, :local] += prior_gradient
+        seen.prior.add_equations(parameters, hessian, gradient)
+        return hessian, gradient
+
+    def _robust(self, residual: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+        """Cost (T,) and weights (T, L) of residuals (T, L, 2) under Student's t with two degrees a landmark."""
+        square = precision * (residual**2).sum(-1)
+        tail, share = self._tail, self._independence
+        cost = share * 0.5 * (tail + 2) * torch.log1p(square / tail).sum(-1)
+        return cost, share * (tail + 2) / (tail + square) * precision
+
+    def _local(self, parameters: Parameters) -> Tensor:
+        """The local unknowns (..., D) on which the expression prior speaks; pose as zeros."""
+        pose = parameters.translation.new_zeros(*parameters.translation.shape[:-1], 6)
+        return torch.cat([pose, parameters.expression, parameters.gaze.flatten(-2)], -1)

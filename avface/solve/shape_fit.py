@@ -1,0 +1,219 @@
+"""The fit's first problem: shape and focal length, from key frames.
+
+One block a frame plus one shared block, solved by the Schur complement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from avface.head.landmark_schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER
+from avface.solve.bounded import bounded_newton_step
+from avface.solve.config import SolverConfig
+from avface.solve.evidence import Evidence, SeenFrames
+from avface.solve.frame_costs import FrameCosts
+from avface.solve.identity import SeenAtRest, identity_model
+from avface.solve.landmark_model import Parameters, initial_parameters, initial_pose
+from avface.solve.observations import CloserLook
+from avface.solve.prediction import FramePrior, Prediction
+from avface.solve.structured_matrices import ArrowMatrix
+
+SETTLED = 3.0
+"""Precision of shape weights that were read: landmarks may still move them by half a standard deviation or so."""
+UNEXPLAINED = 0.1
+"""Precision then of the tracker's bias: more than the measured errors is left unexplained."""
+PARTED = 4e-3
+"""Metres by which it may part a point of the inner lips from the one below."""
+READING_TOLERANCE = 1e-2
+"""Share of its cost by which a step must lower the problem whose solution is only read: twice as exact is no better."""
+
+
+@dataclass(frozen=True)
+class SharedUnknowns:
+    """What a clip's frames share: shape (S + K,), the logarithm of the focal length (), and which expressions are usual
+    in the clip, as the prior of one hidden frame."""
+
+    shape: Tensor
+    log_focal: Tensor
+    usual: FramePrior
+
+
+class ShapeFit:
+    """Finds shape and focal length."""
+
+    def __init__(
+        self, costs: FrameCosts, config: SolverConfig, image_size: tuple[int, int], focal_length: float | None
+    ) -> None:
+        """For pictures of image_size (width, height) pixels; focal_length in pixels if it is known."""
+        self._costs, self._config, self._model = costs, config, costs.model
+        self._likely_log_focal = float(np.log(focal_length or config.focal_prior * max(image_size)))
+        self._focal_precision = config.focal_sigma**-2 if focal_length is None else 1e12
+
+    def fit(self, evidence: Evidence) -> SharedUnknowns:
+        """Shape, focal length and usual expressions."""
+        keys, stands_for = self._key_frames(evidence)
+        mean, precision = self._shape_prior(evidence.prediction)
+        closer = evidence.observations.closer
+        config, model = self._config, self._model
+        identity = identity_model(model.head, closer is not None) if config.tracker_errs else None
+        tolerance = config.tolerance if identity is None else max(config.tolerance, READING_TOLERANCE)
+        parameters = self._fit_key_frames(keys, self._start(keys), mean, precision, tolerance)
+        if identity is not None:
+            own = slice(0, model.head.num_shape)
+            limit = config.shape_limit
+            seen = self._at_rest(keys, parameters, closer)
+            mean[own] = model.tensor(identity.shape(seen).clip(-limit, limit))
+            # Size isn't read: it keeps its own.
+            read = [n for n in range(own.stop) if n != model.head.size_component]
+            precision[read] = SETTLED
+            precision[own.stop :] *= UNEXPLAINED
+            parameters.shape = torch.cat([mean[own], parameters.shape[own.stop :]])
+            shut = self._lips_of_bias()
+            parameters = self._fit_key_frames(keys, parameters, mean, precision, config.tolerance, shut)
+        return SharedUnknowns(
+            parameters.shape, parameters.log_focal, self._usual(parameters.expression, stands_for)
+        )
+
+    def seen_at_rest(self, evidence: Evidence) -> SeenAtRest:
+        """Where the landmarks of the face at rest are seen."""
+        keys, _ = self._key_frames(evidence)
+        prior = self._shape_prior(evidence.prediction)
+        fitted = self._fit_key_frames(keys, self._start(keys), *prior, READING_TOLERANCE)
+        return self._at_rest(keys, fitted, evidence.observations.closer)
+
+    def _key_frames(self, evidence: Evidence) -> tuple[SeenFrames, npt.NDArray[np.int64]]:
+        """Frames from which the shape is found, and how many frames each stands for."""
+        numbers, stands_for = evidence.observations.key_frames(evidence.clear, self._config.key_frames)
+        return evidence.frames(numbers), stands_for
+
+    def _start(self, keys: SeenFrames) -> Parameters:
+        """The mean head before the likeliest camera, where key frames show it."""
+        shape = keys.landmarks.new_zeros(self._model.shape_basis.shape[0])
+        log_focal = keys.landmarks.new_tensor(self._likely_log_focal)
+        return initial_parameters(self._model, keys.landmarks, keys.visibility, shape, log_focal)
+
+    def _fit_key_frames(
+        self,
+        keys: SeenFrames,
+        parameters: Parameters,
+        shape_mean: Tensor,
+        shape_precision: Tensor,
+        tolerance: float,
+        shape_coupling: Tensor | None = None,
+    ) -> Parameters:
+        """Shape, focal length and the key frames' poses and expressions, for a prior of the shape weights (S + K,).
+
+        shape_coupling: (S + K, S + K) what is added to the diagonal matrix of their precisions; nothing if None.
+        """
+        config, model, costs = self._config, self._model, self._costs
+        frames = len(keys)
+        evidence = min(1.0, config.key_frame_evidence / frames)
+        stiffness = torch.diag(shape_precision)
+        if shape_coupling is not None:
+            stiffness = stiffness + shape_coupling
+        likely_focal, focal_precision = self._likely_log_focal, self._focal_precision
+
+        def total(p: Parameters) -> float:
+            focal_cost = 0.5 * focal_precision * (p.log_focal - likely_focal) ** 2
+            data = costs.cost(p, keys).sum() * evidence
+            away = p.shape - shape_mean
+            return float(data + 0.5 * away @ stiffness @ away + focal_cost)
+
+        count = frames * model.num_local
+        cost, damping = total(parameters), 1e-3
+        side = torch.zeros(count + len(shape_mean) + 1, dtype=torch.int8, device=shape_mean.device)
+        shared_precision = torch.block_diag(stiffness, shape_mean.new_tensor([[focal_precision]]))
+        shared_mean = torch.cat([shape_mean, shape_mean.new_tensor([likely_focal])])
+        for _ in range(config.iterations):
+            hessian, gradient = costs.equations_with_shared(parameters, keys)
+            local, shared = slice(0, model.num_local), slice(model.num_local, None)
+            at = torch.cat([parameters.shape, parameters.log_focal[None]])
+            arrow = ArrowMatrix(
+                evidence * hessian[:, local, local],
+                evidence * hessian[:, local, shared],
+                evidence * hessian[:, shared, shared].sum(0) + shared_precision,
+            )
+            whole = torch.cat(
+                [
+                    evidence * gradient[:, local].flatten(),
+                    evidence * gradient[:, shared].sum(0) + shared_precision @ (at - shared_mean),
+                ]
+            )
+            low, high = model.bounds(parameters)
+            limits = torch.full_like(at, config.shape_limit)
+            limits[-1] = torch.inf
+            low, high = torch.cat([low.flatten(), -limits - at]), torch.cat([high.flatten(), limits - at])
+            while True:
+                damped = arrow.damped(damping)
+                step, side = bounded_newton_step(damped.solve, damped.multiply, whole, low, high, side)
+                candidate = parameters.moved(step[:count].view(frames, -1), step[count:])
+                lowered = cost - (new_cost := total(candidate))
+                if lowered >= 0 or damping > 1e4:
+                    break
+                damping *= 10
+            if lowered < 0:
+                break
+            parameters, cost, damping = candidate, new_cost, max(damping / 10, 1e-7)
+            if lowered < tolerance * max(cost, 1e-12):
+                break
+        return parameters
+
+    def _at_rest(self, keys: SeenFrames, parameters: Parameters, closer: CloserLook | None) -> SeenAtRest:
+        """The landmarks at rest, the model's and what they miss of what was seen, also by a closer look."""
+        model = self._model
+        rotation, focal = parameters.rotation, torch.exp(parameters.log_focal)
+        depth = (model.points(parameters) @ rotation.mT + parameters.translation[:, None])[..., 2:]
+        missed = torch.nan_to_num((keys.landmarks - model.project(parameters)) * depth / focal)
+        shares = (keys.precision > 0).to(missed)
+        missed = missed * (shares * len(shares) / shares.sum(0).clamp_min(1))[..., None]
+        own = (model.neutral(parameters.shape) - model.mean) @ rotation.mT
+        seen = SeenAtRest.of((own[..., :2] + missed).cpu().numpy(), rotation.cpu().numpy())
+        if closer is None or not len(closer.landmarks):
+            return seen
+        landmarks, offsets, weights = map(model.tensor, (closer.landmarks, closer.offsets, closer.weights))
+        turns, places = initial_pose(model, landmarks, float(focal), parameters.shape, weights)
+        rest = model.neutral(parameters.shape)
+        # Scaled orthography: the place is that of the face, not of the head's origin behind it.
+        depth = ((rest - rest.mean(0)) @ turns.mT + places[:, None])[..., 2:]
+        shares = weights * len(weights) / weights.sum(0).clamp_min(1e-3)
+        off = SeenAtRest.of((shares[..., None] * offsets * depth / focal).cpu().numpy(), turns.cpu().numpy())
+        return SeenAtRest(seen.displacement + off.displacement, seen.view)
+
+    def _lips_of_bias(self) -> Tensor:
+        """Precision (S + K, S + K) that keeps the tracker's bias from parting the inner lips: how far they are apart is
+        for the expression to say, which moves the surface."""
+        own = self._model.head.num_shape
+        upper, lower = (
+            self._model.shape_basis[own:, torch.as_tensor(lip[1:-1]), 1]
+            for lip in (LIPS_INNER_UPPER, LIPS_INNER_LOWER)
+        )
+        parting = (upper - lower) / PARTED
+        return torch.block_diag(parting.new_zeros(own, own), parting @ parting.T)
+
+    def _shape_prior(self, prediction: Prediction) -> tuple[Tensor, Tensor]:
+        """Mean and precision (S + K,) of the shape weights: standard normal, or as predicted where that says more."""
+        model = self._model
+        precision = model.tensor(np.ones(len(model.shape_basis)))
+        mean = torch.zeros_like(precision)
+        if prediction.shape is not None and prediction.shape_sigma is not None:
+            sigma = model.tensor(prediction.shape_sigma)
+            own = slice(0, len(sigma))
+            mean[own] = torch.where(sigma < 1, model.tensor(prediction.shape), 0.0)
+            precision[own] = sigma.clamp_max(1) ** -2
+        if model.head.size_component is not None:
+            # One camera can't tell size from distance; the little that smaller expressions seem to say is wrong.
+            mean[model.head.size_component] = 0
+            precision[model.head.size_component] = 1e8
+        return mean, precision
+
+    def _usual(self, expression: Tensor, stands_for: npt.NDArray[np.int64]) -> FramePrior:
+        """How likely expressions are in this clip, from key frames (T, E) and how many frames each stands for."""
+        share = self._model.tensor(stands_for / stands_for.sum())
+        mean = share @ expression
+        variance = share @ (expression - mean) ** 2 + (self._config.usual_sigma * self._model.reach) ** 2
+        return FramePrior(mean[None], 1 / variance[None])
