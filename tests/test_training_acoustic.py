@@ -274,8 +274,8 @@ def test_training_learns(tmp_path, few_backgrounds, corpus):
 
 
 def test_the_shipped_model_knows_voices_it_never_heard():
-    corpus = build_corpus_of(HELD_OUT_VARIANTS, 6)
-    score = score_voices(load_acoustic_model(), corpus, 10)
+    corpus = build_corpus_of(HELD_OUT_VARIANTS, 12)
+    score = score_voices(load_acoustic_model(), corpus, 20)
 
     assert score.frame_accuracy > 70
     assert score.phone_error_rate < 45

@@ -27,9 +27,12 @@ RATES = (80, 450)
 """Words per minute that espeak-ng can say, from and to."""
 LONGEST_CLOSURE = 0.12
 """Seconds of silence before a stop that are taken for its closure."""
-UNRELIABLE = ("Reed", "caleb", "f2", "whisperf", "Demonic", "rob")
-"""Variants left out: the first four don't sound the same at every call, as if they read memory that nobody has written;
-the others crash the library in tonal languages."""
+UNRELIABLE = (
+    *("Alicia", "Reed", "caleb", "f2", "f3", "f5", "sandro", "victor", "whisper", "whisperf"),
+    *("Demonic", "rob"),
+)
+"""Variants left out: those of the first line don't sound the same in every process, as if they read memory that nobody
+has written; the others crash the library in tonal languages."""
 _ONE_AT_A_TIME = threading.RLock()
 _unload = getattr(
     _ctypes, "dlclose" if hasattr(_ctypes, "dlclose") else "FreeLibrary"

@@ -27,7 +27,7 @@ VERSION = 2
 """Of what a kept file holds."""
 HELD_LANGUAGES = frozenset({"it", "sv"})
 """Languages that no training performance speaks."""
-HELD_TIMBRES = frozenset({"m7", "f4", "belinda", "quincy", "victor"})
+HELD_TIMBRES = frozenset({"m7", "f4", "belinda", "quincy", "gustave"})
 """espeak-ng's variants that no training performance speaks with."""
 _PERFORMANCES = 41  # which random numbers
 

@@ -44,10 +44,10 @@ Half = npt.NDArray[np.float16]
 LANGUAGES = ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-scotland", *list(WORDS)[1:], *PSEUDO_LANGUAGES)
 """What is spoken; English twice as often as any other."""
 HELD_OUT_VARIANTS = (
-    "Annie", "Diogo", "Lee", "Mario", "david", "f3", "klatt3", "linda", "m4", "quincy", "steph", "victor",
+    "Annie", "Diogo", "Lee", "Mario", "david", "klatt3", "linda", "m4", "quincy", "steph",
 )  # fmt: skip
 """Ways to speak that are kept for testing."""
-UNNATURAL_VARIANTS = ("UniRobot", "anikaRobot", "fast", "robosoft", "robosoft8", "whisper", "whisperf")
+UNNATURAL_VARIANTS = ("UniRobot", "anikaRobot", "fast", "robosoft", "robosoft8")
 """Ways to speak that are left out."""
 STEP = 0.01
 """Seconds between spectra."""
