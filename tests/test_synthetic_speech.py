@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -6,6 +9,7 @@ from avface.errors import AvfaceError
 pytest.importorskip("espeakng_loader")
 
 from avface.synthetic.speech import languages, speak, voice_variants
+from avface.synthetic.texts import TIMBRES
 
 
 def pitch(speech):
@@ -38,6 +42,23 @@ def test_the_same_call_gives_the_same_sound_whatever_was_said_before(voice):
 
     np.testing.assert_array_equal(first.samples, again.samples)
     assert first.phonemes == again.phonemes
+
+
+def test_voices_of_made_people_sound_the_same_in_every_process():
+    """Some of espeak-ng's variants don't."""
+    program = (
+        "import hashlib\n"
+        "from avface.synthetic.speech import speak\n"
+        "from avface.synthetic.texts import TIMBRES\n"
+        "for name in TIMBRES:\n"
+        "    print(name, hashlib.sha256(speak('a happy apple', 'en-us+' + name).samples.tobytes()).hexdigest())\n"
+    )
+    first, *others = (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        for _ in range(3)
+    )
+    assert len(first.splitlines()) == len(TIMBRES)
+    assert [first, first] == others
 
 
 def test_pitch_volume_and_rate_do_what_they_say():
