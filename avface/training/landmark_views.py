@@ -104,7 +104,7 @@ class LandmarkViews:
 class LandmarkViewsConfig:
     """How many pictures are made, and how."""
 
-    people: int = 600
+    people: int = 1500
     """Made people; two after each other have the same skin."""
     scenes: int = 2
     """Of each person: another light, camera and performance."""

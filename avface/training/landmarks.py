@@ -1,9 +1,9 @@
 """Training of the network that says how far tracked landmarks are off (`avface.networks.landmarks`).
 
-    python -m avface.training.landmarks --out landmarks.safetensors --time-limit 25
+    python -m avface.training.landmarks --out landmarks.safetensors
 
-The pictures, made by the first run, are kept beside the weights, so that the next one has them; 600 people take about
-half an hour of one core.
+The pictures, made by the first run, are kept beside the weights, so that the next one has them; 1500 people take about
+an hour of one core, and the steps another.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class LandmarkRecipe:
     """Layers and sizes."""
     views: LandmarkViewsConfig = field(default_factory=LandmarkViewsConfig)
     """What is learned from."""
-    steps: int = 6000
+    steps: int = 15000
     """Steps of the optimiser."""
     batch: int = 48
     """Views a step."""
