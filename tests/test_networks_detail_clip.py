@@ -14,7 +14,14 @@ from avface.head import load_head
 from avface.networks import detail as detail_network
 from avface.networks import detail_clip
 from avface.networks.detail import DetailConfig, DetailNetwork, save_detail
-from avface.networks.detail_clip import ClipView, DetailRefinement, Evidence, shipped_detail, smoothed
+from avface.networks.detail_clip import (
+    DEEPEST,
+    ClipView,
+    DetailRefinement,
+    Evidence,
+    shipped_detail,
+    smoothed,
+)
 from avface.networks.detail_maps import UPRIGHT, DetailMaps, detail_atlas
 from avface.networks.losses.detail import shaded
 
@@ -126,16 +133,19 @@ def test_folds_are_kept_where_the_pictures_bear_them_out(head):
     picture = shaded(folded, torch.full_like(coarse, 0.5), light)[0]
     seen = ((atlas.mask > 0.5) & (coarse[0, 2] > 0.4)).float()
     trust = []
-    for sign in (1, -1):
+    for said in (1, -1, 0.5, 0.1):
         evidence = Evidence(atlas)
-        evidence.show(DetailMaps(picture * seen, coarse[0], seen), points, sign * claimed)
+        evidence.show(DetailMaps(picture * seen, coarse[0], seen), points, said * claimed)
         trust.append(evidence.trust())
     left, right = seen * (columns > 0.6) > 0, seen * (columns < 0.4) > 0
     assert float(trust[0][left].median()) > 0.6 and float(trust[0][right].median()) < 0.2
-    assert float(trust[1].max()) <= 1 and float(trust[1][left].median()) < 0.2
+    assert float(trust[1][left].median()) < 0.2
+    deeper, deepest = trust[2][left], trust[3][left]
+    assert 1.2 < float(deeper.median()) < 2, "said to be flatter than it is"
+    assert float(deepest.max()) == DEEPEST
     nothing = Evidence(atlas)
     nothing.show(DetailMaps(0 * picture, coarse[0], 0 * seen), points, claimed)
-    assert torch.allclose(nothing.trust(), torch.tensor(0.5))
+    assert torch.allclose(nothing.trust(), torch.tensor(1.0))
 
 
 def test_video_that_ends_early(head, knowing):

@@ -39,6 +39,9 @@ EVIDENCE_AROUND = 8.0
 """Texels of 256, standard deviation, over which they do so together."""
 DOUBT = 0.3
 """What counts as little that the pictures say: this part of the average."""
+DEEPEST = 3.0
+"""Factor by which what the network says is deepened at most where the pictures want it: it is right on average about
+made people, so that it says less than there is about most folds."""
 _BLOCK = 16
 
 
@@ -98,8 +101,8 @@ class UsualDetail:
 class Evidence:
     """Where the pictures of a clip bear out what the network says of it.
 
-    At each place of the face the factor of the displacement, between 0 and 1, with which its shading comes closest to
-    the pictures, by least squares over the neighbourhood and the frames; where they say little, half of it.
+    At each place of the face the factor of the displacement, between 0 and `DEEPEST`, with which its shading comes
+    closest to the pictures, by least squares over the neighbourhood and the frames; where they say little, near 1.
     """
 
     def __init__(self, atlas: DetailAtlas) -> None:
@@ -129,7 +132,7 @@ class Evidence:
         agreed, claimed = (
             torch.as_tensor(gaussian_filter(part.numpy(), around)) for part in (self._agreed, self._claimed)
         )
-        return ((agreed + 0.5 * doubt) / (claimed + doubt)).clamp(0, 1)
+        return ((agreed + doubt) / (claimed + doubt)).clamp(0, DEEPEST)
 
 
 @dataclass(frozen=True, eq=False)
