@@ -93,5 +93,6 @@ def test_the_time_limit_may_end_a_run_first():
 
 
 def test_the_rate_rises_in_a_line_and_falls_as_a_cosine():
-    rates = [warmed_cosine(2.0, risen, share) for risen, share in ((0.5, 0), (1, 0), (9, 0.5), (9, 1))]
+    rates = [warmed_cosine(2.0, step, 4, share) for step, share in ((2, 0), (4, 0), (36, 0.5), (36, 1))]
     np.testing.assert_allclose(rates, [1, 2, 1, 0], atol=1e-12)
+    assert warmed_cosine(2.0, 1, 0, 0.0) == 2.0, "without a rise"

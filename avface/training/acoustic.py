@@ -265,7 +265,7 @@ def _optimise(
 
 def _schedule(step: int, steps: int, warm_up: int) -> float:
     """Share of the highest learning rate: up in a line, down as a cosine."""
-    return min(1.0, (step + 1) / warm_up) * (0.5 + 0.5 * float(np.cos(np.pi * step / steps)))
+    return min(1.0, (step + 1) / max(1, warm_up)) * (0.5 + 0.5 * float(np.cos(np.pi * step / steps)))
 
 
 def batch(examples: list[Example], device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:

@@ -327,8 +327,8 @@ class _Run:
         total = Total.of(self.wrapped(batch, _step_seed(self.recipe, self.progress.step, self.fabric)))
         if not bool(torch.isfinite(total.loss)):
             raise AvfaceError(
-                f"{self.training.out}: the loss isn't finite at step {self.progress.step}; go on from the last "
-                "checkpoint with a lower --learning-rate"
+                f"{self.training.out}: the loss isn't finite at step {self.progress.step}; begin anew with a "
+                "lower --learning-rate"
             )
         self.fabric.backward(total.loss)
         self.fabric.clip_gradients(self.wrapped, self.optimiser, max_norm=self.recipe.gradient_norm)

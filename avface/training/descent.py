@@ -129,10 +129,9 @@ class Descent:
         }
 
 
-def warmed_cosine(highest: float, risen: float, share: float) -> float:
-    """Learning rate that rises in a line and falls as a cosine: `risen` is how much of its rise is over (more than 1
-    after it), `share` of the run."""
-    return highest * min(1.0, risen) * (0.5 + 0.5 * float(np.cos(np.pi * share)))
+def warmed_cosine(highest: float, step: int, warm_up: int, share: float) -> float:
+    """Learning rate that rises in a line for `warm_up` steps and falls as a cosine; `share` of the run is over."""
+    return highest * min(1.0, step / max(1, warm_up)) * (0.5 + 0.5 * float(np.cos(np.pi * share)))
 
 
 def bar_columns() -> tuple[ProgressColumn, ...]:

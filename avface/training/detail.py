@@ -353,8 +353,8 @@ def train(training: DetailTraining) -> DetailNetwork:
             with torch.autocast(training.device, torch.bfloat16, enabled=recipe.bfloat16):
                 maps = batch.maps.contiguous(memory_format=torch.channels_last)
                 found = network(maps, batch.speech, batch.corner)
-            risen = (progress.step + 1) / recipe.warm_up
-            descent.step(objective(found.float(), batch), warmed_cosine(recipe.learning_rate, risen, share))
+            rate = warmed_cosine(recipe.learning_rate, progress.step + 1, recipe.warm_up, share)
+            descent.step(objective(found.float(), batch), rate)
             if progress.step % training.checkpoint_every == 0:
                 _keep(training, descent)
     _keep(training, descent)

@@ -232,7 +232,7 @@ def train(training: LandmarkTraining) -> LandmarkNetwork:
             )
             with torch.autocast("cpu", torch.bfloat16):
                 said = network(seen.to(memory_format=torch.channels_last), described)
-            rate = warmed_cosine(recipe.learning_rate, progress.step / recipe.warm_up, share)
+            rate = warmed_cosine(recipe.learning_rate, progress.step + 1, recipe.warm_up, share)
             descent.step({"loss": _loss(said, offsets)}, rate)
     result = average.module
     assert isinstance(result, LandmarkNetwork)

@@ -329,8 +329,7 @@ def train(training: LipsTraining) -> LipsNetwork:
             else:
                 batch = batches[step].to(training.device)
                 losses = objective(network(batch.speech, batch.gate), batch, step)
-                risen = (step + 1 - recipe.listening) / recipe.warm_up
-                rate = warmed_cosine(recipe.learning_rate, risen, share)
+                rate = warmed_cosine(recipe.learning_rate, step + 1 - recipe.listening, recipe.warm_up, share)
             descent.step(losses, rate)
             if progress.step % training.checkpoint_every == 0:
                 _keep(training, descent)
