@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from avface.capture import Capture, Stage
 from avface.errors import AvfaceError, AvfaceWarning
+from avface.threads import one_thread
 
 if TYPE_CHECKING:
     from avface.head.model import HeadModel
@@ -258,13 +259,9 @@ def _predict(
     blindfold: npt.NDArray[np.float32] | None = None,
 ) -> ClipPrediction:
     """What the networks expect of the clip."""
-    import torch
-
     from avface.networks.clips import predict_clip
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small matrices: a second thread would wait more than it helps
-    try:
+    with one_thread():
         return predict_clip(
             networks,
             head.expression_names,
@@ -274,8 +271,6 @@ def _predict(
             see_expression=video,
             blindfold=blindfold,
         )
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _rehearse(
@@ -302,8 +297,6 @@ def _rehearse(
 
 def _look_closer(observed: FaceTrack, video: bool) -> CloserLook | None:
     """How far some frames' landmarks are off what the picture shows, for the person's shape."""
-    import torch
-
     from avface.networks.landmarks import shipped_landmark_network
     from avface.networks.weights import LandmarkWeights
     from avface.solve import CloserLook
@@ -313,12 +306,8 @@ def _look_closer(observed: FaceTrack, video: bool) -> CloserLook | None:
         return None
     weights = LandmarkWeights(observed, None, without=() if video else BY_EAR)
     seen = np.stack([weights[frame] for frame in views.frames.tolist()])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         offsets = shipped_landmark_network().refine(views.pictures, views.landmarks, seen)
-    finally:
-        torch.set_num_threads(threads)
     return CloserLook(views.landmarks, offsets, seen)
 
 

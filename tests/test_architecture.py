@@ -13,6 +13,7 @@ PACKAGE = ROOT / "avface"
 FLOORS = {
     "avface.errors": 0,
     "avface.files": 1,
+    "avface.threads": 1,
     "avface.geometry": 1,
     "avface.media": 1,
     "avface.head": 2,

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from avface.data.samples import Sample
 from avface.data.shards import is_storage_error, write_json, write_samples
 from avface.data.takes import SpeechReader, Tracker, item_samples
 from avface.errors import AvfaceError
+from avface.threads import one_thread
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def run_tasks(task: ItemTask, todo: list[tuple[int, Item]], workers: int) -> Ite
     `give_up` is called for that.
     """
     if workers == 1 or not todo:
-        with _one_thread():
+        with one_thread():
             for number, item in todo:
                 task(number, item)
                 yield number
@@ -128,14 +128,3 @@ def _begin_worker() -> None:
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one thread, as workers do: sums over several come out different in the last bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -7,9 +7,8 @@ in windows that overlap, several windows side by side.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -26,6 +25,7 @@ from avface.solve.landmark_model import Parameters, initial_parameters
 from avface.solve.motion import REFERENCE_STEP, MotionNormal, MotionPrior, MotionWeights
 from avface.solve.shape_fit import SharedUnknowns
 from avface.solve.structured_matrices import ChainMatrix
+from avface.threads import one_thread
 
 _MOST_WORKERS = 8
 """Threads that solve windows, at most; each takes the memory of its windows."""
@@ -86,7 +86,7 @@ class MotionFit:
         )  # two threads have work from two windows on
         workers = min(torch.get_num_threads(), _MOST_WORKERS) if self._device.type == "cpu" else 1
         pending: deque[tuple[int, Future[Parameters]]] = deque()
-        with _one_thread_each(), ThreadPoolExecutor(workers) as pool:
+        with one_thread(), ThreadPoolExecutor(workers) as pool:
             for first in range(0, len(starts), together):
                 rows = np.array(starts[first : first + together])[:, None] + np.arange(size)
                 loaded = self._load_windows(evidence, rows, shared)  # files are read by this thread alone
@@ -197,14 +197,3 @@ def _place_windows(frames: int, longest: int, overlap: int) -> tuple[list[int], 
     count += count % 2
     size = -(-(frames + (count - 1) * overlap) // count)
     return np.linspace(0, frames - size, count).round().astype(int).tolist(), size
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """A window's matrices are so small that threads within one operation wait for each other more than they gain."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -238,10 +238,7 @@ class _Walk:
         self, points: _Points, picture: npt.NDArray[np.uint8], index: int, other: npt.NDArray[np.uint8]
     ) -> _Points:
         """The points in the picture of frame `index`; none of them is seen if too few can be followed."""
-        there, found = _flow(picture, other, points.place)
-        back, returned = _flow(other, picture, there)
-        sure = points.seen & found & returned
-        sure &= np.linalg.norm(back - points.place, axis=1) < _RETURN
+        there, sure = _sought(picture, other, points.place, points.seen)
         sure &= points.origin.likeness(other, there) > _LIKENESS
         shown = self._shown(index, there, sure)
         carried = points.origin.together(points.place, there, sure & shown)
@@ -255,20 +252,17 @@ class _Walk:
         """With the points that were lost on the way and are now where the others take them, as they look in the clear
         frame; shown (478,) are those that can be seen, None if nobody knows for want of others."""
         origin = points.origin
-        there, found = _flow(origin.picture, picture, origin.place, points.place)
-        back, returned = _flow(picture, origin.picture, there, origin.place)
-        sure = origin.seen & found & returned
-        sure &= np.linalg.norm(back - origin.place, axis=1) < _RETURN
+        lost = origin.seen if shown is None else origin.seen & shown & ~points.seen
+        there, sure = _sought(origin.picture, picture, origin.place, lost, points.place)
         sure &= origin.likeness(picture, there) > _SAME
         if shown is None:
             carried = origin.together(origin.place, there, sure & self._shown(index, there, sure))
             return points if carried is None else replace(points, place=carried[0], seen=carried[1])
-        again = sure & shown & ~points.seen
-        place = np.where(again[:, None], there, points.place)
-        carried = origin.together(origin.place, place, again | points.seen)
+        place = np.where(sure[:, None], there, points.place)
+        carried = origin.together(origin.place, place, sure | points.seen)
         if carried is None:
             return points
-        seen = points.seen | (again & carried[1])
+        seen = points.seen | (sure & carried[1])
         return replace(points, place=np.where(seen[:, None], place, carried[0]), seen=seen)
 
     def _shown(self, index: int, there: Float, sure: Bool) -> Bool:
@@ -370,10 +364,28 @@ def _surroundings(picture: npt.NDArray[np.uint8], place: Float) -> Float:
     return np.asarray(around / np.maximum(np.linalg.norm(around, axis=1, keepdims=True), 1e-3), np.float32)
 
 
+def _sought(
+    picture: npt.NDArray[np.uint8],
+    other: npt.NDArray[np.uint8],
+    place: Float,
+    wanted: Bool,
+    guess: Float | None = None,
+) -> tuple[Float, Bool]:
+    """Where points (478, 2) of a picture are in another one, near a guess, and which of those wanted (478,) were
+    found there and, from there, here again."""
+    there, sure = (place if guess is None else guess).copy(), wanted.copy()
+    if wanted.any():
+        start = place[wanted]
+        there[wanted], found = _flow(picture, other, start, None if guess is None else guess[wanted])
+        back, returned = _flow(other, picture, there[wanted], None if guess is None else start)
+        sure[wanted] = found & returned & (np.linalg.norm(back - start, axis=1) < _RETURN)
+    return there, sure
+
+
 def _flow(
     picture: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8], place: Float, guess: Float | None = None
 ) -> tuple[Float, Bool]:
-    """Where points (478, 2) of a picture are in another one, near a guess (478, 2), and whether they were found."""
+    """Where points (N, 2) of a picture are in another one, near a guess (N, 2), and whether they were found."""
     guessed = (place if guess is None else guess)[:, None].astype(np.float32)
     there, found, _ = cv2.calcOpticalFlowPyrLK(
         picture,

@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from avface.errors import AvfaceError
-from avface.training.checkpoint import Progress
+from avface.training.checkpoint import Progress, save_checkpoint
 
 
 class DescentRecipe(Protocol):
@@ -119,6 +119,22 @@ class Descent:
         if not self.bar.console.is_terminal:  # a log file, in which there is no bar
             self.bar.console.print(f"step {step}, {seconds:.0f} s: {note}", soft_wrap=True)
         self._losses.clear()
+
+    def keep(self, checkpoint: Path, kind: str) -> None:
+        """Write the state with which the run goes on.
+
+        Raises:
+            AvfaceError: if the file can't be written.
+        """
+        save_checkpoint(
+            checkpoint,
+            kind,
+            asdict(self.training.recipe),
+            self.network,
+            self.average,
+            self.optimiser,
+            self.progress,
+        )
 
     def metadata(self) -> dict[str, str]:
         """What a file of the weights says about how they came about."""

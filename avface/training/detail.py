@@ -40,7 +40,7 @@ from avface.networks.losses.detail import (
     symmetry_loss,
     texture_of_detail,
 )
-from avface.training.checkpoint import Progress, load_checkpoint, make_folder_of, save_checkpoint
+from avface.training.checkpoint import Progress, load_checkpoint, make_folder_of
 from avface.training.descent import Descent, bar_columns, warmed_cosine
 from avface.training.detail_frames import DetailFrames, DetailFramesConfig, prepare_detail_frames
 
@@ -392,15 +392,7 @@ def read_frames(
 
 def _keep(training: DetailTraining, descent: Descent) -> None:
     """Write checkpoint and weights."""
-    save_checkpoint(
-        training.checkpoint,
-        CHECKPOINT,
-        asdict(training.recipe),
-        descent.network,
-        descent.average,
-        descent.optimiser,
-        descent.progress,
-    )
+    descent.keep(training.checkpoint, CHECKPOINT)
     assert isinstance(descent.average.module, DetailNetwork)
     save_detail(descent.average.module, training.out, descent.metadata())
 

@@ -33,7 +33,7 @@ from avface.synthetic.lip_shapes import (
     habit_numbers,
     sample_lip_habit,
 )
-from avface.training.checkpoint import Progress, load_checkpoint, make_folder_of, save_checkpoint
+from avface.training.checkpoint import Progress, load_checkpoint, make_folder_of
 from avface.training.descent import Descent, bar_columns, warmed_cosine
 from avface.training.lip_performances import (
     LipPerformances,
@@ -341,15 +341,7 @@ def train(training: LipsTraining) -> LipsNetwork:
 
 def _keep(training: LipsTraining, descent: Descent) -> None:
     """Write checkpoint and weights."""
-    save_checkpoint(
-        training.checkpoint,
-        CHECKPOINT,
-        asdict(training.recipe),
-        descent.network,
-        descent.average,
-        descent.optimiser,
-        descent.progress,
-    )
+    descent.keep(training.checkpoint, CHECKPOINT)
     assert isinstance(descent.average.module, LipsNetwork)
     save_lips(descent.average.module, training.out, descent.metadata())
 
