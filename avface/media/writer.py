@@ -34,6 +34,10 @@ TICK = Fraction(1, 90_000)
 AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
 """Sample rates that AAC knows."""
 
+TREE_SIDE = 176
+"""Pixels. In pictures with a shorter side x264's macroblock tree reads memory that nobody wrote (its AVX-512 code; seen
+at 80, 96, 112 and 144), so that the same pictures give other bytes now and then. They do without the tree."""
+
 
 @dataclass(frozen=True)
 class EncodingConfig:
@@ -182,6 +186,7 @@ class VideoWriter:
             f"file:{self._partial}", "w", format="mp4", container_options={"movflags": "+faststart"}
         )
         settings = self._encoding
+        tree = {} if min(width, height) >= TREE_SIDE else {"x264-params": "mbtree=0"}
         video = container.add_stream(
             "libx264",
             options={
@@ -190,6 +195,7 @@ class VideoWriter:
                 "g": str(settings.keyframe_interval),
                 # With pictures stored out of order, the container guesses wrong durations for varying rates.
                 "bf": "0",
+                **tree,
             },
             width=width,
             height=height,
