@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from avface.head.morphs import MorphMotion, MorphTargets
     from avface.networks.detail_surface import DetailedSurface
 
-CAPTURE_VERSION = 1
+CAPTURE_VERSION = 2
 EXPORTERS = "avface.exporters"
 """Entry point group in which exporters register, by suffix; other packages can add theirs."""
 
@@ -73,9 +73,9 @@ class Capture:
     filled in. Empty where nobody looked for what is hidden."""
     visibility_regions: tuple[str, ...] = ()
     """The R regions: lips, jaw, brows, eyes, nose, cheeks."""
-    landmark_bias: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
-    """(K,) where the tracker puts its points on this person, apart from where it puts them on average: weights of the
-    embedding's error components in standard deviations. Empty for a capture that wasn't tracked."""
+    landmark_bias: FloatArray = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+    """(L, 3) metres in the head's axes from where MediaPipe's L landmarks are on average to where the tracker puts them
+    on this person. Empty for a capture that wasn't tracked."""
     lip_vertices: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """(P,) ascending numbers of the vertices that the lip refinement moves; empty where there is none."""
     lip_basis: FloatArray = field(default_factory=lambda: np.zeros((0, 0, 3), np.float32))
@@ -111,6 +111,7 @@ class Capture:
         }
         if self.visibility_regions:
             expected["visibility"] = (frames, len(self.visibility_regions))
+        expected["landmark_bias"] = (478 if self.landmark_bias.size else 0, 3)
         ways = self.lip_basis.shape[:1]
         expected["lip_basis"] = (*ways, *self.lip_vertices.shape, 3)
         expected["lip_weights"] = (frames, *ways) if self.lip_vertices.size else (0, 0)
@@ -124,7 +125,8 @@ class Capture:
         numbers = self.lip_vertices
         if numbers.dtype.kind not in "iu" or (np.diff(numbers, prepend=-1) <= 0).any():
             raise ValueError("lip_vertices must be whole numbers, ascending from 0 or more")
-        for name in ("lip_basis", "lip_weights", "detail_static", "detail_basis", "detail_weights"):
+        lips, detail = ("lip_basis", "lip_weights"), ("detail_static", "detail_basis", "detail_weights")
+        for name in ("landmark_bias", *lips, *detail):
             values = getattr(self, name)
             if values.dtype.kind != "f" or not np.isfinite(values).all():
                 raise ValueError(f"{name} must be finite numbers")
@@ -247,6 +249,8 @@ class Capture:
         import torch
 
         rows = self._rows(frames)
+        from avface.head.landmark_schemes import ibug68_from_mediapipe
+
         embedding = self.head_model.embedding(scheme)
         points = np.empty((len(rows), len(embedding.triangles), 3), np.float32)
         block = 256  # so that the mesh of a long clip never stands in memory as a whole
@@ -254,7 +258,9 @@ class Capture:
             part = self._head_vertices(rows[start : start + block], stage)[:, embedding.triangles]
             points[start : start + block] = np.einsum("tlkc,lk->tlc", part, embedding.barycentric)
         if len(self.landmark_bias):
-            points += np.tensordot(self.landmark_bias, embedding.error_basis, 1).astype(np.float32)
+            points += (
+                self.landmark_bias if scheme == "mediapipe478" else ibug68_from_mediapipe(self.landmark_bias)
+            )
         if space == "head":
             return points
         points = self._to_camera(points, rows)

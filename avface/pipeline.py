@@ -308,7 +308,7 @@ def _look_closer(observed: FaceTrack, video: bool) -> CloserLook | None:
     seen = np.stack([weights[frame] for frame in views.frames.tolist()])
     with one_thread():
         offsets = shipped_landmark_network().refine(views.pictures, views.landmarks, seen)
-    return CloserLook(views.landmarks, offsets, seen)
+    return CloserLook(views.frames, offsets, seen)
 
 
 def _solve(

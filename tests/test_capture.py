@@ -27,7 +27,7 @@ def capture():
         times=np.array([0.0, 0.03, 0.07, 0.1, 0.17, 0.2, 0.24, 0.3]),
         segment_starts=np.array([0, 5]),
         segment_same_person=np.array([True, False]),
-        landmark_bias=np.linspace(-1, 1, 40).astype(np.float32),
+        landmark_bias=(1e-3 * np.linspace(-1, 1, 478 * 3)).reshape(478, 3).astype(np.float32),
         source="a film with spaces.mp4",
         provenance={"shape": "fit to landmarks", "landmarks": 'of a "detector"'},
     )
@@ -82,7 +82,7 @@ def test_landmarks_in_the_picture_are_the_projected_ones_of_the_camera(capture, 
 
 
 def test_landmarks_lie_on_the_vertices_surface_apart_from_the_trackers_bias(capture):
-    capture = replace(capture, landmark_bias=np.zeros(0, np.float32))
+    capture = replace(capture, landmark_bias=np.zeros((0, 3), np.float32))
     embedding = capture.head_model.embedding("ibug68")
     for space in ("head", "camera"):
         corners = capture.vertices(space=space)[:, embedding.triangles]
@@ -91,7 +91,7 @@ def test_landmarks_lie_on_the_vertices_surface_apart_from_the_trackers_bias(capt
 
 
 def test_the_trackers_bias_moves_both_schemes_alike_and_no_vertex(capture):
-    plain = replace(capture, landmark_bias=np.zeros(0, np.float32))
+    plain = replace(capture, landmark_bias=np.zeros((0, 3), np.float32))
     moved = {
         scheme: (
             capture.landmarks(scheme=scheme, space="head") - plain.landmarks(scheme=scheme, space="head")
@@ -203,7 +203,7 @@ def test_lips_go_with_a_neck_that_turns():
 
 
 def test_landmarks_go_with_the_lips():
-    capture = replace(lip_capture(), landmark_bias=np.zeros(0, np.float32))
+    capture = replace(lip_capture(), landmark_bias=np.zeros((0, 3), np.float32))
     embedding = capture.head_model.embedding("mediapipe478")
     for stage in ("coarse", "lips"):
         corners = capture.vertices(stage=stage)[:, embedding.triangles]

@@ -31,7 +31,7 @@ def look(clip, offset, weights=1.0):
     """A closer look at all frames that moves the tip of the nose by `offset` (2,) pixels."""
     offsets = np.zeros_like(clip.landmarks)
     offsets[:, NOSE] = offset
-    return CloserLook(clip.landmarks, offsets, np.full(clip.landmarks.shape[:2], weights))
+    return CloserLook(np.arange(8), offsets, np.full(clip.landmarks.shape[:2], weights))
 
 
 def at_rest(solver, clip, closer):
@@ -50,8 +50,20 @@ def test_the_landmark_is_where_the_closer_look_says_in_millimetres(solver, clip)
 def test_nothing_seen_is_nothing_said(solver, clip):
     before = at_rest(solver, clip, None)
     np.testing.assert_array_equal(at_rest(solver, clip, look(clip, (0.0, 9.0), weights=0.0)), before)
-    nothing = CloserLook(np.zeros((0, 478, 2)), np.zeros((0, 478, 2)), np.zeros((0, 478)))
+    nothing = CloserLook(np.zeros(0, int), np.zeros((0, 478, 2)), np.zeros((0, 478)))
     np.testing.assert_array_equal(at_rest(solver, clip, nothing), before)
+
+
+def test_only_frames_that_show_the_face_are_looked_at(head, clip):
+    solver = Solver(head, SIZE, replace(QUICK, key_frames=4), focal_length=900.0)
+    closer = look(clip, (0.0, 9.0))
+    closer.offsets[:4] = 300  # nonsense, said of a face of which half is hidden
+    visibility = np.ones(clip.landmarks.shape[:2])
+    visibility[:4, :240] = 0
+    seen = solver.seen_at_rest(clip.observations(closer=closer, visibility=visibility)).displacement
+    rows = look(clip, (0.0, 9.0)).among(np.arange(4, 8))
+    few = solver.seen_at_rest(clip.observations(closer=rows, visibility=visibility)).displacement
+    np.testing.assert_allclose(seen, few, atol=1e-9)
 
 
 def test_frames_count_by_their_weights(solver, clip):
@@ -71,7 +83,7 @@ def test_the_fit_listens(head, clip):
     weights = np.ones(clip.landmarks.shape[:2])
     widths = []
     for offsets in (-wider, wider):
-        closer = CloserLook(clip.landmarks, offsets, weights)
+        closer = CloserLook(np.arange(8), offsets, weights)
         fit = Solver(head, SIZE, config, focal_length=900.0).fit(clip.observations(closer=closer))
         moved = np.tensordot(fit.shape, head.shape_basis.double().numpy(), 1)[head.regions["face"]]
         rest = head.template.double().numpy()[head.regions["face"]]

@@ -240,13 +240,13 @@ def test_a_talking_head_is_followed_through_the_trackers_noise(head):
     jaw = head.expression_names.index(JAW_UNITS[0])
     assert np.corrcoef(fit.expression[:, jaw], truth.expression[:, jaw].numpy())[0, 1] > 0.95
     assert (fit.expression >= head.unit_range.low).all() and (fit.expression <= head.unit_range.high).all()
-    model = landmark_model(head, CENTRE)
+    model = landmark_model(head, CENTRE, errors=fit.landmark_bias[None])
     found = Parameters(
         torch.as_tensor(fit.rotation),
         torch.as_tensor(fit.translation),
         torch.as_tensor(fit.expression),
         torch.as_tensor(fit.gaze),
-        torch.as_tensor(np.concatenate([fit.shape, fit.landmark_bias])),
+        torch.as_tensor(np.append(fit.shape, 1.0)),
         torch.tensor(np.log(fit.focal_length)),
     )
     error = np.linalg.norm(model.project(found).numpy() - landmarks, axis=-1)

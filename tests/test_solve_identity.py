@@ -3,12 +3,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from solve_clips import QUICK, SIZE, truth
 
 from avface.evaluation.identity import IdentityConfig, learn
 from avface.evaluation.strangers import StrangersConfig, stranger_head
 from avface.geometry.rotations import euler_to_rotmat
 from avface.head import load_head
-from avface.solve.identity import FACING, IdentityModel, SeenAtRest, identity_model
+from avface.solve import Solver, SolverConfig
+from avface.solve.identity import FACING, IdentityModel, SeenAtRest, identity_model, tracker_errors
+from avface.solve.landmark_model import LandmarkModel
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +123,37 @@ def test_there_is_one_for_a_closer_look_too(head):
     assert closer.shape_basis.shape == tracked.shape_basis.shape
     np.testing.assert_allclose(closer.basis, tracked.basis, atol=0.02)  # people are the same
     assert np.abs(closer.error_mean - tracked.error_mean).max() > 0.5
+
+
+def test_other_heads_know_the_errors_of_their_embedding_alone(head, model):
+    own = head.embedding("mediapipe478").error_basis
+    errors = tracker_errors(head)
+    np.testing.assert_array_equal(errors[: len(own)], own)
+    lengths = np.linalg.norm(errors[len(own) :].reshape(len(model.error_variances), -1), axis=1)
+    np.testing.assert_allclose(lengths, np.sqrt(model.error_variances) / 1000, rtol=1e-3)
+    other = load_head()
+    other.name = "other"
+    np.testing.assert_array_equal(tracker_errors(other), own)
+
+
+def test_how_the_tracker_errs_about_a_stranger_is_not_taken_for_his_face(head, model):
+    errors = tracker_errors(head)
+    plain = truth(head, 8, turn=0.2)
+    put = 2.0 * errors[-len(model.error_variances) :][:6:2].sum(0)
+    centre = ((SIZE[0] - 1) / 2, (SIZE[1] - 1) / 2)
+    erring = LandmarkModel(head, centre, errors=put[None])
+    weights = torch.zeros(head.num_shape + 1, dtype=torch.float64)
+    weights[-1] = 1
+    landmarks = erring.project(replace(plain.parameters, shape=weights)).numpy()
+
+    def fit(config, landmarks):
+        return Solver(head, SIZE, config, focal_length=900.0).fit(plain.observations(landmarks))
+
+    moved = []
+    for config in (QUICK, SolverConfig(key_frames=8)):
+        spoilt, clean = fit(config, landmarks), fit(config, plain.landmarks)
+        moved.append(np.linalg.norm(spoilt.shape - clean.shape))
+        bias = spoilt.landmark_bias - clean.landmark_bias
+        found = (bias * put)[..., :2].sum() / np.square(put).sum()
+    assert moved[1] < 0.7 * moved[0]
+    assert found > 0.5

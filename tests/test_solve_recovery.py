@@ -297,5 +297,6 @@ def test_what_the_tracker_usually_gets_wrong_is_not_taken_for_shape():
         return np.linalg.norm(fit.shape - clean.shape)
 
     assert error(aware) < error(fooled)
-    assert np.argmax(np.abs(aware.landmark_bias)) == 0 and aware.landmark_bias[0] > 0.5
-    assert np.abs(clean.landmark_bias).size == 0
+    put = 2 * with_errors.embedding("mediapipe478").error_basis[0]
+    assert (aware.landmark_bias * put).sum() > 0.25 * np.square(put).sum()
+    assert not clean.landmark_bias.any()

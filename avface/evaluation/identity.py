@@ -100,7 +100,7 @@ def film_and_read(
         assert views is not None
         seen = np.stack([weights[frame] for frame in views.frames.tolist()])
         offsets = shipped_landmark_network().refine(views.pictures, views.landmarks, seen)
-        closer = replace(observations, closer=CloserLook(views.landmarks, offsets, seen))
+        closer = replace(observations, closer=CloserLook(views.frames, offsets, seen))
         return solver.seen_at_rest(observations), solver.seen_at_rest(closer)
 
 

@@ -107,7 +107,7 @@ def compare_lips(
     region = lip_region(capture.head_model)
     contact = LipContact.of(capture.head_model, region)
     # The tracker's habits with a person hold while lips are apart. Shut lips touch, wherever it marks them.
-    surface = replace(capture, landmark_bias=np.zeros(0, np.float32))
+    surface = replace(capture, landmark_bias=np.zeros((0, 3), np.float32))
     errors, gaps, inside = [], [100 * mouth_opening(tracked, height)], []
     for stage in STAGES:
         points = capture.landmarks(stage=stage).astype(np.float64)

@@ -115,6 +115,13 @@ class IdentityModel:
             still(seen.displacement[self.landmarks].ravel()) - by_mean - coordinates @ by_person
         )
 
+    @property
+    def error_components(self) -> FloatArray:
+        """(R, N, 3) metres in the head's axes: the directions of the tracker's errors, each one standard deviation
+        long. Along the line of sight nothing was measured."""
+        across = self.error_directions * np.sqrt(self.error_variances)[:, None, None] / 1000
+        return np.concatenate([across, np.zeros_like(across[..., :1])], -1)
+
     def _in_view(self, view: FloatArray) -> tuple[_Still, FloatArray, FloatArray]:
         """P, P V B (K, 2 N), and P V m (2 N,)."""
         still = _Still(view, self.points)
@@ -164,6 +171,18 @@ def identity_model(head: HeadModel, closer: bool = False) -> IdentityModel | Non
         return None
     model = _shipped(CLOSER_IDENTITY if closer else OPEN_IDENTITY)
     return model if model.shape_basis.shape[1] == head.num_shape else None
+
+
+def tracker_errors(head: HeadModel) -> FloatArray:
+    """(K, L, 3) metres: how the tracker errs about people, each one standard deviation long: the components of the
+    head's landmark embedding, and those that were measured on people who aren't of the head's space."""
+    known = head.embedding("mediapipe478").error_basis
+    model = identity_model(head)
+    if model is None:
+        return known
+    measured = np.zeros((len(model.error_variances), *known.shape[1:]))
+    measured[:, model.landmarks] = model.error_components
+    return np.concatenate([known, measured])
 
 
 @cache

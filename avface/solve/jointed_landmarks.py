@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -29,15 +31,18 @@ def landmark_model(
     head: HeadModel,
     principal_point: tuple[float, float],
     device: str | torch.device = "cpu",
+    errors: npt.NDArray[np.floating] | None = None,
 ) -> LandmarkModel:
     """The landmarks of a head as the solver needs them: the faster linear kind where the head allows it.
+
+    errors: as for `LandmarkModel`.
 
     Raises:
         AvfaceError: if joints of the face hang on each other.
     """
     jointed = head.joint_units or len(head.corrective_basis) or head.joints_follow_expression
     kind = JointedLandmarkModel if jointed else LandmarkModel
-    return kind(head, principal_point, device=device)
+    return kind(head, principal_point, device=device, errors=errors)
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,9 @@ class JointedLandmarkModel(LandmarkModel):
         scheme: str = "mediapipe478",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float64,
+        errors: npt.NDArray[np.floating] | None = None,
     ) -> None:
-        super().__init__(head, principal_point, scheme, device, dtype)
+        super().__init__(head, principal_point, scheme, device, dtype, errors)
         turning: dict[int, list[tuple[int, int]]] = {}
         for unit, (joint, axis) in head.joint_units.items():
             turning.setdefault(joint, []).append((unit, axis))

@@ -100,7 +100,7 @@ class LandmarkModel:
 
     L landmarks, S shape components, E expression units, G eyes (0 for a head without eye joints). After the head's own
     components the shape has K more: where the tracker puts its points on this person's skin, apart from where it puts
-    them on average (the embedding's error components). They move landmarks only.
+    them on average. They move landmarks only.
     """
 
     def __init__(
@@ -110,7 +110,10 @@ class LandmarkModel:
         scheme: str = "mediapipe478",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float64,
+        errors: npt.NDArray[np.floating] | None = None,
     ) -> None:
+        """errors: (K, L, 3) metres by which the tracker may misplace the points, each one standard deviation long; the
+        embedding's error components if None."""
         embedding = head.embedding(scheme)
         barycentric = torch.as_tensor(embedding.barycentric)
         triangles = torch.as_tensor(embedding.triangles)
@@ -124,9 +127,9 @@ class LandmarkModel:
             torch.as_tensor(head.unit_range.high).to(device, dtype),
         )
         self.mean = on_landmarks(head.template).to(device, dtype)
-        errors = torch.as_tensor(embedding.error_basis).to(device, dtype)  # (K, L, 3)
+        biases = torch.as_tensor(embedding.error_basis if errors is None else errors).to(device, dtype)
         shapes = on_landmarks(head.shape_basis).to(device, dtype)
-        self.shape_basis = torch.cat([shapes, errors])  # (S, L, 3), S = head's components + K
+        self.shape_basis = torch.cat([shapes, biases])  # (S, L, 3), S = head's components + K
         self.expression_basis = on_landmarks(head.expression_basis).to(device, dtype)  # (E, L, 3)
         self.spread = torch.as_tensor(embedding.spread).to(device, dtype)
         self.centre = torch.as_tensor(principal_point, dtype=dtype, device=device)
@@ -136,7 +139,7 @@ class LandmarkModel:
         regressor = head.joint_regressor.double().cpu()[self.eye_joints]
         self.eye_mean = (regressor @ head.template.double().cpu()).to(device, dtype)  # (G, 3)
         eye_basis = torch.einsum("gv,svc->gsc", regressor, head.shape_basis.double().cpu()).to(device, dtype)
-        self.eye_basis = torch.cat([eye_basis, eye_basis.new_zeros(len(eye_basis), len(errors), 3)], 1)
+        self.eye_basis = torch.cat([eye_basis, eye_basis.new_zeros(len(eye_basis), len(biases), 3)], 1)
         for rows in self.eye_points:  # eyeballs turn by their joints; expression doesn't move them
             self.expression_basis[:, rows] = 0
         # Rows (3 L, E) let one matrix product serve all frames.

@@ -25,13 +25,18 @@ class FrameArray(Protocol):
 class CloserLook:
     """How far landmarks are off in K frames, as somebody says who looked at the picture.
 
-    landmarks (K, L, 2) as they were tracked and offsets (K, L, 2) to where they should be, pixels; weights (K, L) in
-    [0, 1] as far as each counts.
+    frames (K,) their numbers, ascending; offsets (K, L, 2) pixels from where landmarks were tracked to where they
+    should be; weights (K, L) in [0, 1] as far as each counts.
     """
 
-    landmarks: FloatArray
+    frames: npt.NDArray[np.int64]
     offsets: FloatArray
     weights: FloatArray
+
+    def among(self, frames: npt.NDArray[np.int64]) -> CloserLook:
+        """At those of these frames that were looked at."""
+        rows = np.isin(self.frames, frames)
+        return CloserLook(self.frames[rows], self.offsets[rows], self.weights[rows])
 
 
 @dataclass(frozen=True)

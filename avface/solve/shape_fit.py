@@ -18,17 +18,19 @@ from avface.solve.config import SolverConfig
 from avface.solve.evidence import Evidence, SeenFrames
 from avface.solve.frame_costs import FrameCosts
 from avface.solve.identity import SeenAtRest, identity_model
-from avface.solve.landmark_model import Parameters, initial_parameters, initial_pose
+from avface.solve.landmark_model import Parameters, initial_parameters
 from avface.solve.observations import CloserLook
 from avface.solve.prediction import FramePrior, Prediction
 from avface.solve.structured_matrices import ArrowMatrix
 
-SETTLED = 3.0
-"""Precision of shape weights that were read: landmarks may still move them by half a standard deviation or so."""
+SETTLED = 8.0
+"""Precision of shape weights that were read: landmarks may still move them by a third of a standard deviation or so."""
 UNEXPLAINED = 0.1
 """Precision then of the tracker's bias: more than the measured errors is left unexplained."""
 PARTED = 4e-3
 """Metres by which it may part a point of the inner lips from the one below."""
+LEAST_SHARES = 0.1
+"""Frames' worth in which a landmark must be seen, else it counts as being where the model has it."""
 READING_TOLERANCE = 1e-2
 """Share of its cost by which a step must lower the problem whose solution is only read: twice as exact is no better."""
 
@@ -58,42 +60,43 @@ class ShapeFit:
         """Shape, focal length and usual expressions."""
         keys, stands_for = self._key_frames(evidence)
         mean, precision = self._shape_prior(evidence.prediction)
-        closer = evidence.observations.closer
         config, model = self._config, self._model
-        identity = identity_model(model.head, closer is not None) if config.tracker_errs else None
-        tolerance = config.tolerance if identity is None else max(config.tolerance, READING_TOLERANCE)
-        parameters = self._fit_key_frames(keys, self._start(keys), mean, precision, tolerance)
+        coupling = None
+        looked = _clear_look(evidence) is not None
+        identity = identity_model(model.head, looked) if config.tracker_errs else None
         if identity is not None:
             own = slice(0, model.head.num_shape)
             limit = config.shape_limit
-            seen = self._at_rest(keys, parameters, closer)
-            mean[own] = model.tensor(identity.shape(seen).clip(-limit, limit))
+            mean[own] = model.tensor(identity.shape(self.seen_at_rest(evidence)).clip(-limit, limit))
             # Size isn't read: it keeps its own.
             read = [n for n in range(own.stop) if n != model.head.size_component]
             precision[read] = SETTLED
             precision[own.stop :] *= UNEXPLAINED
-            parameters.shape = torch.cat([mean[own], parameters.shape[own.stop :]])
-            shut = self._lips_of_bias()
-            parameters = self._fit_key_frames(keys, parameters, mean, precision, config.tolerance, shut)
+            coupling = self._lips_of_bias()
+        parameters = self._fit_key_frames(
+            keys, self._start(keys, mean), mean, precision, config.tolerance, coupling
+        )
         return SharedUnknowns(
             parameters.shape, parameters.log_focal, self._usual(parameters.expression, stands_for)
         )
 
     def seen_at_rest(self, evidence: Evidence) -> SeenAtRest:
-        """Where the landmarks of the face at rest are seen."""
-        keys, _ = self._key_frames(evidence)
-        prior = self._shape_prior(evidence.prediction)
-        fitted = self._fit_key_frames(keys, self._start(keys), *prior, READING_TOLERANCE)
-        return self._at_rest(keys, fitted, evidence.observations.closer)
+        """Where the landmarks of the face at rest are seen: in the frames that somebody looked at more closely, if
+        there are any, else in key frames."""
+        closer = _clear_look(evidence)
+        frames = evidence.frames(closer.frames) if closer else self._key_frames(evidence)[0]
+        mean, precision = self._shape_prior(evidence.prediction)
+        tolerance = max(self._config.tolerance, READING_TOLERANCE)
+        fitted = self._fit_key_frames(frames, self._start(frames, mean), mean, precision, tolerance)
+        return self._at_rest(frames, fitted, closer)
 
     def _key_frames(self, evidence: Evidence) -> tuple[SeenFrames, npt.NDArray[np.int64]]:
         """Frames from which the shape is found, and how many frames each stands for."""
         numbers, stands_for = evidence.observations.key_frames(evidence.clear, self._config.key_frames)
         return evidence.frames(numbers), stands_for
 
-    def _start(self, keys: SeenFrames) -> Parameters:
-        """The mean head before the likeliest camera, where key frames show it."""
-        shape = keys.landmarks.new_zeros(self._model.shape_basis.shape[0])
+    def _start(self, keys: SeenFrames, shape: Tensor) -> Parameters:
+        """A head of a shape (S + K,) before the likeliest camera, where key frames show it."""
         log_focal = keys.landmarks.new_tensor(self._likely_log_focal)
         return initial_parameters(self._model, keys.landmarks, keys.visibility, shape, log_focal)
 
@@ -164,25 +167,19 @@ class ShapeFit:
         return parameters
 
     def _at_rest(self, keys: SeenFrames, parameters: Parameters, closer: CloserLook | None) -> SeenAtRest:
-        """The landmarks at rest, the model's and what they miss of what was seen, also by a closer look."""
+        """The landmarks at rest, the model's and what they miss of what was seen, by the closer look at the same frames
+        if there was one."""
         model = self._model
         rotation, focal = parameters.rotation, torch.exp(parameters.log_focal)
         depth = (model.points(parameters) @ rotation.mT + parameters.translation[:, None])[..., 2:]
-        missed = torch.nan_to_num((keys.landmarks - model.project(parameters)) * depth / focal)
-        shares = (keys.precision > 0).to(missed)
-        missed = missed * (shares * len(shares) / shares.sum(0).clamp_min(1))[..., None]
+        seen, shares = keys.landmarks, (keys.precision > 0).to(depth)
+        if closer is not None:
+            seen = seen + model.tensor(closer.offsets)
+            shares = shares * model.tensor(closer.weights)
+        missed = torch.nan_to_num((seen - model.project(parameters)) * depth / focal)
+        missed = missed * (shares * len(shares) / shares.sum(0).clamp_min(LEAST_SHARES))[..., None]
         own = (model.neutral(parameters.shape) - model.mean) @ rotation.mT
-        seen = SeenAtRest.of((own[..., :2] + missed).cpu().numpy(), rotation.cpu().numpy())
-        if closer is None or not len(closer.landmarks):
-            return seen
-        landmarks, offsets, weights = map(model.tensor, (closer.landmarks, closer.offsets, closer.weights))
-        turns, places = initial_pose(model, landmarks, float(focal), parameters.shape, weights)
-        rest = model.neutral(parameters.shape)
-        # Scaled orthography: the place is that of the face, not of the head's origin behind it.
-        depth = ((rest - rest.mean(0)) @ turns.mT + places[:, None])[..., 2:]
-        shares = weights * len(weights) / weights.sum(0).clamp_min(1e-3)
-        off = SeenAtRest.of((shares[..., None] * offsets * depth / focal).cpu().numpy(), turns.cpu().numpy())
-        return SeenAtRest(seen.displacement + off.displacement, seen.view)
+        return SeenAtRest.of((own[..., :2] + missed).cpu().numpy(), rotation.cpu().numpy())
 
     def _lips_of_bias(self) -> Tensor:
         """Precision (S + K, S + K) that keeps the tracker's bias from parting the inner lips: how far they are apart is
@@ -217,3 +214,12 @@ class ShapeFit:
         mean = share @ expression
         variance = share @ (expression - mean) ** 2 + (self._config.usual_sigma * self._model.reach) ** 2
         return FramePrior(mean[None], 1 / variance[None])
+
+
+def _clear_look(evidence: Evidence) -> CloserLook | None:
+    """The closer look at clear frames, or at whatever frames if it was at no clear one; None if nothing was seen."""
+    closer = evidence.observations.closer
+    if closer is None or not np.any(closer.weights):
+        return None
+    clear = closer.among(evidence.clear)
+    return clear if len(clear.frames) else closer

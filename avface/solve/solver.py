@@ -20,7 +20,7 @@ from avface.head.model import HeadModel
 from avface.solve.config import SolverConfig
 from avface.solve.evidence import Evidence
 from avface.solve.frame_costs import FrameCosts
-from avface.solve.identity import SeenAtRest
+from avface.solve.identity import SeenAtRest, tracker_errors
 from avface.solve.jointed_landmarks import landmark_model
 from avface.solve.motion_fit import MotionFit
 from avface.solve.observations import Observations
@@ -33,8 +33,8 @@ FloatArray = npt.NDArray[np.floating]
 @dataclass(frozen=True)
 class Fit:
     """The solution. shape (S,), focal_length in pixels, rotation (T, 3, 3), translation (T, 3) metres,
-    expression (T, E), gaze (T, G, 2) radians, landmark_bias (K,) in standard deviations of the embedding's error
-    components."""
+    expression (T, E), gaze (T, G, 2) radians, landmark_bias (L, 3) metres in the head's axes from where landmarks are
+    on average to where the tracker puts them on this person."""
 
     shape: FloatArray
     focal_length: float
@@ -59,7 +59,9 @@ class Solver:
         """Prepare for pictures of image_size (width, height) pixels; focal_length in pixels if it is known."""
         self.config = config or SolverConfig()
         width, height = image_size
-        self.model = landmark_model(head, ((width - 1) / 2, (height - 1) / 2), device)
+        centre = (width - 1) / 2, (height - 1) / 2
+        errors = tracker_errors(head) if self.config.tracker_errs else None
+        self.model = landmark_model(head, centre, device, errors)
         costs = FrameCosts(self.model, self.config)
         self._shape = ShapeFit(costs, self.config, image_size, focal_length)
         self._motion = MotionFit(costs, self.config, torch.device(device))
@@ -84,7 +86,7 @@ class Solver:
         own = self.model.head.num_shape
         return Fit(
             shape=shared.shape[:own].cpu().numpy(),
-            landmark_bias=shared.shape[own:].cpu().numpy(),
+            landmark_bias=torch.tensordot(shared.shape[own:], self.model.shape_basis[own:], 1).cpu().numpy(),
             focal_length=float(torch.exp(shared.log_focal)),
             rotation=motion.rotation.cpu().numpy(),
             translation=motion.translation.cpu().numpy(),
