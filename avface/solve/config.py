@@ -21,7 +21,7 @@ class SolverConfig:
     tail: float = 6.0
     """Degrees of freedom of Student's t: the smaller, the less an outlying point pulls."""
     key_frames: int = 24
-    """Frames from which shape and focal length are found."""
+    """Frames from which shape and focal length are found, where nobody looked at some more closely."""
     key_frame_evidence: float = 1.0
     """As how many independent frames all key frames together count for the shape: the model's own error repeats."""
     shape_limit: float = 3.0

@@ -31,6 +31,8 @@ PARTED = 4e-3
 """Metres by which it may part a point of the inner lips from the one below."""
 LEAST_SHARES = 0.1
 """Frames' worth in which a landmark must be seen, else it counts as being where the model has it."""
+ENOUGH = 6
+"""Clear frames that must have been looked at, else others count, too."""
 READING_TOLERANCE = 1e-2
 """Share of its cost by which a step must lower the problem whose solution is only read: twice as exact is no better."""
 
@@ -58,45 +60,48 @@ class ShapeFit:
 
     def fit(self, evidence: Evidence) -> SharedUnknowns:
         """Shape, focal length and usual expressions."""
-        keys, stands_for = self._key_frames(evidence)
+        keys, stands_for, closer = self._key_frames(evidence)
         mean, precision = self._shape_prior(evidence.prediction)
         config, model = self._config, self._model
-        coupling = None
-        looked = _clear_look(evidence) is not None
-        identity = identity_model(model.head, looked) if config.tracker_errs else None
+        identity = identity_model(model.head, closer is not None) if config.tracker_errs else None
+        tolerance = config.tolerance if identity is None else max(config.tolerance, READING_TOLERANCE)
+        parameters = self._fit_key_frames(keys, self._start(keys), mean, precision, tolerance)
         if identity is not None:
             own = slice(0, model.head.num_shape)
             limit = config.shape_limit
-            mean[own] = model.tensor(identity.shape(self.seen_at_rest(evidence)).clip(-limit, limit))
+            seen = self._at_rest(keys, parameters, closer)
+            mean[own] = model.tensor(identity.shape(seen).clip(-limit, limit))
             # Size isn't read: it keeps its own.
             read = [n for n in range(own.stop) if n != model.head.size_component]
             precision[read] = SETTLED
             precision[own.stop :] *= UNEXPLAINED
-            coupling = self._lips_of_bias()
-        parameters = self._fit_key_frames(
-            keys, self._start(keys, mean), mean, precision, config.tolerance, coupling
-        )
+            parameters.shape = torch.cat([mean[own], parameters.shape[own.stop :]])
+            shut = self._lips_of_bias()
+            parameters = self._fit_key_frames(keys, parameters, mean, precision, config.tolerance, shut)
         return SharedUnknowns(
             parameters.shape, parameters.log_focal, self._usual(parameters.expression, stands_for)
         )
 
     def seen_at_rest(self, evidence: Evidence) -> SeenAtRest:
-        """Where the landmarks of the face at rest are seen: in the frames that somebody looked at more closely, if
-        there are any, else in key frames."""
-        closer = _clear_look(evidence)
-        frames = evidence.frames(closer.frames) if closer else self._key_frames(evidence)[0]
-        mean, precision = self._shape_prior(evidence.prediction)
+        """Where the landmarks of the face at rest are seen."""
+        keys, _, closer = self._key_frames(evidence)
+        prior = self._shape_prior(evidence.prediction)
         tolerance = max(self._config.tolerance, READING_TOLERANCE)
-        fitted = self._fit_key_frames(frames, self._start(frames, mean), mean, precision, tolerance)
-        return self._at_rest(frames, fitted, closer)
+        fitted = self._fit_key_frames(keys, self._start(keys), *prior, tolerance)
+        return self._at_rest(keys, fitted, closer)
 
-    def _key_frames(self, evidence: Evidence) -> tuple[SeenFrames, npt.NDArray[np.int64]]:
-        """Frames from which the shape is found, and how many frames each stands for."""
+    def _key_frames(self, evidence: Evidence) -> tuple[SeenFrames, npt.NDArray[np.int64], CloserLook | None]:
+        """Frames from which the shape is found, how many frames each stands for, and what a closer look at them said:
+        those that somebody looked at, if any, else those that differ most."""
+        closer = _clear_look(evidence)
+        if closer is not None:
+            return evidence.frames(closer.frames), np.ones(len(closer.frames), np.int64), closer
         numbers, stands_for = evidence.observations.key_frames(evidence.clear, self._config.key_frames)
-        return evidence.frames(numbers), stands_for
+        return evidence.frames(numbers), stands_for, None
 
-    def _start(self, keys: SeenFrames, shape: Tensor) -> Parameters:
-        """A head of a shape (S + K,) before the likeliest camera, where key frames show it."""
+    def _start(self, keys: SeenFrames) -> Parameters:
+        """The mean head before the likeliest camera, where key frames show it."""
+        shape = keys.landmarks.new_zeros(self._model.shape_basis.shape[0])
         log_focal = keys.landmarks.new_tensor(self._likely_log_focal)
         return initial_parameters(self._model, keys.landmarks, keys.visibility, shape, log_focal)
 
@@ -217,9 +222,9 @@ class ShapeFit:
 
 
 def _clear_look(evidence: Evidence) -> CloserLook | None:
-    """The closer look at clear frames, or at whatever frames if it was at no clear one; None if nothing was seen."""
+    """The closer look at clear frames, or at whatever frames if it was at few clear ones; None if nothing was seen."""
     closer = evidence.observations.closer
     if closer is None or not np.any(closer.weights):
         return None
     clear = closer.among(evidence.clear)
-    return clear if len(clear.frames) else closer
+    return clear if len(clear.frames) >= min(ENOUGH, len(evidence.clear)) else closer
