@@ -158,9 +158,12 @@ def test_arrays_that_do_not_fit_together_are_refused(capture):
         "joints": np.zeros((8, 2, 3)),
         "confidence": np.zeros((8, 1)),
         "segment_same_person": np.ones(3, bool),
+        "landmark_bias": np.zeros((68, 3)),
     }.items():
         with pytest.raises(ValueError, match=f"{name} has shape"):
             replace(capture, **{name: value})
+    with pytest.raises(ValueError, match="landmark_bias must be finite"):
+        replace(capture, landmark_bias=np.full((478, 3), np.nan))
 
 
 # Lips
