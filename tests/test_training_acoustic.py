@@ -203,14 +203,14 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(tmp_path, few_backgro
     class Stopped(Exception):
         pass
 
-    def stop_after(step, steps, warm_up, usual=acoustic._schedule):
-        if step == 4:
+    def stop_after(highest, step, warm_up, share, usual=acoustic.warmed_cosine):
+        if step == 5:
             raise Stopped
-        return usual(step, steps, warm_up)
+        return usual(highest, step, warm_up, share)
 
     (tmp_path / "halves").mkdir()
     with monkeypatch.context() as patched:
-        patched.setattr(acoustic, "_schedule", stop_after)
+        patched.setattr(acoustic, "warmed_cosine", stop_after)
         with pytest.raises(Stopped):
             train(small(tmp_path / "halves"))
     again = train(small(tmp_path / "halves"))

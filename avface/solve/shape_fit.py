@@ -94,8 +94,8 @@ class ShapeFit:
         """Frames from which the shape is found, how many frames each stands for, and what a closer look at them said:
         those that somebody looked at, if any and if the head's shape can be read off them, else those that differ
         most."""
-        closer = _clear_look(evidence)
-        if closer is not None and identity_model(self._model.head, closer=True) is not None:
+        readable = identity_model(self._model.head, closer=True) is not None
+        if readable and (closer := _clear_look(evidence)) is not None:
             return evidence.frames(closer.frames), np.ones(len(closer.frames), np.int64), closer
         numbers, stands_for = evidence.observations.key_frames(evidence.clear, self._config.key_frames)
         return evidence.frames(numbers), stands_for, None

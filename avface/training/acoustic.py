@@ -33,6 +33,7 @@ from avface.speech.acoustic import (
     normalised,
     save_acoustic_model,
 )
+from avface.training.descent import warmed_cosine
 from avface.training.recorded_voices import VOICES
 from avface.training.speech_corpus import (
     Corpus,
@@ -235,7 +236,7 @@ def _optimise(
     frames = round(100 * training.seconds) // 2 * 2
     for step in range(first, steps.count):
         for group in optimiser.param_groups:
-            group["lr"] = steps.learning_rate * _schedule(step, steps.count, training.warm_up)
+            group["lr"] = warmed_cosine(steps.learning_rate, step + 1, training.warm_up, step / steps.count)
         rng = np.random.default_rng([training.seed, steps.purpose, step])
         spectra, phones, openness = batch(
             [mixture(rng, corpus, frames) for _ in range(training.batch)], training.device
@@ -261,11 +262,6 @@ def _optimise(
                 torch.save(state, temporary)
     model.load_state_dict(average.module.state_dict())
     model.eval().requires_grad_(False)
-
-
-def _schedule(step: int, steps: int, warm_up: int) -> float:
-    """Share of the highest learning rate: up in a line, down as a cosine."""
-    return min(1.0, (step + 1) / max(1, warm_up)) * (0.5 + 0.5 * float(np.cos(np.pi * step / steps)))
 
 
 def batch(examples: list[Example], device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
