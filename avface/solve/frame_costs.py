@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from avface.solve.arrow_matrix import ArrowMatrix
 from avface.solve.config import SolverConfig
 from avface.solve.evidence import SeenFrames
 from avface.solve.landmark_model import LandmarkModel, Parameters
@@ -35,20 +36,17 @@ class FrameCosts:
         seen.prior.add_equations(parameters, hessian, gradient)
         return hessian.add_(prior_hessian), gradient.add_(prior_gradient)
 
-    def equations_with_shared(self, parameters: Parameters, seen: SeenFrames) -> tuple[Tensor, Tensor]:
-        """Hessian (T, K, K) and gradient (T, K) by local and then shared unknowns."""
+    def equations_with_shared(
+        self, parameters: Parameters, seen: SeenFrames
+    ) -> tuple[ArrowMatrix, Tensor, Tensor]:
+        """Hessian, and gradients (T, D) and (S + 1,), by local and shared unknowns."""
         residual = torch.nan_to_num(self.model.project(parameters) - seen.landmarks)
-        root = self._robust(residual, seen.precision)[1].sqrt()[..., None]
-        jacobian = (root[..., None] * self.model.jacobian(parameters)).flatten(1, 2)
-        gradient = (jacobian.mT @ (root * residual).flatten(1)[..., None])[..., 0]
-        jacobian = jacobian.float()
-        hessian = (jacobian.mT @ jacobian).double()
+        weights = self._robust(residual, seen.precision)[1]
+        hessian, gradient, shared = self.model.equations_with_shared(parameters, weights, residual)
         prior_hessian, prior_gradient = self._prior.normal_equations(self._local(parameters))
-        local = self.model.num_local
-        hessian[:, :local, :local] += prior_hessian
-        gradient[:, :local] += prior_gradient
-        seen.prior.add_equations(parameters, hessian, gradient)
-        return hessian, gradient
+        seen.prior.add_equations(parameters, hessian.blocks, gradient)
+        hessian.blocks.add_(prior_hessian)
+        return hessian, gradient.add_(prior_gradient), shared
 
     def _robust(self, residual: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
         """Cost (T,) and weights (T, L) of residuals (T, L, 2) under Student's t with two degrees a landmark."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from avface.errors import AvfaceError
 from avface.geometry.rotations import rotvec_to_rotmat
 from avface.head.model import HeadModel
+from avface.solve.arrow_matrix import ArrowMatrix
 from avface.solve.landmark_model import ROTATION, TRANSLATION, LandmarkModel, Parameters, left_jacobian
 
 Slices = slice | Tensor
@@ -169,6 +170,18 @@ class JointedLandmarkModel(LandmarkModel):
         gradient = torch.einsum("tlij,tli->tj", rows, pulled)
         single = (weights.sqrt()[..., None, None] * rows).to(torch.float32).flatten(1, 2)
         return single.mT @ single, gradient
+
+    def equations_with_shared(
+        self, parameters: Parameters, weights: Tensor, residual: Tensor
+    ) -> tuple[ArrowMatrix, Tensor, Tensor]:
+        """As for `LandmarkModel`, from the Jacobian: what joints carry is moved by a shape as they are turned."""
+        rows = self.jacobian(parameters)
+        gradient = torch.einsum("tlij,tli->tj", rows, weights[..., None] * residual)
+        single = (weights.sqrt()[..., None, None] * rows).to(torch.float32).flatten(1, 2)
+        local, shared = single[..., : self.num_local], single[..., self.num_local :]
+        parts = local.mT @ local, local.mT @ shared, shared.flatten(0, 1).T @ shared.flatten(0, 1)
+        arrow = ArrowMatrix(*(part.to(residual) for part in parts))
+        return arrow, gradient[:, : self.num_local], gradient[:, self.num_local :].sum(0)
 
     def jacobian(self, parameters: Parameters) -> Tensor:
         """Derivative (T, L, 2, D + S + 1) of the pixels by the local and then the shared unknowns of `moved`."""

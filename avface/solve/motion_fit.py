@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from avface.solve.bounded import bounded_newton_step
+from avface.solve.chain_matrix import ChainMatrix
 from avface.solve.config import SolverConfig
 from avface.solve.evidence import Evidence, SeenFrames
 from avface.solve.frame_costs import FrameCosts
 from avface.solve.landmark_model import Parameters, initial_parameters
 from avface.solve.motion import REFERENCE_STEP, MotionNormal, MotionPrior, MotionWeights
 from avface.solve.shape_fit import SharedUnknowns
-from avface.solve.structured_matrices import ChainMatrix
 from avface.threads import one_thread
 
 _MOST_WORKERS = 8

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from avface.head.landmark_schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER
+from avface.solve.arrow_matrix import ArrowMatrix
 from avface.solve.bounded import bounded_newton_step
 from avface.solve.config import SolverConfig
 from avface.solve.evidence import Evidence, SeenFrames
@@ -21,7 +22,6 @@ from avface.solve.identity import SeenAtRest, identity_model
 from avface.solve.landmark_model import Parameters, initial_parameters
 from avface.solve.observations import CloserLook
 from avface.solve.prediction import FramePrior, Prediction
-from avface.solve.structured_matrices import ArrowMatrix
 
 SETTLED = 8.0
 """Precision of shape weights that were read: landmarks may still move them by a third of a standard deviation or so."""
@@ -139,20 +139,15 @@ class ShapeFit:
         shared_precision = torch.block_diag(stiffness, shape_mean.new_tensor([[focal_precision]]))
         shared_mean = torch.cat([shape_mean, shape_mean.new_tensor([likely_focal])])
         for _ in range(config.iterations):
-            hessian, gradient = costs.equations_with_shared(parameters, keys)
-            local, shared = slice(0, model.num_local), slice(model.num_local, None)
+            hessian, gradient, shared_gradient = costs.equations_with_shared(parameters, keys)
             at = torch.cat([parameters.shape, parameters.log_focal[None]])
             arrow = ArrowMatrix(
-                evidence * hessian[:, local, local],
-                evidence * hessian[:, local, shared],
-                evidence * hessian[:, shared, shared].sum(0) + shared_precision,
+                evidence * hessian.blocks,
+                evidence * hessian.coupling,
+                evidence * hessian.shared + shared_precision,
             )
-            whole = torch.cat(
-                [
-                    evidence * gradient[:, local].flatten(),
-                    evidence * gradient[:, shared].sum(0) + shared_precision @ (at - shared_mean),
-                ]
-            )
+            shared_gradient = evidence * shared_gradient + shared_precision @ (at - shared_mean)
+            whole = torch.cat([evidence * gradient.flatten(), shared_gradient])
             low, high = model.bounds(parameters)
             limits = torch.full_like(at, config.shape_limit)
             limits[-1] = torch.inf

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from avface.solve.arrow_matrix import ArrowMatrix
+from avface.solve.chain_matrix import ChainMatrix
 from avface.solve.motion import MotionNormal
-from avface.solve.structured_matrices import ArrowMatrix, ChainMatrix
 
 
 def positive(*shape, seed=0):
