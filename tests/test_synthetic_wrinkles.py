@@ -206,3 +206,27 @@ def test_an_open_jaw_wrinkles_nothing_above_the_nose(person):
 
 def test_the_face_at_rest_has_none(person):
     assert person(FOREHEAD + CHIN + EYE_CORNERS + CHEEKS + GLABELLA) == 0
+
+
+def test_single_lines_cross_the_forehead_where_a_brow_is_raised(head):
+    neutral = head.template.double().numpy()
+    face = face_map(head, 256)
+    rest = torch.zeros(head.num_shape)
+    counts, sides = [], []
+    for seed in range(12):
+        rng = np.random.default_rng([5, seed])
+        sites = [one for one in wrinkle_sites(rng, head, neutral, 35.0, 1.0) if "crease" in one.name]
+        counts.append(len(sites))
+        wrinkles = Wrinkles(rng, neutral, head.faces.numpy()[head.face_parts == 0], face.atlas, sites)
+        raised = expressed(head, rest, browInnerUp=0.3, browOuterUpLeft=1.0)
+        heights = wrinkles.displacement(raised).ravel()[face.texels]
+        sides.append(
+            [
+                np.abs(heights[face.near(np.array(marks), 0.012) > 0.5]).max()
+                for marks in ([299, 333], [69, 104])
+            ]
+        )
+        assert not wrinkles.displacement(expressed(head, rest, jawOpen=1.0)).any()
+    assert min(counts) == 0 and max(counts) >= 3, "people differ"
+    left, right = np.mean(sides, 0)
+    assert left > 3e-5 and left > 4 * right

@@ -106,10 +106,16 @@ def test_frames_of_the_truth_have_its_folds(cache, atlas):
 
 def test_strong_expressions_fold_the_skin():
     plain = dataclasses.replace(FRAMES, occluded=0.0, frames=4)
-    still, folded = (person_frames(1, dataclasses.replace(plain, folded=share)) for share in (0.0, 1.0))
-    assert torch.equal(still.frame, folded.frame)
-    one, other = (frames.displacement.float().abs().mean() for frames in (still, folded))
-    assert float(other) > 1.1 * float(one)
+    still, folded = (
+        [person_frames(number, dataclasses.replace(plain, folded=share)) for number in range(4)]
+        for share in (0.0, 1.0)
+    )
+    for one, other in zip(still, folded, strict=True):
+        assert torch.equal(one.frame, other.frame)
+    one, other = (
+        sum(float(frames.displacement.float().abs().mean()) for frames in group) for group in (still, folded)
+    )
+    assert other > 1.1 * one
 
 
 def test_coarse_errors_shift_the_face_but_keep_its_folds(cache, atlas):

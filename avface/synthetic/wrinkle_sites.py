@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -113,6 +113,19 @@ _PLACES = (
     ),
 )
 
+_FOREHEAD = np.array(
+    [
+        (105, 66, 107, 9, 336, 296, 334),
+        (104, 69, 108, 151, 337, 299, 333),
+        (103, 67, 109, 10, 338, 297, 332),
+    ]
+)
+"""Landmarks across the forehead from the subject's right to the left: along the brows, above them, below the hair."""
+_RIDGED = 0.1, 1.1
+"""How much of its depth a forehead's even ridges have: some foreheads only have single lines."""
+_CREASES = 4
+"""Single lines across a forehead, at most."""
+
 
 def wrinkle_sites(
     rng: np.random.Generator, head: HeadModel, neutral: FloatArray, age: float, strength: float
@@ -146,7 +159,64 @@ def wrinkle_sites(
                 curves=tuple(points[list(line)] for line in place.lines),
             )
         )
+    forehead = next((number for number, one in enumerate(sites) if one.name == "forehead"), None)
+    if forehead is not None:
+        ridges = sites[forehead]
+        sites[forehead] = replace(ridges, depth=rng.uniform(*_RIDGED) * ridges.depth)
+        sites += _forehead_creases(rng, points, neutral, skin, ridges, age, strength)
     return tuple(sites)
+
+
+def _forehead_creases(
+    rng: np.random.Generator,
+    points: FloatArray,
+    neutral: FloatArray,
+    skin: npt.NDArray[np.bool_],
+    ridges: WrinkleSite,
+    age: float,
+    strength: float,
+) -> list[WrinkleSite]:
+    """Single lines across the forehead, each of its own height, length and side: what brows draw on a forehead that
+    isn't old, and often only the brow that is raised.
+
+    The head's units compress the skin above the brows alone, real brows that of the whole forehead: a line higher up
+    folds by the compression below it.
+    """
+    folding = points[_FOREHEAD[:2]].mean(0)
+    below = np.stack([np.interp(neutral[:, 0], folding[:, 0], axis) for axis in folding.T], 1)
+    on_skin = np.flatnonzero(skin)
+    driver = on_skin[cKDTree(neutral[on_skin]).query(below)[1]]
+    sites = []
+    for number in range(int(rng.integers(0, _CREASES + 1))):
+        height, place, length = rng.uniform(0.4, 1.8), rng.uniform(0.1, 0.9), rng.uniform(0.25, 0.9)
+        lower = min(int(height), len(_FOREHEAD) - 2)
+        rows = points[_FOREHEAD[lower]], points[_FOREHEAD[lower + 1]]
+        across = rows[0] + (height - lower) * (rows[1] - rows[0])
+        first, last = max(place - length / 2, 0.0), min(place + length / 2, 1.0)
+        share = np.linspace(first, last, 7) * (len(across) - 1)
+        line = np.stack([np.interp(share, np.arange(len(across)), axis) for axis in across.T], 1)
+        width, own = rng.uniform(0.0028, 0.0050), np.exp(rng.normal(0, 0.35))
+        distance, _ = cKDTree(_between(line)).query(neutral)
+        grown = float(np.interp(age, [18, 30, 45, 60, 78], [0.5, 0.75, 1.0, 1.3, 1.6]))
+        sites.append(
+            WrinkleSite(
+                name=f"forehead_crease_{number + 1}",
+                reach=smoothstep(0.010, 0.005, distance) * skin,
+                expressed=ridges.expressed,
+                wavelength=width,
+                depth=min(3.2e-4 * grown * own * strength, 0.12 * width),
+                static=float(np.interp(age, [20, 35, 55, 78], [0.0, 0.15, 0.35, 0.5])),
+                curves=(line,),
+                driver=driver,
+            )
+        )
+    return sites
+
+
+def _between(line: FloatArray) -> FloatArray:
+    """Ten points (N, 3) between every two of a line (K, 3)."""
+    share = np.linspace(0, len(line) - 1, 10 * len(line))
+    return np.stack([np.interp(share, np.arange(len(line)), axis) for axis in line.T], 1)
 
 
 def _expression_weights(head: HeadModel, actions: dict[str, float]) -> FloatArray:

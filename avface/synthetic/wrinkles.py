@@ -139,6 +139,8 @@ class WrinkleSite:
     static: float = 0.0
     """Share of the depth that is there at rest."""
     curves: tuple[FloatArray, ...] = ()
+    driver: IntArray | None = None
+    """(V,) the vertex whose compression folds each vertex; its own if None."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,8 @@ class Wrinkles:
             streams = rng.spawn(2)
             tensors = flow.tensors(site.expressed)
             reached = np.flatnonzero(site.reach > 0.01)
-            squeeze, directions = _principal_compression(tensors[reached])
+            driver = reached if site.driver is None else site.driver[reached]
+            squeeze, directions = _principal_compression(tensors[driver])
             strength = np.zeros(len(rest))
             strength[reached] = site.reach[reached]
             if (
@@ -195,7 +198,7 @@ class Wrinkles:
             fade = smoothstep(_FEWEST_TEXELS - 0.8, _FEWEST_TEXELS + 0.8, site.wavelength / size[texels])
             uneven = 1 + 0.25 * np.clip(value_noise(streams[1], place[texels], 0.03), -2, 2)
             heights = (site.depth * fade * uneven * envelope[texels] * shape).astype(np.float32)
-            matrix, offset = (flow if site.curves else self._gauge).along(reached, directions)
+            matrix, offset = (flow if site.curves else self._gauge).along(driver, directions)
             self._patterns.append(
                 _Pattern(texels, heights, atlas.matrix[texels][:, reached].astype(np.float32))
             )
@@ -211,9 +214,8 @@ class Wrinkles:
         compression = self._matrix @ self._gauge.metric(vertices) + self._offset
         depth = 1 - np.exp(-np.clip(compression - THRESHOLD, 0, None) / _HALF_DEPTH)
         result = np.zeros(self._resolution**2, np.float32)
-        for pattern, share in zip(
-            self._patterns, np.split(depth.astype(np.float32), self._splits), strict=True
-        ):
+        shares = np.split(depth.astype(np.float32), self._splits)  # one, an empty one, if there is no pattern
+        for pattern, share in zip(self._patterns, shares, strict=False):
             if share.any():
                 result[pattern.texels] += pattern.heights * (pattern.bake @ share)
         return result.reshape(self._resolution, self._resolution)

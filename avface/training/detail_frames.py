@@ -36,6 +36,8 @@ from avface.synthetic.scene import Scene, SceneConfig, sample_scene
 FORMAT = "avface detail frames 2"
 FOLDING: tuple[dict[str, float], ...] = (
     {"browInnerUp": 1.0, "browOuterUp": 0.9},
+    {"browInnerUp": 0.5, "browOuterUpLeft": 1.0},
+    {"browInnerUp": 0.5, "browOuterUpRight": 1.0},
     {"browDown": 1.0},
     {"browInnerUp": 0.7, "browDown": 0.6},
     {"noseSneer": 1.0, "browDown": 0.4, "mouthUpperUp": 0.3},
@@ -50,6 +52,8 @@ FOLDING: tuple[dict[str, float], ...] = (
 _SLIPPED = 0.06
 """Part of the window beyond which another place of the face is seen at a texel than the texel's own."""
 _SECONDS = 2.0
+_SHADE = 0.4
+"""Part of the light that a valley lacks for each millimetre of its depth, at least; on average it is twice that."""
 _CAVITY = 3.5
 """Texels of 512 of the uv square around a valley whose height says how much light the valley's bottom lacks."""
 
@@ -276,7 +280,7 @@ def _pictures(
     """
     renderer = SceneRenderer(scene, head, supersampling=1)
     generator = torch.Generator().manual_seed(scene.noise_seed)
-    strength = float(rng.exponential(0.35))
+    strength = _SHADE + float(rng.exponential(_SHADE))
     pictures = []
     for number, height, (uv, seen) in zip(chosen.tolist(), heights, places, strict=True):
         around = cv2.GaussianBlur(height.numpy(), (0, 0), _CAVITY * len(height) / 512)
