@@ -214,6 +214,17 @@ def test_a_clip_in_stretches_is_the_same_as_in_one_piece(refinement, monkeypatch
     assert max(samples for samples, _ in seen[1:]) < 64_000 and max(count for _, count in seen[1:]) < 60
 
 
+def test_closures_are_heard_in_speech_alone(refinement, activity):
+    activity(1.5, 2.5)
+
+    closures = refinement.heard_closures(TIMES, noise())
+
+    assert closures.shape == (FRAMES,) and closures.min() >= 0 and 0 < closures.max() <= 1
+    speaks = ((TIMES > 1.5) & (TIMES < 2.5)).astype(float)
+    assert not closures[speech_gate(speaks, TIMES) == 0].any()
+    assert not refinement.heard_closures(TIMES, []).any()
+
+
 def test_refinement_is_for_the_head_that_the_weights_are_about(head, monkeypatch, tmp_path):
     monkeypatch.setattr(avface.networks.lips, "WEIGHTS", tmp_path / "lips.safetensors")
     avface.networks.lips.shipped_lips.cache_clear()

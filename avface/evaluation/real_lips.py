@@ -37,6 +37,10 @@ BEFORE, AFTER = 0.1, 0.02
 """Seconds before the sound begins and after it ends in which the lips may be shut."""
 SEEN_SHUT = 1.5
 """Per cent of the face's height: a smaller tracked gap is shut lips."""
+LATEST = 0.24
+"""Seconds by which closures can be heard earlier or later than they are seen."""
+LAG_STEP = 0.02
+"""Seconds between the lags that are compared."""
 STAGES: tuple[Stage, ...] = ("coarse", "lips")
 """What is compared: without refinement, and with it."""
 
@@ -72,6 +76,12 @@ class RealLips:
     inside_coarse: float
     """Mean over the frames of how deep upper and lower lip are inside each other, mm."""
     inside_refined: float
+    heard_early: float
+    """Seconds by which closures are heard before they are seen, where both agree best; negative: after."""
+    heard_best: float
+    """Correlation there of closures that are heard with those that are seen."""
+    heard_now: float
+    """The same without a lag."""
 
 
 def measure_real_lips(video: Path) -> RealLips:
@@ -80,24 +90,37 @@ def measure_real_lips(video: Path) -> RealLips:
     Raises:
         AvfaceError: if the video can't be read, or has no sound or no face.
     """
+    from avface.networks.clip_lips import shipped_refinement
+    from avface.networks.synchrony import clip_sound_lag, in_step
     from avface.pipeline import reconstruct
     from avface.tracking import track
 
     clip = Clip.open(video)
-    sound = clip.audio()
-    if sound is None:
+    observed = track(clip.frames())
+    lag = clip_sound_lag(observed, clip.audio_blocks())
+    sound = list(in_step(clip.audio_blocks(), lag))
+    if not sound:
         raise AvfaceError(f"{video}: has no sound")
-    tracked = np.asarray(track(clip.frames()).landmarks[:], np.float64)
     capture = reconstruct(video, stages=("coarse", "lips"))
-    return compare_lips(capture, tracked, bilabial_sounds(sound), video.name)
+    refinement = shipped_refinement(capture.head_model, "cpu")
+    if refinement is None:
+        raise AvfaceError("avface came without weights for lips; install it again")
+    tracked = np.asarray(observed.landmarks[:], np.float64)
+    heard = refinement.heard_closures(capture.times, sound)
+    return compare_lips(capture, tracked, bilabial_sounds(np.concatenate(sound)), heard, video.name)
 
 
 def compare_lips(
-    capture: Capture, tracked: FloatArray, sounds: Sequence[tuple[float, float]], name: str
+    capture: Capture,
+    tracked: FloatArray,
+    sounds: Sequence[tuple[float, float]],
+    heard: npt.NDArray[np.floating],
+    name: str,
 ) -> RealLips:
     """Compare a capture's lips, without and with refinement, with tracked landmarks.
 
-    tracked (T, 478, 2) pixels, nan where no face was found; sounds: (start, end) in seconds of those with shut lips.
+    tracked (T, 478, 2) pixels, nan where no face was found; sounds: (start, end) in seconds of those with shut lips;
+    heard (T,) from 0 to 1 how far lips are heard to be shut.
 
     Raises:
         AvfaceError: if the capture's head has no lips as `lip_region` wants them.
@@ -122,6 +145,7 @@ def compare_lips(
     smallest = smallest.reshape(-1, 1 + len(STAGES))
     shut = smallest[:, 0] < SEEN_SHUT
     opening = [float(np.corrcoef(gap[seen], gaps[0][seen])[0, 1]) for gap in gaps[1:]]
+    early, best, now = heard_before_seen(capture.times, heard, gaps[0])
     return RealLips(
         name,
         error_coarse=errors[0],
@@ -132,7 +156,31 @@ def compare_lips(
         opening_refined=opening[1],
         inside_coarse=inside[0],
         inside_refined=inside[1],
+        heard_early=early,
+        heard_best=best,
+        heard_now=now,
     )
+
+
+def heard_before_seen(
+    times: npt.NDArray[np.float64], heard: npt.NDArray[np.floating], gap: FloatArray
+) -> tuple[float, float, float]:
+    """Seconds by which lips are heard to shut before they are seen to, where both agree best, their correlation there
+    and without a lag; nan where one of them never changes.
+
+    times (T,) seconds, heard (T,) from 0 to 1, gap (T,) between the inner lips in per cent of the face's height, nan
+    where they aren't seen.
+    """
+    seen = np.isfinite(gap)
+    shut = np.exp(-((gap[seen] / SEEN_SHUT) ** 2))
+    count = round(LATEST / LAG_STEP)
+    lags = LAG_STEP * np.arange(-count, count + 1)
+    said = np.stack([np.interp(times[seen] - lag, times, heard) for lag in lags])
+    if not len(shut) or shut.std() == 0 or (said.std(1) == 0).any():
+        return float("nan"), float("nan"), float("nan")
+    agreement = np.array([np.corrcoef(one, shut)[0, 1] for one in said])
+    best = int(agreement.argmax())
+    return float(lags[best]), float(agreement[best]), float(agreement[count])
 
 
 def _bilabial_gaps(smallest: FloatArray) -> BilabialGaps:
@@ -154,6 +202,7 @@ def table(clips: Sequence[RealLips]) -> str:
     head = [
         "lips of real clips", "NME coarse", "lips", "seen shut", "tracked", "coarse", "lips",
         "others", "tracked", "coarse", "lips", "r coarse", "lips", "inside coarse", "lips",
+        "heard early, s", "r", "r at 0",
     ]  # fmt: skip
     figures = [_figures(clip) for clip in clips]
     means = [
@@ -168,6 +217,7 @@ def _figures(clip: RealLips) -> list[float]:
     return [
         clip.error_coarse, clip.error_refined, *astuple(clip.shut), *astuple(clip.others),
         clip.opening_coarse, clip.opening_refined, clip.inside_coarse, clip.inside_refined,
+        clip.heard_early, clip.heard_best, clip.heard_now,
     ]  # fmt: skip
 
 

@@ -163,6 +163,18 @@ class LipRefinement:
         ways = ways[:, :width].reshape(-1, len(numbers), 3)
         return ClipLips(numbers.numpy(), ways.astype(np.float32), every.astype(np.float32))
 
+    def heard_closures(self, times: npt.NDArray[np.float64], sound: Iterable[Float]) -> Float:
+        """How far lips are heard to be shut in frames at times (T,), from 0 to 1: what decides where they are hidden.
+
+        times: ascending seconds; sound: as for `refine`.
+        """
+        stream = SoundStream(sound)
+        closures = np.zeros(len(times), np.float32)
+        for outer, inner in _stretches(times):
+            _, heard = self._heard(stream, times[outer], torch.ones(outer.stop - outer.start))
+            closures[inner] = heard.closure[inner.start - outer.start : inner.stop - outer.start].numpy()
+        return closures
+
     def _heard(
         self, stream: SoundStream, times: npt.NDArray[np.float64], chosen: Tensor
     ) -> tuple[LipMotion, _Heard]:
