@@ -108,9 +108,8 @@ class Reconstruct:
     networks: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Weights of the networks, such as your own training's; by default those that come with avface."""
     stages: Stages = ("coarse",)
-    """How far to go: coarse (shape, expression, pose), with lips (refined by what is heard, on real sound up to 0.1 s
-    early as yet) and detail (folds of the skin) if named: coarse,lips,detail. Both are for the head open; lips stay as
-    they are without sound."""
+    """How far to go: coarse (shape, expression, pose), with lips (refined by what is heard and seen) and detail (folds
+    of the skin) if named: coarse,lips,detail. Both are for the head open; lips stay as they are without sound."""
     messages: Messages = SPOKEN
 
     def run(self, bars: Bars) -> Outcome:
