@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
 from avface.errors import AvfaceError
-from avface.files import write_tensors
 from avface.head.model import HeadModel
 from avface.networks.detail_maps import DetailMaps, detail_atlas
-from avface.networks.weight_files import read_weights
+from avface.networks.weight_files import read_weights, write_half
 
 FORMAT = "avface detail network 1"
 WEIGHTS = Path(__file__).parent / "assets" / "detail.safetensors"
@@ -233,11 +232,7 @@ def save_detail(network: DetailNetwork, path: Path, metadata: Mapping[str, str] 
         AvfaceError: if it can't be written.
     """
     own = {"format": FORMAT, "config": json.dumps(asdict(network.config))}
-    weights = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in network.state_dict().items()
-    }
-    write_tensors(path, weights, {**(metadata or {}), **own})
+    write_half(network, path, {**(metadata or {}), **own})
 
 
 def load_detail(path: str | Path) -> DetailNetwork:

@@ -21,8 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from avface.errors import AvfaceError
-from avface.files import write_tensors
-from avface.networks.weight_files import read_weights
+from avface.networks.weight_files import read_weights, write_half
 from avface.tracking.face_view import FACE, in_view, view_matrix
 
 FORMAT = "avface landmark network 1"
@@ -276,9 +275,7 @@ def save_landmark_network(
         "config": json.dumps(asdict(network.config)),
         "reach": repr(network.layout.reach),
     }
-    state = network.state_dict()
-    half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-    write_tensors(path, half, {**(metadata or {}), **own})
+    write_half(network, path, {**(metadata or {}), **own})
 
 
 def load_landmark_network(path: str | Path) -> LandmarkNetwork:
