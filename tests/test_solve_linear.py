@@ -39,6 +39,15 @@ def test_banded_systems_are_solved_as_dense_ones(batch, blocks, size):
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-10)
 
 
+def test_single_precision_stays_single():
+    system, _ = banded_system(2, 7, 4)
+
+    found = solve_block_pentadiagonal(*(part.float() for part in system))
+
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), solve_block_pentadiagonal(*system), rtol=1e-4, atol=1e-5)
+
+
 def test_systems_of_a_batch_do_not_touch_each_other():
     (diagonal, first, second, right), _ = banded_system(2, 6, 3)
     together = solve_block_pentadiagonal(diagonal, first, second, right)

@@ -1,8 +1,11 @@
-"""Exact solution of block-banded systems, many at a time."""
+"""Exact solution of block-banded systems."""
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from scipy.linalg import get_lapack_funcs
 from torch import Tensor
 
 
@@ -16,38 +19,36 @@ def solve_block_pentadiagonal(diagonal: Tensor, first: Tensor, second: Tensor, r
         right: (B, N, D) right-hand sides.
 
     Returns:
-        x (B, N, D). Block Cholesky: work and memory grow linearly with N; the B systems run side by side.
+        x (B, N, D), in the precision and on the device of the blocks. LAPACK's banded Cholesky on the CPU, one system
+        after the other: work and memory grow linearly with N.
+
+    Raises:
+        torch.linalg.LinAlgError: if a system isn't positive definite in this precision.
     """
-    blocks = diagonal.shape[1]
-    lower: list[Tensor] = []  # L[t, t]
-    below: list[Tensor] = []  # L[t + 1, t]
-    farther: list[Tensor] = []  # L[t + 2, t]
-    forward: list[Tensor] = []
-    for t in range(blocks):
-        block, value = diagonal[:, t], right[:, t, :, None]
-        if t >= 1:
-            block = block - below[t - 1] @ below[t - 1].mT
-            value = value - below[t - 1] @ forward[t - 1]
-        if t >= 2:
-            block = block - farther[t - 2] @ farther[t - 2].mT
-            value = value - farther[t - 2] @ forward[t - 2]
-        factor = torch.linalg.cholesky(block)
-        lower.append(factor)
-        forward.append(torch.linalg.solve_triangular(factor, value, upper=False))
-        if t + 1 < blocks:
-            coupling = torch.diag_embed(first[:, t])
-            if t >= 1:
-                coupling = coupling - farther[t - 1] @ below[t - 1].mT
-            below.append(torch.linalg.solve_triangular(factor, coupling.mT, upper=False).mT)
-        if t + 2 < blocks:
-            inverse = torch.linalg.solve_triangular(factor, torch.diag_embed(second[:, t]), upper=False)
-            farther.append(inverse.mT)
-    solution: list[Tensor] = []
-    for t in reversed(range(blocks)):
-        value = forward[t]
-        if t + 1 < blocks:
-            value = value - below[t].mT @ solution[-1]
-        if t + 2 < blocks:
-            value = value - farther[t].mT @ solution[-2]
-        solution.append(torch.linalg.solve_triangular(lower[t].mT, value, upper=True))
-    return torch.stack(solution[::-1], 1)[..., 0]
+    parts = [part.detach().cpu().numpy() for part in (diagonal, first, second, right)]
+    factorise, solve = get_lapack_funcs(("pbtrf", "pbtrs"), parts[:1])
+    solutions = []
+    for blocks, near, far, value in zip(*parts, strict=True):
+        factor, failed = factorise(_lower_band(blocks, near, far), lower=1, overwrite_ab=1)
+        if failed:
+            raise torch.linalg.LinAlgError(f"banded system: leading minor {failed} is not positive definite")
+        solution, _ = solve(factor, value.reshape(-1, 1), lower=1)
+        solutions.append(solution.reshape(value.shape))
+    return torch.from_numpy(np.stack(solutions)).to(diagonal)
+
+
+def _lower_band(
+    blocks: npt.NDArray[np.floating], near: npt.NDArray[np.floating], far: npt.NDArray[np.floating]
+) -> npt.NDArray[np.floating]:
+    """Matrix A of blocks (N, D, D) with diagonals (N - 1, D) and (N - 2, D) below them, as LAPACK wants it: entry
+    [k, j] of the result (2 D + 1, N D) is A[j + k, j]."""
+    count, size = blocks.shape[:2]
+    band = np.zeros((2 * size + 1, count * size), blocks.dtype, order="F")
+    for below in range(size):
+        # Within a block there are `below` fewer of these entries than columns; the rest stays 0.
+        row = np.zeros((count, size), blocks.dtype)
+        row[:, : size - below] = np.diagonal(blocks, -below, 1, 2)
+        band[below] = row.ravel()
+    band[size, : near.size] = near.ravel()
+    band[2 * size, : far.size] = far.ravel()
+    return band

@@ -5,7 +5,7 @@ One block a frame plus one shared block, solved by the Schur complement.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -60,50 +60,67 @@ class ShapeFit:
 
     def fit(self, evidence: Evidence) -> SharedUnknowns:
         """Shape, focal length and usual expressions."""
-        keys, stands_for, closer = self._key_frames(evidence)
         mean, precision = self._shape_prior(evidence.prediction)
         config, model = self._config, self._model
+        closer = self._closer_look(evidence)
         identity = identity_model(model.head, closer is not None) if config.tracker_errs else None
-        tolerance = config.tolerance if identity is None else max(config.tolerance, READING_TOLERANCE)
-        parameters = self._fit_key_frames(keys, self._start(keys), mean, precision, tolerance)
-        if identity is not None:
+        numbers, stands_for = evidence.observations.key_frames(evidence.clear, config.key_frames)
+        keys = evidence.frames(numbers)
+        coupling = None
+        if identity is None:
+            start = self._start(keys)
+        else:
             own = slice(0, model.head.num_shape)
             limit = config.shape_limit
-            seen = self._at_rest(keys, parameters, closer)
+            seen, loose = self._read_at_rest(keys, evidence, closer)
             mean[own] = model.tensor(identity.shape(seen).clip(-limit, limit))
             # Size isn't read: it keeps its own.
             read = [n for n in range(own.stop) if n != model.head.size_component]
             precision[read] = SETTLED
             precision[own.stop :] *= UNEXPLAINED
-            parameters.shape = torch.cat([mean[own], parameters.shape[own.stop :]])
-            shut = self._lips_of_bias()
-            parameters = self._fit_key_frames(keys, parameters, mean, precision, config.tolerance, shut)
+            shape = torch.cat([mean[own], loose.shape[own.stop :]])
+            start = (
+                self._start(keys, shape, loose.log_focal)
+                if closer is not None
+                else replace(loose, shape=shape)
+            )
+            coupling = self._lips_of_bias()
+        parameters = self._fit_key_frames(keys, start, mean, precision, config.tolerance, coupling)
         return SharedUnknowns(
             parameters.shape, parameters.log_focal, self._usual(parameters.expression, stands_for)
         )
 
     def seen_at_rest(self, evidence: Evidence) -> SeenAtRest:
         """Where the landmarks of the face at rest are seen."""
-        keys, _, closer = self._key_frames(evidence)
+        numbers, _ = evidence.observations.key_frames(evidence.clear, self._config.key_frames)
+        return self._read_at_rest(evidence.frames(numbers), evidence, self._closer_look(evidence))[0]
+
+    def _closer_look(self, evidence: Evidence) -> CloserLook | None:
+        """The closer look at frames, if there was one that shows anything and the head's shape can be read by it."""
+        if identity_model(self._model.head, closer=True) is None:
+            return None
+        return _clear_look(evidence)
+
+    def _read_at_rest(
+        self, keys: SeenFrames, evidence: Evidence, closer: CloserLook | None
+    ) -> tuple[SeenAtRest, Parameters]:
+        """Where the landmarks at rest are seen, and the loose fit that tells them from pose and expression: of the
+        frames that were looked at more closely, else of the key frames."""
+        frames = keys if closer is None else evidence.frames(closer.frames)
         prior = self._shape_prior(evidence.prediction)
         tolerance = max(self._config.tolerance, READING_TOLERANCE)
-        fitted = self._fit_key_frames(keys, self._start(keys), *prior, tolerance)
-        return self._at_rest(keys, fitted, closer)
+        loose = self._fit_key_frames(frames, self._start(frames), *prior, tolerance)
+        return self._at_rest(frames, loose, closer), loose
 
-    def _key_frames(self, evidence: Evidence) -> tuple[SeenFrames, npt.NDArray[np.int64], CloserLook | None]:
-        """Frames from which the shape is found, how many frames each stands for, and what a closer look at them said:
-        those that somebody looked at, if any and if the head's shape can be read off them, else those that differ
-        most."""
-        readable = identity_model(self._model.head, closer=True) is not None
-        if readable and (closer := _clear_look(evidence)) is not None:
-            return evidence.frames(closer.frames), np.ones(len(closer.frames), np.int64), closer
-        numbers, stands_for = evidence.observations.key_frames(evidence.clear, self._config.key_frames)
-        return evidence.frames(numbers), stands_for, None
-
-    def _start(self, keys: SeenFrames) -> Parameters:
-        """The mean head before the likeliest camera, where key frames show it."""
-        shape = keys.landmarks.new_zeros(self._model.shape_basis.shape[0])
-        log_focal = keys.landmarks.new_tensor(self._likely_log_focal)
+    def _start(
+        self, keys: SeenFrames, shape: Tensor | None = None, log_focal: Tensor | None = None
+    ) -> Parameters:
+        """A head at rest before a camera, the mean one before the likeliest if none are given, where key frames show
+        it."""
+        if shape is None:
+            shape = keys.landmarks.new_zeros(self._model.shape_basis.shape[0])
+        if log_focal is None:
+            log_focal = keys.landmarks.new_tensor(self._likely_log_focal)
         return initial_parameters(self._model, keys.landmarks, keys.visibility, shape, log_focal)
 
     def _fit_key_frames(
