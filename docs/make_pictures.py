@@ -1,4 +1,7 @@
-"""Draws the pictures of README.md and docs:  python docs/make_pictures.py [demo contact_sheet wrinkles occluders]"""
+"""Draws the pictures of README.md and docs.
+
+python docs/make_pictures.py [demo contact_sheet wrinkles detail occluders]
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,8 @@ from avface.synthetic.demo_clip import DEMO_CLIP
 HEAD = load_head()
 HERE = Path(__file__).parent / "pictures"
 FRAMES = (8, 52, 96, 140)
+HELD_OUT = (8, 28, 108)
+"""People that the detail network didn't learn from (`avface.training.detail.held_out`)."""
 
 
 def head_view(capture: avface.Capture, frame: int, yaw: float, size: int) -> np.ndarray:
@@ -109,6 +114,55 @@ def wrinkles() -> None:
     save(np.concatenate(rows), "wrinkles.jpg", 0.8)
 
 
+def detail() -> None:
+    """Write detail.jpg: three made people that the detail network hasn't learned from, with one brow raised, frowning,
+    and smiling: picture, coarse surface, found folds, true folds."""
+    from avface.evaluation.detail import render_detail
+    from avface.networks.detail import predict_detail
+    from avface.networks.detail_clip import shipped_detail
+    from avface.networks.detail_maps import DetailMaps
+    from avface.synthetic.scene import SceneConfig, sample_scene
+    from avface.training.detail_frames import DetailFramesConfig, film, seen_places, true_folds
+
+    refinement = shipped_detail(HEAD, "cpu")
+    assert refinement is not None
+    atlas, config = refinement.atlas, DetailFramesConfig()
+    faces = (
+        (HELD_OUT[0], {"browOuterUpLeft": 1.0, "browInnerUp": 0.6}),
+        (
+            HELD_OUT[1],
+            {"browDownLeft": 0.9, "browDownRight": 1.0, "noseSneerLeft": 0.6, "noseSneerRight": 0.5},
+        ),
+        (
+            HELD_OUT[2],
+            {f"{unit}{side}": 0.9 for unit in ("mouthSmile", "cheekSquint") for side in ("Left", "Right")},
+        ),
+    )
+    rows = []
+    for person, units in faces:
+        settings = SceneConfig(size=config.picture, seconds=2.0, texture=config.texture)
+        scene = sample_scene(config.seed, person, settings, HEAD)
+        expression = 0.3 * scene.performance.expression
+        for name, weight in units.items():
+            expression[:, HEAD.expression_names.index(name)] = weight
+        scene = replace(scene, performance=replace(scene.performance, expression=expression))
+        frame, camera = np.array([len(scene) // 2]), scene.camera
+        points = torch.as_tensor(scene.capture(HEAD, "open").vertices(frame)[0]).float()
+        folds = true_folds(scene, HEAD, int(frame[0]))
+        places = seen_places(HEAD, points, camera)
+        picture = film(scene, HEAD, frame, [folds], [places], np.random.default_rng(person))[0]
+        maps = atlas.maps(picture, points, camera)
+        found = predict_detail(refinement.network, DetailMaps.stack([maps]), None)[0]
+        true = atlas.from_uv_square(folds) * (atlas.mask > 0)
+        clay = [render_detail(atlas, points, camera, heights) for heights in (0 * found, found, true)]
+        shown = camera.project(points).numpy()
+        left, top = np.maximum(shown.min(0).astype(int), 0)
+        right, bottom = shown.max(0).astype(int)
+        cut = [Image.fromarray(each[top:bottom, left:right]).resize((260, 340)) for each in [picture, *clay]]
+        rows.append(np.concatenate([np.asarray(each) for each in cut], 1))
+    save(np.concatenate(rows), "detail.jpg", 1.0)
+
+
 def occluders() -> None:
     """Write occluders.jpg: things before synthetic faces."""
     from avface.synthetic.occlusion import OcclusionConfig, occlude
@@ -142,7 +196,6 @@ def save(picture: np.ndarray, name: str, scale: float) -> None:
 
 
 if __name__ == "__main__":
-    for picture in sys.argv[1:] or ["demo", "contact_sheet", "wrinkles", "occluders"]:
-        {"demo": demo, "contact_sheet": contact_sheet, "wrinkles": wrinkles, "occluders": occluders}[
-            picture
-        ]()
+    draw = {one.__name__: one for one in (demo, contact_sheet, wrinkles, detail, occluders)}
+    for picture in sys.argv[1:] or draw:
+        draw[picture]()

@@ -195,9 +195,9 @@ def person_frames(index: int, config: DetailFramesConfig, head: str = "open") ->
     exact = rng.uniform() < config.exact
     shape_error = 0.0 if exact else config.shape_error * rng.normal(size=len(scene.shape))
     points = [torch.as_tensor(np.array(capture.vertices([n])[0]), dtype=torch.float32) for n in chosen]
-    heights = [_folds(scene, model, n) for n in chosen]
-    places = [_places(model, true, scene.camera) for true in points]
-    pictures = _pictures(scene, model, chosen, heights, places, rng)
+    heights = [true_folds(scene, model, n) for n in chosen]
+    places = [seen_places(model, true, scene.camera) for true in points]
+    pictures = film(scene, model, chosen, heights, places, rng)
     masks: list[npt.NDArray[np.bool_] | None] = [None] * len(chosen)
     if rng.uniform() < config.occluded:
         stay = [OcclusionEvent(0, len(chosen), False, False)]
@@ -251,7 +251,7 @@ def _with_folds(
     return replace(scene, performance=performance)
 
 
-def _folds(scene: Scene, head: HeadModel, number: int) -> Tensor:
+def true_folds(scene: Scene, head: HeadModel, number: int) -> Tensor:
     """Displacement (S, S) metres of the folds and wrinkles in a frame, over the whole uv square."""
     expression = torch.as_tensor(scene.performance.expression[number])
     expressed = head(torch.as_tensor(scene.shape)[None], expression[None])[0]
@@ -259,13 +259,13 @@ def _folds(scene: Scene, head: HeadModel, number: int) -> Tensor:
     return torch.as_tensor(wrinkles.static + wrinkles.displacement(expressed.numpy()))
 
 
-def _places(head: HeadModel, points: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
+def seen_places(head: HeadModel, points: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
     """The uv (H, W, 2) that each pixel sees of a head (V, 3) in camera axes, and whether it does (H, W)."""
     found = rasterise(camera.project(points), points[:, 2], head.faces.cpu(), camera.height, camera.width)
     return found.interpolate(torch.as_tensor(head.uv), torch.as_tensor(head.uv_faces)), found.triangle >= 0
 
 
-def _pictures(
+def film(
     scene: Scene,
     head: HeadModel,
     chosen: npt.NDArray[np.int_],
