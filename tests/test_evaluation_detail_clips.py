@@ -35,6 +35,7 @@ def test_true_folds_explain_the_picture_and_others_do_not(filmed):
     light = clip_light(filmed)
     assert light.frames == FRAMES
     assert light.detailed < 0.9 * light.coarse < light.shifted
+    assert light.detailed < light.shadowed < light.shadowed_shifted, "clay is lit by its slopes alone"
     assert "clay" in light_table([light]) and "-" in light_table([light]).splitlines()[-1]
 
 

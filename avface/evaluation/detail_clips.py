@@ -18,8 +18,9 @@ from avface.capture import Capture
 from avface.errors import AvfaceError
 from avface.evaluation.tables import aligned
 from avface.media import Clip
+from avface.networks.detail_clip import VALLEY_AROUND
 from avface.networks.detail_maps import UPRIGHT, detail_atlas
-from avface.networks.losses.detail import photometric_loss, texture_of_detail
+from avface.networks.losses.detail import photometric_loss, texture_of_detail, valley_light
 
 FRAMES = 16
 """Frames of a clip that are looked at, evenly over those with the person."""
@@ -31,6 +32,7 @@ class ClipLight:
 
     coarse: shading by the mesh's normals; detailed: by those with folds, under the same light and albedo, which were
     fitted to the mesh's; shifted: by the folds moved 4 % of the face aside, which are as rough, but in the wrong place.
+    The same with what light the valleys of the folds lack (`valley_light`): shadowed, shadowed_shifted.
     """
 
     name: str
@@ -38,6 +40,8 @@ class ClipLight:
     coarse: float
     detailed: float
     shifted: float
+    shadowed: float
+    shadowed_shifted: float
 
 
 @torch.no_grad()
@@ -65,23 +69,26 @@ def clip_light(capture: Capture, video: Path | None = None) -> ClipLight:
         maps = atlas.maps(frame.image, points, capture.camera)
         seen = ((maps.visibility > 0.5) & (atlas.mask > 0.5)).float()[None]
         image, coarse = maps.image[None], maps.normals[None]
-        row = []
+        slopes, shadows = [], []
         for part in (0 * height, height, height.roll((aside, aside), (0, 1)) * atlas.mask):
             detailed = (atlas.normals(points, part) * upright).movedim(-1, 0)[None]
             texture = texture_of_detail(coarse, detailed, image, seen)
-            row.append(float(photometric_loss(texture, image, seen)))
-        errors.append(row)
-    coarse_error, detailed_error, shifted_error = np.mean(errors, 0).tolist()
-    return ClipLight(Path(capture.source).stem, len(errors), coarse_error, detailed_error, shifted_error)
+            slopes.append(float(photometric_loss(texture, image, seen)))
+            texture = texture * valley_light(part, VALLEY_AROUND * atlas.resolution / 256)
+            shadows.append(float(photometric_loss(texture, image, seen)))
+        errors.append(slopes + shadows[1:])
+    return ClipLight(Path(capture.source).stem, len(errors), *np.mean(errors, 0).tolist())
 
 
 def light_table(clips: list[ClipLight]) -> str:
-    """The errors as text, times 1000."""
-    lines = [["photometric error, 1/1000", "frames", "coarse", "detailed", "change", "folds aside"]]
+    """The errors as text: of the mesh, times 1000, and by how much folds change them."""
+    lines = [
+        ["photometric error", "frames", "coarse, 1/1000", "slopes", "aside", "slopes and valleys", "aside"]
+    ]
     for clip in clips:
-        values = [f"{1000 * value:.3f}" for value in (clip.coarse, clip.detailed)]
-        change = f"{100 * (clip.detailed / clip.coarse - 1):+.2f}%"
-        lines.append([clip.name, str(clip.frames), *values, change, f"{1000 * clip.shifted:.3f}"])
+        changes = (clip.detailed, clip.shifted, clip.shadowed, clip.shadowed_shifted)
+        changed = [f"{100 * (error / clip.coarse - 1):+.2f}%" for error in changes]
+        lines.append([clip.name, str(clip.frames), f"{1000 * clip.coarse:.3f}", *changed])
     return aligned(lines)
 
 

@@ -21,7 +21,7 @@ from avface.networks import detail as detail_network
 from avface.networks.clips import SoundStream
 from avface.networks.detail import DetailNetwork, load_detail, predict_detail
 from avface.networks.detail_maps import UPRIGHT, DetailAtlas, DetailMaps, detail_atlas
-from avface.networks.losses.detail import fit_appearance, shaded
+from avface.networks.losses.detail import fit_appearance, shaded, valley_light
 from avface.networks.running_pca import RunningPca
 
 Float = npt.NDArray[np.float32]
@@ -37,6 +37,8 @@ EVIDENCE_FRAMES = 8
 """Frames of those remembered whose pictures must bear the detail out."""
 EVIDENCE_AROUND = 8.0
 """Texels of 256, standard deviation, over which they do so together."""
+VALLEY_AROUND = 2.9
+"""Texels of 256 around a place that say how deep it lies: two millimetres, as in the network's training."""
 DOUBT = 0.3
 """What counts as little that the pictures say: this part of the average."""
 DEEPEST = 3.0
@@ -120,7 +122,8 @@ class Evidence:
         upright = points.new_tensor(UPRIGHT)
         detailed = (self.atlas.normals(points, displacement) * upright).movedim(-1, 0)[None]
         plain = shaded(coarse, albedo, light)
-        change = shaded(detailed, albedo, light) - plain
+        valleys = valley_light(displacement, VALLEY_AROUND * self.atlas.resolution / 256)
+        change = shaded(detailed, albedo, light) * valleys - plain
         self._agreed += ((image - plain) * change).sum(1)[0] * seen[0]
         self._claimed += change.square().sum(1)[0] * seen[0]
 

@@ -28,6 +28,7 @@ from avface.geometry.rasteriser import rasterise
 from avface.geometry.shading import sample_texture
 from avface.head.model import HeadModel, load_head
 from avface.networks.detail_maps import DetailAtlas, detail_atlas
+from avface.networks.losses.detail import VALLEY_SHADE, valley_light
 from avface.speech import speech_features
 from avface.synthetic.occlusion import OcclusionEvent, occlude
 from avface.synthetic.renderer import SceneRenderer
@@ -52,8 +53,6 @@ FOLDING: tuple[dict[str, float], ...] = (
 _SLIPPED = 0.06
 """Part of the window beyond which another place of the face is seen at a texel than the texel's own."""
 _SECONDS = 2.0
-_SHADE = 0.4
-"""Part of the light that a valley lacks for each millimetre of its depth, at least; on average it is twice that."""
 _CAVITY = 3.5
 """Texels of 512 of the uv square around a valley whose height says how much light the valley's bottom lacks."""
 
@@ -280,12 +279,10 @@ def film(
     """
     renderer = SceneRenderer(scene, head, supersampling=1)
     generator = torch.Generator().manual_seed(scene.noise_seed)
-    strength = _SHADE + float(rng.exponential(_SHADE))
+    strength = VALLEY_SHADE / 2 + float(rng.exponential(VALLEY_SHADE / 2))
     pictures = []
     for number, height, (uv, seen) in zip(chosen.tolist(), heights, places, strict=True):
-        around = cv2.GaussianBlur(height.numpy(), (0, 0), _CAVITY * len(height) / 512)
-        depth = 1e3 * (torch.from_numpy(around) - height).clamp_min(0)
-        dark = 1 - (strength * depth).clamp_max(0.4)
+        dark = valley_light(height, _CAVITY * len(height) / 512, strength)
         shade = torch.where(seen, sample_texture(dark[..., None], uv)[..., 0], 1.0)
         light = renderer.light(range(number, number + 1)) * shade[None, ..., None]
         pictures.append(scene.sensor.develop(light, generator)[0].numpy())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, normalize
@@ -124,6 +125,23 @@ def shaded(normals: Tensor, albedo: Tensor, light: Tensor) -> Tensor:
     """Pictures (B, 3, H, W) of albedo (B, 3, H, W) with normals (B, 3, H, W) under light (B, 9, 3)."""
     basis = sh_basis(normals.movedim(1, -1)).flatten(1, 2)
     return albedo * (basis @ light).mT.unflatten(-1, normals.shape[-2:])
+
+
+VALLEY_SHADE = 0.8
+"""Part of its light that a valley lacks for each millimetre of its depth, as a rule."""
+_DARKEST = 0.4
+"""Part of its light that a valley lacks at most."""
+
+
+def valley_light(heights: Tensor, around: float, shade: float = VALLEY_SHADE) -> Tensor:
+    """How much of its light each place of a relief (R, R) in metres gets, from 0.6 to 1: valleys see less of the sky.
+
+    A place's depth is how far it lies under the mean of its neighbourhood, a Gaussian of `around` texels. Lambert's
+    law lights slopes and knows no such shadow, which is most of what one sees of a narrow fold.
+    """
+    mean = cv2.GaussianBlur(heights.cpu().numpy(), (0, 0), around)
+    depth = 1e3 * (torch.from_numpy(mean).to(heights) - heights).clamp_min(0)
+    return 1 - (shade * depth).clamp_max(_DARKEST)
 
 
 def on_coarse(coarse: Tensor, tangent: Tensor) -> Tensor:
