@@ -105,6 +105,7 @@ class Evidence:
 
     At each place of the face the factor of the displacement, between 0 and `DEEPEST`, with which its shading comes
     closest to the pictures, by least squares over the neighbourhood and the frames; where they say little, near 1.
+    Shading counts twice, by the slopes alone and with the shadow in valleys: how deep that is, nobody knows.
     """
 
     def __init__(self, atlas: DetailAtlas) -> None:
@@ -122,10 +123,11 @@ class Evidence:
         upright = points.new_tensor(UPRIGHT)
         detailed = (self.atlas.normals(points, displacement) * upright).movedim(-1, 0)[None]
         plain = shaded(coarse, albedo, light)
+        lit = shaded(detailed, albedo, light)
         valleys = valley_light(displacement, VALLEY_AROUND * self.atlas.resolution / 256)
-        change = shaded(detailed, albedo, light) * valleys - plain
-        self._agreed += ((image - plain) * change).sum(1)[0] * seen[0]
-        self._claimed += change.square().sum(1)[0] * seen[0]
+        for change in (lit - plain, lit * valleys - plain):
+            self._agreed += ((image - plain) * change).sum(1)[0] * seen[0]
+            self._claimed += change.square().sum(1)[0] * seen[0]
 
     def trust(self) -> Tensor:
         """The factor (R, R)."""
