@@ -35,7 +35,7 @@ SMOOTHING = 0.05
 """Seconds, standard deviation, over which these ways are averaged in time."""
 EVIDENCE_FRAMES = 8
 """Frames of those remembered whose pictures must bear the detail out."""
-EVIDENCE_AROUND = 8.0
+EVIDENCE_AROUND = 5.0
 """Texels of 256, standard deviation, over which they do so together."""
 VALLEY_AROUND = 2.9
 """Texels of 256 around a place that say how deep it lies: two millimetres, as in the network's training."""
