@@ -193,10 +193,9 @@ def _forehead_creases(
         rows = points[_FOREHEAD[lower]], points[_FOREHEAD[lower + 1]]
         across = rows[0] + (height - lower) * (rows[1] - rows[0])
         first, last = max(place - length / 2, 0.0), min(place + length / 2, 1.0)
-        share = np.linspace(first, last, 7) * (len(across) - 1)
-        line = np.stack([np.interp(share, np.arange(len(across)), axis) for axis in across.T], 1)
+        line = _part_of(across, np.linspace(first, last, 7))
         width, own = rng.uniform(0.0028, 0.0050), np.exp(rng.normal(0, 0.35))
-        distance, _ = cKDTree(_between(line)).query(neutral)
+        distance, _ = cKDTree(_part_of(line, np.linspace(0, 1, 10 * len(line)))).query(neutral)
         grown = float(np.interp(age, [18, 30, 45, 60, 78], [0.5, 0.75, 1.0, 1.3, 1.6]))
         sites.append(
             WrinkleSite(
@@ -213,10 +212,10 @@ def _forehead_creases(
     return sites
 
 
-def _between(line: FloatArray) -> FloatArray:
-    """Ten points (N, 3) between every two of a line (K, 3)."""
-    share = np.linspace(0, len(line) - 1, 10 * len(line))
-    return np.stack([np.interp(share, np.arange(len(line)), axis) for axis in line.T], 1)
+def _part_of(line: FloatArray, share: FloatArray) -> FloatArray:
+    """Points (N, 3) of a line (K, 3) at shares (N,) of it, counted by its points."""
+    at = share * (len(line) - 1)
+    return np.stack([np.interp(at, np.arange(len(line)), axis) for axis in line.T], 1)
 
 
 def _expression_weights(head: HeadModel, actions: dict[str, float]) -> FloatArray:

@@ -34,7 +34,7 @@ from avface.synthetic.occlusion import OcclusionEvent, occlude
 from avface.synthetic.renderer import SceneRenderer
 from avface.synthetic.scene import Scene, SceneConfig, sample_scene
 
-FORMAT = "avface detail frames 2"
+FORMAT = "avface detail frames 3"
 FOLDING: tuple[dict[str, float], ...] = (
     {"browInnerUp": 1.0, "browOuterUp": 0.9},
     {"browInnerUp": 0.5, "browOuterUpLeft": 1.0},
