@@ -16,7 +16,6 @@ from avface.networks import detail_clip
 from avface.networks.detail import DetailConfig, DetailNetwork, save_detail
 from avface.networks.detail_clip import (
     DEEPEST,
-    VALLEY_AROUND,
     ClipView,
     DetailRefinement,
     Evidence,
@@ -131,7 +130,7 @@ def test_folds_are_kept_where_the_pictures_bear_them_out(head):
     )
     lamp = torch.nn.functional.normalize(torch.tensor([0.6, 0.2, 1.0]), dim=0)
     light = directional_light(lamp, torch.ones(3))[None]
-    picture = shaded(folded, torch.full_like(coarse, 0.5), light)[0] * valley_light(true, VALLEY_AROUND / 2)
+    picture = shaded(folded, torch.full_like(coarse, 0.5), light)[0] * valley_light(true, atlas.side)
     seen = ((atlas.mask > 0.5) & (coarse[0, 2] > 0.4)).float()
     trust = []
     for said in (1, -1, 0.5, 0.1):

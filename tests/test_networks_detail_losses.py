@@ -181,13 +181,13 @@ def test_bad_vgg_files(tmp_path, vgg_file):
 
 
 def test_valleys_lack_light_and_ridges_do_not():
-    heights = torch.zeros(64, 64)
+    heights, side = torch.zeros(64, 64), 0.15
     heights[30:33] = -2e-4
     heights[:, 10:13] = 3e-4
 
-    light = valley_light(heights, 3.0)
+    light = valley_light(heights, side)
 
     assert 0.8 < float(light[31, 40]) < 0.95 and float(light[31, 40]) < float(light[29, 40])
     assert float(light[50, 40]) == 1 and float(light[50, 11]) == 1
-    assert float(valley_light(100 * heights, 3.0).min()) == pytest.approx(0.6)
-    torch.testing.assert_close(valley_light(0 * heights, 3.0), torch.ones(64, 64))
+    assert float(valley_light(100 * heights, side).min()) == pytest.approx(0.6)
+    torch.testing.assert_close(valley_light(0 * heights, side), torch.ones(64, 64))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import roma
 import torch
-from solve_clips import SIZE, truth
+from solve_clips import SIZE, check_equations_with_shared, truth
 
 from avface.head import load_head
 from avface.solve.landmark_model import LandmarkModel, Parameters, gaze_rotation, initial_pose
@@ -96,25 +96,7 @@ def test_derivatives_hold_at_rest_where_gaze_and_turn_are_zero(model, head):
 
 
 def test_equations_with_shared_unknowns_are_those_of_the_jacobian(model, parameters):
-    generator = torch.Generator().manual_seed(0)
-    residual = torch.randn(2, model.num_landmarks, 2, generator=generator, dtype=torch.float64)
-    weights = torch.rand(2, model.num_landmarks, generator=generator, dtype=torch.float64)
-
-    arrow, gradient, shared_gradient = model.equations_with_shared(parameters, weights, residual)
-
-    rows, local = model.jacobian(parameters), model.num_local
-    size = 2 * local + rows.shape[-1] - local
-    dense = torch.zeros(*rows.shape[:3], size, dtype=torch.float64)  # every frame has unknowns of its own
-    for frame in range(2):
-        dense[frame, ..., frame * local : (frame + 1) * local] = rows[frame, ..., :local]
-        dense[frame, ..., 2 * local :] = rows[frame, ..., local:]
-    pulled = torch.einsum("tlid,tl,tli->d", dense, weights, residual)
-    torch.testing.assert_close(torch.cat([gradient.flatten(), shared_gradient]), pulled, rtol=1e-9, atol=1e-9)
-    wanted = torch.einsum("tlid,tl,tlie->de", dense, weights, dense)
-    whole = torch.stack([arrow.multiply(unit) for unit in torch.eye(size, dtype=torch.float64)])
-    scale = wanted.diagonal().clamp_min(1e-9).rsqrt()
-    scaled = scale[:, None] * scale
-    torch.testing.assert_close(whole * scaled, wanted * scaled, rtol=0, atol=1e-5)
+    check_equations_with_shared(model, parameters)
 
 
 def test_normal_equations_are_those_of_the_jacobian(model, parameters):

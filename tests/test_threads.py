@@ -1,10 +1,10 @@
 """How many threads compute."""
 
 import pytest
-import scipy.linalg  # noqa: F401 - brings its BLAS
 import torch
 from threadpoolctl import threadpool_info
 
+from avface.solve.banded import solve_block_pentadiagonal
 from avface.threads import one_thread
 
 
@@ -14,9 +14,11 @@ def blas_threads() -> set[int]:
 
 def test_torch_and_blas_compute_with_one_thread_and_then_as_before():
     torch_before, blas_before = torch.get_num_threads(), blas_threads()
-    assert blas_before, "NumPy and SciPy have one"
+    assert blas_before, "NumPy has one, and SciPy, by which windows are solved"
+    blocks, none, right = 2 * torch.eye(3).expand(1, 4, 3, 3), torch.zeros(1, 3, 3), torch.ones(1, 4, 3)
 
     with pytest.raises(ZeroDivisionError), one_thread():
+        torch.testing.assert_close(solve_block_pentadiagonal(blocks, none, none[:, 1:], right), right / 2)
         assert torch.get_num_threads() == 1 and blas_threads() == {1}
         raise ZeroDivisionError
 

@@ -18,7 +18,6 @@ from avface.capture import Capture
 from avface.errors import AvfaceError
 from avface.evaluation.tables import aligned
 from avface.media import Clip
-from avface.networks.detail_clip import VALLEY_AROUND
 from avface.networks.detail_maps import UPRIGHT, detail_atlas
 from avface.networks.losses.detail import photometric_loss, texture_of_detail, valley_light
 
@@ -74,7 +73,7 @@ def clip_light(capture: Capture, video: Path | None = None) -> ClipLight:
             detailed = (atlas.normals(points, part) * upright).movedim(-1, 0)[None]
             texture = texture_of_detail(coarse, detailed, image, seen)
             slopes.append(float(photometric_loss(texture, image, seen)))
-            texture = texture * valley_light(part, VALLEY_AROUND * atlas.resolution / 256)
+            texture = texture * valley_light(part, atlas.side)
             shadows.append(float(photometric_loss(texture, image, seen)))
         errors.append(slopes + shadows[1:])
     return ClipLight(Path(capture.source).stem, len(errors), *np.mean(errors, 0).tolist())

@@ -24,6 +24,7 @@ from avface.head.landmark_schemes import LIPS
 from avface.head.lip_contact import LipContact
 from avface.head.lips import lip_region
 from avface.media import VIDEO_SUFFIXES, Clip
+from avface.networks.synchrony import agreement_by_lag, clip_sound_lag, in_step
 from avface.speech.acoustic import ROW_SECONDS, shipped_acoustic_model
 from avface.speech.phones import SYMBOLS
 
@@ -91,7 +92,6 @@ def measure_real_lips(video: Path) -> RealLips:
         AvfaceError: if the video can't be read, or has no sound or no face.
     """
     from avface.networks.clip_lips import shipped_refinement
-    from avface.networks.synchrony import clip_sound_lag, in_step
     from avface.pipeline import reconstruct
     from avface.tracking import track
 
@@ -175,10 +175,9 @@ def heard_before_seen(
     shut = np.exp(-((gap[seen] / SEEN_SHUT) ** 2))
     count = round(LATEST / LAG_STEP)
     lags = LAG_STEP * np.arange(-count, count + 1)
-    said = np.stack([np.interp(times[seen] - lag, times, heard) for lag in lags])
-    if not len(shut) or shut.std() == 0 or (said.std(1) == 0).any():
+    agreement = agreement_by_lag(times, heard, times[seen], shut, -lags) if len(shut) else None
+    if agreement is None:
         return float("nan"), float("nan"), float("nan")
-    agreement = np.array([np.corrcoef(one, shut)[0, 1] for one in said])
     best = int(agreement.argmax())
     return float(lags[best]), float(agreement[best]), float(agreement[count])
 

@@ -120,16 +120,13 @@ class LipRefinement:
         head, numbers = self.head, self.network.numbers.cpu()
         person = head.neutral(torch.as_tensor(shape)).cpu()[numbers]
         units = head.expression_basis.cpu()[:, numbers].flatten(1)
-        stream = SoundStream(sound)
         width = len(numbers) * 3
         pca = RunningPca(width, COMPONENTS)
         parts = [_Heard(*torch.zeros(3, 0))]
-        for outer, inner in _stretches(times):
-            motion, heard = self._heard(stream, times[outer], torch.from_numpy(chosen[outer]))
-            here = slice(inner.start - outer.start, inner.stop - outer.start)
-            for block in motion.offsets[here].flatten(1).split(_BLOCK):
+        for offsets, heard in self._listen(sound, times, torch.from_numpy(chosen)):
+            for block in offsets.flatten(1).split(_BLOCK):
                 pca.add(block.double().numpy())
-            parts.append(_Heard(heard.gate[here], heard.closure[here], heard.near[here]))
+            parts.append(heard)
         heard = _Heard(
             *(torch.cat([getattr(p, name) for p in parts]) for name in ("gate", "closure", "near"))
         )
@@ -168,12 +165,18 @@ class LipRefinement:
 
         times: ascending seconds; sound: as for `refine`.
         """
+        parts = [heard.closure.numpy() for _, heard in self._listen(sound, times, torch.ones(len(times)))]
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    def _listen(
+        self, sound: Iterable[Float], times: npt.NDArray[np.float64], chosen: Tensor
+    ) -> Iterator[tuple[Tensor, _Heard]]:
+        """The network's offsets (B, N, 3) and what is heard of all frames, stretch by stretch."""
         stream = SoundStream(sound)
-        closures = np.zeros(len(times), np.float32)
         for outer, inner in _stretches(times):
-            _, heard = self._heard(stream, times[outer], torch.ones(outer.stop - outer.start))
-            closures[inner] = heard.closure[inner.start - outer.start : inner.stop - outer.start].numpy()
-        return closures
+            motion, heard = self._heard(stream, times[outer], chosen[outer])
+            here = slice(inner.start - outer.start, inner.stop - outer.start)
+            yield motion.offsets[here], _Heard(heard.gate[here], heard.closure[here], heard.near[here])
 
     def _heard(
         self, stream: SoundStream, times: npt.NDArray[np.float64], chosen: Tensor

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
 from avface.errors import AvfaceError
+from avface.files import write_half
 from avface.head.model import HeadModel
 from avface.networks.detail_maps import DetailMaps, detail_atlas
-from avface.networks.weight_files import read_weights, write_half
+from avface.networks.weight_files import read_weights
 
 FORMAT = "avface detail network 1"
 WEIGHTS = Path(__file__).parent / "assets" / "detail.safetensors"
@@ -232,7 +233,7 @@ def save_detail(network: DetailNetwork, path: Path, metadata: Mapping[str, str] 
         AvfaceError: if it can't be written.
     """
     own = {"format": FORMAT, "config": json.dumps(asdict(network.config))}
-    write_half(network, path, {**(metadata or {}), **own})
+    write_half(path, network.state_dict(), {**(metadata or {}), **own})
 
 
 def load_detail(path: str | Path) -> DetailNetwork:

@@ -37,8 +37,6 @@ EVIDENCE_FRAMES = 8
 """Frames of those remembered whose pictures must bear the detail out."""
 EVIDENCE_AROUND = 5.0
 """Texels of 256, standard deviation, over which they do so together."""
-VALLEY_AROUND = 2.9
-"""Texels of 256 around a place that say how deep it lies: two millimetres, as in the network's training."""
 DOUBT = 0.3
 """What counts as little that the pictures say: this part of the average."""
 DEEPEST = 3.0
@@ -124,7 +122,7 @@ class Evidence:
         detailed = (self.atlas.normals(points, displacement) * upright).movedim(-1, 0)[None]
         plain = shaded(coarse, albedo, light)
         lit = shaded(detailed, albedo, light)
-        valleys = valley_light(displacement, VALLEY_AROUND * self.atlas.resolution / 256)
+        valleys = valley_light(displacement, self.atlas.side)
         for change in (lit - plain, lit * valleys - plain):
             self._agreed += ((image - plain) * change).sum(1)[0] * seen[0]
             self._claimed += change.square().sum(1)[0] * seen[0]

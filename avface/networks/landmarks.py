@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from avface.errors import AvfaceError
-from avface.networks.weight_files import read_weights, write_half
+from avface.files import write_half
+from avface.networks.weight_files import read_weights
 from avface.tracking.face_view import FACE, in_view, view_matrix
 
 FORMAT = "avface landmark network 1"
@@ -275,7 +276,7 @@ def save_landmark_network(
         "config": json.dumps(asdict(network.config)),
         "reach": repr(network.layout.reach),
     }
-    write_half(network, path, {**(metadata or {}), **own})
+    write_half(path, network.state_dict(), {**(metadata or {}), **own})
 
 
 def load_landmark_network(path: str | Path) -> LandmarkNetwork:

@@ -80,13 +80,30 @@ def sound_lag(
     opening, at = seen[chosen], times[chosen]
     lags = STEP * np.arange(-round(LARGEST / STEP), round(LARGEST / STEP) + 1)
     rows = ROW_SECONDS * np.arange(len(heard))
-    said = np.stack([np.interp(at + lag, rows, heard) for lag in lags])
-    if opening.std() == 0 or (said.std(1) == 0).any():
+    agreement = agreement_by_lag(rows, heard, at, opening, lags)
+    if agreement is None:
         return 0.0
-    agreement = np.array([np.corrcoef(one, opening)[0, 1] for one in said])
     best = int(np.argmax(agreement - RELUCTANCE * (lags / 0.1) ** 2))
     enough = agreement[best] >= LEAST_AGREEMENT and agreement[best] >= agreement[len(lags) // 2] + LEAST_GAIN
     return float(lags[best]) if enough else 0.0
+
+
+def agreement_by_lag(
+    rows: npt.NDArray[np.floating],
+    heard: npt.NDArray[np.floating],
+    times: npt.NDArray[np.floating],
+    seen: npt.NDArray[np.floating],
+    lags: npt.NDArray[np.floating],
+) -> npt.NDArray[np.float64] | None:
+    """Correlations (L,) of what is heard with what is seen, were it heard lags (L,) seconds later than it is seen; None
+    where one of them doesn't change.
+
+    Shapes: heard (R,) at seconds rows (R,), seen (T,) at seconds times (T,), T > 0.
+    """
+    said = np.stack([np.interp(times + lag, rows, heard) for lag in lags])
+    if np.std(seen) == 0 or (said.std(1) == 0).any():
+        return None
+    return np.array([np.corrcoef(one, seen)[0, 1] for one in said])
 
 
 def in_step(sound: Iterable[Float], lag: float) -> Iterator[Float]:

@@ -1,26 +1,13 @@
-"""Weights of networks as safetensors: written in half precision; read, and checked before anything is made of them."""
+"""Weights of networks as safetensors from outside: read, and checked before anything is made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avface.errors import AvfaceError
-from avface.files import write_tensors
-
-
-def write_half(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a network's weights as safetensors, real numbers in half precision, which halves what people download.
-
-    Raises:
-        AvfaceError: if the file can't be written.
-    """
-    state = network.state_dict()
-    half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-    write_tensors(path, half, metadata)
 
 
 def read_weights(path: str | Path, kind: str, what: str) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from avface.errors import AvfaceError
-from avface.files import write_tensors
+from avface.files import write_half
 from avface.speech.phones import SILENCE, SYMBOLS
 from avface.speech.spectrum import SAMPLE_RATE, mel_filters, spectra
 
@@ -175,9 +175,8 @@ def save_acoustic_model(model: AcousticModel, path: Path, metadata: Mapping[str,
     Raises:
         AvfaceError: if it can't be written.
     """
-    weights = {name: value.half() for name, value in model.state_dict().items()}
     own = {"config": json.dumps(asdict(model.config)), "symbols": " ".join(SYMBOLS)}
-    write_tensors(path, weights, {**metadata, **own})
+    write_half(path, model.state_dict(), {**metadata, **own})
 
 
 def load_acoustic_model(path: Path = WEIGHTS) -> AcousticModel:

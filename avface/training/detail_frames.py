@@ -53,8 +53,6 @@ FOLDING: tuple[dict[str, float], ...] = (
 _SLIPPED = 0.06
 """Part of the window beyond which another place of the face is seen at a texel than the texel's own."""
 _SECONDS = 2.0
-_CAVITY = 3.5
-"""Texels of 512 of the uv square around a valley whose height says how much light the valley's bottom lacks."""
 
 
 @dataclass(frozen=True)
@@ -282,7 +280,7 @@ def film(
     strength = VALLEY_SHADE / 2 + float(rng.exponential(VALLEY_SHADE / 2))
     pictures = []
     for number, height, (uv, seen) in zip(chosen.tolist(), heights, places, strict=True):
-        dark = valley_light(height, _CAVITY * len(height) / 512, strength)
+        dark = valley_light(height, 1.0, strength)
         shade = torch.where(seen, sample_texture(dark[..., None], uv)[..., 0], 1.0)
         light = renderer.light(range(number, number + 1)) * shade[None, ..., None]
         pictures.append(scene.sensor.develop(light, generator)[0].numpy())

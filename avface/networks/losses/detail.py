@@ -129,17 +129,20 @@ def shaded(normals: Tensor, albedo: Tensor, light: Tensor) -> Tensor:
 
 VALLEY_SHADE = 0.8
 """Part of its light that a valley lacks for each millimetre of its depth, as a rule."""
+VALLEY_REACH = 3.5 / 512
+"""How far around a place its surroundings say how deep it lies, as a share of the uv square: two millimetres."""
 _DARKEST = 0.4
 """Part of its light that a valley lacks at most."""
 
 
-def valley_light(heights: Tensor, around: float, shade: float = VALLEY_SHADE) -> Tensor:
+def valley_light(heights: Tensor, side: float, shade: float = VALLEY_SHADE) -> Tensor:
     """How much of its light each place of a relief (R, R) in metres gets, from 0.6 to 1: valleys see less of the sky.
 
-    A place's depth is how far it lies under the mean of its neighbourhood, a Gaussian of `around` texels. Lambert's
-    law lights slopes and knows no such shadow, which is most of what one sees of a narrow fold.
+    The map covers `side` of the uv square across. A place's depth is how far it lies under the mean of its
+    surroundings, a Gaussian of `VALLEY_REACH`. Lambert's law lights slopes and knows no such shadow, which is most of
+    what one sees of a narrow fold.
     """
-    mean = cv2.GaussianBlur(heights.cpu().numpy(), (0, 0), around)
+    mean = cv2.GaussianBlur(heights.cpu().numpy(), (0, 0), VALLEY_REACH * len(heights) / side)
     depth = 1e3 * (torch.from_numpy(mean).to(heights) - heights).clamp_min(0)
     return 1 - (shade * depth).clamp_max(_DARKEST)
 
