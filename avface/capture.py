@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from avface.arrays import F32, F64, Bool, Floats, Int, Ints
 from avface.errors import AvfaceError
 from avface.files import replacing
 
@@ -21,14 +22,13 @@ if TYPE_CHECKING:
     from avface.geometry.camera import Camera
     from avface.head.model import HeadModel
     from avface.head.morphs import MorphMotion, MorphTargets
-    from avface.networks.detail_surface import DetailedSurface
+    from avface.head.skin.subdivision import DetailedSurface
 
 CAPTURE_VERSION = 2
 EXPORTERS = "avface.exporters"
 """Entry point group in which exporters register, by suffix; other packages can add theirs."""
 
-Frames = int | slice | Sequence[int] | npt.NDArray[np.integer] | None
-FloatArray = npt.NDArray[np.float32]
+Frames = int | slice | Sequence[int] | Ints | None
 Space = Literal["image", "camera", "head"]
 Stage = Literal["coarse", "lips", "detail"]
 
@@ -44,17 +44,17 @@ class Capture:
 
     head: str
     """Name of the head model, or the path of its file."""
-    shape: FloatArray
+    shape: F32
     """(S,) shape weights in standard deviations."""
-    expression: FloatArray
+    expression: F32
     """(T, E) weights of the expression units: 0 to 1 for the open head, else within the head's `unit_range`."""
     expression_names: tuple[str, ...]
     """The E units, ARKit's names for the open head."""
-    rotation: FloatArray
+    rotation: F32
     """(T, 3) axis-angle in radians, head to camera; continuous in time, so its length can pass pi."""
-    translation: FloatArray
+    translation: F32
     """(T, 3) metres, the head's origin in the camera."""
-    joints: FloatArray
+    joints: F32
     """(T, J, 3) axis-angle in radians of the head's joints (neck, eyes)."""
     joint_names: tuple[str, ...]
     """The J joints."""
@@ -64,35 +64,35 @@ class Capture:
     """Pixels (x, y)."""
     image_size: tuple[int, int]
     """Pixels (width, height) of the upright video."""
-    times: npt.NDArray[np.float64]
+    times: F64
     """(T,) seconds; 0 is the first frame. Not evenly spaced where the video isn't."""
-    confidence: FloatArray
+    confidence: F32
     """(T,) 0 to 1: how well the face was seen. 0 marks frames without an observation, filled in by the solver."""
-    visibility: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    visibility: F32 = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     """(T, R) 0 to 1: how much of each region of the face could be seen, and so was fitted to the picture rather than
     filled in. Empty where nobody looked for what is hidden."""
     visibility_regions: tuple[str, ...] = ()
     """The R regions: lips, jaw, brows, eyes, nose, cheeks."""
-    landmark_bias: FloatArray = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+    landmark_bias: F32 = field(default_factory=lambda: np.zeros((0, 3), np.float32))
     """(L, 3) metres in the head's axes from where MediaPipe's L landmarks are on average to where the tracker puts them
     on this person. Empty for a capture that wasn't tracked."""
-    lip_vertices: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    lip_vertices: Int = field(default_factory=lambda: np.zeros(0, np.int64))
     """(P,) ascending numbers of the vertices that the lip refinement moves; empty where there is none."""
-    lip_basis: FloatArray = field(default_factory=lambda: np.zeros((0, 0, 3), np.float32))
+    lip_basis: F32 = field(default_factory=lambda: np.zeros((0, 0, 3), np.float32))
     """(L, P, 3) ways in which the lips of this clip move beyond the expression units: metres in the head's axes, on the
     shaped head before any joint turns."""
-    lip_weights: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    lip_weights: F32 = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     """(T, L) weights of `lip_basis`, 0 where nobody speaks; (0, 0) without lip refinement."""
-    detail_static: npt.NDArray[np.floating] = field(default_factory=lambda: np.zeros((0, 0), np.float16))
+    detail_static: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float16))
     """(R, R) metres along the normals of the skin by which its folds are off the head's mesh as a rule: texels of the
-    face's window of the uv square (`avface.networks.detail_maps`). Empty where there is no detail."""
-    detail_basis: npt.NDArray[np.floating] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float16))
+    face's window of the uv square (`avface.head.skin.atlas`). Empty where there is no detail."""
+    detail_basis: Floats = field(default_factory=lambda: np.zeros((0, 0, 0), np.float16))
     """(D, R, R) ways in which they change, metres."""
-    detail_weights: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    detail_weights: F32 = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     """(T, D) weights of `detail_basis`; (0, 0) without detail."""
-    segment_starts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+    segment_starts: Int = field(default_factory=lambda: np.zeros(1, np.int64))
     """(N,) first frames of the stretches between shot cuts; the first is 0."""
-    segment_same_person: npt.NDArray[np.bool_] = field(default_factory=lambda: np.ones(1, bool))
+    segment_same_person: Bool = field(default_factory=lambda: np.ones(1, bool))
     """(N,) whether a stretch shows the captured person; elsewhere confidence is 0."""
     source: str = ""
     """The video, as it was named to avface."""
@@ -150,7 +150,7 @@ class Capture:
         return Camera(self.focal_length, self.principal_point, *self.image_size)
 
     @property
-    def faces(self) -> npt.NDArray[np.int64]:
+    def faces(self) -> Int:
         """Triangles (F, 3) of the mesh."""
         return self.head_model.faces.cpu().numpy()
 
@@ -165,7 +165,7 @@ class Capture:
         frames: Frames = None,
         space: Literal["camera", "head"] = "camera",
         stage: Stage | None = None,
-    ) -> FloatArray:
+    ) -> F32:
         """Vertices (T, V, 3) in metres of the chosen frames (all by default), in the camera's or the head's frame.
 
         stage: "coarse" for shape and expression alone, "lips" with the lip refinement, where there is one; by default
@@ -186,10 +186,10 @@ class Capture:
         """Whether the fine stage has been here."""
         return bool(self.detail_static.size)
 
-    def displacement(self, frames: Frames = None) -> FloatArray:
+    def displacement(self, frames: Frames = None) -> F32:
         """Displacement (T, R, R) in metres of the skin along the mesh's normals, in the chosen frames, all by default.
 
-        Texels are those of `avface.networks.detail_maps.DetailAtlas`. (T, 0, 0) without detail.
+        Texels are those of `avface.head.skin.atlas.DetailAtlas`. (T, 0, 0) without detail.
         """
         rows = self._rows(frames)
         found = np.repeat(self.detail_static[None].astype(np.float32), len(rows), 0)
@@ -204,7 +204,7 @@ class Capture:
         Raises:
             AvfaceError: if the capture has no detail, or its head no face that it could be about.
         """
-        from avface.networks.detail_surface import DetailedSurface
+        from avface.head.skin.subdivision import DetailedSurface
 
         if not self.has_detail:
             raise AvfaceError(
@@ -212,9 +212,7 @@ class Capture:
             )
         return DetailedSurface(self.head_model, len(self.detail_static))
 
-    def detailed_vertices(
-        self, frames: Frames = None, space: Literal["camera", "head"] = "camera"
-    ) -> FloatArray:
+    def detailed_vertices(self, frames: Frames = None, space: Literal["camera", "head"] = "camera") -> F32:
         """Vertices (T, N, 3) in metres of `detailed_surface` in the chosen frames, with all that there is.
 
         Raises:
@@ -234,7 +232,7 @@ class Capture:
         scheme: Literal["mediapipe478", "ibug68"] = "mediapipe478",
         space: Space = "image",
         stage: Stage | None = None,
-    ) -> FloatArray:
+    ) -> F32:
         """Landmarks of the chosen frames: (T, L, 2) pixels of the video, or (T, L, 3) metres in camera or head.
 
         They are points of the surface, moved by `landmark_bias` to where the tracker puts them on this person; those in
@@ -249,7 +247,7 @@ class Capture:
         import torch
 
         rows = self._rows(frames)
-        from avface.head.landmark_schemes import ibug68_from_mediapipe
+        from avface.head.schemes import ibug68_from_mediapipe
 
         embedding = self.head_model.embedding(scheme)
         points = np.empty((len(rows), len(embedding.triangles), 3), np.float32)
@@ -382,11 +380,11 @@ class Capture:
         detail = ("detail_weights",) if self.has_detail else ()
         return (*always, *seen, *lips, *detail)
 
-    def _rows(self, frames: Frames) -> npt.NDArray[np.int64]:
+    def _rows(self, frames: Frames) -> Int:
         every = np.arange(len(self))
         return every if frames is None else np.atleast_1d(every[frames])
 
-    def _head_vertices(self, rows: npt.NDArray[np.int64], stage: Stage | None) -> FloatArray:
+    def _head_vertices(self, rows: Int, stage: Stage | None) -> F32:
         import torch
 
         if stage not in (None, *get_args(Stage)):
@@ -412,7 +410,7 @@ class Capture:
                 f"{self.head} only {self.head_model.num_vertices}; name the head file that the capture was made with"
             )
 
-    def _to_camera(self, points: FloatArray, rows: npt.NDArray[np.int64]) -> FloatArray:
+    def _to_camera(self, points: F32, rows: Int) -> F32:
         import torch
 
         from avface.geometry.camera import transform

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
-import numpy.typing as npt
 
+from avface.arrays import F32
 from avface.capture import Capture, Stage
 from avface.errors import AvfaceError, AvfaceWarning
 from avface.threads import one_thread
@@ -21,11 +21,11 @@ from avface.threads import one_thread
 if TYPE_CHECKING:
     from avface.head.model import HeadModel
     from avface.media import Clip
-    from avface.networks.clip_lips import LipRefinement
-    from avface.networks.clips import ClipPrediction
-    from avface.networks.detail_clip import DetailRefinement
-    from avface.networks.model import CoarseNetworks
-    from avface.solve import CloserLook, Fit, SolverConfig
+    from avface.networks.coarse.inference import ClipPrediction
+    from avface.networks.coarse.model import CoarseNetworks
+    from avface.networks.detail.refinement import DetailRefinement
+    from avface.networks.lips.refinement import LipRefinement
+    from avface.solve import Fit, LandmarkCorrections, SolverConfig
     from avface.tracking import FaceTrack
 
 Progress = Callable[[str, int, "int | None"], None]
@@ -79,7 +79,7 @@ def reconstruct(
         AvfaceWarning: if parts of the video were lost, or it shows the person only between some of its cuts.
     """
     from avface.media import Clip
-    from avface.tracking import follow, track
+    from avface.tracking import refine_by_flow, track
 
     if focal_length is not None and not focal_length > 0:
         raise AvfaceError(
@@ -112,28 +112,28 @@ def reconstruct(
             raise error if str(path) in str(error) else AvfaceError(f"{path}: {error}") from None
         model, predictor, refinement, detail = prepared()
     # Only now: loading them takes time that the tracker leaves.
-    from avface.networks.synchrony import clip_sound_lag, in_step
+    from avface.networks.fusion.av_sync import clip_sound_lag, in_step
     from avface.solve import SolverConfig
 
     expected, lag = None, 0.0
     if listen and video and (predictor is not None or refinement is not None):
         lag = clip_sound_lag(observed, clip.audio_blocks(), device)
 
-    def sound() -> Iterator[npt.NDArray[np.float32]]:
+    def sound() -> Iterator[F32]:
         return in_step(clip.audio_blocks(), lag)
 
     focal = focal_length or (solver or SolverConfig()).focal_prior * max(observed.image_size)
     if predictor is not None:
         expected = _predict(predictor, model, observed, sound() if listen else None, focal, video)
     # The networks know how a tracker errs before hidden faces; the solver gets what is seen as the picture moves it.
-    followed = follow(clip.frames(), observed)
-    closer = _look_closer(observed, video)
+    followed = refine_by_flow(clip.frames(), observed)
+    closer = _correct_landmarks(observed, video)
     capture = _solve(
         followed, closer, expected, model, str(head), focal_length, device, video, solver, progress
     )
     if predictor is not None and expected is not None and video:
         heard = sound() if listen else None
-        learned = _rehearse(predictor, model, observed, heard, focal, expected, capture)
+        learned = _adapt_to_clip(predictor, model, observed, heard, focal, expected, capture)
         if learned is not None:
             capture = _solve(
                 followed, closer, learned, model, str(head), focal_length, device, video, solver, progress
@@ -169,11 +169,11 @@ def _load_networks(path: str | Path | None, head: HeadModel, device: str) -> Coa
     Raises:
         AvfaceError: if the file isn't there or damaged, or about another head.
     """
-    from avface.networks.model import load_networks
-    from avface.networks.shipped import shipped_networks
+    from avface.networks.coarse.model import load_networks
+    from avface.networks.coarse.pretrained import pretrained_coarse_networks
 
     given = None if path is None else load_networks(path).requires_grad_(False).to(device)
-    networks = shipped_networks(device) if given is None else given
+    networks = pretrained_coarse_networks(device) if given is None else given
     config = networks.config
     sizes = (config.head, config.code.expression_width, config.code.shape)
     if sizes == (head.name, head.num_expression, head.num_shape):
@@ -206,24 +206,24 @@ def _prepared(
             model = load_head(head)
             predictor = _load_networks(networks, model, device)
             if model.name == "open":
-                from avface.networks.landmarks import shipped_landmark_network
+                from avface.networks.landmark_correction import pretrained_landmark_network
 
-                shipped_landmark_network()
+                pretrained_landmark_network()
             if predictor is not None:
-                import avface.networks.clips  # noqa: F401
-                from avface.speech.acoustic import shipped_acoustic_model
+                import avface.networks.coarse.inference  # noqa: F401
+                from avface.speech.acoustic import pretrained_acoustic_model
 
                 if listen:
-                    shipped_acoustic_model(device)
+                    pretrained_acoustic_model(device)
             refinement = detail = None
             if "lips" in stages:
-                from avface.networks.clip_lips import shipped_refinement
+                from avface.networks.lips.refinement import pretrained_lip_refinement
 
-                refinement = shipped_refinement(model, device)
+                refinement = pretrained_lip_refinement(model, device)
             if "detail" in stages:
-                from avface.networks.detail_clip import shipped_detail
+                from avface.networks.detail.refinement import pretrained_detail_refinement
 
-                detail = shipped_detail(model, device)
+                detail = pretrained_detail_refinement(model, device)
             result["loaded"] = model, predictor, refinement, detail
         except BaseException as error:  # handed to the caller's thread
             result["error"] = error
@@ -253,13 +253,13 @@ def _predict(
     networks: CoarseNetworks,
     head: HeadModel,
     observed: FaceTrack,
-    sound: Iterable[npt.NDArray[np.float32]] | None,
+    sound: Iterable[F32] | None,
     focal_length: float,
     video: bool,
-    blindfold: npt.NDArray[np.float32] | None = None,
+    occlusion_mask: F32 | None = None,
 ) -> ClipPrediction:
     """What the networks expect of the clip."""
-    from avface.networks.clips import predict_clip
+    from avface.networks.coarse.inference import predict_clip
 
     with one_thread():
         return predict_clip(
@@ -269,37 +269,37 @@ def _predict(
             sound,
             focal_length,
             see_expression=video,
-            blindfold=blindfold,
+            occlusion_mask=occlusion_mask,
         )
 
 
-def _rehearse(
+def _adapt_to_clip(
     networks: CoarseNetworks,
     head: HeadModel,
     observed: FaceTrack,
-    sound: Iterable[npt.NDArray[np.float32]] | None,
+    sound: Iterable[F32] | None,
     focal_length: float,
     expected: ClipPrediction,
     capture: Capture,
 ) -> ClipPrediction | None:
     """What is expected of a mouth that is hidden at times, as the rest of the clip has it; None if it never is."""
-    from avface.networks.rehearsal import blindfold, lips_hidden, rehearsed
+    from avface.networks.fusion.clip_adaptation import adapt_to_clip, lips_hidden, occlusion_mask
 
     lips = lips_hidden(observed)
-    hidden = blindfold(observed, lips)
+    hidden = occlusion_mask(observed, lips)
     if hidden is None:
         return None
     answers = _predict(networks, head, observed, sound, focal_length, True, hidden)
     motion = head.embedding("mediapipe478").on(head.expression_basis.cpu().numpy())
     names = head.expression_names
-    return rehearsed(expected, answers, capture.expression, lips, observed.times, names, motion)
+    return adapt_to_clip(expected, answers, capture.expression, lips, observed.times, names, motion)
 
 
-def _look_closer(observed: FaceTrack, video: bool) -> CloserLook | None:
+def _correct_landmarks(observed: FaceTrack, video: bool) -> LandmarkCorrections | None:
     """How far some frames' landmarks are off what the picture shows, for the person's shape."""
-    from avface.networks.landmarks import shipped_landmark_network
-    from avface.networks.weights import LandmarkWeights
-    from avface.solve import CloserLook
+    from avface.networks.fusion.landmark_weights import LandmarkWeights
+    from avface.networks.landmark_correction import pretrained_landmark_network
+    from avface.solve import LandmarkCorrections
 
     views = observed.views
     if views is None:
@@ -307,13 +307,13 @@ def _look_closer(observed: FaceTrack, video: bool) -> CloserLook | None:
     weights = LandmarkWeights(observed, None, without=() if video else BY_EAR)
     seen = np.stack([weights[frame] for frame in views.frames.tolist()])
     with one_thread():
-        offsets = shipped_landmark_network().refine(views.pictures, views.landmarks, seen)
-    return CloserLook(views.frames, offsets, seen)
+        offsets = pretrained_landmark_network().refine(views.pictures, views.landmarks, seen)
+    return LandmarkCorrections(views.frames, offsets, seen)
 
 
 def _solve(
     observed: FaceTrack,
-    closer: CloserLook | None,
+    closer: LandmarkCorrections | None,
     expected: ClipPrediction | None,
     head: HeadModel,
     head_name: str,
@@ -327,8 +327,8 @@ def _solve(
 
     import avface
     from avface.geometry.rotations import facing_rotvec
+    from avface.networks.fusion.landmark_weights import LandmarkWeights
     from avface.networks.regions import REGIONS
-    from avface.networks.weights import LandmarkWeights
     from avface.solve import Observations, Prediction, Solver
 
     frames = len(observed.times)
@@ -403,12 +403,12 @@ def _counted(progress: Progress, stage: str, frames: int) -> Callable[[int], Non
 def _refine_lips(
     refinement: LipRefinement,
     capture: Capture,
-    sound: Iterable[npt.NDArray[np.float32]],
+    sound: Iterable[F32],
     observed: FaceTrack,
     progress: Progress,
 ) -> Capture:
     """The capture with the lips as sound and picture say."""
-    from avface.networks.lip_view import LipView
+    from avface.networks.lips.visual_evidence import LipView
 
     on_frames = _counted(progress, "lips", len(capture))
     lengths = np.diff([*capture.segment_starts, len(capture)])
@@ -437,11 +437,11 @@ def _find_detail(
     capture: Capture,
     clip: Clip,
     observed: FaceTrack,
-    sound: Callable[[], Iterable[npt.NDArray[np.float32]]] | None,
+    sound: Callable[[], Iterable[F32]] | None,
     progress: Progress,
 ) -> Capture:
     """The capture with the folds of the skin, as far as the clip shows them."""
-    from avface.networks.detail_clip import ClipView
+    from avface.networks.detail.refinement import ClipView
 
     on_frames = _counted(progress, "detail", len(capture))
     lengths = np.diff([*capture.segment_starts, len(capture)])
@@ -473,7 +473,7 @@ def _find_detail(
     )
 
 
-def _joints(head: HeadModel, fit: Fit) -> npt.NDArray[np.float32]:
+def _joints(head: HeadModel, fit: Fit) -> F32:
     """Joint rotations (T, J, 3): the eyes as they look, everything else at rest."""
     joints = np.zeros((len(fit.gaze), head.num_joints, 3), np.float32)
     eyes = [j for j, name in enumerate(head.joint_names) if name in ("left_eye", "right_eye")]

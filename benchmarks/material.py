@@ -19,13 +19,13 @@ import torch
 from rich.console import Console
 
 from avface.evaluation.machine import describe_machine
-from avface.speech.acoustic import load_acoustic_model
-from avface.training.acoustic_evaluation import (
+from avface.evaluation.studies.acoustic import (
     held_out_corpus,
     score_clips,
     score_voices,
     score_without_speech,
 )
+from avface.speech.acoustic import load_acoustic_model
 
 HERE = Path(__file__).parent
 

@@ -13,7 +13,7 @@ from samples import as_json, spread
 
 from avface.evaluation.machine import describe_machine
 from avface.speech import SpeechKind, speech_features
-from avface.synthetic.speech import speak
+from avface.synthetic.performance.espeak import speak
 
 TEXT = "Hello! I am not a real person. My face was made to test how well a video becomes a head."
 

@@ -27,7 +27,7 @@ HEAD = load_head()
 HERE = Path(__file__).parent / "pictures"
 FRAMES = (8, 52, 96, 140)
 HELD_OUT = (8, 28, 108)
-"""People that the detail network didn't learn from (`avface.training.detail.held_out`)."""
+"""People that the detail network didn't learn from (`avface.training.detail.train.held_out`)."""
 
 
 def head_view(capture: avface.Capture, frame: int, yaw: float, size: int) -> np.ndarray:
@@ -67,7 +67,7 @@ def demo() -> None:
 
 def contact_sheet() -> None:
     """Write contact_sheet.jpg: four moments of nine synthetic clips in three columns."""
-    from avface.synthetic.scene import SceneConfig, sample_scene
+    from avface.synthetic.rendering.scene import SceneConfig, sample_scene
 
     config = SceneConfig(size=192, seconds=3.0)
     clips = []
@@ -84,7 +84,7 @@ def contact_sheet() -> None:
 
 def wrinkles() -> None:
     """Write wrinkles.jpg: four people at rest, smiling, with raised brows, and squinting with a frown."""
-    from avface.synthetic.scene import SceneConfig, sample_scene
+    from avface.synthetic.rendering.scene import SceneConfig, sample_scene
 
     moves = [
         {},
@@ -117,14 +117,14 @@ def wrinkles() -> None:
 def detail() -> None:
     """Write detail.jpg: three made people that the detail network hasn't learned from, with one brow raised, frowning,
     and smiling: picture, coarse surface, found folds, true folds."""
-    from avface.evaluation.detail import render_detail
-    from avface.networks.detail import predict_detail
-    from avface.networks.detail_clip import shipped_detail
-    from avface.networks.detail_maps import DetailMaps
-    from avface.synthetic.scene import SceneConfig, sample_scene
-    from avface.training.detail_frames import DetailFramesConfig, film, seen_places, true_folds
+    from avface.evaluation.studies.detail import render_detail
+    from avface.head.skin.atlas import DetailMaps
+    from avface.networks.detail.network import predict_detail
+    from avface.networks.detail.refinement import pretrained_detail_refinement
+    from avface.synthetic.rendering.scene import SceneConfig, sample_scene
+    from avface.training.detail.frames import DetailFramesConfig, film, seen_places, true_folds
 
-    refinement = shipped_detail(HEAD, "cpu")
+    refinement = pretrained_detail_refinement(HEAD, "cpu")
     assert refinement is not None
     atlas, config = refinement.atlas, DetailFramesConfig()
     faces = (
@@ -165,8 +165,8 @@ def detail() -> None:
 
 def occluders() -> None:
     """Write occluders.jpg: things before synthetic faces."""
-    from avface.synthetic.occlusion import OcclusionConfig, occlude
-    from avface.synthetic.scene import SceneConfig, sample_scene
+    from avface.synthetic.occlusion.occlusion import OcclusionConfig, occlude
+    from avface.synthetic.rendering.scene import SceneConfig, sample_scene
 
     pictures = []
     for index in range(10):
@@ -181,7 +181,7 @@ def occluders() -> None:
 
 def develop(scene: object, frames: object) -> list[np.ndarray]:
     """Finished pictures of some frames of a scene."""
-    from avface.synthetic.renderer import SceneRenderer
+    from avface.synthetic.rendering.renderer import SceneRenderer
 
     renderer = SceneRenderer(scene, HEAD)
     noise = torch.Generator().manual_seed(0)

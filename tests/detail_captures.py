@@ -10,8 +10,8 @@ from captures import moving_capture
 
 from avface.capture import Capture
 from avface.head import load_head
-from avface.networks.detail import DetailConfig, DetailNetwork
-from avface.networks.detail_maps import detail_atlas
+from avface.head.skin.atlas import detail_atlas
+from avface.networks.detail.network import DetailConfig, DetailNetwork
 
 SMALL = DetailConfig(resolution=64, encoder=(8, 8, 8, 8, 8), decoder=(8, 8, 8, 8, 4), image=4, out=4)
 

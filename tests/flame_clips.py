@@ -15,15 +15,15 @@ from torch import Tensor
 from videos import Track, constant_rate, write_video
 
 from avface.geometry.rotations import rotvec_to_rotmat
-from avface.head.flame import flame_head, read_flame
-from avface.head.landmark_schemes import FACE_OVAL, IBUG68_FROM_MEDIAPIPE
+from avface.head.flame.model import flame_head, read_flame
 from avface.head.model import HeadModel, LandmarkEmbedding
+from avface.head.schemes import FACE_OVAL, IBUG68_FROM_MEDIAPIPE
 from avface.media import Frame
-from avface.networks.codes import FLAME_CODE, CoarseCode, ExpressionCode, project_weakly
-from avface.networks.frames import FACING, FaceCrop
-from avface.networks.losses.photometric import Surface, render
+from avface.networks.coarse.codes import FLAME_CODE, CoarseCode, ExpressionCode, project_weakly
+from avface.networks.coarse.losses.photometric import Surface, render
+from avface.networks.frames import FaceCrop
 from avface.tracking import FaceTrack, Segment
-from avface.training.self_supervised import FAR, SKIN, AlbedoSpace
+from avface.training.coarse.self_supervised import FAR, SKIN, AlbedoSpace
 
 SIDE = 256
 """Pixels across a picture."""
@@ -156,7 +156,7 @@ def performance(number: int, frames: int = 16) -> Performance:
     light = torch.zeros(9, 3)
     light[0] = float(rng.uniform(1.2, 2.0))
     light[1:4] = torch.from_numpy(rng.normal(0, 0.12, 3)).float()[:, None]
-    facing = torch.tensor(FACING)[:, None]
+    facing = torch.tensor([1.0, -1.0, -1.0])[:, None]
     return Performance(
         shape=drawn(FLAME_CODE.shape, 0.5, 12),
         albedo=drawn(FLAME_CODE.albedo, 0.5, 4),

@@ -11,7 +11,7 @@ from captures import moving_capture
 from avface.capture import Capture
 from avface.head import load_head
 from avface.head.lips import lip_region
-from avface.networks.lips import LipsConfig, LipsNetwork
+from avface.networks.lips.network import LipsConfig, LipsNetwork
 
 SMALL = LipsConfig(points=24, embedding=16, feature=8, hidden=16, layers=2, mapping=16)
 

@@ -3,12 +3,12 @@
 import torch
 
 from avface.networks.audio import AudioConfig
-from avface.networks.codes import OPEN_CODE
-from avface.networks.encoders import CoarseConfig, ExpressionConfig
+from avface.networks.coarse.codes import OPEN_CODE
+from avface.networks.coarse.encoders import CoarseConfig, ExpressionConfig
+from avface.networks.coarse.model import CoarseNetworks, NetworkConfig
+from avface.networks.coarse.temporal import TemporalConfig
+from avface.networks.coarse.video import LandmarksConfig
 from avface.networks.frames import FaceCrop, Frames
-from avface.networks.model import CoarseNetworks, NetworkConfig
-from avface.networks.temporal import TemporalConfig
-from avface.networks.video import LandmarksConfig
 
 
 def some_frames(clips=2, count=16, seed=0, **changes):

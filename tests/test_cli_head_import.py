@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def model(folder, monkeypatch):
     """A FLAME file, and landmarks without pictures."""
-    from avface.head import flame_import
+    from avface.head.flame import importer as flame_import
 
     def embeddings(head, detect, config, on_portrait):
         on_portrait()

@@ -20,15 +20,15 @@ from avface.evaluation.ablation import (
     read_row,
 )
 from avface.evaluation.network_clips import NetworkClip, read_clip
-from avface.head.landmark_measures import box_size
+from avface.head.measures import box_size
 from avface.networks.audio import AudioConfig
-from avface.networks.codes import CodeConfig
-from avface.networks.encoders import CoarseConfig, ExpressionConfig
+from avface.networks.coarse.codes import CodeConfig
+from avface.networks.coarse.encoders import CoarseConfig, ExpressionConfig
+from avface.networks.coarse.model import CoarseNetworks, NetworkConfig, save_networks
+from avface.networks.coarse.temporal import TemporalConfig
+from avface.networks.coarse.video import LandmarksConfig, ResNetConfig
 from avface.networks.frames import lay_crops
-from avface.networks.model import CoarseNetworks, NetworkConfig, save_networks
-from avface.networks.temporal import TemporalConfig
-from avface.networks.video import LandmarksConfig, ResNetConfig
-from avface.training.recipes import Recipe, Supervision
+from avface.training.coarse.recipes import Recipe, Supervision
 
 FRAMES = 10
 

@@ -13,7 +13,7 @@ from avface.evaluation.machine import describe_machine
 from avface.geometry.mesh import vertex_normals
 from avface.geometry.rasteriser import rasterise
 from avface.head.appearance import vertex_colours
-from avface.head.landmark_measures import box_size
+from avface.head.measures import box_size
 from avface.media import VideoWriter
 from avface.tracking import FaceTrack, Segment
 

@@ -7,13 +7,19 @@ import torch
 
 from avface.errors import AvfaceError
 from avface.evaluation import shape as protocol
+from avface.evaluation.out_of_model import (
+    OutOfModelConfig,
+    out_of_model_head,
+    scan,
+    seven_landmarks,
+    skin_triangles,
+)
 from avface.evaluation.scan_to_mesh import NOW_LANDMARKS
 from avface.evaluation.shape import ShapeReport, apart_mm, distances_mm, evaluate_shape, fit_to_vertices
-from avface.evaluation.strangers import StrangersConfig, scan, seven_landmarks, skin_triangles, stranger_head
 from avface.head import load_head
 
 POINTS = 500
-KNOWN = StrangersConfig(proportions=0, taper=0, field_mm=0)
+KNOWN = OutOfModelConfig(proportions=0, taper=0, field_mm=0)
 """People of the head model's own space."""
 
 
@@ -27,27 +33,27 @@ def neutral(head, shape):
 
 
 def test_strangers_are_the_same_every_time_and_differ_from_each_other():
-    config = StrangersConfig()
-    first, again, other = (stranger_head(number, config).template for number in (0, 0, 1))
+    config = OutOfModelConfig()
+    first, again, other = (out_of_model_head(number, config).template for number in (0, 0, 1))
     assert torch.equal(first, again)
     assert (first - other).norm(dim=1).mean() > 1e-3
-    assert not torch.equal(first, stranger_head(0, replace(config, seed=1)).template)
+    assert not torch.equal(first, out_of_model_head(0, replace(config, seed=1)).template)
 
 
 def test_strangers_lie_outside_of_the_models_space_and_their_eyes_stay_round(model):
-    head = stranger_head(0, StrangersConfig())
+    head = out_of_model_head(0, OutOfModelConfig())
     found = fit_to_vertices(model, head.template.double().numpy())
     true = scan(head, POINTS)
     best, mean = (np.median(distances_mm(true, model, each)) for each in (found, 0 * found))
     assert 0.1 < best < 0.6 * mean
     ball = head.vertex_parts() == head.part_names.index("left_eye")
-    known = stranger_head(0, KNOWN).template[ball]
+    known = out_of_model_head(0, KNOWN).template[ball]
     moved = head.template[ball]
     torch.testing.assert_close(moved - moved.mean(0), known - known.mean(0), atol=1e-6, rtol=0)
 
 
 def test_a_known_person_is_found_again_by_the_fit(model):
-    head = stranger_head(3, KNOWN)
+    head = out_of_model_head(3, KNOWN)
     found = fit_to_vertices(model, head.template.double().numpy())
     assert np.median(distances_mm(scan(head, POINTS), model, found)) < 0.05
 
@@ -99,8 +105,8 @@ def test_the_report_has_the_ratio_and_who_is_who():
 
 def test_the_protocol_measures_what_was_reconstructed(model, monkeypatch, tmp_path):
     """The reconstruction knows one of two people, and takes the other for somebody average."""
-    config = StrangersConfig(seed=4)
-    known = [fit_to_vertices(model, stranger_head(n, config).template.double().numpy()) for n in range(2)]
+    config = OutOfModelConfig(seed=4)
+    known = [fit_to_vertices(model, out_of_model_head(n, config).template.double().numpy()) for n in range(2)]
     asked = []
 
     def film(person, clip, path, config):
@@ -136,4 +142,4 @@ def test_one_person_is_too_few():
 
 def test_people_that_the_solver_learnt_from_are_refused():
     with pytest.raises(AvfaceError, match="seed 101"):
-        evaluate_shape(people=2, config=StrangersConfig(seed=101))
+        evaluate_shape(people=2, config=OutOfModelConfig(seed=101))

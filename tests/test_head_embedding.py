@@ -6,7 +6,7 @@ import torch
 
 from avface.head import load_head
 from avface.head.embedding import EmbeddingConfig, _locate, build_embeddings
-from avface.head.landmark_schemes import (
+from avface.head.schemes import (
     FACE_OVAL,
     IBUG_LEFT_BROW,
     IBUG_RIGHT_BROW,

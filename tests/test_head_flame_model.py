@@ -12,8 +12,8 @@ from avface.errors import AvfaceError
 from avface.head import load_head
 from avface.head.contour import BINS, YawContour, yaw_bins
 from avface.head.embedding import EmbeddingConfig
-from avface.head.flame import JAW_UNITS, JOINTS, FlameImportConfig, flame_head, read_flame
-from avface.head.flame_import import import_flame
+from avface.head.flame.importer import import_flame
+from avface.head.flame.model import JAW_UNITS, JOINTS, FlameImportConfig, flame_head, read_flame
 from avface.head.folder import heads_folder
 from avface.head.model import save_head_asset
 

@@ -6,7 +6,7 @@ import roma
 import torch
 
 from avface.head import load_head
-from avface.head.landmark_schemes import LEFT_EYE_LOWER, LEFT_EYE_UPPER, RIGHT_EYE_LOWER, RIGHT_EYE_UPPER
+from avface.head.schemes import LEFT_EYE_LOWER, LEFT_EYE_UPPER, RIGHT_EYE_LOWER, RIGHT_EYE_UPPER
 
 CHIN_IBUG = 8
 

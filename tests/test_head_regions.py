@@ -9,7 +9,8 @@ from scipy.sparse.csgraph import connected_components
 
 from avface.errors import AvfaceError
 from avface.head import load_head
-from avface.head.landmark_schemes import (
+from avface.head.regions import NOSE_RING, _distance_from_inside, regions_from_landmarks
+from avface.head.schemes import (
     FACE_OVAL,
     LEFT_EYE,
     LIPS,
@@ -18,7 +19,6 @@ from avface.head.landmark_schemes import (
     LIPS_OUTER,
     RIGHT_EYE,
 )
-from avface.head.regions import NOSE_RING, _distance_from_inside, regions_from_landmarks
 
 EYES = np.concatenate([LEFT_EYE, RIGHT_EYE])
 

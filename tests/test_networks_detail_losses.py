@@ -5,7 +5,7 @@ import torch
 
 from avface.errors import AvfaceError
 from avface.geometry.shading import sh_basis
-from avface.networks.losses.detail import (
+from avface.networks.detail.losses import (
     IdMrfLoss,
     Vgg19,
     displacement_loss,

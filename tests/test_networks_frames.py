@@ -10,9 +10,9 @@ from torch.testing import assert_close
 from avface.errors import AvfaceError
 from avface.geometry.camera import Camera, transform
 from avface.geometry.rotations import rotvec_to_rotmat
-from avface.head.landmark_schemes import FACE_OVAL, IRISES, LEFT_EYE, LIPS, RIGHT_BROW_UPPER, RIGHT_EYE
+from avface.head.schemes import FACE_OVAL, IRISES, LEFT_EYE, LIPS, RIGHT_BROW_UPPER, RIGHT_EYE
 from avface.networks.clamping import clamp_inwards
-from avface.networks.codes import (
+from avface.networks.coarse.codes import (
     FLAME_CODE,
     OPEN_CODE,
     CodeConfig,

@@ -11,7 +11,7 @@ import avface
 import avface.tracking
 from avface.errors import AvfaceError
 from avface.head import load_head
-from avface.head.landmark_schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER
+from avface.head.schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER
 
 CLIPS = Path(os.environ.get("AVFACE_CLIPS", Path(__file__).resolve().parents[2] / "shared" / "clips"))
 

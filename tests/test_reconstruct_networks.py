@@ -14,17 +14,18 @@ from solve_clips import QUICK, SIZE, head_without_tracker_errors, truth
 from videos import Track, constant_rate, noises, write_video
 
 import avface
-import avface.networks.clips
-import avface.networks.detail
-import avface.networks.lips
+import avface.networks.coarse.inference
+import avface.networks.detail.network
+import avface.networks.lips.network
 import avface.pipeline
+import avface.speech.stream
 import avface.tracking
 from avface.capture import Capture
 from avface.errors import AvfaceError
-from avface.networks.codes import CodeConfig
-from avface.networks.detail import save_detail
-from avface.networks.lips import save_lips
-from avface.networks.model import save_networks
+from avface.networks.coarse.codes import CodeConfig
+from avface.networks.coarse.model import save_networks
+from avface.networks.detail.network import save_detail
+from avface.networks.lips.network import save_lips
 from avface.networks.regions import LANDMARK_REGIONS, REGIONS
 from avface.tracking import FaceTrack, Segment
 
@@ -72,23 +73,23 @@ def videos(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_lips(monkeypatch, tmp_path):
     """Without weights of the lips, unless a test has its own."""
-    monkeypatch.setattr(avface.networks.lips, "WEIGHTS", tmp_path / "no lips.safetensors")
-    avface.networks.lips.shipped_lips.cache_clear()
+    monkeypatch.setattr(avface.networks.lips.network, "WEIGHTS", tmp_path / "no lips.safetensors")
+    avface.networks.lips.network.pretrained_lips.cache_clear()
     yield
-    avface.networks.lips.shipped_lips.cache_clear()
+    avface.networks.lips.network.pretrained_lips.cache_clear()
 
 
 @pytest.fixture
 def own_lips(no_lips):
     """A small network in place of the shipped one."""
-    save_lips(small_lips(), avface.networks.lips.WEIGHTS)
+    save_lips(small_lips(), avface.networks.lips.network.WEIGHTS)
 
 
 @pytest.fixture
 def own_detail(monkeypatch, tmp_path):
     """A small network in place of the shipped one."""
-    monkeypatch.setattr(avface.networks.detail, "WEIGHTS", tmp_path / "detail.safetensors")
-    save_detail(small_detail(), avface.networks.detail.WEIGHTS)
+    monkeypatch.setattr(avface.networks.detail.network, "WEIGHTS", tmp_path / "detail.safetensors")
+    save_detail(small_detail(), avface.networks.detail.network.WEIGHTS)
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def reconstruct(monkeypatch, track, videos, weights):
 def asked(monkeypatch):
     """What the networks are asked, and their answers, which can be changed."""
     calls = []
-    real = avface.networks.clips.predict_clip
+    real = avface.networks.coarse.inference.predict_clip
 
     def spy(networks, names, track, sound, focal_length, **options):
         sound = None if sound is None else list(sound)
@@ -114,7 +115,7 @@ def asked(monkeypatch):
         return replace(prediction, **spy.changes)
 
     spy.changes, spy.calls = {}, calls
-    monkeypatch.setattr(avface.networks.clips, "predict_clip", spy)
+    monkeypatch.setattr(avface.networks.coarse.inference, "predict_clip", spy)
     return spy
 
 
@@ -218,15 +219,15 @@ def test_what_the_networks_are_given(reconstruct, asked):
 @pytest.fixture
 def everybody_speaks(monkeypatch):
     """The sound of the video is noise, which the acoustic model rightly doesn't take for speech."""
-    import avface.networks.clips
+    import avface.networks.coarse.inference
 
-    real = avface.networks.clips.speech_features
+    real = avface.speech.stream.speech_features
 
     def heard(*arguments):
         features = real(*arguments)
         return replace(features, speech_activity=np.ones_like(features.speech_activity))
 
-    monkeypatch.setattr(avface.networks.clips, "speech_features", heard)
+    monkeypatch.setattr(avface.speech.stream, "speech_features", heard)
 
 
 def test_lips_follow_the_sound_and_nothing_else_does(reconstruct, own_lips, everybody_speaks, tmp_path):
@@ -260,15 +261,15 @@ def test_stages_that_are_none_are_refused(reconstruct):
 
 
 def test_without_networks_for_the_head_everything_is_as_ever(track, reconstruct, monkeypatch, tmp_path):
-    import avface.networks.shipped
+    import avface.networks.coarse.pretrained
 
     path = tmp_path / "flame.safetensors"
     save_networks(small_networks(code=CodeConfig(expression=50), head="flame2020"), path)
-    monkeypatch.setattr(avface.networks.shipped, "WEIGHTS", path)
-    avface.networks.shipped.shipped_networks.cache_clear()
+    monkeypatch.setattr(avface.networks.coarse.pretrained, "WEIGHTS", path)
+    avface.networks.coarse.pretrained.pretrained_coarse_networks.cache_clear()
 
     capture = reconstruct(networks=None, solver=replace(QUICK, iterations=1))
-    avface.networks.shipped.shipped_networks.cache_clear()
+    avface.networks.coarse.pretrained.pretrained_coarse_networks.cache_clear()
 
     assert capture.visibility_regions == () and capture.visibility.size == 0
     assert capture.provenance["shape, expression, pose"] == "maximum a posteriori fit to the landmarks"
@@ -307,5 +308,5 @@ def test_detail_is_found_when_it_is_asked_for(track, reconstruct, own_detail):
 
 
 def test_without_weights_there_is_no_detail(reconstruct, own_detail):
-    avface.networks.detail.WEIGHTS.unlink()
+    avface.networks.detail.network.WEIGHTS.unlink()
     assert not reconstruct(stages=("coarse", "detail")).has_detail

@@ -11,7 +11,7 @@ from solve_clips import NO_OPINION, SIZE, check_equations_with_shared
 
 from avface.errors import AvfaceError
 from avface.geometry.camera import Camera, transform
-from avface.head.flame import JAW_UNITS, FlameFile, FlameImportConfig, flame_head
+from avface.head.flame.model import JAW_UNITS, FlameFile, FlameImportConfig, flame_head
 from avface.head.model import HeadModel
 from avface.solve import Observations, Solver, SolverConfig
 from avface.solve.jointed_landmarks import JointedLandmarkModel, landmark_model
@@ -121,8 +121,8 @@ def test_derivatives_agree_with_finite_differences(model, parameters):
     local, shared = model.num_local, len(parameters.shape) + 1
     none = torch.zeros(2, local, dtype=torch.float64)
 
-    by_local = differences(model, parameters, local, lambda d: parameters.moved(d.expand(2, -1)))
-    by_shared = differences(model, parameters, shared, lambda d: parameters.moved(none, d))
+    by_local = differences(model, parameters, local, lambda d: parameters.retract(d.expand(2, -1)))
+    by_shared = differences(model, parameters, shared, lambda d: parameters.retract(none, d))
 
     jacobian = model.jacobian(parameters)
     torch.testing.assert_close(jacobian[..., :local], by_local, rtol=1e-6, atol=1e-4)
@@ -133,7 +133,7 @@ def test_derivatives_agree_with_finite_differences(model, parameters):
 def test_derivatives_hold_where_nothing_has_turned(model, parameters):
     at_rest = replace(parameters, expression=0 * parameters.expression, gaze=0 * parameters.gaze)
     local = model.num_local
-    numeric = differences(model, at_rest, local, lambda d: at_rest.moved(d.expand(2, -1)))
+    numeric = differences(model, at_rest, local, lambda d: at_rest.retract(d.expand(2, -1)))
 
     torch.testing.assert_close(model.jacobian(at_rest)[..., :local], numeric, rtol=1e-6, atol=1e-4)
     mean = replace(at_rest, shape=0 * at_rest.shape)
@@ -167,7 +167,7 @@ def test_a_step_keeps_weights_within_the_units_limits(head, model, parameters):
     step = torch.full((2, model.num_local), 9.0, dtype=torch.float64)
     step[1] = -9
 
-    moved = parameters.moved(step).expression.numpy()
+    moved = parameters.retract(step).expression.numpy()
 
     np.testing.assert_allclose(moved[0], head.unit_range.high)
     np.testing.assert_allclose(moved[1], head.unit_range.low)

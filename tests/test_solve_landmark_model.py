@@ -69,7 +69,7 @@ def differences(model, parameters, size, move):
 
 def test_derivatives_by_the_local_unknowns_agree_with_finite_differences(model, parameters):
     local = model.num_local
-    numeric = differences(model, parameters, local, lambda d: parameters.moved(d.expand(2, -1)))
+    numeric = differences(model, parameters, local, lambda d: parameters.retract(d.expand(2, -1)))
 
     jacobian = model.jacobian(parameters)[..., :local]
     torch.testing.assert_close(jacobian, numeric, rtol=1e-6, atol=1e-4)
@@ -80,7 +80,7 @@ def test_derivatives_by_the_local_unknowns_agree_with_finite_differences(model, 
 def test_derivatives_by_shape_and_focal_length_agree_with_finite_differences(model, parameters):
     none = torch.zeros(2, model.num_local, dtype=torch.float64)
     shared = len(parameters.shape) + 1
-    numeric = differences(model, parameters, shared, lambda d: parameters.moved(none, d))
+    numeric = differences(model, parameters, shared, lambda d: parameters.retract(none, d))
 
     jacobian = model.jacobian(parameters)[..., model.num_local :]
     torch.testing.assert_close(jacobian, numeric, rtol=1e-6, atol=1e-4)
@@ -90,7 +90,7 @@ def test_derivatives_by_shape_and_focal_length_agree_with_finite_differences(mod
 def test_derivatives_hold_at_rest_where_gaze_and_turn_are_zero(model, head):
     at_rest = truth(head, 1, turn=0.0).parameters
     at_rest.expression += 0.5  # away from the bounds
-    numeric = differences(model, at_rest, model.num_local, lambda d: at_rest.moved(d[None]))
+    numeric = differences(model, at_rest, model.num_local, lambda d: at_rest.retract(d[None]))
 
     torch.testing.assert_close(model.jacobian(at_rest)[..., : model.num_local], numeric, rtol=1e-6, atol=1e-4)
 
@@ -122,7 +122,7 @@ def test_a_step_keeps_expression_weights_between_0_and_1(model, parameters):
     step = torch.zeros(2, model.num_local, dtype=torch.float64)
     step[0, 6:58], step[1, 6:58] = 5, -5
 
-    moved = parameters.moved(step)
+    moved = parameters.retract(step)
 
     assert (moved.expression[0] == 1).all() and (moved.expression[1] == 0).all()
 
@@ -131,7 +131,7 @@ def test_a_longer_focal_length_takes_the_head_away_by_as_much(model, parameters)
     shared = torch.zeros(len(parameters.shape) + 1, dtype=torch.float64)
     shared[-1] = np.log(1.5)
 
-    moved = parameters.moved(torch.zeros(2, model.num_local, dtype=torch.float64), shared)
+    moved = parameters.retract(torch.zeros(2, model.num_local, dtype=torch.float64), shared)
 
     torch.testing.assert_close(moved.translation, 1.5 * parameters.translation)
     assert float(torch.exp(moved.log_focal - parameters.log_focal)) == pytest.approx(1.5)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from avface.solve.banded import solve_block_pentadiagonal
-from avface.solve.bounded import bounded_newton_step
+from avface.solve.linear.banded import solve_block_pentadiagonal
+from avface.solve.linear.bounded import bounded_newton_step
 
 
 def banded_system(batch, blocks, size, seed=0):

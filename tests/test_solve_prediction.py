@@ -215,7 +215,7 @@ def test_the_priors_equations_are_the_derivatives_of_its_cost(head):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     def cost(step):
-        return prior.cost(at.moved(step)).sum()
+        return prior.cost(at.retract(step)).sum()
 
     frames, units = 3, head.num_expression
     local = 6 + units + 4
@@ -247,7 +247,7 @@ def test_products_of_priors_are_those_of_normal_distributions():
     one = FramePrior(torch.tensor([[0.2, 0.5]]), torch.tensor([[4.0, 0.0]]))
     other = FramePrior(torch.tensor([[0.8, 0.1]]), torch.tensor([[8.0, 8.0]]))
 
-    both = one.times(other, torch.tensor([[0.5, 1.0]]))
+    both = one.product(other, torch.tensor([[0.5, 1.0]]))
 
     torch.testing.assert_close(both.expression, torch.tensor([[0.5, 0.1]]))
     torch.testing.assert_close(both.precision, torch.tensor([[8.0, 8.0]]))

@@ -144,7 +144,7 @@ def motion(frames, batch=1, seed=0, size=1.0):
 
 def moved(parameters, step):
     """A step (B, N, D) without the limits on weights."""
-    local = parameters.moved(step)
+    local = parameters.retract(step)
     local.expression = parameters.expression + step[..., 6:58]
     return local
 

@@ -25,7 +25,7 @@ def untrained(monkeypatch):
     """A small network with random weights in place of the shipped one."""
     torch.manual_seed(0)
     model = AcousticModel(AcousticConfig(channels=16, dilations=(1, 2))).eval()
-    monkeypatch.setattr(features, "shipped_acoustic_model", lambda device: model)
+    monkeypatch.setattr(features, "pretrained_acoustic_model", lambda device: model)
     return model
 
 

@@ -42,7 +42,7 @@ def test_silence_comes_first():
 
 def test_espeak_says_no_phone_that_has_no_class():
     pytest.importorskip("espeakng_loader")
-    from avface.synthetic.speech import speak
+    from avface.synthetic.performance.espeak import speak
 
     texts = {
         "en-us": "The quick brown fox judged my vow; measure this thing, while you hear a choir.",

@@ -10,9 +10,9 @@ from videos import Track, write_video
 
 from avface.errors import AvfaceError
 from avface.media import Clip
-from avface.synthetic.face_pose import average_face, face_poses
-from avface.synthetic.occluder_drawing import Light
-from avface.synthetic.occlusion import (
+from avface.synthetic.occlusion.drawing import Light
+from avface.synthetic.occlusion.face_pose import average_face, face_poses
+from avface.synthetic.occlusion.occlusion import (
     HIDDEN,
     OcclusionConfig,
     OcclusionEvent,

@@ -9,15 +9,15 @@ import torch
 
 from avface.head import load_head
 from avface.speech.spectrum import SAMPLE_RATE
-from avface.synthetic.coarticulation import GESTURES
-from avface.synthetic.emotion import EMOTIONS, emotion_curves, idle_curves
-from avface.synthetic.eyes import blink_curve, gaze_angles, gaze_units
-from avface.synthetic.head_motion import head_motion
-from avface.synthetic.nonspeech import KINDS, sample_nonspeech
-from avface.synthetic.performance import Performance, _mixed, perform
-from avface.synthetic.speech import speak
-from avface.synthetic.texts import LANGUAGES, TIMBRES, sample_sentence, sample_voice
-from avface.synthetic.wander import minimum_jerk, pulse, smooth_noise
+from avface.synthetic.performance.coarticulation import GESTURES
+from avface.synthetic.performance.emotion import EMOTIONS, emotion_curves, idle_curves
+from avface.synthetic.performance.espeak import speak
+from avface.synthetic.performance.eyes import blink_curve, gaze_angles, gaze_units
+from avface.synthetic.performance.head_motion import head_motion
+from avface.synthetic.performance.nonspeech import KINDS, sample_nonspeech
+from avface.synthetic.performance.performance import Performance, _mixed, perform
+from avface.synthetic.performance.random_curves import minimum_jerk, pulse, smooth_noise
+from avface.synthetic.performance.texts import LANGUAGES, TIMBRES, sample_sentence, sample_voice
 
 pytest.importorskip("espeakng_loader")
 
@@ -252,7 +252,7 @@ def test_every_language_has_complete_sentences_that_can_be_said(language):
 
 
 def test_timbres_exist():
-    from avface.synthetic.speech import voice_variants
+    from avface.synthetic.performance.espeak import voice_variants
 
     assert set(TIMBRES) <= set(voice_variants())
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from avface.solve.banded import solve_block_pentadiagonal
+from avface.solve.linear.banded import solve_block_pentadiagonal
 from avface.threads import one_thread
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from avface.tracking.association import Candidate, Expected, associate, without_duplicates
 from avface.tracking.facemesh import Face
-from avface.tracking.identity import (
+from avface.tracking.reidentification import (
     NUM_PATCHES,
     STABLE_LANDMARKS,
     Description,

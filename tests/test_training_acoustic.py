@@ -7,18 +7,18 @@ import torch
 from safetensors import safe_open
 
 from avface.errors import AvfaceError
-from avface.speech.acoustic import BANDS, AcousticConfig, load_acoustic_model
-from avface.speech.phones import SILENCE, SYMBOLS, phone_indices
-from avface.training import acoustic, speech_corpus
-from avface.training.acoustic import AcousticTraining, train
-from avface.training.acoustic_evaluation import (
+from avface.evaluation.studies.acoustic import (
     collapsed,
     edit_distance,
     plucked_strings,
     score_voices,
     score_without_speech,
 )
-from avface.training.speech_corpus import (
+from avface.speech.acoustic import BANDS, AcousticConfig, load_acoustic_model
+from avface.speech.phones import SILENCE, SYMBOLS, phone_indices
+from avface.training.acoustic import corpus as speech_corpus
+from avface.training.acoustic import train as acoustic
+from avface.training.acoustic.corpus import (
     HELD_OUT_VARIANTS,
     Corpus,
     Utterance,
@@ -32,7 +32,8 @@ from avface.training.speech_corpus import (
     phones_at,
     training_variants,
 )
-from avface.training.spoken_text import WORDS, sentences
+from avface.training.acoustic.spoken_text import WORDS, sentences
+from avface.training.acoustic.train import AcousticTraining, train
 
 pytest.importorskip("espeakng_loader")
 
@@ -84,7 +85,7 @@ def test_lips_close_in_long_silence_and_stay_apart_in_a_breath():
 
 
 def test_phones_follow_the_phonemes_in_time():
-    from avface.synthetic.speech import Phoneme
+    from avface.synthetic.performance.espeak import Phoneme
 
     said = (Phoneme("m", 0.1), Phoneme("aɪ", 0.2), Phoneme("", 0.4))
     segments = phone_segments(said, 0.6)
@@ -139,7 +140,7 @@ def test_backgrounds_are_audible_and_don_t_clip(make):
 
 
 def test_no_voice_is_both_trained_on_and_tested():
-    from avface.synthetic.speech import voice_variants
+    from avface.synthetic.performance.espeak import voice_variants
 
     assert not set(HELD_OUT_VARIANTS) & set(training_variants())
     assert set(HELD_OUT_VARIANTS) <= set(voice_variants())

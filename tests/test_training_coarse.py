@@ -12,19 +12,26 @@ from networks_frames import small_config
 from avface.data import PrepareConfig, prepare
 from avface.errors import AvfaceError
 from avface.head.model import HeadModel, load_head
-from avface.networks.codes import CodeConfig, perspective_camera, perspective_translation
+from avface.networks.coarse.codes import CodeConfig, perspective_camera, perspective_translation
+from avface.networks.coarse.model import CoarseNetworks, load_networks
+from avface.networks.coarse.video import LandmarksConfig
 from avface.networks.frames import FaceCrop, Frames
-from avface.networks.model import CoarseNetworks, load_networks
-from avface.networks.video import LandmarksConfig
-from avface.training import recipes
-from avface.training.batches import Batch, LandmarkBatches, make_up
-from avface.training.coarse import OcclusionTraining, Session, Training, read_arguments, recipe_of, train
-from avface.training.face_points import FacePoints, mirrored_shape, mirrored_units, project
-from avface.training.image_batches import ImageBatches
-from avface.training.objective import SupervisedObjective, Total
-from avface.training.self_supervised import AlbedoSpace, SelfSupervisedObjective
-from avface.training.takes import Performances, TrackedTakes, read_tracked_takes
-from avface.training.validation import validate
+from avface.training.coarse import recipes
+from avface.training.coarse.batches import Batch, LandmarkBatches, make_up
+from avface.training.coarse.face_points import FacePoints, mirrored_shape, mirrored_units, project
+from avface.training.coarse.image_batches import ImageBatches
+from avface.training.coarse.objective import SupervisedObjective, Total
+from avface.training.coarse.self_supervised import AlbedoSpace, SelfSupervisedObjective
+from avface.training.coarse.tracked_takes import Performances, TrackedTakes, read_tracked_takes
+from avface.training.coarse.train import (
+    OcclusionTraining,
+    Session,
+    Training,
+    read_arguments,
+    recipe_of,
+    train,
+)
+from avface.training.coarse.validation import validate
 
 UNCHANGED = recipes.Augmentation(0, 0, 0, 0, 0, 0, 0, 0)
 NOTHING_HIDDEN = recipes.Hiding(hidden=0, false_alarm=0, lost=0)
@@ -277,7 +284,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_losses(sketched, tmp_path, m
     stopped = replace(
         training, out=tmp_path / "coarse.safetensors", session=replace(QUIET, checkpoint_every=3)
     )
-    from avface.training import coarse
+    from avface.training.coarse import train as coarse
 
     def interrupted(self, batch, share, step=coarse._Run._step):
         if self.progress.step == 3:

@@ -8,26 +8,26 @@ import pytest
 import torch
 
 from avface.errors import AvfaceError
-from avface.evaluation.detail import detail_figures, frame_maps, render_detail
+from avface.evaluation.studies.detail import detail_figures, frame_maps, render_detail
 from avface.geometry.camera import Camera
 from avface.head import load_head
-from avface.networks.detail import DetailConfig, load_detail
-from avface.networks.detail_maps import detail_atlas
-from avface.networks.losses.detail import DetailWeights, Vgg19
-from avface.synthetic.scene import SceneConfig, sample_scene
-from avface.training.detail import (
+from avface.head.skin.atlas import detail_atlas
+from avface.networks.detail.losses import DetailWeights, Vgg19
+from avface.networks.detail.network import DetailConfig, load_detail
+from avface.synthetic.rendering.scene import SceneConfig, sample_scene
+from avface.training.detail.frames import (
+    DetailFrames,
+    DetailFramesConfig,
+    person_frames,
+    prepare_detail_frames,
+)
+from avface.training.detail.train import (
     DetailBatches,
     DetailObjective,
     DetailRecipe,
     DetailTraining,
     held_out,
     train,
-)
-from avface.training.detail_frames import (
-    DetailFrames,
-    DetailFramesConfig,
-    person_frames,
-    prepare_detail_frames,
 )
 
 FRAMES = DetailFramesConfig(

@@ -2,16 +2,23 @@ import numpy as np
 import pytest
 
 from avface.errors import AvfaceError
-from avface.networks.landmarks import (
+from avface.networks.landmark_correction import (
     LANDMARKS,
     LandmarkConfig,
     LandmarkNetwork,
     Layout,
     load_landmark_network,
 )
-from avface.tracking.face_view import FACE, SIDE, face_view, in_view, view_matrix
-from avface.training.landmark_views import LandmarkViews, LandmarkViewsConfig, spoilt, warped
-from avface.training.landmarks import LandmarkRecipe, LandmarkTraining, Looks, errors, mean_points, train
+from avface.tracking.aligned_crops import FACE, SIDE, face_view, in_view, view_matrix
+from avface.training.landmarks.train import (
+    LandmarkRecipe,
+    LandmarkTraining,
+    Looks,
+    errors,
+    mean_points,
+    train,
+)
+from avface.training.landmarks.views import LandmarkViews, LandmarkViewsConfig, spoilt, warped
 
 SMALL = LandmarkConfig(side=24, channels=(6, 8, 8), reduced=4, hidden=16, described=2, components=2)
 

@@ -120,7 +120,7 @@ class EvaluateShape:
     def run(self, bars: Bars) -> Outcome:
         """Film, reconstruct, compare."""
         from avface.evaluation import evaluate_shape
-        from avface.evaluation.strangers import StrangersConfig
+        from avface.evaluation.out_of_model import OutOfModelConfig
 
         if self.work is not None:
             check_folder(self.work)
@@ -129,7 +129,7 @@ class EvaluateShape:
             networks=self.networks,
             work=self.work,
             workers=self.workers,
-            config=StrangersConfig(seed=self.seed),
+            config=OutOfModelConfig(seed=self.seed),
             progress=_told(bars),
         )
         return Outcome(report.table(), json.loads(report.to_json()), asked_for=True)

@@ -35,7 +35,7 @@ class BuildOpen:
         """Compute shapes and expressions, then find the landmarks on rendered portraits."""
         from avface.head.embedding import EmbeddingConfig, build_embeddings
         from avface.head.model import save_head_asset
-        from avface.head.open_builder import build_open_head
+        from avface.head.open.builder import build_open_head
         from avface.head.regions import regions_from_landmarks
         from avface.tracking.facemesh import FaceMesh
 
@@ -80,8 +80,8 @@ class ImportHead:
     def run(self, bars: Bars) -> Outcome:
         """Read everything, find the landmarks, write the head."""
         from avface.head.embedding import EmbeddingConfig
-        from avface.head.flame import FlameImportConfig
-        from avface.head.flame_import import import_flame
+        from avface.head.flame.importer import import_flame
+        from avface.head.flame.model import FlameImportConfig
         from avface.head.folder import heads_folder
         from avface.head.model import save_head_asset
         from avface.tracking.facemesh import FaceMesh

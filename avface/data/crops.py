@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from avface.head.landmark_schemes import ibug68_from_mediapipe
+from avface.arrays import F32, F64, U8, Bool, Floats, Int
+from avface.head.schemes import ibug68_from_mediapipe
 from avface.tracking import FaceTrack
 from avface.tracking.face_track import StoredArray
-
-Float = npt.NDArray[np.float32]
-Image = npt.NDArray[np.uint8]
 
 SMOOTHING = 0.2
 """Seconds, standard deviation of the Gaussian over the crop's centre: it keeps up with the head, not with the jaw."""
@@ -37,7 +35,7 @@ class CropPath:
     middle of the top-left pixel in both.
     """
 
-    centre: npt.NDArray[np.float64]
+    centre: F64
     """(T, 2) x and y in pixels of the picture."""
     side: float
     """Pixels of the picture."""
@@ -45,16 +43,16 @@ class CropPath:
     """Pixels of the crop."""
 
     @property
-    def boxes(self) -> Float:
+    def boxes(self) -> F32:
         """(T, 3) x and y of the centre, and the side."""
         return np.column_stack([self.centre, np.full(len(self.centre), self.side)]).astype(np.float32)
 
-    def points(self, pixels: npt.NDArray[np.floating]) -> Float:
+    def points(self, pixels: Floats) -> F32:
         """Points (T, N, 2) in the picture -> in the crop."""
         corner = self.centre[:, None] - self.side / 2
         return ((pixels - corner) * (self.size / self.side) - 0.5).astype(np.float32)
 
-    def image(self, frame: int, picture: Image) -> Image:
+    def image(self, frame: int, picture: U8) -> U8:
         """Cut out of the picture (H, W) or (H, W, 3) of a frame -> (size, size) or (size, size, 3), black outside.
 
         A picture that shrinks is averaged over areas, so that fine detail doesn't turn into patterns.
@@ -71,7 +69,7 @@ class CropPath:
             crop = cv2.resize(crop, (self.size, self.size), interpolation=cv2.INTER_AREA)
         return np.asarray(crop, np.uint8)
 
-    def mask(self, frame: int, landmarks: Float, picture: tuple[int, int], hidden: Image | None) -> Image:
+    def mask(self, frame: int, landmarks: F32, picture: tuple[int, int], hidden: U8 | None) -> U8:
         """Make the mask of a frame, (size, size) uint8 of the bits FACE, OCCLUDED and OUTSIDE.
 
         landmarks: (N, 2) in the crop. picture: width and height. hidden: (H, W), 1 where something hides the face.
@@ -101,13 +99,13 @@ class Take:
 
     start: int
     """Its first frame."""
-    landmarks: Float
+    landmarks: F32
     """(T, 478, 2) in the crop."""
-    depth: Float
+    depth: F32
     """(T, 478) MediaPipe's z on the scale of the crop's pixels."""
-    confidence: Float
+    confidence: F32
     """(T,) see `avface.tracking.FaceTrack`."""
-    outline: Float
+    outline: F32
     """(T, 478, 2) in the crop: the landmarks it was laid around, the same or the true ones."""
     crop: CropPath
 
@@ -117,8 +115,8 @@ class Take:
 
 def find_takes(
     shots: Iterable[tuple[int, int]],
-    usable: npt.NDArray[np.bool_],
-    sizes: npt.NDArray[np.float64],
+    usable: Bool,
+    sizes: F64,
     shortest: int,
     longest_gap: int,
     frame_rate: float,
@@ -143,9 +141,7 @@ def find_takes(
     return takes
 
 
-def _of_one_size(
-    frames: npt.NDArray[np.int64], sizes: npt.NDArray[np.float64], frame_rate: float
-) -> list[npt.NDArray[np.int64]]:
+def _of_one_size(frames: Int, sizes: F64, frame_rate: float) -> list[Int]:
     """Cut a run of frames where the size (smoothed) leaves the range it has had since the last cut."""
     from scipy.ndimage import gaussian_filter1d
 
@@ -162,7 +158,7 @@ def _of_one_size(
     return np.split(frames, cuts)
 
 
-def face_sizes(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+def face_sizes(landmarks: Floats) -> F64:
     """Mean of width and height (T,) in pixels of the iBUG points' box, for landmarks (T, 478, 2)."""
     points = ibug68_from_mediapipe(np.asarray(landmarks, np.float64))
     return (points.max(axis=1) - points.min(axis=1)).mean(axis=1)
@@ -170,9 +166,9 @@ def face_sizes(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
 
 def make_take(
     track: FaceTrack,
-    seen: npt.NDArray[np.bool_],
-    outline: npt.NDArray[np.floating] | StoredArray,
-    usable: npt.NDArray[np.bool_],
+    seen: Bool,
+    outline: Floats | StoredArray,
+    usable: Bool,
     start: int,
     end: int,
     size: int,
@@ -207,7 +203,7 @@ def make_take(
     )
 
 
-def _filled(values: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+def _filled(values: npt.NDArray[Any], known: Bool) -> npt.NDArray[Any]:
     """Values (T, ...) with straight lines between the known rows, of which there is one at least."""
     rows = np.flatnonzero(known)
     frames = np.arange(len(values))

@@ -18,12 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from avface.arrays import F32, Floats
 from avface.errors import AvfaceError
 from avface.media import Frame
-
-FloatArray = npt.NDArray[np.floating]
 
 FRAME_RATE = 30.0
 """Frames per second; a frame's number counts these steps."""
@@ -42,17 +40,17 @@ class StudioCamera:
     """
 
     name: str
-    intrinsics: FloatArray
-    distortion: FloatArray
-    rotation: FloatArray
-    translation: FloatArray
+    intrinsics: Floats
+    distortion: Floats
+    rotation: Floats
+    translation: Floats
 
     @property
-    def centre(self) -> FloatArray:
+    def centre(self) -> Floats:
         """(3,) where the camera stands in the stage, in metres."""
         return -self.rotation.T @ self.translation
 
-    def project(self, points: FloatArray) -> FloatArray:
+    def project(self, points: Floats) -> Floats:
         """Points of the stage (..., 3) in metres -> pixels (..., 2), without the lens's distortion."""
         seen = (points @ self.rotation.T + self.translation) @ self.intrinsics.T
         return seen[..., :2] / seen[..., 2:]
@@ -83,7 +81,7 @@ def read_cameras(path: str | Path) -> dict[str, StudioCamera]:
     return cameras
 
 
-def read_vertices(path: str | Path) -> npt.NDArray[np.float32]:
+def read_vertices(path: str | Path) -> F32:
     """Read a tracked mesh, a .bin file -> (7306, 3) metres in the head's own frame.
 
     Raises AvfaceError when it is missing or of another size.
@@ -98,7 +96,7 @@ def read_vertices(path: str | Path) -> npt.NDArray[np.float32]:
     return (values.reshape(-1, 3) * np.float32(MILLIMETRE)).astype(np.float32, copy=False)
 
 
-def read_head_pose(path: str | Path) -> tuple[FloatArray, FloatArray]:
+def read_head_pose(path: str | Path) -> tuple[Floats, Floats]:
     """Read a head's pose, a _transform.txt file -> rotation (3, 3), translation (3,) metres: stage = R v + t.
 
     Raises AvfaceError when it is missing or has another form.
@@ -145,7 +143,7 @@ class Pictures:
             yield Frame(index, (number - first) / FRAME_RATE, image)
 
 
-def read_truth(meshes: Path, camera: StudioCamera, numbers: tuple[int, ...]) -> dict[str, FloatArray]:
+def read_truth(meshes: Path, camera: StudioCamera, numbers: tuple[int, ...]) -> dict[str, Floats]:
     """Read what was measured at the given frames, seen from a camera; nan where a frame has no mesh.
 
     meshes: the folder of one expression's tracked meshes.
@@ -184,7 +182,7 @@ def _text(path: Path) -> str:
         raise AvfaceError(f"{path}: is not a text file") from None
 
 
-def _numbers(path: Path, lines: list[str], start: int, rows: int, columns: int) -> FloatArray:
+def _numbers(path: Path, lines: list[str], start: int, rows: int, columns: int) -> Floats:
     """Read a block of numbers, `rows` lines of `columns` each."""
     result = np.empty((rows, columns))
     for row in range(rows):

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from avface.data.config import PrepareConfig
+from avface.data.item_samples import Features, SpeechReader, Tracker
 from avface.data.items import SPLITS, Item, Layout, Split, find_items, split_of
 from avface.data.samples import Sample
 from avface.data.shards import (
@@ -38,7 +39,6 @@ from avface.data.shards import (
     write_json,
     write_samples,
 )
-from avface.data.takes import Features, SpeechReader, Tracker
 from avface.data.workers import ItemTask, run_tasks
 from avface.errors import AvfaceError
 from avface.files import replacing

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from avface.arrays import F32, U8
 from avface.data.items import Item
 from avface.data.multiface import Pictures, read_cameras, read_truth
 from avface.errors import AvfaceError
@@ -39,10 +40,10 @@ class Truth:
     """Arrays of any shape that hold for the whole clip."""
     texts: dict[str, Any] = field(default_factory=dict)
     """Words, and lists of words, that hold for the whole clip."""
-    occlusion: npt.NDArray[np.uint8] | None = None
+    occlusion: U8 | None = None
     """(T, H, ceil(W / 8)) see PACKED_OCCLUSION."""
 
-    def occluded(self, frame: int, width: int) -> npt.NDArray[np.uint8] | None:
+    def occluded(self, frame: int, width: int) -> U8 | None:
         """(H, W) uint8, 1 where something hides the face in a frame; None when nothing is known of that."""
         if self.occlusion is None:
             return None
@@ -74,7 +75,7 @@ class Recording:
         if damage is not None and damage.message is not None:
             raise AvfaceError(damage.message)
 
-    def sound(self) -> npt.NDArray[np.float32] | None:
+    def sound(self) -> F32 | None:
         """(N,) mono at SAMPLE_RATE, sample 0 at time 0.0; None without sound.
 
         Raises AvfaceError when it can't be read.

@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from avface.arrays import U8
 from avface.speech.spectrum import SAMPLE_RATE
 
-Image = npt.NDArray[np.uint8]
 Arrays = dict[str, npt.NDArray[Any]]
 Sample = dict[str, Any]
 """`__key__` and the members' bytes by name, as WebDataset has it."""
@@ -88,7 +88,7 @@ def samples_until(frames: int, frame_rate: float) -> int:
 
 def take_samples(
     info: ChunkInfo,
-    pictures: Iterable[tuple[Image, Image]],
+    pictures: Iterable[tuple[U8, U8]],
     arrays: Arrays,
     sound: npt.NDArray[np.int16],
     clip: Arrays,
@@ -100,7 +100,7 @@ def take_samples(
     pictures: crop (N, N, 3) and mask (N, N) of each of the T frames. arrays: (T, ...) each. sound: samples from
     the first frame's time on. clip: any shape. quality: of the JPEG crops, 1 to 100.
     """
-    pending: list[tuple[Image, Image]] = []
+    pending: list[tuple[U8, U8]] = []
     first = 0
     for picture in pictures:
         pending.append(picture)
@@ -144,7 +144,7 @@ def decode_sample(sample: Mapping[str, Any]) -> Chunk:
         raise ValueError(str(error)) from None
 
 
-def decode_picture(data: bytes) -> Image:
+def decode_picture(data: bytes) -> U8:
     """Decompress a crop -> (N, N, 3) RGB, or a mask -> (N, N).
 
     Raises ValueError when it is damaged.
@@ -158,7 +158,7 @@ def decode_picture(data: bytes) -> Image:
 
 
 def _sample(
-    info: ChunkInfo, pictures: list[tuple[Image, Image]], arrays: Arrays, clip: Arrays, quality: int
+    info: ChunkInfo, pictures: list[tuple[U8, U8]], arrays: Arrays, clip: Arrays, quality: int
 ) -> Sample:
     import cv2
     from safetensors.numpy import save

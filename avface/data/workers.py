@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from avface.data.config import PrepareConfig
+from avface.data.item_samples import SpeechReader, Tracker, item_samples
 from avface.data.items import Item
 from avface.data.samples import Sample
 from avface.data.shards import is_storage_error, write_json, write_samples
-from avface.data.takes import SpeechReader, Tracker, item_samples
 from avface.errors import AvfaceError
 from avface.threads import one_thread
 

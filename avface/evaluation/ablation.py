@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from avface.arrays import F64
 from avface.capture import Capture
 from avface.errors import AvfaceError
 from avface.evaluation.clips import Progress, find_videos
@@ -30,12 +30,10 @@ from avface.evaluation.network_clips import (
 )
 from avface.evaluation.occluded_clips import make_occluded_clip
 from avface.evaluation.tables import aligned
-from avface.head.landmark_measures import box_size
-from avface.head.landmark_schemes import IBUG_LIPS_INNER, IBUG_LIPS_OUTER, ibug68_from_mediapipe
-from avface.networks.model import CoarseNetworks, load_networks
-from avface.training.recipes import Recipe, read_recipe
-
-FloatArray = npt.NDArray[np.float64]
+from avface.head.measures import box_size
+from avface.head.schemes import IBUG_LIPS_INNER, IBUG_LIPS_OUTER, ibug68_from_mediapipe
+from avface.networks.coarse.model import CoarseNetworks, load_networks
+from avface.training.coarse.recipes import Recipe, read_recipe
 
 VIDEO, AUDIO, BOTH = "video", "audio", "AV"
 SYNTHETIC, REAL = "synthetic test split", "real clips"
@@ -331,11 +329,11 @@ def network_figures(clips: Sequence[NetworkClip], captures: Sequence[Capture]) -
     Raises:
         ValueError: if a capture has another number of frames than its clip.
     """
-    errors: list[FloatArray] = []
-    lips: list[FloatArray] = []
-    hidden_errors: list[FloatArray] = []
-    hidden_lips: list[FloatArray] = []
-    vertices: list[FloatArray] = []
+    errors: list[F64] = []
+    lips: list[F64] = []
+    hidden_errors: list[F64] = []
+    hidden_lips: list[F64] = []
+    vertices: list[F64] = []
     restless: list[tuple[float, int]] = []
     for clip, capture in zip(clips, captures, strict=True):
         points = np.asarray(capture.landmarks(), np.float64)
@@ -368,7 +366,7 @@ def network_figures(clips: Sequence[NetworkClip], captures: Sequence[Capture]) -
     )
 
 
-def _vertex_errors(capture: Capture, truth: Capture) -> FloatArray:
+def _vertex_errors(capture: Capture, truth: Capture) -> F64:
     """Mean millimetres (T,) of the face's vertices in each frame."""
     regions = truth.head_model.regions
     face = np.logical_or.reduce([regions[name] for name in FACE_REGIONS])
@@ -380,6 +378,6 @@ def _vertex_errors(capture: Capture, truth: Capture) -> FloatArray:
     return np.concatenate(errors)
 
 
-def _mean(values: Sequence[FloatArray]) -> float:
+def _mean(values: Sequence[F64]) -> float:
     pooled = np.concatenate([np.zeros(0), *values])
     return float(pooled.mean()) if len(pooled) else float("nan")

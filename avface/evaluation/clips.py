@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from avface.arrays import F64, Floats
 from avface.errors import AvfaceError
 from avface.evaluation.machine import describe_machine
 from avface.evaluation.metrics import WORST_ERROR, auc, jitter, lag, nme
 from avface.evaluation.tables import aligned
-from avface.head.landmark_measures import box_size, mouth_opening
-from avface.head.landmark_schemes import IBUG_LIPS_INNER, IBUG_LIPS_OUTER, LIPS, ibug68_from_mediapipe
+from avface.head.measures import box_size, mouth_opening
+from avface.head.schemes import IBUG_LIPS_INNER, IBUG_LIPS_OUTER, LIPS, ibug68_from_mediapipe
 from avface.media import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ LAG_SECONDS = 0.4
 NOISE_EVERY = 5
 """Frames between two on which the tracker's own uncertainty is sampled."""
 
-FloatArray = npt.NDArray[np.float64]
 
 _IBUG_LIPS = np.concatenate([IBUG_LIPS_OUTER, IBUG_LIPS_INNER])
 
@@ -265,7 +264,7 @@ def measure(
     name: str,
     capture: Capture,
     reference: FaceTrack,
-    static: npt.NDArray[np.floating],
+    static: Floats,
     fps: float,
     mediapipe_fps: float,
 ) -> ClipResult:
@@ -283,7 +282,7 @@ def measure(
     points = np.asarray(capture.landmarks(scheme="mediapipe478"), np.float64)
     truth68, points68 = ibug68_from_mediapipe(truth), ibug68_from_mediapipe(points)
 
-    def errors(predicted: FloatArray, target: FloatArray, box_of: FloatArray) -> FloatArray:
+    def errors(predicted: F64, target: F64, box_of: F64) -> F64:
         """Of the frames with a reference, capped, and the worst there is where the method saw nothing."""
         raw = nme(predicted[known], target[known], box_of[known])
         return np.where(seen[known] & np.isfinite(raw), np.minimum(raw, WORST_ERROR), WORST_ERROR)
@@ -322,7 +321,7 @@ def measure(
     )
 
 
-def _mean_known(values: FloatArray) -> float:
+def _mean_known(values: F64) -> float:
     values = values[np.isfinite(values)]
     return float(values.mean()) if len(values) else float("nan")
 

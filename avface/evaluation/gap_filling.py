@@ -7,17 +7,14 @@ leaves those as they are, and fills in the others.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-Points = npt.NDArray[np.floating]
+from avface.arrays import F64, Bool, Floats, Int
 
 FEWEST_ANCHORS = 12
-"""Points that a motion is fitted to, at least; with fewer the last motion goes on."""
+"""Floats that a motion is fitted to, at least; with fewer the last motion goes on."""
 
 
-def hold(points: Points, good: BoolArray) -> FloatArray:
+def hold(points: Floats, good: Bool) -> F64:
     """The last good frame's points, standing still in the picture; before the first good frame, that one's.
 
     Shapes: points (T, L, 2) pixels, good (T,) -> (T, L, 2).
@@ -28,7 +25,7 @@ def hold(points: Points, good: BoolArray) -> FloatArray:
     return np.asarray(points, np.float64)[_last_good(good)]
 
 
-def interpolate(points: Points, good: BoolArray, times: npt.NDArray[np.floating]) -> FloatArray:
+def interpolate(points: Floats, good: Bool, times: Floats) -> F64:
     """Straight lines from the last good frame's points to the next one's; it looks into the future.
 
     Shapes: points (T, L, 2) pixels, good (T,), times (T,) seconds -> (T, L, 2). Before the first and after the last
@@ -47,7 +44,7 @@ def interpolate(points: Points, good: BoolArray, times: npt.NDArray[np.floating]
     return (1 - share) * points[first] + share * points[second]
 
 
-def carry(points: Points, good: BoolArray, visible: BoolArray) -> FloatArray:
+def carry(points: Floats, good: Bool, visible: Bool) -> F64:
     """The last good frame's points, carried along with what is still seen of the face.
 
     A similarity in the picture (shift, turn, scale) is fitted from the last good frame to the visible points; those
@@ -77,7 +74,7 @@ def carry(points: Points, good: BoolArray, visible: BoolArray) -> FloatArray:
     return result
 
 
-def _similarity(source: FloatArray, target: FloatArray) -> tuple[complex, complex]:
+def _similarity(source: F64, target: F64) -> tuple[complex, complex]:
     """Factor a and shift b of the least squares z -> a z + b between points (N, 2) taken as complex numbers."""
     one, other = source @ [1, 1j], target @ [1, 1j]
     centred = one - one.mean()
@@ -85,14 +82,14 @@ def _similarity(source: FloatArray, target: FloatArray) -> tuple[complex, comple
     return complex(factor), complex(other.mean() - factor * one.mean())
 
 
-def _rows(good: BoolArray) -> npt.NDArray[np.int64]:
+def _rows(good: Bool) -> Int:
     rows = np.flatnonzero(good)
     if not len(rows):
         raise ValueError("no frame is good: there is nothing to fill gaps with")
     return rows
 
 
-def _last_good(good: BoolArray) -> npt.NDArray[np.int64]:
+def _last_good(good: Bool) -> Int:
     """(T,) the last good frame up to each frame, or the first one there is."""
     rows = _rows(good)
     return np.asarray(rows[np.clip(np.searchsorted(rows, np.arange(len(good)), side="right") - 1, 0, None)])

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from avface.arrays import F32, U8, Floats
 from avface.media import Clip, Frame
 from avface.tracking.facemesh import quiet_stderr
 
@@ -47,7 +47,7 @@ class StaticSample:
 
     every: int
     """Frames between two that are looked at."""
-    faces: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
+    faces: dict[int, F32] = field(default_factory=dict)
     """By frame: landmarks (N, 478, 2) in pixels of the N faces seen in it."""
 
     def through(self, frames: Iterable[Frame]) -> Iterator[Frame]:
@@ -59,7 +59,7 @@ class StaticSample:
                         self.faces[frame.index] = _landmarks(mesh, frame.image)
                 yield frame
 
-    def nearest_to(self, reference: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    def nearest_to(self, reference: Floats) -> F32:
         """The face nearest to the reference (T, 478, 2) in each frame looked at: (T, 478, 2) pixels; nan
         elsewhere."""
         nearest = np.full(reference.shape, np.nan, np.float32)
@@ -87,7 +87,7 @@ def _quiet_once(index: int) -> AbstractContextManager[None]:
     return nullcontext() if index else quiet_stderr()
 
 
-def _landmarks(mesh: Any, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def _landmarks(mesh: Any, image: U8) -> F32:
     """(N, 478, 2) pixels, (0, 0) the middle of the top-left one."""
     found = mesh.process(image).multi_face_landmarks or []
     points = [[(point.x, point.y) for point in face.landmark] for face in found]

@@ -11,19 +11,17 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from avface.head.landmark_measures import box_size
-
-FloatArray = npt.NDArray[np.float64]
-Points = npt.NDArray[np.floating]
+from avface.arrays import F64, Bool, Floats
+from avface.geometry.alignment import rigid_align
+from avface.head.measures import box_size
 
 WORST_ERROR = 100.0
 """Per cent. The largest error a frame can have, and the error of a frame in which the method found no
 face."""
 
 
-def nme(predicted: Points, reference: Points, box_of: Points | None = None) -> FloatArray:
+def nme(predicted: Floats, reference: Floats, box_of: Floats | None = None) -> F64:
     """Normalised mean error of each frame, in per cent: 100 mean_l |p_l - r_l| / sqrt(w h).
 
     w and h are those of the box of `box_of` (T, L', 2), the reference itself by default; for the lips it is
@@ -45,7 +43,7 @@ def nme(predicted: Points, reference: Points, box_of: Points | None = None) -> F
     return 100 * distances.mean(1) / size
 
 
-def auc(errors: Points, threshold: float) -> float:
+def auc(errors: Floats, threshold: float) -> float:
     """Area under the cumulative error curve up to a threshold, 0 to 1: 1 - mean(min(e, threshold)) /
     threshold.
 
@@ -63,7 +61,7 @@ def auc(errors: Points, threshold: float) -> float:
     return float(1 - np.minimum(errors, threshold).mean() / threshold) if len(errors) else float("nan")
 
 
-def jitter(points: Points, size: Points, cuts: Sequence[int] = ()) -> float:
+def jitter(points: Floats, size: Floats, cuts: Sequence[int] = ()) -> float:
     """How restless points are, in per cent of the face: 100 mean_t,l |p(t+1) - 2 p(t) + p(t-1)| / size(t).
 
     Contains the true motion's acceleration as well, so only the ratio of two methods on one clip says
@@ -84,7 +82,7 @@ def jitter(points: Points, size: Points, cuts: Sequence[int] = ()) -> float:
     return float(100 * relative.mean()) if len(relative) else float("nan")
 
 
-def lag(delayed: Points, reference: Points, max_lag: int) -> tuple[int, float]:
+def lag(delayed: Floats, reference: Floats, max_lag: int) -> tuple[int, float]:
     """By how many frames one curve comes after another, and how alike they are then.
 
     Pearson's correlation r of delayed(t + k) and reference(t) over all t where both are known, for every k
@@ -109,7 +107,7 @@ def lag(delayed: Points, reference: Points, max_lag: int) -> tuple[int, float]:
     return best, best_r
 
 
-def _correlation(a: Points, b: Points) -> float:
+def _correlation(a: Floats, b: Floats) -> float:
     known = np.isfinite(a) & np.isfinite(b)
     if known.sum() < 3:
         return float("nan")
@@ -118,51 +116,12 @@ def _correlation(a: Points, b: Points) -> float:
     return float(a @ b / norm) if norm > 0 else float("nan")
 
 
-def rigid_align(
-    source: Points, target: Points, mask: npt.NDArray[np.bool_] | None = None, *, scale: bool = False
-) -> FloatArray:
-    """Turn and shift points onto others, frame by frame: the least squares R x + t, never a mirror image.
-
-    Shapes: source (..., V, 3), target (..., V, 3), mask (V,) -> all of source moved, (..., V, 3). The motion
-            is the one that fits the points of the mask best, all points by default. With `scale` they are
-            also scaled evenly.
-    Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns" (PAMI
-            1991).
-
-    Raises:
-        ValueError: if the shapes differ, or fewer than three points are to be fitted.
-    """
-    if source.shape != target.shape or source.ndim < 2 or source.shape[-1] != 3:
-        raise ValueError(f"source {source.shape} and target {target.shape} must both be (..., V, 3)")
-    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
-    chosen = slice(None) if mask is None else mask
-    fitted, onto = source[..., chosen, :], target[..., chosen, :]
-    if fitted.shape[-2] < 3:
-        raise ValueError(f"{fitted.shape[-2]} points: at least three are needed to align")
-    source_centre, target_centre = fitted.mean(-2, keepdims=True), onto.mean(-2, keepdims=True)
-    fitted, onto = fitted - source_centre, onto - target_centre
-    u, strengths, vt = np.linalg.svd(np.swapaxes(onto, -1, -2) @ fitted)
-    signs = np.ones(strengths.shape)
-    signs[..., 2] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)  # a mirror image isn't a motion
-    rotation = (u * signs[..., None, :]) @ vt
-    size = np.ones(strengths.shape[:-1])
-    if scale:
-        size = (strengths * signs).sum(-1) / (fitted**2).sum((-1, -2))
-    moved = (source - source_centre) @ np.swapaxes(rotation, -1, -2)
-    return np.asarray(size[..., None, None] * moved + target_centre)
-
-
-def similarity_align(source: Points, target: Points, mask: npt.NDArray[np.bool_] | None = None) -> FloatArray:
-    """As `rigid_align`, with an even scale as well, for methods that don't know the size of what they see."""
-    return rigid_align(source, target, mask, scale=True)
-
-
 def vertex_error_mm(
-    predicted: Points,
-    truth: Points,
-    mask: npt.NDArray[np.bool_] | None = None,
+    predicted: Floats,
+    truth: Floats,
+    mask: Bool | None = None,
     align: Literal["rigid", "similarity"] | None = "rigid",
-) -> FloatArray:
+) -> F64:
     """Distance of each vertex from the true one, in millimetres.
 
     Each frame is aligned on its own, over the vertices that are measured, so that where the head is in front
@@ -186,7 +145,7 @@ def vertex_error_mm(
     return 1000 * np.linalg.norm(np.asarray(predicted, np.float64) - truth, axis=-1)
 
 
-def lip_vertex_error(predicted: Points, truth: Points, lips: npt.NDArray[np.bool_]) -> float:
+def lip_vertex_error(predicted: Floats, truth: Floats, lips: Bool) -> float:
     """LVE in millimetres: the largest distance over the lips' vertices in each frame, averaged over the
     frames.
 

@@ -7,23 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from avface.arrays import F64, Bool, Floats
 from avface.capture import Capture
 from avface.errors import AvfaceError
 from avface.geometry.rotations import facing_rotvec
 from avface.head import HeadModel, load_head
-from avface.head.landmark_schemes import LIPS
-from avface.networks.codes import perspective_translation
+from avface.head.schemes import LIPS
+from avface.networks.coarse.codes import perspective_translation
+from avface.networks.coarse.model import CoarseNetworks
+from avface.networks.coarse.video import ResNetConfig
+from avface.networks.coarse.windows import Embeddings, embed, read_windows
 from avface.networks.frames import FaceCrop, Frames, lay_crops
-from avface.networks.model import CoarseNetworks
-from avface.networks.prediction import Embeddings, embed, read_windows
-from avface.networks.video import ResNetConfig
-from avface.training.recipes import Recipe
-
-FloatArray = npt.NDArray[np.floating]
-BoolArray = npt.NDArray[np.bool_]
+from avface.training.coarse.recipes import Recipe
 
 FOCAL_LENGTH = 1.6
 """Of real clips, over the picture's longer side: the solver's most likely one."""
@@ -42,20 +39,20 @@ class NetworkClip:
     """
 
     name: str
-    tracked: FloatArray
-    confidence: FloatArray
-    visibility: FloatArray
-    box: FloatArray
+    tracked: Floats
+    confidence: Floats
+    visibility: Floats
+    box: Floats
     focal_length: float
     principal_point: tuple[float, float]
-    times: npt.NDArray[np.float64]
-    reference: FloatArray
-    hidden: BoolArray
+    times: F64
+    reference: Floats
+    hidden: Bool
     truth: Capture | None = None
     """The true head of a synthetic clip."""
-    sound: FloatArray | None = None
+    sound: Floats | None = None
     """Samples at 16 kHz, for speech features of any kind."""
-    speech: dict[str, FloatArray] = field(default_factory=dict)
+    speech: dict[str, Floats] = field(default_factory=dict)
     """Speech features (T, 16, D) by kind, as far as they are known."""
 
     @property
@@ -63,7 +60,7 @@ class NetworkClip:
         """Width and height in pixels."""
         return round(2 * self.principal_point[0] + 1), round(2 * self.principal_point[1] + 1)
 
-    def speech_of(self, kind: str) -> FloatArray | None:
+    def speech_of(self, kind: str) -> Floats | None:
         """Speech features of a kind, computed once if there is sound; None if they can't be had.
 
         Raises:
@@ -83,10 +80,10 @@ def synthetic_clips(shards: Path) -> tuple[list[NetworkClip], str]:
     they were filmed.
 
     Raises:
-        AvfaceError: as `avface.training.takes.read_tracked_takes`.
+        AvfaceError: as `avface.training.coarse.tracked_takes.read_tracked_takes`.
     """
     from avface.data.shards import read_index
-    from avface.training.takes import read_tracked_takes
+    from avface.training.coarse.tracked_takes import read_tracked_takes
 
     kind = str(read_index(shards)["config"]["speech"])
     takes = read_tracked_takes(shards, "test")
@@ -126,9 +123,7 @@ def synthetic_clips(shards: Path) -> tuple[list[NetworkClip], str]:
     return clips, kind
 
 
-def video_clip(
-    video: Path, reference: FloatArray | None = None, hidden: BoolArray | None = None
-) -> NetworkClip:
+def video_clip(video: Path, reference: Floats | None = None, hidden: Bool | None = None) -> NetworkClip:
     """A real video, tracked; by default its own landmarks are the reference and nothing is hidden.
 
     Raises:
@@ -231,7 +226,7 @@ def _capture(
     translation: torch.Tensor,
     focal_length: float,
     principal_point: tuple[float, float],
-    times: npt.NDArray[np.float64],
+    times: F64,
     joints: torch.Tensor | None = None,
 ) -> Capture:
     """Rotation as matrices (T, 3, 3)."""

@@ -10,21 +10,18 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from avface.arrays import F64, Bool
 from avface.errors import AvfaceError
 from avface.files import replacing_folder
-from avface.head.landmark_schemes import LEFT_EYE, LIPS, RIGHT_EYE
-from avface.synthetic.occlusion import (
+from avface.head.schemes import LEFT_EYE, LIPS, RIGHT_EYE
+from avface.synthetic.occlusion.occlusion import (
     OcclusionConfig,
     OcclusionEvent,
     covered_landmarks,
     occlude_video,
     occlusion_rng,
 )
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 RECIPE_VERSION = 1
 HIDDEN_LIPS = 0.5
@@ -77,9 +74,9 @@ class OccludedClip:
     seed: int
     video: Path
     """The occluded video, of the same frames and sound."""
-    reference: FloatArray
-    covered: BoolArray
-    times: FloatArray
+    reference: F64
+    covered: Bool
+    times: F64
 
     @property
     def name(self) -> str:
@@ -87,17 +84,17 @@ class OccludedClip:
         return f"{self.source.stem} #{self.seed}"
 
     @property
-    def known(self) -> BoolArray:
+    def known(self) -> Bool:
         """(T,) whether there is a reference."""
         return np.asarray(np.isfinite(self.reference).all((1, 2)))
 
     @property
-    def hidden(self) -> BoolArray:
+    def hidden(self) -> Bool:
         """(T,) whether the lips are hidden: over half of their landmarks are covered."""
         return np.asarray((self.covered[:, LIPS].mean(1) > HIDDEN_LIPS) & self.known)
 
     @property
-    def clear(self) -> BoolArray:
+    def clear(self) -> Bool:
         """(T,) whether nothing covers the lips and next to nothing the face, so that its landmarks are believed."""
         free = ~self.covered[:, LIPS].any(1) & (self.covered.mean(1) <= CLEAR_POINTS) & self.known
         return np.asarray(free if free.any() else ~self.hidden & self.known)
@@ -216,7 +213,7 @@ def _make(
 
 
 def _hidden_by(
-    landmarks: FloatArray,
+    landmarks: F64,
     image_size: tuple[int, int],
     config: OcclusionConfig,
     seed: int,

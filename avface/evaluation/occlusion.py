@@ -16,20 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from avface.arrays import F64, Bool, Floats, Int
 from avface.errors import AvfaceError
 from avface.evaluation.clips import Progress, find_videos
 from avface.evaluation.gap_filling import carry, hold, interpolate
 from avface.evaluation.metrics import WORST_ERROR, nme
 from avface.evaluation.occluded_clips import OccludedClip, OccludedClipsConfig, make_occluded_clip
 from avface.evaluation.tables import aligned, with_spread
-from avface.head.landmark_measures import box_size, mouth_opening
-from avface.head.landmark_schemes import LIPS
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-Points = npt.NDArray[np.floating]
+from avface.head.measures import box_size, mouth_opening
+from avface.head.schemes import LIPS
 
 MOVING = 5.0
 """Per cent of the face's size that a head moves in a second, on average, from which on it counts as moving."""
@@ -227,7 +223,7 @@ def _measured(clip: OccludedClip, networks: Path | None, told: Callable[[str, in
     return measure_case(clip, points, lost=int((clip.hidden & ~found.seen).sum()))
 
 
-def filled_in(clip: OccludedClip, tracked: FloatArray) -> dict[str, FloatArray]:
+def filled_in(clip: OccludedClip, tracked: F64) -> dict[str, F64]:
     """What the tracker and the baselines say, by name; tracked (T, 478, 2) pixels on the occluded video, nan if lost.
 
     Where the tracker lost the face, its last points stand in for it: a clip with nobody in it would be as bad as can
@@ -248,15 +244,15 @@ def filled_in(clip: OccludedClip, tracked: FloatArray) -> dict[str, FloatArray]:
     }
 
 
-def upper_face() -> BoolArray:
+def upper_face() -> Bool:
     """(478,) the landmarks that lie higher than the tip of the nose on the average face."""
-    from avface.synthetic.face_pose import average_face
+    from avface.synthetic.occlusion.face_pose import average_face
 
     face = average_face()
     return np.asarray(face.landmarks[:, 1] > face.nose_tip[1])
 
 
-def measure_case(clip: OccludedClip, points: Mapping[str, Points], lost: int = 0) -> OcclusionCase:
+def measure_case(clip: OccludedClip, points: Mapping[str, Floats], lost: int = 0) -> OcclusionCase:
     """The figures of methods' landmarks (T, 478, 2) by name. A frame's error is 100 % at most, and where there is none.
 
     Raises:
@@ -277,7 +273,7 @@ def measure_case(clip: OccludedClip, points: Mapping[str, Points], lost: int = 0
     )
 
 
-def hidden_figures(points: Points, reference: Points, hidden: BoolArray) -> HiddenFigures:
+def hidden_figures(points: Floats, reference: Floats, hidden: Bool) -> HiddenFigures:
     """Figures of points (T, 478, 2) against the reference (T, 478, 2) in the hidden frames (T,).
 
     Raises:
@@ -289,7 +285,7 @@ def hidden_figures(points: Points, reference: Points, hidden: BoolArray) -> Hidd
         )
     predicted, truth = np.asarray(points, np.float64)[hidden], np.asarray(reference, np.float64)[hidden]
 
-    def error(rows: npt.NDArray[np.int64] | slice) -> float:
+    def error(rows: Int | slice) -> float:
         raw = nme(predicted[:, rows], truth[:, rows], truth)
         return float(np.where(np.isfinite(raw), np.minimum(raw, WORST_ERROR), WORST_ERROR).mean())
 
@@ -303,7 +299,7 @@ def hidden_figures(points: Points, reference: Points, hidden: BoolArray) -> Hidd
     return HiddenFigures(error(slice(None)), error(LIPS), _follows(openings), _follows(within))
 
 
-def _follows(openings: FloatArray) -> float:
+def _follows(openings: F64) -> float:
     """Pearson's correlation of two curves (2, N); 0 where one never changes: it follows nothing."""
     centred = openings - openings.mean(1, keepdims=True)
     lengths = np.linalg.norm(centred, axis=1)
@@ -312,13 +308,13 @@ def _follows(openings: FloatArray) -> float:
     return float(centred[0] @ centred[1] / lengths.prod())
 
 
-def head_motion_percent(reference: Points, times: npt.NDArray[np.floating]) -> float:
+def head_motion_percent(reference: Floats, times: Floats) -> float:
     """How far a head moves in a second, in per cent of its size: the mean over a clip's frames and steady points.
 
     Shapes: reference (T, 478, 2) pixels, nan where unknown; times (T,) seconds. In a clip under two seconds it is how
             far it moves in half the clip's length, scaled up.
     """
-    from avface.tracking.identity import STABLE_LANDMARKS
+    from avface.tracking.reidentification import STABLE_LANDMARKS
 
     duration = float(times[-1] - times[0])
     step = min(1.0, duration / 2)

@@ -11,13 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from avface.evaluation.metrics import rigid_align
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Points = npt.NDArray[np.floating]
+from avface.arrays import F64, Floats, Int
+from avface.geometry.alignment import rigid_align
 
 NOW_LANDMARKS = np.array([36, 39, 42, 45, 33, 48, 54])
 """Of iBUG's 68: right eye outer and inner, left eye inner and outer, nose bottom, mouth right and left."""
@@ -33,10 +29,10 @@ _TOLERANCE = 1e-7
 class Surface:
     """A triangle mesh, for questions about its nearest places. vertices (V, 3), triangles (F, 3)."""
 
-    vertices: FloatArray
-    triangles: IntArray
+    vertices: F64
+    triangles: Int
 
-    def nearest(self, points: Points) -> tuple[FloatArray, FloatArray]:
+    def nearest(self, points: Floats) -> tuple[F64, F64]:
         """The nearest place (N, 3) of the surface to each point (N, 3), and the unit normal (N, 3) of its triangle.
 
         Looked for among the triangles with the nearest centres, which is exact where they are of similar size.
@@ -60,7 +56,7 @@ class Surface:
         return place, normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-18)
 
 
-def crop_radius(landmarks: Points) -> tuple[FloatArray, float]:
+def crop_radius(landmarks: Floats) -> tuple[F64, float]:
     """Centre (3,) and radius of the ball within which a scan is compared, from its seven landmarks (7, 3)."""
     points = np.asarray(landmarks, np.float64)
     bridge = (points[1] + points[2]) / 2
@@ -70,14 +66,14 @@ def crop_radius(landmarks: Points) -> tuple[FloatArray, float]:
 
 
 def scan_to_mesh_mm(
-    scan: Points,
-    scan_landmarks: Points,
-    vertices: Points,
-    triangles: IntArray,
-    landmarks: Points,
+    scan: Floats,
+    scan_landmarks: Floats,
+    vertices: Floats,
+    triangles: Int,
+    landmarks: Floats,
     *,
     scale: bool = True,
-) -> FloatArray:
+) -> F64:
     """Distance in millimetres of each cropped scan vertex (M,) to the prediction, after the prediction was aligned.
 
     Shapes: scan (N, 3), scan_landmarks (7, 3), vertices (V, 3) of the face at rest, triangles (F, 3), landmarks (7, 3)
@@ -106,7 +102,7 @@ def scan_to_mesh_mm(
     return np.asarray(1000 * np.linalg.norm(cropped - place, axis=1))
 
 
-def _refined(scan: FloatArray, vertices: FloatArray, triangles: IntArray, scale: bool) -> FloatArray:
+def _refined(scan: F64, vertices: F64, triangles: Int, scale: bool) -> F64:
     """Vertices moved so that the squares of the scan's distances become as small as they can."""
     place, normal = Surface(vertices, triangles).nearest(scan)
     error = _mean_square(scan, place)
@@ -139,11 +135,11 @@ def _refined(scan: FloatArray, vertices: FloatArray, triangles: IntArray, scale:
     return vertices
 
 
-def _mean_square(points: FloatArray, places: FloatArray) -> float:
+def _mean_square(points: F64, places: F64) -> float:
     return float(((points - places) ** 2).sum(1).mean())
 
 
-def _moved(vertices: FloatArray, pivot: FloatArray, step: FloatArray) -> FloatArray:
+def _moved(vertices: F64, pivot: F64, step: F64) -> F64:
     """Turned by step[:3] radians about the pivot, shifted by step[3:6], and scaled by exp(step[6]) if there is one."""
     from scipy.spatial.transform import Rotation
 
@@ -152,7 +148,7 @@ def _moved(vertices: FloatArray, pivot: FloatArray, step: FloatArray) -> FloatAr
     return np.asarray(size * turned + pivot + step[3:6])
 
 
-def _nearest_in_triangle(points: FloatArray, corners: FloatArray) -> FloatArray:
+def _nearest_in_triangle(points: F64, corners: F64) -> F64:
     """Nearest place (N, 3) to points (N, 3) within triangles (N, 3, 3).
 
     The foot of the perpendicular if it lies inside, else the nearest place of the nearest edge (Ericson, "Real-Time

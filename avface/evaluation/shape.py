@@ -17,27 +17,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from avface.arrays import F64
 from avface.errors import AvfaceError
 from avface.evaluation.clips import Progress
-from avface.evaluation.identity import LEARNT_FROM
-from avface.evaluation.metrics import similarity_align
-from avface.evaluation.scan_to_mesh import scan_to_mesh_mm
-from avface.evaluation.strangers import (
+from avface.evaluation.out_of_model import (
+    OutOfModelConfig,
     Scan,
-    StrangersConfig,
     film,
+    out_of_model_head,
     scan,
     seven_landmarks,
     skin_triangles,
-    stranger_head,
 )
+from avface.evaluation.scan_to_mesh import scan_to_mesh_mm
 from avface.evaluation.tables import aligned
+from avface.geometry.alignment import similarity_align
 from avface.head import HeadModel, load_head
-
-FloatArray = npt.NDArray[np.float64]
+from avface.synthetic.out_of_model import TRAINING_SEEDS
 
 CLIPS_EACH = 2
 SCAN_POINTS = 6000
@@ -53,13 +51,13 @@ class ShapeReport:
             P times C of them. apart (P C, P C): millimetres between the reconstructed heads of two clips.
     """
 
-    mean_head: tuple[FloatArray, ...]
+    mean_head: tuple[F64, ...]
     """Of the average head."""
-    fitted: tuple[FloatArray, ...]
+    fitted: tuple[F64, ...]
     """Of the head model fitted to the true vertices: the best its space can do."""
-    reconstructed: tuple[tuple[FloatArray, ...], ...]
+    reconstructed: tuple[tuple[F64, ...], ...]
     """Of the neutral heads from the clips."""
-    apart: FloatArray
+    apart: F64
 
     @property
     def ratio(self) -> float:
@@ -75,7 +73,7 @@ class ShapeReport:
         return int((person[apart.argmin(1)] == person).sum()), clips
 
     @property
-    def _flat(self) -> list[FloatArray]:
+    def _flat(self) -> list[F64]:
         return [distances for clips in self.reconstructed for distances in clips]
 
     def table(self) -> str:
@@ -121,7 +119,7 @@ class ShapeReport:
         own, other = self._own_and_other()
         right, clips = self.recognised
 
-        def figures(distances: Sequence[FloatArray]) -> dict[str, Any]:
+        def figures(distances: Sequence[F64]) -> dict[str, Any]:
             pooled = np.concatenate(list(distances))
             return {
                 "median_mm": _median(distances),
@@ -143,7 +141,7 @@ class ShapeReport:
         return json.dumps(content, indent=2, allow_nan=False)
 
 
-def _median(distances: Sequence[FloatArray]) -> float:
+def _median(distances: Sequence[F64]) -> float:
     return float(np.median(np.concatenate(list(distances))))
 
 
@@ -153,7 +151,7 @@ def evaluate_shape(
     networks: Path | None = None,
     work: Path | None = None,
     workers: int | None = None,
-    config: StrangersConfig | None = None,
+    config: OutOfModelConfig | None = None,
     progress: Progress = lambda clip, stage, done, total: None,
 ) -> ShapeReport:
     """Film people whom the head model doesn't know, two clips each, reconstruct them and compare the shapes.
@@ -174,12 +172,12 @@ def evaluate_shape(
 
     if people < 2:
         raise AvfaceError(f"{people} people: compare at least two")
-    config = config or StrangersConfig()
-    if config.seed in LEARNT_FROM:
+    config = config or OutOfModelConfig()
+    if config.seed in TRAINING_SEEDS:
         raise AvfaceError(f"seed {config.seed}: the solver has learnt from these people; take another seed")
     options: dict[str, Any] = {} if networks is None else {"networks": networks}
     model = load_head()
-    shapes: list[list[FloatArray]] = []
+    shapes: list[list[F64]] = []
     with tempfile.TemporaryDirectory(prefix="avface-") if work is None else nullcontext(work) as folder:
         videos = _filmed(people, Path(folder), config, workers, progress)
         for number, clips in enumerate(videos):
@@ -194,7 +192,7 @@ def evaluate_shape(
     progress("shapes", "compare", 0, people)
     mean_head, fitted, reconstructed = [], [], []
     for number, weights in enumerate(shapes):
-        head = stranger_head(number, config)
+        head = out_of_model_head(number, config)
         true = scan(head, SCAN_POINTS, config.seed)
         mean_head.append(distances_mm(true, model, np.zeros(model.num_shape)))
         fitted.append(distances_mm(true, model, fit_to_vertices(model, head.template.double().numpy())))
@@ -204,7 +202,7 @@ def evaluate_shape(
     return ShapeReport(tuple(mean_head), tuple(fitted), tuple(reconstructed), apart_mm(model, flat))
 
 
-def distances_mm(true: Scan, head: HeadModel, shape: FloatArray) -> FloatArray:
+def distances_mm(true: Scan, head: HeadModel, shape: F64) -> F64:
     """Scan-to-mesh distances (M,) in millimetres of a head at rest, shape (S,), after alignment with scale."""
     vertices = _neutral(head, shape)
     return scan_to_mesh_mm(
@@ -212,7 +210,7 @@ def distances_mm(true: Scan, head: HeadModel, shape: FloatArray) -> FloatArray:
     )
 
 
-def fit_to_vertices(head: HeadModel, vertices: FloatArray) -> FloatArray:
+def fit_to_vertices(head: HeadModel, vertices: F64) -> F64:
     """Shape weights (S,) of the head that is most like given vertices (V, 3) over the face: how near its space gets.
 
     Least squares with a prior, alternating with an alignment by a similarity.
@@ -228,7 +226,7 @@ def fit_to_vertices(head: HeadModel, vertices: FloatArray) -> FloatArray:
     return shape
 
 
-def apart_mm(head: HeadModel, shapes: Sequence[FloatArray]) -> FloatArray:
+def apart_mm(head: HeadModel, shapes: Sequence[F64]) -> F64:
     """Mean distances (N, N) in millimetres of the faces of N shapes (S,) at rest, aligned in pairs with scale."""
     face = head.regions["face"]
     points = np.stack([_neutral(head, shape)[face] for shape in shapes])
@@ -239,12 +237,12 @@ def apart_mm(head: HeadModel, shapes: Sequence[FloatArray]) -> FloatArray:
     return (apart + apart.T) / 2
 
 
-def _neutral(head: HeadModel, shape: FloatArray) -> FloatArray:
+def _neutral(head: HeadModel, shape: F64) -> F64:
     return np.asarray(head.neutral(torch.as_tensor(shape, dtype=torch.float32)).double().numpy())
 
 
 def _filmed(
-    people: int, work: Path, config: StrangersConfig, workers: int | None, progress: Progress
+    people: int, work: Path, config: OutOfModelConfig, workers: int | None, progress: Progress
 ) -> list[list[Path]]:
     """The clips of everybody, made as far as they aren't there yet; those of other configs lie in other folders."""
     folder = work / f"strangers-{sha256(json.dumps(asdict(config)).encode()).hexdigest()[:12]}"
@@ -262,7 +260,7 @@ def _filmed(
 
 
 def _film_all(
-    jobs: list[tuple[int, int, Path]], config: StrangersConfig, workers: int | None
+    jobs: list[tuple[int, int, Path]], config: OutOfModelConfig, workers: int | None
 ) -> Iterator[None]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(workers or cores, len(jobs))

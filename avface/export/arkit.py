@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from avface.arrays import F64, Floats
 from avface.errors import AvfaceError
-from avface.export.pose import CAMERA_TO_SCENE, matrices
+from avface.export.pose import matrices
 from avface.files import replacing
+from avface.geometry.axes import flip_rotation
 
 if TYPE_CHECKING:
     from avface.capture import Capture
@@ -95,7 +96,7 @@ def timecode(time: float, rate: int) -> str:
     return f"{hour:02d}:{minute:02d}:{second:02d}:{frame:02d}.{fraction:03d}"
 
 
-def yaw_pitch_roll(rotations: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+def yaw_pitch_roll(rotations: Floats) -> F64:
     """The app's angles (T, 3) in radians of rotations (T, 3, 3) in the head's axes (x to its left, y up).
 
     The rotation is Rx(pitch) Ry(-yaw) Rz(roll). Positive yaw turns to the subject's right, positive pitch
@@ -112,14 +113,14 @@ def yaw_pitch_roll(rotations: npt.NDArray[np.floating]) -> npt.NDArray[np.float6
     return np.stack([yaw, pitch, roll], 1)
 
 
-def _angles(capture: Capture, frames: slice) -> Iterator[npt.NDArray[np.float64]]:
+def _angles(capture: Capture, frames: slice) -> Iterator[F64]:
     """Angles (T, 3) of the head, the left and the right eye; zeros for eyes that the head lacks."""
 
-    def joint(name: str) -> npt.NDArray[np.float64]:
+    def joint(name: str) -> F64:
         if name not in capture.joint_names:
             return np.tile(np.eye(3), (len(capture.times[frames]), 1, 1))
         return matrices(capture.joints[frames, capture.joint_names.index(name)])
 
-    yield yaw_pitch_roll(CAMERA_TO_SCENE @ matrices(capture.rotation[frames]) @ joint("neck"))
+    yield yaw_pitch_roll(flip_rotation(matrices(capture.rotation[frames])) @ joint("neck"))
     yield yaw_pitch_roll(joint("left_eye"))
     yield yaw_pitch_roll(joint("right_eye"))

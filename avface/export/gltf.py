@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avface import __version__
+from avface.arrays import F32, U8, Floats, Ints
 from avface.export.materials import SKIN, Material, part_material
 from avface.export.normal_map import static_normal_map
 from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, scene_facts, turning_joints
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from avface.capture import Capture
     from avface.head.model import HeadModel
 
-FloatArray = npt.NDArray[np.floating]
-IntArray = npt.NDArray[np.integer]
 
 FLOAT, UNSIGNED_SHORT, UNSIGNED_INT = 5126, 5123, 5125  # component types
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963  # what a buffer view feeds
@@ -80,7 +79,7 @@ class _Document:
         self.materials: dict[Material, int] = {}
         self.normal_maps: dict[Material, int] = {}
 
-    def add_normal_map(self, normals: npt.NDArray[np.uint8]) -> None:
+    def add_normal_map(self, normals: U8) -> None:
         """Append a picture (S, S, 3) of normals in tangent space, for the skin."""
         import cv2
         import pygltflib
@@ -256,7 +255,7 @@ def _add_head(document: _Document, capture: Capture) -> list[int]:
     return [top]
 
 
-def _eyeball(head: HeadModel, joint: int, offsets: FloatArray) -> IntArray:
+def _eyeball(head: HeadModel, joint: int, offsets: Floats) -> Ints:
     """The faces that follow an eye's joint rigidly and that no morph target moves; none for other joints."""
     if not head.joint_names[joint].endswith("_eye"):
         return np.zeros(0, int)
@@ -268,7 +267,7 @@ def _eyeball(head: HeadModel, joint: int, offsets: FloatArray) -> IntArray:
 class _Surface:
     """A person's face at rest, and what the morph targets do to its vertices and normals."""
 
-    def __init__(self, head: HeadModel, rest: torch.Tensor, offsets: npt.NDArray[np.float32]):
+    def __init__(self, head: HeadModel, rest: torch.Tensor, offsets: F32):
         from avface.export.normals import morphed_normals
 
         self.head = head
@@ -276,16 +275,16 @@ class _Surface:
         self.vertices = rest.numpy()
         self.offsets = offsets  # (M, V, 3)
         self.normals, self.normal_offsets = morphed_normals(head, rest, offsets)
-        self.joint_weights: FloatArray | None = None  # (V, joints of the skin)
+        self.joint_weights: Floats | None = None  # (V, joints of the skin)
 
 
 def _add_mesh(
     document: _Document,
     surface: _Surface,
     name: str,
-    faces: IntArray,
+    faces: Ints,
     *,
-    origin: FloatArray | float = 0.0,
+    origin: Floats | float = 0.0,
     targets: list[str] | None = None,
 ) -> int:
     """Append a mesh of some faces, a primitive for each material; returns its number."""
@@ -323,7 +322,7 @@ def _add_mesh(
     return len(document.gltf.meshes) - 1
 
 
-def _split(faces: IntArray, uv_faces: IntArray | None) -> tuple[IntArray, IntArray | None, IntArray]:
+def _split(faces: Ints, uv_faces: Ints | None) -> tuple[Ints, Ints | None, Ints]:
     """Vertices split along UV seams: their vertex (N,) and UV (N,) numbers, and faces (F, 3) of them."""
     if uv_faces is None:
         vertex, corners = np.unique(faces, return_inverse=True)
@@ -332,7 +331,7 @@ def _split(faces: IntArray, uv_faces: IntArray | None) -> tuple[IntArray, IntArr
     return pairs[:, 0], pairs[:, 1], corners.reshape(-1, 3)
 
 
-def _add_targets(document: _Document, surface: _Surface, vertex: IntArray) -> list[dict[str, int]]:
+def _add_targets(document: _Document, surface: _Surface, vertex: Ints) -> list[dict[str, int]]:
     """Append the morph targets, storing only the vertices that move."""
     import pygltflib
 
@@ -372,7 +371,7 @@ def _add_targets(document: _Document, surface: _Surface, vertex: IntArray) -> li
     return targets
 
 
-def _add_influences(document: _Document, attributes: pygltflib.Attributes, weights: FloatArray) -> None:
+def _add_influences(document: _Document, attributes: pygltflib.Attributes, weights: Floats) -> None:
     """Append the joints (and weights) that move each vertex, in sets of four."""
     order = np.argsort(-weights, axis=1, kind="stable")
     most = int((weights > 0).sum(1).max())
@@ -387,7 +386,7 @@ def _add_influences(document: _Document, attributes: pygltflib.Attributes, weigh
         setattr(attributes, f"WEIGHTS_{start // 4}", document.add_accessor(values, ARRAY_BUFFER))
 
 
-def _add_skin(document: _Document, nodes: dict[int | None, int], pivots: dict[int | None, FloatArray]) -> int:
+def _add_skin(document: _Document, nodes: dict[int | None, int], pivots: dict[int | None, Floats]) -> int:
     import pygltflib
 
     inverse = np.tile(np.eye(4), (len(pivots), 1, 1))
@@ -413,20 +412,20 @@ class _Animation:
         self.animation = pygltflib.Animation(name="capture", samplers=[], channels=[])
         self.input = document.add_accessor(capture.times, bounds=True) if len(capture) else None
 
-    def move(self, node: int, translations: FloatArray) -> None:
+    def move(self, node: int, translations: Floats) -> None:
         """Animate a node's place (T, 3)."""
         if len(translations):
             self.document.gltf.nodes[node].translation = translations[0].tolist()
             self._add(node, "translation", translations)
 
-    def turn(self, node: int, rotations: FloatArray) -> None:
+    def turn(self, node: int, rotations: Floats) -> None:
         """Animate a node's rotation (T, 3, 3)."""
         if len(rotations):
             keys = quaternions(rotations)
             self.document.gltf.nodes[node].rotation = keys[0].tolist()
             self._add(node, "rotation", keys)
 
-    def express(self, node: int, mesh: int, weights: FloatArray) -> None:
+    def express(self, node: int, mesh: int, weights: Floats) -> None:
         """Animate the weights (T, M) of a node's mesh."""
         if weights.size:
             self.document.gltf.meshes[mesh].weights = weights[0].tolist()
@@ -437,7 +436,7 @@ class _Animation:
         if self.animation.channels:
             self.document.gltf.animations.append(self.animation)
 
-    def _add(self, node: int, path: str, values: FloatArray) -> None:
+    def _add(self, node: int, path: str, values: Floats) -> None:
         import pygltflib
 
         sampler = pygltflib.AnimationSampler(

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from avface import __version__
+from avface.arrays import F32, Floats, Ints
 from avface.files import filling
 
 if TYPE_CHECKING:
     from avface.capture import Capture, Frames, Stage
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.integer]
 Space = Literal["camera", "head"]
 
 BLOCK = 64
@@ -113,9 +111,7 @@ def export_obj(
     return path.parent
 
 
-def _topology(
-    capture: Capture, stage: Stage | None
-) -> tuple[IntArray, npt.NDArray[np.floating], IntArray, int]:
+def _topology(capture: Capture, stage: Stage | None) -> tuple[Ints, Floats, Ints, int]:
     """Triangles (F, 3), uv (M, 2), their corners' numbers in it (F, 3), and the number of vertices of a mesh."""
     if stage == "detail":
         surface = capture.detailed_surface
@@ -124,9 +120,7 @@ def _topology(
     return capture.faces, head.uv, head.uv_faces, head.num_vertices
 
 
-def _frames(
-    capture: Capture, frames: Frames, space: Space, stage: Stage | None
-) -> Iterator[tuple[int, FloatArray]]:
+def _frames(capture: Capture, frames: Frames, space: Space, stage: Stage | None) -> Iterator[tuple[int, F32]]:
     """Numbers of the chosen frames with their vertices (V, 3), computed in blocks."""
     every = np.arange(len(capture))
     numbers = every if frames is None else np.atleast_1d(every[frames])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+
+from avface.arrays import U8
 
 if TYPE_CHECKING:
     from avface.capture import Capture
@@ -14,12 +15,12 @@ TEXELS = 512
 """Across the map of the whole uv square; as fine as the capture's own."""
 
 
-def static_normal_map(capture: Capture) -> npt.NDArray[np.uint8]:
+def static_normal_map(capture: Capture) -> U8:
     """Normals (S, S, 3) in tangent space of a capture's static detail, as glTF has them: x along u, y along v (up), z
     out of the skin, from -1 to 1 as 0 to 255; row 0 is v = 1."""
     import torch
 
-    from avface.networks.detail_maps import detail_atlas
+    from avface.head.skin.atlas import detail_atlas
 
     atlas = detail_atlas(capture.head_model, len(capture.detail_static))
     static = torch.as_tensor(capture.detail_static.astype(np.float32))

@@ -5,23 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from avface.arrays import F32
 from avface.geometry.mesh import vertex_normals
 
 if TYPE_CHECKING:
     from avface.head.model import HeadModel
 
-FloatArray = npt.NDArray[np.float32]
 
 SAME_NORMAL = 0.005
 """A change of a normal's component below this (0.3 degrees) isn't worth storing."""
 
 
-def morphed_normals(
-    head: HeadModel, rest: torch.Tensor, offsets: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def morphed_normals(head: HeadModel, rest: torch.Tensor, offsets: F32) -> tuple[F32, F32]:
     """Normals (V, 3) of vertices at rest (V, 3), and their change (M, V, 3) by each of M offsets (M, V, 3).
 
     Changes too small to see are zero. A vertex of degenerate faces only gets +y, so that every normal is a
@@ -35,7 +32,7 @@ def morphed_normals(
     return normals, changes
 
 
-def _unit_normals(vertices: torch.Tensor, faces: torch.Tensor) -> FloatArray:
+def _unit_normals(vertices: torch.Tensor, faces: torch.Tensor) -> F32:
     normals = vertex_normals(vertices, faces).numpy()
     normals[~normals.any(1)] = (0, 1, 0)
     return normals

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from avface.arrays import F32, U8
 from avface.capture import Capture, Stage
 from avface.errors import AvfaceError
 from avface.geometry.mesh import vertex_normals
@@ -21,7 +21,7 @@ from avface.head.appearance import vertex_colours
 from avface.media import Clip, VideoWriter
 
 if TYPE_CHECKING:
-    from avface.networks.detail_maps import DetailAtlas
+    from avface.head.skin.atlas import DetailAtlas
 
 Layout = Literal["both", "blended"]
 
@@ -98,16 +98,16 @@ class _Painter:
         self._capture, self._stage = capture, stage
         self._folds: DetailAtlas | None = None
         if capture.has_detail and stage in (None, "detail"):
-            from avface.networks.detail_maps import detail_atlas
+            from avface.head.skin.atlas import detail_atlas
 
             self._folds = detail_atlas(capture.head_model, len(capture.detail_static))
         self._faces = capture.head_model.faces.cpu()
         self._colours = torch.as_tensor(vertex_colours(capture.head_model))
         self._light = torch.nn.functional.normalize(torch.tensor(LIGHT), dim=0)
         self._block_start = 0
-        self._block: npt.NDArray[np.float32] | None = None
+        self._block: F32 | None = None
 
-    def blend(self, image: npt.NDArray[np.uint8], index: int) -> npt.NDArray[np.uint8]:
+    def blend(self, image: U8, index: int) -> U8:
         """A copy of a frame (H, W, 3) with the head of capture row `index` over it."""
         with torch.inference_mode():
             vertices = torch.as_tensor(self._vertices(index))
@@ -159,7 +159,7 @@ class _Painter:
         inside = self._folds.mask > 0
         return torch.where(inside, bright / plain, 1.0)[..., None]
 
-    def _vertices(self, index: int) -> npt.NDArray[np.float32]:
+    def _vertices(self, index: int) -> F32:
         if self._block is None or not self._block_start <= index < self._block_start + len(self._block):
             self._block_start = index
             self._block = self._capture.vertices(slice(index, index + BLOCK), stage=self._stage)

@@ -5,26 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+
+from avface.arrays import F64, Floats
+from avface.geometry.axes import flip_axes, flip_rotation
 
 if TYPE_CHECKING:
     from avface.capture import Capture
 
-FloatArray = npt.NDArray[np.float64]
-
-CAMERA_TO_SCENE = np.diag([1.0, -1.0, -1.0])
-"""From a camera's OpenCV axes (y down, z forward) to a scene's (y up, z backward)."""
 
 NEAR, FAR = 0.01, 100.0
 """Metres: the clipping planes of exported cameras."""
 
 
-def head_motion(capture: Capture) -> tuple[FloatArray, FloatArray]:
+def head_motion(capture: Capture) -> tuple[F64, F64]:
     """Rotation matrices (T, 3, 3) and translations (T, 3) in metres of the head in the scene."""
-    return CAMERA_TO_SCENE @ matrices(capture.rotation), capture.translation @ CAMERA_TO_SCENE
+    return flip_rotation(matrices(capture.rotation)), flip_axes(capture.translation.astype(np.float64))
 
 
-def matrices(rotation_vectors: npt.NDArray[np.floating]) -> FloatArray:
+def matrices(rotation_vectors: Floats) -> F64:
     """Rotation matrices (..., 3, 3) of axis-angle vectors (..., 3) in radians."""
     import torch
 
@@ -33,7 +31,7 @@ def matrices(rotation_vectors: npt.NDArray[np.floating]) -> FloatArray:
     return rotvec_to_rotmat(torch.as_tensor(np.asarray(rotation_vectors, np.float64))).numpy()
 
 
-def quaternions(rotations: FloatArray) -> FloatArray:
+def quaternions(rotations: F64) -> F64:
     """Unit quaternions (T, 4) as x, y, z, w of rotation matrices (T, 3, 3).
 
     Each is on the same side as the one before, so that players that interpolate take the short way round.
@@ -48,7 +46,7 @@ def quaternions(rotations: FloatArray) -> FloatArray:
     return values
 
 
-def turning_joints(rotations: npt.NDArray[np.floating]) -> list[int]:
+def turning_joints(rotations: Floats) -> list[int]:
     """The joints that aren't at rest in every frame; rotations (T, J, 3)."""
     return [j for j in range(rotations.shape[1]) if np.any(rotations[:, j])]
 

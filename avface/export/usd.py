@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avface import __version__
+from avface.arrays import F32, Floats
 from avface.errors import AvfaceError
 from avface.export.materials import Material, part_material
 from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, scene_facts
@@ -176,7 +177,7 @@ def _joint_tokens(head: HeadModel) -> list[str]:
     return tokens
 
 
-def _influences(weights: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+def _influences(weights: Floats) -> tuple[npt.NDArray[np.int32], F32]:
     """The joints (V, K) that move each vertex and their weights (V, K), K as many as any vertex needs."""
     most = int((weights > 0).sum(1).max())
     order = np.argsort(-weights, axis=1, kind="stable")[:, :most]
@@ -224,8 +225,8 @@ def _animate(
     root: Any,
     tokens: list[str],
     names: list[str],
-    rest: npt.NDArray[np.floating],
-    centres: npt.NDArray[np.floating],
+    rest: Floats,
+    centres: Floats,
     motion: MorphMotion,
     reach: float,
 ) -> None:

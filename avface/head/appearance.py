@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from avface.arrays import F32, F64, Bool, Int
 from avface.head.model import HeadModel
-
-FloatArray = npt.NDArray[np.float64]
 
 SKIN = (0.80, 0.62, 0.53)
 PART_COLOURS = {
@@ -38,7 +36,7 @@ BROW_THICKNESS, BROW_SOFTNESS = 0.04, 0.045
 """Half the brow's thickness at its inner end, and the width of its soft edge, in the same unit."""
 
 
-def vertex_colours(head: HeadModel) -> npt.NDArray[np.float32]:
+def vertex_colours(head: HeadModel) -> F32:
     """Natural looking colours (V, 3), sRGB 0 to 1, from the head's parts and regions.
 
     Lips, nose, ears and scalp are tinted where the head names such regions, and brows are drawn where it has
@@ -67,7 +65,7 @@ def vertex_colours(head: HeadModel) -> npt.NDArray[np.float32]:
     return ((1 - amount) * colours + amount * np.array(BROW)).astype(np.float32)
 
 
-def softened(mask: npt.NDArray[np.bool_], faces: npt.NDArray[np.int64], rounds: int = 1) -> FloatArray:
+def softened(mask: Bool, faces: Int, rounds: int = 1) -> F64:
     """A mask (V,) as 0 to 1, its edge blended with the neighbours, so that no region ends in a staircase."""
     value = mask.astype(np.float64)
     for _ in range(rounds):
@@ -80,7 +78,7 @@ def softened(mask: npt.NDArray[np.bool_], faces: npt.NDArray[np.int64], rounds: 
     return value
 
 
-def _brows(head: HeadModel) -> FloatArray:
+def _brows(head: HeadModel) -> F64:
     """How much of a brow each vertex (V,) is, 0 to 1: two arches over the eyes of the mean face."""
     if not {"left_eye", "right_eye"} <= set(head.joint_names):
         return np.zeros(head.num_vertices)

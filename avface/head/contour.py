@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from avface.arrays import F64, Int
+from avface.geometry.axes import flip_rotation
 
 LARGEST_YAW = 39
 """Degrees: the bins are 0 to 39 for turns to the subject's left, then 40 to 78 for -1 to -39."""
@@ -24,8 +25,8 @@ class YawContour:
             the subject's left (+x), which moves the contour's left half inwards.
     """
 
-    triangles: npt.NDArray[np.int64]
-    barycentric: npt.NDArray[np.float64]
+    triangles: Int
+    barycentric: F64
 
     def points(self, vertices: Tensor, rotation: Tensor) -> Tensor:
         """The contour (B, 17, 3) on vertices (B, V, 3), for heads turned to the camera by rotation (B, 3, 3).
@@ -41,7 +42,7 @@ class YawContour:
 
 def yaw_bins(rotation: Tensor) -> Tensor:
     """Bins (B,) of heads turned by rotation (B, 3, 3), head to camera."""
-    upright = rotation * rotation.new_tensor([1.0, -1.0, -1.0])[:, None]
+    upright = flip_rotation(rotation)
     yaw = torch.atan2(-upright[:, 2, 0], torch.hypot(upright[:, 0, 0], upright[:, 1, 0]))
     degrees = torch.rad2deg(yaw).round().clamp(-LARGEST_YAW, LARGEST_YAW).long()
     return torch.where(degrees < 0, LARGEST_YAW - degrees, degrees)

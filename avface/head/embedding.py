@@ -9,21 +9,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from avface.arrays import F64, U8, Floats, Int
+from avface.geometry.axes import flip_rotation
 from avface.geometry.camera import Camera, transform
 from avface.geometry.mesh import vertex_normals
 from avface.geometry.rasteriser import rasterise
 from avface.geometry.rotations import euler_to_rotmat
 from avface.head.appearance import vertex_colours
-from avface.head.landmark_schemes import IRISES, ibug68_from_mediapipe
 from avface.head.model import HeadModel, LandmarkEmbedding
+from avface.head.schemes import IRISES, ibug68_from_mediapipe
 
-Detector = Callable[[npt.NDArray[np.uint8]], "npt.NDArray[np.floating] | None"]
+Detector = Callable[[U8], "Floats | None"]
 """(H, W, 3) RGB picture -> (478, 2) landmarks in pixels, or None where no face is found."""
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class _Portrait:
     """Vertices in pixels (V, 2), metres a pixel at the face, the head's rotation (3, 3), and the landmarks
     (478, 2) found in the picture."""
 
-    pixels: FloatArray
+    pixels: F64
     metres_per_pixel: float
-    rotation: FloatArray
-    landmarks: FloatArray
+    rotation: F64
+    landmarks: F64
 
 
 def build_embeddings(
@@ -99,14 +99,14 @@ def build_embeddings(
 
 
 def _error_components(
-    pixels: FloatArray,
-    scale: FloatArray,
-    rotation: FloatArray,
-    landmarks: FloatArray,
-    triangles: npt.NDArray[np.int64],
-    barycentric: FloatArray,
+    pixels: F64,
+    scale: F64,
+    rotation: F64,
+    landmarks: F64,
+    triangles: Int,
+    barycentric: F64,
     count: int,
-) -> FloatArray:
+) -> F64:
     """Principal components (K, L, 3) of landmarks (N, L, 2) against the embedding's projections; see the class."""
     projected = np.einsum("nlkc,lk->nlc", pixels[:, triangles], barycentric)
     errors = np.einsum("nlc,nck->nlk", (landmarks - projected) * scale[:, None, None], rotation[:, :2])
@@ -166,7 +166,7 @@ def _portrait(
         )
 
 
-def _random_expression(head: HeadModel, rng: np.random.Generator) -> FloatArray:
+def _random_expression(head: HeadModel, rng: np.random.Generator) -> F64:
     """Weights (1, E) of a few units, to either side where they go there."""
     reach, signed = head.unit_range.reach, head.unit_range.low < 0
     expression = np.zeros((1, head.num_expression))
@@ -184,12 +184,10 @@ def _random_expression(head: HeadModel, rng: np.random.Generator) -> FloatArray:
 def _facing(yaw: float, pitch: float, roll: float) -> Tensor:
     """Rotation matrix (3, 3) of a head that faces the camera, turned by yaw, then pitch, then roll (radians)."""
     turn = euler_to_rotmat("YXZ", torch.tensor([yaw, pitch, roll], dtype=torch.float32))
-    return torch.diag(torch.tensor([1.0, -1.0, -1.0])) @ turn
+    return flip_rotation(turn)
 
 
-def _shade(
-    head: HeadModel, points: Tensor, camera: Camera, colours: Tensor, rng: np.random.Generator
-) -> npt.NDArray[np.uint8]:
+def _shade(head: HeadModel, points: Tensor, camera: Camera, colours: Tensor, rng: np.random.Generator) -> U8:
     """A plain portrait (H, W, 3): coloured skin under one soft light before a plain background."""
     fragments = rasterise(camera.project(points), points[:, 2], head.faces, camera.height, camera.width)
     normals = fragments.interpolate(vertex_normals(points, head.faces), head.faces)
@@ -202,9 +200,7 @@ def _shade(
     return (picture.clamp(0, 1) * 255).byte().numpy()
 
 
-def _locate(
-    pixels: FloatArray, scale: FloatArray, landmarks: FloatArray, faces: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
+def _locate(pixels: F64, scale: F64, landmarks: F64, faces: Int) -> tuple[Int, F64, F64]:
     """The point of the surface nearest to each landmark over all portraits: triangles, barycentric and spread.
 
     pixels (N, V, 2), scale (N,) metres a pixel, landmarks (N, L, 2), faces (F, 3). First the best vertex, then the
@@ -231,6 +227,6 @@ def _locate(
     return triangles, barycentric, spread
 
 
-def _distance(points: FloatArray, target: FloatArray, scale: FloatArray) -> FloatArray:
+def _distance(points: F64, target: F64, scale: F64) -> F64:
     """Distances in metres at the face; the first axis of everything is the portrait."""
     return np.linalg.norm(points - target, axis=-1) * scale.reshape(-1, *[1] * (points.ndim - 2))

@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import relu
 
+from avface.arrays import F64, Int
+from avface.geometry.interpolation import smoothstep
 from avface.geometry.mesh import vertex_normals
-from avface.head.landmark_schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER
-from avface.head.lips import LipRegion, landmark_rows, lip_region, smoothstep
+from avface.head.lips import LipRegion, landmark_rows, lip_region
 from avface.head.model import HeadModel
-
-FloatArray = npt.NDArray[np.float64]
+from avface.head.schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER
 
 COLUMNS = 15
 """Places across the mouth at which the lips are parted or closed, each as far as it needs."""
@@ -68,7 +67,7 @@ class LipContact:
         two = (np.abs(region.across) < WIDTH) & (region.outward < 1)
         is_lower = region.lower > 0.5
         lips = [np.flatnonzero(two & ~is_lower), np.flatnonzero(two & is_lower)]
-        rows: list[list[FloatArray]] = [[], []]
+        rows: list[list[F64]] = [[], []]
         for own, other, sign in ((0, 1, -1.0), (1, 0, 1.0)):
             mine = lips[own][normals[lips[own], 1] * sign > FACING]
             faces = region.faces[np.isin(region.faces, lips[other]).all(1)]
@@ -86,14 +85,14 @@ class LipContact:
         for lip in (~is_lower, is_lower):
             edge = contact[lip[contact]]
             near = np.linalg.norm(place[lip][:, None] - place[edge], axis=2).min(1)
-            reach[lip] = smoothstep(1 - near / SPREAD)
+            reach[lip] = smoothstep(0, 1, 1 - near / SPREAD)
         spread = _hats(region.across, centres).T * (side * reach / 2)
         give = np.zeros((len(upper), len(place)))
         for ends, lip in ((upper, ~is_lower), (lower, is_lower)):
             for pair, shares in enumerate(ends):
                 away = (place[lip][:, None] - place[shares > 0]) * [ALONG, 1, 1]
                 near = np.linalg.norm(away, axis=2).min(1)
-                give[pair, lip] = smoothstep(1 - near / GIVE) * side[lip] / 2
+                give[pair, lip] = smoothstep(0, 1, 1 - near / GIVE) * side[lip] / 2
         seam = _seam(head, region, centres)
         return cls(*(torch.from_numpy(part).float() for part in (upper, lower, give, seam, spread)))
 
@@ -182,7 +181,7 @@ def _replaced(vertices: Tensor, chosen: Tensor, moved: Tensor) -> Tensor:
     return result
 
 
-def _seam(head: HeadModel, region: LipRegion, centres: FloatArray) -> FloatArray:
+def _seam(head: HeadModel, region: LipRegion, centres: F64) -> F64:
     """See `LipContact`; (C, N) from the landmarks of the lips' inner edges, between them linear in `across`."""
     edges = [landmark_rows(head, region, edge) for edge in (LIPS_INNER_UPPER, LIPS_INNER_LOWER)]
     between = edges[0] - edges[1]
@@ -191,7 +190,7 @@ def _seam(head: HeadModel, region: LipRegion, centres: FloatArray) -> FloatArray
     return share @ between
 
 
-def _surface_at(point: FloatArray, place: FloatArray, faces: npt.NDArray[np.int64]) -> FloatArray | None:
+def _surface_at(point: F64, place: F64, faces: Int) -> F64 | None:
     """Shares (N,) of the vertices in the surface's point right over or under another one; None if there is none."""
     a, b, c = (place[faces[:, k]][:, [0, 2]] for k in range(3))
     offset, to_b, to_c = point[[0, 2]] - a, b - a, c - a
@@ -210,7 +209,7 @@ def _surface_at(point: FloatArray, place: FloatArray, faces: npt.NDArray[np.int6
     return result
 
 
-def _hats(x: FloatArray, centres: FloatArray) -> FloatArray:
+def _hats(x: F64, centres: F64) -> F64:
     """Hat functions (N, C) that sum to 1 between the outermost centres, and fade to 0 beyond."""
     step = centres[1] - centres[0]
     return np.asarray(np.clip(1 - np.abs(x[:, None] - centres) / step, 0, 1))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from avface.arrays import F64, Int
 from avface.errors import AvfaceError
-from avface.head.landmark_schemes import (
+from avface.geometry.interpolation import smoothstep
+from avface.head.model import HeadModel
+from avface.head.regions import distance_to_line
+from avface.head.schemes import (
     LIP_CORNERS_OUTER,
     LIPS_INNER_LOWER,
     LIPS_INNER_UPPER,
@@ -16,10 +19,6 @@ from avface.head.landmark_schemes import (
     LIPS_OUTER_LOWER,
     LIPS_OUTER_UPPER,
 )
-from avface.head.model import HeadModel
-from avface.head.regions import distance_to_line
-
-FloatArray = npt.NDArray[np.float64]
 
 REACH = 0.008
 """Metres along the skin from the lips' edge to where nothing moves with them any more."""
@@ -37,12 +36,12 @@ class LipRegion:
     1 on the skin, below 0 on the inner side; faces (F, 3) the skin of the region, numbered within it.
     """
 
-    vertices: npt.NDArray[np.int64]
-    falloff: FloatArray
-    lower: FloatArray
-    across: FloatArray
-    outward: FloatArray
-    faces: npt.NDArray[np.int64]
+    vertices: Int
+    falloff: F64
+    lower: F64
+    across: F64
+    outward: F64
+    faces: Int
 
     def __len__(self) -> int:
         """Number of vertices N."""
@@ -85,15 +84,15 @@ def lip_region(head: HeadModel) -> LipRegion:
     inside = numbers[faces]
     return LipRegion(
         vertices=vertices,
-        falloff=smoothstep(1 - away[vertices] / REACH),
-        lower=smoothstep((share - CORNER[0]) / (CORNER[1] - CORNER[0])),
+        falloff=smoothstep(0, 1, 1 - away[vertices] / REACH),
+        lower=smoothstep(CORNER[0], CORNER[1], share),
         across=(place[:, 0] - middle) / half,
         outward=_outward(place, points),
         faces=inside[(inside >= 0).all(1)],
     )
 
 
-def landmark_rows(head: HeadModel, region: LipRegion, landmarks: npt.NDArray[np.int64]) -> FloatArray:
+def landmark_rows(head: HeadModel, region: LipRegion, landmarks: Int) -> F64:
     """(L, N) that take the region's N vertices to L landmarks of `mediapipe478`.
 
     Raises:
@@ -109,13 +108,7 @@ def landmark_rows(head: HeadModel, region: LipRegion, landmarks: npt.NDArray[np.
     return rows
 
 
-def smoothstep(values: FloatArray) -> FloatArray:
-    """From 0 at 0 to 1 at 1 without a kink, constant outside."""
-    inside = np.clip(values, 0, 1)
-    return np.asarray(inside * inside * (3 - 2 * inside))
-
-
-def _outward(place: FloatArray, points: FloatArray) -> FloatArray:
+def _outward(place: F64, points: F64) -> F64:
     """See `LipRegion`; place (N, 3) of the vertices, points (478, 3) of the landmarks."""
     meeting = (points[LIPS_INNER_UPPER] + points[LIPS_INNER_LOWER]) / 2
     corners = points[LIP_CORNERS_OUTER]

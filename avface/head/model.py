@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from avface.arrays import F32, F64, Bool, Floats, Int, Ints
 from avface.errors import AvfaceError
 from avface.files import replacing
 from avface.geometry.rotations import rotvec_to_rotmat
@@ -38,12 +39,12 @@ class LandmarkEmbedding:
             errs for all frames of a person alike, and for neighbouring points together.
     """
 
-    triangles: npt.NDArray[np.int64]
-    barycentric: npt.NDArray[np.float64]
-    spread: npt.NDArray[np.float64]
-    error_basis: npt.NDArray[np.float64]
+    triangles: Int
+    barycentric: F64
+    spread: F64
+    error_basis: F64
 
-    def on(self, vertices: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    def on(self, vertices: Floats) -> F64:
         """The landmarks (..., L, C) of values at the vertices (..., V, C): places, displacements, units."""
         corners = np.asarray(vertices, np.float64)[..., self.triangles, :]
         return np.asarray(np.einsum("...lkc,lk->...lc", corners, self.barycentric), np.float64)
@@ -53,9 +54,9 @@ class LandmarkEmbedding:
 class UnitRange:
     """How far the expression units go, each (E,): least and largest weight, and the standard deviation around 0."""
 
-    low: npt.NDArray[np.float64]
-    high: npt.NDArray[np.float64]
-    sigma: npt.NDArray[np.float64]
+    low: F64
+    high: F64
+    sigma: F64
 
     @classmethod
     def from_zero_to_one(cls, units: int) -> UnitRange:
@@ -63,7 +64,7 @@ class UnitRange:
         return cls(np.zeros(units), np.ones(units), np.ones(units))
 
     @property
-    def reach(self) -> npt.NDArray[np.float64]:
+    def reach(self) -> F64:
         """(E,) the largest weight to either side."""
         return np.maximum(-self.low, self.high)
 
@@ -95,26 +96,26 @@ class HeadModel(nn.Module):
         self,
         name: str,
         *,
-        template: npt.NDArray[np.floating],
-        shape_basis: npt.NDArray[np.floating],
-        expression_basis: npt.NDArray[np.floating],
+        template: Floats,
+        shape_basis: Floats,
+        expression_basis: Floats,
         expression_names: tuple[str, ...],
         joint_names: tuple[str, ...],
         joint_parents: tuple[int, ...],
-        joint_regressor: npt.NDArray[np.floating],
-        skin_weights: npt.NDArray[np.floating],
-        faces: npt.NDArray[np.integer],
-        uv: npt.NDArray[np.floating],
-        uv_faces: npt.NDArray[np.integer],
+        joint_regressor: Floats,
+        skin_weights: Floats,
+        faces: Ints,
+        uv: Floats,
+        uv_faces: Ints,
         part_names: tuple[str, ...],
-        face_parts: npt.NDArray[np.integer],
-        regions: dict[str, npt.NDArray[np.bool_]],
+        face_parts: Ints,
+        regions: dict[str, Bool],
         embeddings: dict[str, LandmarkEmbedding],
-        gaze_range: npt.NDArray[np.floating],
+        gaze_range: Floats,
         size_component: int | None = None,
         unit_range: UnitRange | None = None,
         joint_units: dict[int, tuple[int, int]] | None = None,
-        corrective_basis: npt.NDArray[np.floating] | None = None,
+        corrective_basis: Floats | None = None,
         joints_follow_expression: bool = False,
         contour: YawContour | None = None,
     ) -> None:
@@ -296,7 +297,7 @@ class HeadModel(nn.Module):
             skinned = skinned + weights[:, j + 1, None] * moved
         return skinned
 
-    def vertex_parts(self) -> npt.NDArray[np.int64]:
+    def vertex_parts(self) -> Int:
         """Part number (V,) of every vertex, an index into `part_names`."""
         parts = np.zeros(self.num_vertices, np.int64)
         parts[self.faces.cpu().numpy().ravel()] = np.repeat(self.face_parts, 3)
@@ -317,9 +318,7 @@ class HeadModel(nn.Module):
             ) from None
 
 
-def _check_joints(
-    head: HeadModel, expression_basis: npt.NDArray[np.floating], corrective_basis: npt.NDArray[np.floating]
-) -> None:
+def _check_joints(head: HeadModel, expression_basis: Floats, corrective_basis: Floats) -> None:
     """Refuse joint units without a joint, or that move vertices by themselves; see the class."""
     count, joints = len(expression_basis), head.num_joints
     if any(
@@ -519,11 +518,11 @@ def _jointed_arrays(head: HeadModel) -> dict[str, npt.NDArray]:
     }
 
 
-def _quantise(basis: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]]:
+def _quantise(basis: Floats) -> tuple[npt.NDArray[np.int16], F32]:
     scale = (np.abs(basis).max(axis=(1, 2), initial=0) / 32767).astype(np.float32)
     scale[scale == 0] = 1
     return np.round(basis / scale[:, None, None]).astype(np.int16), scale
 
 
-def _dequantise(steps: npt.NDArray[np.int16], scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _dequantise(steps: npt.NDArray[np.int16], scale: F32) -> F32:
     return steps.astype(np.float32) * scale[:, None, None]

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from avface.arrays import F32, Int
 from avface.geometry.rotations import rotvec_to_rotmat
 from avface.head.model import HeadModel
-
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -24,9 +22,9 @@ class MorphTargets:
     """
 
     names: tuple[str, ...]
-    offsets: FloatArray
-    units: npt.NDArray[np.int64]
-    correctives: npt.NDArray[np.int64]
+    offsets: F32
+    units: Int
+    correctives: Int
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,9 @@ class MorphMotion:
     against their parents, and their places (T, J, 3) in metres, of which the parent's centre at rest is taken away
     to get a joint's translation in its parent. They are the centres at rest unless expression moves the joints."""
 
-    weights: FloatArray
-    rotations: FloatArray
-    places: FloatArray
+    weights: F32
+    rotations: F32
+    places: F32
 
 
 def morph_targets(head: HeadModel) -> MorphTargets:
@@ -56,7 +54,7 @@ def morph_targets(head: HeadModel) -> MorphTargets:
 
 
 def morph_motion(
-    head: HeadModel, targets: MorphTargets, shape: FloatArray, expression: FloatArray, joints: FloatArray
+    head: HeadModel, targets: MorphTargets, shape: F32, expression: F32, joints: F32
 ) -> MorphMotion:
     """How the morph targets and joints move: shape (S,), expression (T, E), joints (T, J, 3) of a capture."""
     with torch.inference_mode():

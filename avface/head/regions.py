@@ -7,14 +7,10 @@ The landmarks say where it ends.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from avface.head.landmark_schemes import FACE_OVAL, LEFT_EYE, LIPS, LIPS_OUTER, RIGHT_EYE
+from avface.arrays import F64, Bool, Int
 from avface.head.model import HeadModel
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
+from avface.head.schemes import FACE_OVAL, LEFT_EYE, LIPS, LIPS_OUTER, RIGHT_EYE
 
 NOSE_RING = np.array([168, 193, 245, 114, 126, 129, 98, 97, 2, 326, 327, 358, 355, 343, 465, 417])
 """Outline of the nose in MediaPipe's numbers: from between the eyes down its right side, up its left one."""
@@ -30,7 +26,7 @@ RING_DEPTH = 0.6
 """How far behind the rearmost point of its ring: the inner side of the lips, the nostrils."""
 
 
-def regions_from_landmarks(head: HeadModel) -> dict[str, BoolArray]:
+def regions_from_landmarks(head: HeadModel) -> dict[str, Bool]:
     """The regions (V,) of a head with landmarks, in their old order: the head's own ones, corrected.
 
     lips: the skin within the outer lip ring, with the inner side of the lips as far as the mouth's cavity.
@@ -52,13 +48,13 @@ def regions_from_landmarks(head: HeadModel) -> dict[str, BoolArray]:
     skin[faces[head.face_parts == head.part_names.index("skin")]] = True
     eye_width = float(np.linalg.norm(landmarks[LEFT_EYE[0]] - landmarks[LEFT_EYE[8]]))
 
-    def within(ring: IntArray) -> BoolArray:
+    def within(ring: Int) -> Bool:
         """Skin inside a ring as seen from the front."""
         points = landmarks[ring]
         inside = _distance_from_inside(template[:, :2], points[:, :2]) < RING_MARGIN * eye_width
         return skin & inside & (template[:, 2] > points[:, 2].min() - RING_DEPTH * eye_width)
 
-    def holding(marks: IntArray) -> BoolArray:
+    def holding(marks: Int) -> Bool:
         """The vertices nearest to landmarks."""
         mask = np.zeros(head.num_vertices, bool)
         mask[nearest[marks]] = True
@@ -86,7 +82,7 @@ def regions_from_landmarks(head: HeadModel) -> dict[str, BoolArray]:
     }
 
 
-def _below_jaw(template: FloatArray, landmarks: FloatArray, ears: BoolArray) -> BoolArray:
+def _below_jaw(template: F64, landmarks: F64, ears: Bool) -> Bool:
     """Vertices (V,) under a line that runs from the chin along the jaw to the ears' lower end, and level from there.
 
     Seen from the side, as the jaw's two halves are the same line there.
@@ -99,7 +95,7 @@ def _below_jaw(template: FloatArray, landmarks: FloatArray, ears: BoolArray) -> 
     return (template[:, 1] < np.interp(template[:, 2], depth, height)) & (template[:, 2] < depth[-1])
 
 
-def _fold(template: FloatArray, ring: FloatArray) -> BoolArray:
+def _fold(template: F64, ring: F64) -> Bool:
     """Vertices (V,) over the line between an eye's corners or inside its ring: where an upper lid may be."""
     first, second = ring[0], ring[8]
     share = (template[:, 0] - first[0]) / (second[0] - first[0])
@@ -108,16 +104,16 @@ def _fold(template: FloatArray, ring: FloatArray) -> BoolArray:
     return same_side & (over | (_distance_from_inside(template[:, :2], ring[:, :2]) <= 0))
 
 
-def distance_to_line(points: FloatArray, ring: FloatArray) -> FloatArray:
+def distance_to_line(points: F64, ring: F64) -> F64:
     """Distances (N,) of points (N, D) from a closed line of straight pieces (L, D)."""
     start, along = ring, np.roll(ring, -1, 0) - ring
     offset = points[:, None] - start
     share = np.clip((offset * along).sum(2) / np.maximum((along**2).sum(1), 1e-18), 0, 1)
-    distance: FloatArray = np.linalg.norm(offset - share[..., None] * along, axis=2).min(1)
+    distance: F64 = np.linalg.norm(offset - share[..., None] * along, axis=2).min(1)
     return distance
 
 
-def _distance_from_inside(points: FloatArray, ring: FloatArray) -> FloatArray:
+def _distance_from_inside(points: F64, ring: F64) -> F64:
     """Distances (N,) of points (N, 2) from a polygon (L, 2); 0 within."""
     x, y = points[:, None].transpose(2, 0, 1)
     (x0, y0), (x1, y1) = ring.T, np.roll(ring, -1, 0).T

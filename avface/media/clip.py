@@ -13,12 +13,12 @@ from queue import SimpleQueue
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
+from avface.arrays import F32, U8
 from avface.errors import AvfaceError
 from avface.media.container import (
     LONGEST_GAP,
@@ -86,7 +86,7 @@ class Frame:
     """Counts the frames really decoded, from 0."""
     time: float
     """Seconds since the first frame, on the clock that the sound shares."""
-    image: npt.NDArray[np.uint8]
+    image: U8
     """(H, W, 3) RGB, upright; row 0 is at the top."""
 
 
@@ -197,7 +197,7 @@ class Clip:
             room.release()
             thread.join()
 
-    def audio_blocks(self, sample_rate: int = 16_000) -> Iterator[npt.NDArray[np.float32]]:
+    def audio_blocks(self, sample_rate: int = 16_000) -> Iterator[F32]:
         """Stream the sound as mono blocks, (n,) float32 within [-1, 1], of varying length.
 
         The first sample of the first block belongs to frame time 0.0: earlier sound is cut off, a late start
@@ -210,7 +210,7 @@ class Clip:
         for block in sound:
             yield block[0]
 
-    def audio(self, sample_rate: int = 16_000) -> npt.NDArray[np.float32] | None:
+    def audio(self, sample_rate: int = 16_000) -> F32 | None:
         """Return the whole sound track, (N,) float32 mono, or None without one; see `audio_blocks`.
 
         This one grows with the clip: 4 MB a minute at 16 kHz. It ends where the sound track ends, which need

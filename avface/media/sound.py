@@ -7,13 +7,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.filter import Graph
 
+from avface.arrays import F32
 from avface.errors import AvfaceError
 from avface.media.container import LONGEST_GAP, ReadErrors, audio_stream, open_container, packets, time_base
 
@@ -21,9 +21,7 @@ CONTIGUOUS = 0.02
 """Seconds. Time stamps that differ by less from where the sound stands are jitter and rounding, not gaps."""
 
 
-def aligned_sound(
-    path: Path, track: int, start: Fraction, sample_rate: int, layout: str
-) -> Iterator[npt.NDArray[np.float32]]:
+def aligned_sound(path: Path, track: int, start: Fraction, sample_rate: int, layout: str) -> Iterator[F32]:
     """Stream a sound track as (C, n) float32 blocks, whose very first sample belongs to `start`.
 
     start: seconds on the container's clock. Earlier sound is cut off; a late start, gaps and places that
@@ -56,7 +54,7 @@ def aligned_sound(
 
 def _resampled(
     path: Path, track: int, sample_rate: int, layout: str
-) -> Iterator[tuple[Fraction | None, npt.NDArray[np.float32]]]:
+) -> Iterator[tuple[Fraction | None, F32]]:
     """Yield (seconds on the container's clock, (C, n) samples) as the decoder and the resampler give them."""
     graph: Graph | None = None
     source: tuple[str, str, int] | None = None
@@ -106,9 +104,7 @@ def _resampling_graph(frame: AudioFrame, sample_rate: int, layout: str) -> Graph
     return graph
 
 
-def _pulled(
-    graph: Graph | None, frame: AudioFrame | None
-) -> Iterator[tuple[Fraction | None, npt.NDArray[np.float32]]]:
+def _pulled(graph: Graph | None, frame: AudioFrame | None) -> Iterator[tuple[Fraction | None, F32]]:
     """Push one frame, or with None the end, and take out what is ready."""
     if graph is None:
         return

@@ -13,7 +13,6 @@ from types import TracebackType
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.codec.context import Flags
@@ -24,6 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 from av.video.stream import VideoStream
 
+from avface.arrays import F32, U8
 from avface.errors import AvfaceError
 from avface.media.container import audio_stream, first_frame_time, open_container
 from avface.media.sound import aligned_sound
@@ -77,7 +77,7 @@ class VideoWriter:
         *,
         sound_from: str | Path | None = None,
         audio_track: int = 0,
-        sound: tuple[npt.NDArray[np.float32], int] | None = None,
+        sound: tuple[F32, int] | None = None,
         encoding: EncodingConfig | None = None,
     ):
         """Prepare to write `path`.
@@ -138,7 +138,7 @@ class VideoWriter:
                 raise AvfaceError(f"{self._path}: could not be written ({failure.strerror})") from None
             raise
 
-    def write(self, image: npt.NDArray[np.uint8], time: float) -> None:
+    def write(self, image: U8, time: float) -> None:
         """Append a frame.
 
         image: (H, W, 3) uint8 RGB, the same size each time; an odd side gets its last row or column twice,
@@ -232,11 +232,11 @@ class VideoWriter:
 class _Sound:
     """Blocks of sound on their way into a container, taken only as far as the frames have come."""
 
-    def __init__(self, blocks: Iterator[npt.NDArray[np.float32]], rate: int, layout: str):
+    def __init__(self, blocks: Iterator[F32], rate: int, layout: str):
         self._blocks = blocks
         self._rate = rate
         self._layout = layout
-        self._pending: npt.NDArray[np.float32] | None = None
+        self._pending: F32 | None = None
         self._written = 0
         self._stream: AudioStream | None = None
 
@@ -253,7 +253,7 @@ class _Sound:
         return cls(aligned_sound(path, track, start, rate, layout), rate, layout)
 
     @classmethod
-    def of_samples(cls, samples: npt.NDArray[np.float32], rate: int) -> _Sound:
+    def of_samples(cls, samples: F32, rate: int) -> _Sound:
         """Take made sound, (N,) samples."""
         if samples.ndim != 1:
             raise ValueError(f"sound has shape {samples.shape}, but must be mono, (N,)")

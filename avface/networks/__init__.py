@@ -1,1 +1,1 @@
-"""Networks of the coarse stage: shape, pose, light and expression of windows of frames, from picture and sound."""
+"""Neural networks: coarse stage, lips, detail, landmark correction, and what fuses them with what was observed."""

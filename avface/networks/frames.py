@@ -6,14 +6,15 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from avface.head.landmark_schemes import ibug68_from_mediapipe
+from avface.arrays import F32, Bool, Floats
+from avface.head.schemes import ibug68_from_mediapipe
 
-FACING = (1.0, -1.0, -1.0)
-"""Diagonal of the rotation of a head that looks straight into the camera: half a turn about x."""
+CHUNK_FRAMES = 1024
+"""Frames of a clip that networks process together. They share one size of the square around the face and one loudness
+of the sound; memory depends on this number, not on the clip's length. Takes for training are at most a minute long."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,13 +136,13 @@ class Frames:
 
 
 def lay_crops(
-    landmarks: npt.NDArray[np.floating],
-    seen: npt.NDArray[np.bool_],
+    landmarks: Floats,
+    seen: Bool,
     frame_rate: float,
     *,
     margin: float = 1.6,
     smoothing: float = 0.2,
-) -> npt.NDArray[np.float32]:
+) -> F32:
     """Squares (T, 3) around one face in one shot: x and y of the centre and the side, in pixels.
 
     Args:

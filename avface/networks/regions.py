@@ -12,7 +12,7 @@ import re
 import torch
 from torch import Tensor
 
-from avface.head.landmark_schemes import IBUG68_FROM_MEDIAPIPE, NUM_MEDIAPIPE
+from avface.head.schemes import IBUG68_FROM_MEDIAPIPE, NUM_MEDIAPIPE
 
 REGIONS = ("lips", "jaw", "brows", "eyes", "nose", "cheeks")
 """The regions, in the order of every last axis of length 6."""

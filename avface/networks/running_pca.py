@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from avface.arrays import F64
 
 SPARE = 3
 """How many times as many components are carried along as are kept in the end."""
@@ -24,12 +23,12 @@ class RunningPca:
 
     def __init__(self, width: int, components: int) -> None:
         self._kept = components
-        self._axes: FloatArray = np.zeros((0, width))
-        self._strength: FloatArray = np.zeros(0)
-        self._weights: list[FloatArray] = []
-        self._turns: list[FloatArray] = []
+        self._axes: F64 = np.zeros((0, width))
+        self._strength: F64 = np.zeros(0)
+        self._weights: list[F64] = []
+        self._turns: list[F64] = []
 
-    def add(self, rows: FloatArray) -> None:
+    def add(self, rows: F64) -> None:
         """Take the next rows (B, D)."""
         held = np.concatenate([self._strength[:, None] * self._axes, rows])
         # few rows, many columns: the products of rows with each other take a tenth of the time of a decomposition
@@ -42,7 +41,7 @@ class RunningPca:
         self._weights.append(rows @ axes.T)
         self._axes, self._strength = axes, strength
 
-    def finish(self) -> tuple[FloatArray, FloatArray]:
+    def finish(self) -> tuple[F64, F64]:
         """Components (K, D) and weights (T, K), the strongest first; K is less than asked for where rows vary in less.
 
         Each component is so long that its largest weight is 1.

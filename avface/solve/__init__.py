@@ -2,15 +2,15 @@
 
 from avface.solve.config import SolverConfig
 from avface.solve.motion import MotionPriorConfig
-from avface.solve.observations import CloserLook, Observations
+from avface.solve.observations import LandmarkCorrections, Observations
 from avface.solve.prediction import Prediction
 from avface.solve.priors import ExpressionPriorConfig
 from avface.solve.solver import Fit, Solver
 
 __all__ = [
-    "CloserLook",
     "ExpressionPriorConfig",
     "Fit",
+    "LandmarkCorrections",
     "MotionPriorConfig",
     "Observations",
     "Prediction",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from avface.solve.arrow_matrix import ArrowMatrix
 from avface.solve.config import SolverConfig
-from avface.solve.evidence import SeenFrames
+from avface.solve.fit_data import SeenFrames
 from avface.solve.landmark_model import LandmarkModel, Parameters
+from avface.solve.linear.arrow_matrix import ArrowMatrix
 from avface.solve.priors import ExpressionPrior
 
 

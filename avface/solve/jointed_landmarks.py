@@ -14,16 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from avface.arrays import Floats
 from avface.errors import AvfaceError
 from avface.geometry.rotations import rotvec_to_rotmat
 from avface.head.model import HeadModel
-from avface.solve.arrow_matrix import ArrowMatrix
 from avface.solve.landmark_model import ROTATION, TRANSLATION, LandmarkModel, Parameters, left_jacobian
+from avface.solve.linear.arrow_matrix import ArrowMatrix
 
 Slices = slice | Tensor
 
@@ -32,7 +31,7 @@ def landmark_model(
     head: HeadModel,
     principal_point: tuple[float, float],
     device: str | torch.device = "cpu",
-    errors: npt.NDArray[np.floating] | None = None,
+    errors: Floats | None = None,
 ) -> LandmarkModel:
     """The landmarks of a head as the solver needs them: the faster linear kind where the head allows it.
 
@@ -84,7 +83,7 @@ class JointedLandmarkModel(LandmarkModel):
         scheme: str = "mediapipe478",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float64,
-        errors: npt.NDArray[np.floating] | None = None,
+        errors: Floats | None = None,
     ) -> None:
         super().__init__(head, principal_point, scheme, device, dtype, errors)
         turning: dict[int, list[tuple[int, int]]] = {}

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from avface.arrays import Floats
 from avface.geometry.rotations import nearest_rotation, rotvec_to_rotmat
 from avface.head.model import HeadModel
-from avface.solve.arrow_matrix import ArrowMatrix
+from avface.solve.linear.arrow_matrix import ArrowMatrix
 
 ROTATION = slice(0, 3)
 TRANSLATION = slice(3, 6)
@@ -37,7 +38,7 @@ class Parameters:
     limits: tuple[Tensor, Tensor] | None = None
     """Least and largest weights (E,) of the expression units; None for 0 and 1."""
 
-    def moved(self, local: Tensor, shared: Tensor | None = None) -> Parameters:
+    def retract(self, local: Tensor, shared: Tensor | None = None) -> Parameters:
         """The parameters after a step (..., D) of each frame's unknowns and (S + 1,) of the shared ones.
 
         Expression weights are kept inside their limits. A longer focal length takes the heads away by the same factor,
@@ -111,7 +112,7 @@ class LandmarkModel:
         scheme: str = "mediapipe478",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float64,
-        errors: npt.NDArray[np.floating] | None = None,
+        errors: Floats | None = None,
     ) -> None:
         """errors: (K, L, 3) metres by which the tracker may misplace the points, each one standard deviation long; the
         embedding's error components if None."""

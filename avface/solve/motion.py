@@ -10,6 +10,7 @@ from torch import Tensor
 from avface.geometry.rotations import rotmat_to_rotvec
 from avface.head.model import HeadModel
 from avface.solve.landmark_model import Parameters
+from avface.solve.linear.chain_matrix import MotionNormal
 
 REFERENCE_STEP = 1 / 30
 """Seconds between frames for which the standard deviations below are given."""
@@ -125,17 +126,6 @@ class MotionWeights:
     second: Tensor
     before: Tensor
     after: Tensor
-
-
-@dataclass(frozen=True)
-class MotionNormal:
-    """Block diagonals: diagonal (B, N, D), first (B, N - 1, D), second (B, N - 2, D); gradient (B, N, D), cost (B,)."""
-
-    diagonal: Tensor
-    first: Tensor
-    second: Tensor
-    gradient: Tensor
-    cost: Tensor
 
 
 def _first_differences(parameters: Parameters) -> Tensor:

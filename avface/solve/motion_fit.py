@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from avface.solve.bounded import bounded_newton_step
-from avface.solve.chain_matrix import ChainMatrix
+from avface.arrays import Int
 from avface.solve.config import SolverConfig
-from avface.solve.evidence import Evidence, SeenFrames
+from avface.solve.fit_data import FitData, SeenFrames
 from avface.solve.frame_costs import FrameCosts
 from avface.solve.landmark_model import Parameters, initial_parameters
-from avface.solve.motion import REFERENCE_STEP, MotionNormal, MotionPrior, MotionWeights
+from avface.solve.linear.bounded import bounded_newton_step
+from avface.solve.linear.chain_matrix import ChainMatrix, MotionNormal
+from avface.solve.motion import REFERENCE_STEP, MotionPrior, MotionWeights
 from avface.solve.shape_fit import SharedUnknowns
 from avface.threads import one_thread
 
@@ -52,7 +52,7 @@ class MotionFit:
         self._costs, self._config, self._model, self._device = costs, config, costs.model, device
         self._prior = MotionPrior(self._model.head, self._model.num_local, config.motion, device)
 
-    def fit(self, evidence: Evidence, shared: SharedUnknowns, on_frames: Callable[[int], None]) -> Parameters:
+    def fit(self, evidence: FitData, shared: SharedUnknowns, on_frames: Callable[[int], None]) -> Parameters:
         """The frames' parameters; `on_frames` is told how many more frames are solved.
 
         Memory is fixed: it depends on the window, not on the number of frames.
@@ -97,9 +97,7 @@ class MotionFit:
                 keep(pending[0][0], pending.popleft()[1].result())
         return result
 
-    def _load_windows(
-        self, evidence: Evidence, rows: npt.NDArray[np.int64], shared: SharedUnknowns
-    ) -> _Windows:
+    def _load_windows(self, evidence: FitData, rows: Int, shared: SharedUnknowns) -> _Windows:
         """What was seen and is expected in windows (B, N) of frame numbers."""
         model, placed, numbers = self._model, evidence.placed, rows.ravel()
         seen = evidence.frames(numbers)
@@ -118,7 +116,7 @@ class MotionFit:
         )
         draws = (draws.flatten() / self._config.usual_seconds).clamp(0, 1)
         # A unit of which half shows is known well enough: its share counts by its square.
-        prior = seen.prior.times(shared.usual, draws[:, None] * seen.unseen**2)
+        prior = seen.prior.product(shared.usual, draws[:, None] * seen.unseen**2)
         segments = np.asarray(evidence.observations.segments)[rows]
         return _Windows(
             replace(seen, prior=prior),
@@ -160,7 +158,7 @@ class MotionFit:
             chain = ChainMatrix(hessian if windows.all_seen else hessian.double(), motion, batch, damping)
             low, high = model.bounds(parameters)
             step, side = bounded_newton_step(chain.solve, chain.multiply, gradient, low, high, side)
-            candidate = parameters.moved(step)
+            candidate = parameters.retract(step)
             new_cost = sum(total(candidate))
             lowered = cost - new_cost
             better = active & (lowered >= 0)

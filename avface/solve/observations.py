@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
+
+from avface.arrays import F64, Floats, Int, Ints
 
 LONGEST_STEP = 0.055
 """Seconds between frames beyond which their differences are motion rather than the tracker's jitter."""
-
-FloatArray = npt.NDArray[np.floating]
 
 
 class FrameArray(Protocol):
@@ -22,21 +21,21 @@ class FrameArray(Protocol):
 
 
 @dataclass(frozen=True)
-class CloserLook:
+class LandmarkCorrections:
     """How far landmarks are off in K frames, as somebody says who looked at the picture.
 
     frames (K,) their numbers, ascending; offsets (K, L, 2) pixels from where landmarks were tracked to where they
     should be; weights (K, L) in [0, 1] as far as each counts.
     """
 
-    frames: npt.NDArray[np.int64]
-    offsets: FloatArray
-    weights: FloatArray
+    frames: Int
+    offsets: Floats
+    weights: Floats
 
-    def among(self, frames: npt.NDArray[np.int64]) -> CloserLook:
+    def among(self, frames: Int) -> LandmarkCorrections:
         """At those of these frames that were looked at."""
         rows = np.isin(self.frames, frames)
-        return CloserLook(self.frames[rows], self.offsets[rows], self.weights[rows])
+        return LandmarkCorrections(self.frames[rows], self.offsets[rows], self.weights[rows])
 
 
 @dataclass(frozen=True)
@@ -51,13 +50,13 @@ class Observations:
     """
 
     landmarks: FrameArray
-    confidence: FloatArray
-    times: FloatArray
-    segments: npt.NDArray[np.integer]
+    confidence: Floats
+    times: Floats
+    segments: Ints
     visibility: FrameArray | None = None
-    closer: CloserLook | None = None
+    closer: LandmarkCorrections | None = None
 
-    def shown(self, block: int = 1024) -> npt.NDArray[np.float64]:
+    def shown(self, block: int = 1024) -> F64:
         """Share (T,) of the landmarks that can be seen in each frame; `block` frames are read at a time."""
         shown = (np.asarray(self.confidence) > 0).astype(np.float64)
         if self.visibility is not None:
@@ -66,7 +65,7 @@ class Observations:
                 shown[here] *= np.asarray(self.visibility[here]).mean(1)
         return shown
 
-    def jitter(self, among: npt.NDArray[np.int64], samples: int = 256) -> float:
+    def jitter(self, among: Int, samples: int = 256) -> float:
         """Standard deviation of the tracker's noise from frame to frame in each coordinate, as a share of the face's
         size, among frames of these numbers.
 
@@ -86,9 +85,7 @@ class Observations:
         # distribution.
         return float(np.median(differences) / (np.sqrt(6) * 1.1774))
 
-    def key_frames(
-        self, among: npt.NDArray[np.int64], count: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def key_frames(self, among: Int, count: int) -> tuple[Int, Int]:
         """At most `count` frames that differ most in pose and expression, among at most 512 of these numbers spread
         over the clip, and to how many of those each is the most similar one."""
         if len(among) <= count:

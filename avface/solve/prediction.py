@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from avface.arrays import Floats, Int
 from avface.geometry.rotations import rotmat_to_rotvec
 from avface.solve.landmark_model import ROTATION, Parameters
-
-FloatArray = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,18 +20,18 @@ class Prediction:
     Each number stands for itself: standard deviations without correlations. An infinite one says nothing.
     """
 
-    expression: FloatArray
+    expression: Floats
     """(T, E) mean weights of the expression units."""
-    expression_sigma: FloatArray
+    expression_sigma: Floats
     """(T, E) their standard deviations."""
-    rotation: FloatArray | None = None
+    rotation: Floats | None = None
     """(T, 3, 3) head to camera."""
-    rotation_sigma: FloatArray | None = None
+    rotation_sigma: Floats | None = None
     """(T,) standard deviation about each axis in radians."""
-    shape: FloatArray | None = None
+    shape: Floats | None = None
     """(S,) mean weights of the head's shape components. They take the place of the population's, of mean 0 and
     standard deviation 1, where they are surer."""
-    shape_sigma: FloatArray | None = None
+    shape_sigma: Floats | None = None
     """(S,) their standard deviations."""
 
     def check(self, frames: int, units: int, components: int) -> None:
@@ -79,10 +77,10 @@ class FramePrior:
     rotation_precision: Tensor | None = None
 
     @classmethod
-    def of(cls, prediction: Prediction, rows: npt.NDArray[np.int64], least: Tensor) -> FramePrior:
+    def of(cls, prediction: Prediction, rows: Int, least: Tensor) -> FramePrior:
         """Those of some frames; least (E,) is added to the standard deviations of the expression in quadrature."""
 
-        def load(values: FloatArray) -> Tensor:
+        def load(values: Floats) -> Tensor:
             return torch.as_tensor(np.asarray(values[rows], np.float64), device=least.device)
 
         rotation = rotation_precision = None
@@ -107,7 +105,7 @@ class FramePrior:
             self.expression, units * self.precision, self.rotation, None if turns is None else pose * turns
         )
 
-    def times(self, other: FramePrior, share: Tensor) -> FramePrior:
+    def product(self, other: FramePrior, share: Tensor) -> FramePrior:
         """The product of these distributions of expressions with others, whose precision counts by a share (T, E)."""
         added = share * other.precision
         precision = self.precision + added

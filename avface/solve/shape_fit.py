@@ -8,20 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from avface.head.landmark_schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER
-from avface.solve.arrow_matrix import ArrowMatrix
-from avface.solve.bounded import bounded_newton_step
+from avface.arrays import Int
+from avface.head.schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER
 from avface.solve.config import SolverConfig
-from avface.solve.evidence import Evidence, SeenFrames
+from avface.solve.fit_data import FitData, SeenFrames
 from avface.solve.frame_costs import FrameCosts
-from avface.solve.identity import SeenAtRest, identity_model
 from avface.solve.landmark_model import Parameters, initial_parameters
-from avface.solve.observations import CloserLook
+from avface.solve.linear.arrow_matrix import ArrowMatrix
+from avface.solve.linear.bounded import bounded_newton_step
+from avface.solve.observations import LandmarkCorrections
 from avface.solve.prediction import FramePrior, Prediction
+from avface.solve.shape_prior import NeutralObservation, identity_model
 
 SETTLED = 8.0
 """Precision of shape weights that were read: landmarks may still move them by a third of a standard deviation or so."""
@@ -58,11 +58,11 @@ class ShapeFit:
         self._likely_log_focal = float(np.log(focal_length or config.focal_prior * max(image_size)))
         self._focal_precision = config.focal_sigma**-2 if focal_length is None else 1e12
 
-    def fit(self, evidence: Evidence) -> SharedUnknowns:
+    def fit(self, evidence: FitData) -> SharedUnknowns:
         """Shape, focal length and usual expressions."""
         mean, precision = self._shape_prior(evidence.prediction)
         config, model = self._config, self._model
-        closer = self._closer_look(evidence)
+        closer = self._corrections(evidence)
         identity = identity_model(model.head, closer is not None) if config.tracker_errs else None
         numbers, stands_for = evidence.observations.key_frames(evidence.clear, config.key_frames)
         keys = evidence.frames(numbers)
@@ -90,20 +90,20 @@ class ShapeFit:
             parameters.shape, parameters.log_focal, self._usual(parameters.expression, stands_for)
         )
 
-    def seen_at_rest(self, evidence: Evidence) -> SeenAtRest:
+    def observe_neutral(self, evidence: FitData) -> NeutralObservation:
         """Where the landmarks of the face at rest are seen."""
         numbers, _ = evidence.observations.key_frames(evidence.clear, self._config.key_frames)
-        return self._read_at_rest(evidence.frames(numbers), evidence, self._closer_look(evidence))[0]
+        return self._read_at_rest(evidence.frames(numbers), evidence, self._corrections(evidence))[0]
 
-    def _closer_look(self, evidence: Evidence) -> CloserLook | None:
+    def _corrections(self, evidence: FitData) -> LandmarkCorrections | None:
         """The closer look at frames, if there was one that shows anything and the head's shape can be read by it."""
         if identity_model(self._model.head, closer=True) is None:
             return None
         return _clear_look(evidence)
 
     def _read_at_rest(
-        self, keys: SeenFrames, evidence: Evidence, closer: CloserLook | None
-    ) -> tuple[SeenAtRest, Parameters]:
+        self, keys: SeenFrames, evidence: FitData, closer: LandmarkCorrections | None
+    ) -> tuple[NeutralObservation, Parameters]:
         """Where the landmarks at rest are seen, and the loose fit that tells them from pose and expression: of the
         frames that were looked at more closely, else of the key frames."""
         frames = keys if closer is None else evidence.frames(closer.frames)
@@ -172,7 +172,7 @@ class ShapeFit:
             while True:
                 damped = arrow.damped(damping)
                 step, side = bounded_newton_step(damped.solve, damped.multiply, whole, low, high, side)
-                candidate = parameters.moved(step[:count].view(frames, -1), step[count:])
+                candidate = parameters.retract(step[:count].view(frames, -1), step[count:])
                 lowered = cost - (new_cost := total(candidate))
                 if lowered >= 0 or damping > 1e4:
                     break
@@ -184,7 +184,9 @@ class ShapeFit:
                 break
         return parameters
 
-    def _at_rest(self, keys: SeenFrames, parameters: Parameters, closer: CloserLook | None) -> SeenAtRest:
+    def _at_rest(
+        self, keys: SeenFrames, parameters: Parameters, closer: LandmarkCorrections | None
+    ) -> NeutralObservation:
         """The landmarks at rest, the model's and what they miss of what was seen, by the closer look at the same frames
         if there was one."""
         model = self._model
@@ -197,7 +199,7 @@ class ShapeFit:
         missed = torch.nan_to_num((seen - model.project(parameters)) * depth / focal)
         missed = missed * (shares * len(shares) / shares.sum(0).clamp_min(LEAST_SHARES))[..., None]
         own = (model.neutral(parameters.shape) - model.mean) @ rotation.mT
-        return SeenAtRest.of((own[..., :2] + missed).cpu().numpy(), rotation.cpu().numpy())
+        return NeutralObservation.of((own[..., :2] + missed).cpu().numpy(), rotation.cpu().numpy())
 
     def _lips_of_bias(self) -> Tensor:
         """Precision (S + K, S + K) that keeps the tracker's bias from parting the inner lips: how far they are apart is
@@ -226,7 +228,7 @@ class ShapeFit:
             precision[model.head.size_component] = 1e8
         return mean, precision
 
-    def _usual(self, expression: Tensor, stands_for: npt.NDArray[np.int64]) -> FramePrior:
+    def _usual(self, expression: Tensor, stands_for: Int) -> FramePrior:
         """How likely expressions are in this clip, from key frames (T, E) and how many frames each stands for."""
         share = self._model.tensor(stands_for / stands_for.sum())
         mean = share @ expression
@@ -234,7 +236,7 @@ class ShapeFit:
         return FramePrior(mean[None], 1 / variance[None])
 
 
-def _clear_look(evidence: Evidence) -> CloserLook | None:
+def _clear_look(evidence: FitData) -> LandmarkCorrections | None:
     """The closer look at clear frames, or at whatever frames if it was at few clear ones; None if nothing was seen."""
     closer = evidence.observations.closer
     if closer is None or not np.any(closer.weights):

@@ -12,22 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from avface.arrays import Floats
 from avface.head.model import HeadModel
 from avface.solve.config import SolverConfig
-from avface.solve.evidence import Evidence
+from avface.solve.fit_data import FitData
 from avface.solve.frame_costs import FrameCosts
-from avface.solve.identity import SeenAtRest, tracker_errors
 from avface.solve.jointed_landmarks import landmark_model
 from avface.solve.motion_fit import MotionFit
 from avface.solve.observations import Observations
 from avface.solve.prediction import Prediction, no_prediction
 from avface.solve.shape_fit import ShapeFit
-
-FloatArray = npt.NDArray[np.floating]
+from avface.solve.shape_prior import NeutralObservation, tracker_errors
 
 
 @dataclass(frozen=True)
@@ -36,13 +33,13 @@ class Fit:
     expression (T, E), gaze (T, G, 2) radians, landmark_bias (L, 3) metres in the head's axes from where landmarks are
     on average to where the tracker puts them on this person."""
 
-    shape: FloatArray
+    shape: Floats
     focal_length: float
-    rotation: FloatArray
-    translation: FloatArray
-    expression: FloatArray
-    gaze: FloatArray
-    landmark_bias: FloatArray
+    rotation: Floats
+    translation: Floats
+    expression: Floats
+    gaze: Floats
+    landmark_bias: Floats
 
 
 class Solver:
@@ -94,15 +91,15 @@ class Solver:
             gaze=motion.gaze.cpu().numpy(),
         )
 
-    def seen_at_rest(self, observations: Observations) -> SeenAtRest:
+    def observe_neutral(self, observations: Observations) -> NeutralObservation:
         """Where the landmarks of the person's face at rest are seen, as far as key frames can tell it from pose and
         expression.
 
         Raises:
             ValueError: if no frame has landmarks.
         """
-        return self._shape.seen_at_rest(self._evidence(observations, None))
+        return self._shape.observe_neutral(self._evidence(observations, None))
 
-    def _evidence(self, observations: Observations, prediction: Prediction | None) -> Evidence:
+    def _evidence(self, observations: Observations, prediction: Prediction | None) -> FitData:
         nothing = no_prediction(len(observations.times), self.model.num_units)
-        return Evidence(observations, prediction or nothing, self.model, self.config)
+        return FitData(observations, prediction or nothing, self.model, self.config)

@@ -2,7 +2,7 @@
 
 A convolutional network over log-mel spectra. It sees 0.42 s before and after each row and nothing else, so sound of any
 length is worked through in blocks that overlap by that much, and the result doesn't depend on where the blocks begin.
-How it was trained, on synthetic speech only: `avface.training.acoustic` and docs/model_cards/acoustic.md.
+How it was trained, on synthetic speech only: `avface.training.acoustic.train` and docs/model_cards/acoustic.md.
 """
 
 from __future__ import annotations
@@ -199,17 +199,17 @@ def load_acoustic_model(path: Path = WEIGHTS) -> AcousticModel:
         model.load_state_dict(weights)
     except FileNotFoundError:
         raise AvfaceError(
-            f"{path}: no such file; train it with: python -m avface.training.acoustic"
+            f"{path}: no such file; train it with: python -m avface.training.acoustic.train"
         ) from None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError):
         raise AvfaceError(
             f"{path}: not the weights of this version's acoustic model; train it again with: "
-            "python -m avface.training.acoustic"
+            "python -m avface.training.acoustic.train"
         ) from None
     return model.eval().requires_grad_(False)
 
 
 @functools.cache
-def shipped_acoustic_model(device: str) -> AcousticModel:
+def pretrained_acoustic_model(device: str) -> AcousticModel:
     """The shipped model on a device, loaded once."""
     return load_acoustic_model().to(device)

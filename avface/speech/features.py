@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from avface.arrays import F32, F64
 from avface.errors import AvfaceError
 from avface.speech import mel, wav2vec2
-from avface.speech.acoustic import ROW_SECONDS, shipped_acoustic_model
-
-Float = npt.NDArray[np.float32]
+from avface.speech.acoustic import ROW_SECONDS, pretrained_acoustic_model
 
 SpeechKind = Literal["deepspeech", "wav2vec2", "mel"]
 """What the features are: see `speech_features`."""
@@ -31,15 +29,15 @@ WIDTHS: dict[SpeechKind, int] = {"deepspeech": 29, "wav2vec2": 768, "mel": mel.B
 class SpeechFeatures:
     """What is heard around T video frames."""
 
-    values: Float
+    values: F32
     """(T, 16, D): 16 rows around each frame; zero without sound."""
     kind: SpeechKind
     """What the rows are."""
     heard: bool
     """Whether there was any sound at all; silence counts as sound."""
-    speech_activity: Float
+    speech_activity: F32
     """(T,) how sure it is that somebody speaks, 0 to 1; zero without sound, in silence, noise and music."""
-    mouth_openness: Float
+    mouth_openness: F32
     """(T,) how far the lips would be apart in that frame, judged by ear, from 0 (shut) to 1 (wide open); zero without
     sound. Lips are ahead of the voice; this already allows for it."""
 
@@ -48,8 +46,8 @@ class SpeechFeatures:
 
 
 def speech_features(
-    sound: Float | None,
-    times: npt.NDArray[np.float64],
+    sound: F32 | None,
+    times: F64,
     kind: SpeechKind = "deepspeech",
     device: str | torch.device = "cpu",
     weights: str | Path | None = None,
@@ -93,7 +91,7 @@ def speech_features(
         raise AvfaceError("the sound has samples that are not numbers; convert the file's sound track anew")
     if len(samples) == 0:
         samples = samples.new_zeros(1)
-    rows = shipped_acoustic_model(str(device)).listen(samples)
+    rows = pretrained_acoustic_model(str(device)).listen(samples)
     moments = torch.from_numpy(times).to(device)
     if kind == "mel":
         values = _mel_windows(mel.mel_spectra(samples), moments)

@@ -17,17 +17,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from avface.arrays import F32, U8, Bool, Floats
 from avface.errors import AvfaceError
 from avface.files import replacing, replacing_folder
 from avface.head import load_head
 from avface.media import Clip, EncodingConfig, VideoWriter
 from avface.speech.spectrum import SAMPLE_RATE
-from avface.synthetic.renderer import SceneRenderer
-from avface.synthetic.scene import Scene, SceneConfig, sample_scene
-from avface.synthetic.sensor import srgb
+from avface.synthetic.rendering.renderer import SceneRenderer
+from avface.synthetic.rendering.scene import Scene, SceneConfig, sample_scene
+from avface.synthetic.rendering.sensor import srgb
 from avface.synthetic.truth import VERSION, ClipTruth
 
 VIDEO, TRUTH, RECIPE = "clip.mp4", "truth.npz", "synthesis.json"
@@ -152,7 +152,7 @@ def make_clip(folder: Path, index: int, config: SynthesisConfig, device: str = "
     return MadeClip(folder, len(scene), int((confidence > 0).sum()))
 
 
-def _track(video: Path, frames: int, points: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _track(video: Path, frames: int, points: int) -> tuple[F32, F32]:
     """The tracker's landmarks (T, L, 2) and confidence (T,) in the finished video; nan and 0 where it finds nobody."""
     from avface.tracking import track
 
@@ -164,18 +164,18 @@ def _track(video: Path, frames: int, points: int) -> tuple[npt.NDArray[np.float3
 
 
 def _occluded(
-    pictures: Iterator[npt.NDArray[np.uint8]],
-    landmarks: npt.NDArray[np.floating],
+    pictures: Iterator[U8],
+    landmarks: Floats,
     index: int,
     config: SynthesisConfig,
-) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_] | None]]:
+) -> Iterator[tuple[U8, Bool | None]]:
     """Pictures with what hides a part of them, as a mask (H, W); None in clips without an occluder."""
     rng = np.random.default_rng([config.seed, index, 100])
     if rng.uniform() >= config.occluded:
         for picture in pictures:
             yield picture, None
         return
-    from avface.synthetic.occlusion import occlude
+    from avface.synthetic.occlusion.occlusion import occlude
 
     for frame in occlude(pictures, landmarks, rng):
         yield frame.image, frame.mask > 127

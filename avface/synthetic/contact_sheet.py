@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from avface.arrays import U8
 from avface.media import Clip
 
 
-def contact_sheet(videos: Sequence[Path], columns: int = 6, tile: int = 160) -> npt.NDArray[np.uint8]:
+def contact_sheet(videos: Sequence[Path], columns: int = 6, tile: int = 160) -> U8:
     """Frames (rows * tile, columns * tile, 3) of videos, one row each, shrunk to squares of `tile` pixels."""
     rows = []
     for video in videos:
         clip = Clip.open(video)
         count = clip.info.frame_count or 1
         wanted = np.linspace(0, count - 1, columns).round().astype(int).tolist()
-        row: list[npt.NDArray[np.uint8]] = []
+        row: list[U8] = []
         for frame in clip.frames():
             row += [_square(frame.image, tile)] * wanted.count(frame.index)
             if frame.index >= wanted[-1]:
@@ -29,7 +29,7 @@ def contact_sheet(videos: Sequence[Path], columns: int = 6, tile: int = 160) -> 
     return np.concatenate(rows)
 
 
-def _square(image: npt.NDArray[np.uint8], tile: int) -> npt.NDArray[np.uint8]:
+def _square(image: U8, tile: int) -> U8:
     """The picture, whole, in the middle of a black square."""
     picture = Image.fromarray(image)
     picture.thumbnail((tile, tile), Image.Resampling.LANCZOS)

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from avface.arrays import F32, F64, U8, Bool
 from avface.capture import Capture
+from avface.geometry.axes import flip_axes, flip_rotation
 from avface.geometry.mesh import vertex_normals
 from avface.geometry.rasteriser import rasterise
 from avface.geometry.rotations import euler_to_rotmat, facing_rotvec
 from avface.head import HeadModel, load_head
 from avface.head.appearance import vertex_colours
-from avface.synthetic.body import torso_mesh
+from avface.synthetic.person.body import torso_mesh
 
 ASSETS = Path(__file__).parent / "assets"
 DEMO_CLIP = ASSETS / "demo.mp4"
@@ -54,7 +55,7 @@ class DemoConfig:
 def build_demo(config: DemoConfig | None = None, clip: Path = DEMO_CLIP, truth: Path = DEMO_TRUTH) -> Capture:
     """Write the demo clip and its truth; returns the truth. Needs espeakng-loader."""
     from avface.media import EncodingConfig, VideoWriter
-    from avface.synthetic.speech import speak
+    from avface.synthetic.performance.espeak import speak
 
     config = config or DemoConfig()
     head = load_head("open")
@@ -76,13 +77,13 @@ def build_demo(config: DemoConfig | None = None, clip: Path = DEMO_CLIP, truth: 
 def _perform(
     head: HeadModel,
     config: DemoConfig,
-    times: npt.NDArray[np.float64],
+    times: F64,
     lead_in: float,
     phonemes: tuple,
 ) -> Capture:
     """The truth: who it is, and what head, face and eyes do at every frame."""
-    from avface.synthetic.speech import Phoneme
-    from avface.synthetic.visemes import viseme_curves
+    from avface.synthetic.performance.espeak import Phoneme
+    from avface.synthetic.performance.visemes import viseme_curves
 
     rng = np.random.default_rng(config.seed)
     said = tuple(Phoneme(phoneme.symbol, phoneme.start + lead_in) for phoneme in phonemes)
@@ -156,21 +157,20 @@ def _blinks(rng: np.random.Generator, duration: float) -> Iterator[float]:
         at += rng.uniform(1.6, 3.2)
 
 
-def _wander(rng: np.random.Generator, times: npt.NDArray[np.float64], rate: float) -> npt.NDArray[np.float64]:
+def _wander(rng: np.random.Generator, times: F64, rate: float) -> F64:
     """A smooth random curve (T,) of unit size that changes about `rate` times a second."""
     phases, shares = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0.5, 1, 4)
     waves = [np.sin(2 * np.pi * rate * (k + 1) / 2 * times + p) for k, p in enumerate(phases)]
     return np.tensordot(shares / (1 + np.arange(4)), waves, 1) / 1.3
 
 
-def _camera_rotation(turn: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _camera_rotation(turn: F64) -> F64:
     """Axis-angle (T, 3) in the camera of a head that faces it, turned by pitch, yaw and roll (T, 3) in radians."""
     yaw_pitch_roll = torch.as_tensor(turn)[:, [1, 0, 2]]
-    facing = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
-    return facing_rotvec(facing @ euler_to_rotmat("YXZ", yaw_pitch_roll)).numpy()
+    return facing_rotvec(flip_rotation(euler_to_rotmat("YXZ", yaw_pitch_roll))).numpy()
 
 
-def render(capture: Capture, supersampling: int = 2) -> Iterator[npt.NDArray[np.uint8]]:
+def render(capture: Capture, supersampling: int = 2) -> Iterator[U8]:
     """Pictures (H, W, 3) of a capture: skin, short hair and a jumper under two lights before a soft background."""
     head = capture.head_model
     colours = torch.as_tensor(vertex_colours(head))
@@ -182,11 +182,10 @@ def render(capture: Capture, supersampling: int = 2) -> Iterator[npt.NDArray[np.
     colours = torch.cat([colours, jumper])
     width, height = (supersampling * n for n in capture.image_size)
     rest = torch.as_tensor(capture.translation).mean(0)
-    level = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
     background = _background(height, width)
     for frame in range(len(capture)):
         points = torch.as_tensor(capture.vertices([frame])[0])
-        body = torso @ level.T + rest
+        body = flip_axes(torso) + rest
         body[: len(rim)] = points[rim]
         body[len(rim) : 2 * len(rim)] = 0.6 * points[rim] + 0.4 * body[len(rim) : 2 * len(rim)]
         scene = torch.cat([points, body])
@@ -206,7 +205,7 @@ def _light(normals: Tensor) -> Tensor:
     return 0.38 + 0.55 * (normals @ key).clamp_min(0) + 0.18 * (normals @ fill).clamp_min(0)
 
 
-def _hair(head: HeadModel) -> npt.NDArray[np.float32]:
+def _hair(head: HeadModel) -> F32:
     """How much of short hair each vertex (V,) wears, 0 to 1: all skin above a line around the head."""
     x, y, z = head.template.numpy().T
     top = float(y.max())
@@ -218,7 +217,7 @@ def _hair(head: HeadModel) -> npt.NDArray[np.float32]:
     return (np.clip((y - line) / 0.008 + 0.5, 0, 1) * skin * ~_ear_shells(head)).astype(np.float32)
 
 
-def _ear_shells(head: HeadModel) -> npt.NDArray[np.bool_]:
+def _ear_shells(head: HeadModel) -> Bool:
     """The ears proper (V,), without the skin around them that the region holds too."""
     x, _, _ = head.template.numpy().T
     ears = head.regions["ears"]

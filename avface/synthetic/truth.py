@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from avface.arrays import U8, Bool, Floats
 from avface.capture import Capture
 from avface.errors import AvfaceError
 from avface.files import replacing
-
-FloatArray = npt.NDArray[np.floating]
 
 VERSION = 2
 """Of the file's keys and of what scenes are made of: a seed gives the same scene within one version."""
@@ -40,28 +39,28 @@ class ClipTruth:
     index: int
     config: str
     head: str
-    shape: FloatArray
-    expression: FloatArray
+    shape: Floats
+    expression: Floats
     expression_names: tuple[str, ...]
-    rotation: FloatArray
-    translation: FloatArray
-    joints: FloatArray
+    rotation: Floats
+    translation: Floats
+    joints: Floats
     joint_names: tuple[str, ...]
     focal_length: float
     principal_point: tuple[float, float]
     image_size: tuple[int, int]
-    times: FloatArray
-    landmarks: FloatArray
-    tracked: FloatArray
-    tracked_confidence: FloatArray
-    occlusion: npt.NDArray[np.uint8]
-    light_harmonics: FloatArray
-    light_directions: FloatArray
-    light_colours: FloatArray
-    albedo: npt.NDArray[np.uint8]
-    relief: FloatArray
+    times: Floats
+    landmarks: Floats
+    tracked: Floats
+    tracked_confidence: Floats
+    occlusion: U8
+    light_harmonics: Floats
+    light_directions: Floats
+    light_colours: Floats
+    albedo: U8
+    relief: Floats
     phoneme_symbols: tuple[str, ...]
-    phoneme_starts: FloatArray
+    phoneme_starts: Floats
     kind: str
     language: str
     voice: str
@@ -90,7 +89,7 @@ class ClipTruth:
             provenance={"truth": "avface.synthetic"},
         )
 
-    def occlusion_mask(self, frame: int) -> npt.NDArray[np.bool_]:
+    def occlusion_mask(self, frame: int) -> Bool:
         """Pixels (H, W) of a frame that an occluder hides."""
         width, height = self.image_size
         if not len(self.occlusion):

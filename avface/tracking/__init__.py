@@ -1,7 +1,7 @@
 """Faces in frames: 478 landmarks a frame of one person, who is who, where the shots change."""
 
 from avface.tracking.face_track import FaceTrack, Segment
-from avface.tracking.following import follow
+from avface.tracking.optical_flow import refine_by_flow
 from avface.tracking.tracker import Tracks, frame_confidence, track, track_everyone
 
-__all__ = ["FaceTrack", "Segment", "Tracks", "follow", "frame_confidence", "track", "track_everyone"]
+__all__ = ["FaceTrack", "Segment", "Tracks", "frame_confidence", "refine_by_flow", "track", "track_everyone"]

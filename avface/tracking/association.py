@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from avface.tracking.facemesh import Face
-from avface.tracking.identity import Description, similarity
+from avface.tracking.reidentification import Description, similarity
 
 _POSITION_SPREAD = 0.3
 """Standard deviation of a face's centre around its prediction, in face sizes, one frame ahead."""

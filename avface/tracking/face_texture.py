@@ -10,10 +10,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Float = npt.NDArray[np.float32]
-Texture = npt.NDArray[np.uint8]
+from avface.arrays import F32, U8, Bool, Floats, Int
+
+Texture = U8
 
 LAYOUT_FILE = Path(__file__).parent / "assets" / "face_layout.npz"
 WIDTH, HEIGHT = 40, 36
@@ -36,17 +36,17 @@ class FaceTexture:
 
     def __init__(self) -> None:
         with np.load(LAYOUT_FILE, allow_pickle=False) as layout:
-            self.inside: npt.NDArray[np.bool_] = layout["inside"]
+            self.inside: Bool = layout["inside"]
             """(HEIGHT, WIDTH) texels within the outline."""
-            self.landmark_texel: npt.NDArray[np.int64] = layout["landmark_texel"].astype(np.int64)
+            self.landmark_texel: Int = layout["landmark_texel"].astype(np.int64)
             """(478,) the texel at each landmark."""
             self._corners = layout["corners"].astype(np.int64)
-            self._weights: Float = layout["weights"].astype(np.float32)
+            self._weights: F32 = layout["weights"].astype(np.float32)
         number = np.full((HEIGHT + 2, WIDTH + 2), -1)
         number[1:-1, 1:-1][self.inside] = own = np.arange(TEXELS)
         row, column = np.nonzero(self.inside)
 
-        def neighbour(down: int, right: int) -> npt.NDArray[np.int64]:
+        def neighbour(down: int, right: int) -> Int:
             there = number[row + 1 + down, column + 1 + right]
             return np.where(there < 0, own, there)
 
@@ -55,7 +55,7 @@ class FaceTexture:
         self._across = 1 / np.maximum((right != own).astype(np.float32) + (left != own), 1)
         self._down = 1 / np.maximum((below != own).astype(np.float32) + (above != own), 1)
 
-    def sample(self, image: npt.NDArray[np.uint8], landmarks: npt.NDArray[np.floating]) -> Texture:
+    def sample(self, image: U8, landmarks: Floats) -> Texture:
         """The texture (N, 4) uint8 of one face.
 
         Shapes: image (H, W, 3) uint8 RGB; landmarks (478, 2 or more) pixels, (0, 0) the middle of the top-left pixel.

@@ -13,11 +13,9 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from avface.arrays import F32, F64, Bool
 from avface.errors import AvfaceError
-from avface.tracking.face_view import FaceViews
-
-Float = npt.NDArray[np.float32]
-Bool = npt.NDArray[np.bool_]
+from avface.tracking.aligned_crops import AlignedCrops
 
 BLOCK = 512
 """Records read from disk at a time: 3 MB of faces."""
@@ -53,36 +51,36 @@ class FaceTrack:
     the last of them, or with the process however it ends. All else is small, 28 bytes a frame, and in memory.
     """
 
-    landmarks: Float | StoredArray
+    landmarks: F32 | StoredArray
     """(T, 478, 2) pixels in MediaPipe's scheme, (0, 0) the middle of the top-left pixel; nan where unseen."""
-    depth: Float | StoredArray
+    depth: F32 | StoredArray
     """(T, 478) MediaPipe's z on the scale of the pixels, relative to the head, growing away from the
     camera; nan where unseen. An estimate of a network, good for ordering rather than for measuring."""
-    confidence: Float
+    confidence: F32
     """(T,) in [0, 1]: 0 where the person is not seen, and only there; see
     `avface.tracking.frame_confidence`."""
-    crop: Float
+    crop: F32
     """(T, 4) box of the landmarks, x0, y0, x1, y1 in pixels; nan where unseen."""
-    times: npt.NDArray[np.float64]
+    times: F64
     """(T,) seconds."""
     segments: tuple[Segment, ...]
     """Shots, in order; they cover all frames."""
     image_size: tuple[int, int]
     """Width and height of the frames in pixels."""
-    hidden: Float | StoredArray | None = None
+    hidden: F32 | StoredArray | None = None
     """(T, 478) in [0, 1]: how likely each landmark is to lie behind something; 0 in frames without the person. None if
     nobody looked."""
-    followed: Bool | StoredArray | None = None
-    """(T, 478) whether a landmark was followed through the picture from clear frames, see
-    `avface.tracking.following`; the others of such a frame only go along. None if nobody followed any."""
-    views: FaceViews | None = None
+    flow_tracked: Bool | StoredArray | None = None
+    """(T, 478) whether a landmark was flow_tracked through the picture from clear frames, see
+    `avface.tracking.optical_flow`; the others of such a frame only go along. None if nobody flow_tracked any."""
+    views: AlignedCrops | None = None
     """What the face looks like in some of the frames; None if nobody kept any."""
 
     def __len__(self) -> int:
         return len(self.times)
 
     @property
-    def seen(self) -> npt.NDArray[np.bool_]:
+    def seen(self) -> Bool:
         """(T,) whether the person is seen."""
         return np.asarray(self.confidence > 0)
 

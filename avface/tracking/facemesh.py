@@ -30,11 +30,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from avface.arrays import F32, U8
 from avface.errors import AvfaceError
-
-Float = npt.NDArray[np.float32]
 
 NUM_LANDMARKS = 478
 _EYE_CORNERS = (33, 263)
@@ -88,7 +86,7 @@ class Region:
 class Face:
     """One face in one picture."""
 
-    landmarks: Float
+    landmarks: F32
     """(478, 3) float32. x, y in pixels, (0, 0) the middle of the top-left pixel; z on the same scale,
     relative to the face's centre, growing away from the camera, as MediaPipe gives it."""
     presence: float
@@ -172,7 +170,7 @@ class FaceMesh:
         bindings.resource_util.set_resource_dir(root)
         self._packets: dict[str, Any] = {}
         self._time = 0
-        self._image: npt.NDArray[np.uint8] | None = None
+        self._image: U8 | None = None
         self._image_packet: Any = None
         self._detector = self._graph(_DETECTOR % "Short", "detections")
         self._far_detector = self._graph(_DETECTOR % "Full", "detections")
@@ -195,7 +193,7 @@ class FaceMesh:
             graph.observe_output_stream(name, self._packets.__setitem__, False)
         return graph
 
-    def _send_image(self, graph: Any, image: npt.NDArray[np.uint8]) -> None:
+    def _send_image(self, graph: Any, image: U8) -> None:
         if self._image is not image:
             # MediaPipe takes a read-only array without copying it; only this view is read-only.
             view = np.ascontiguousarray(image).view()
@@ -208,7 +206,7 @@ class FaceMesh:
         self._time += 1
         graph.add_packet_to_input_stream("image", self._image_packet.at(self._time))
 
-    def detect(self, image: npt.NDArray[np.uint8], *, thorough: bool = False) -> list[Region]:
+    def detect(self, image: U8, *, thorough: bool = False) -> list[Region]:
         """Regions of all faces that the detector finds, the surest first.
 
         Shapes: image (H, W, 3) uint8 RGB. The plain search (1.4 ms) is MediaPipe's own for FaceMesh and
@@ -234,7 +232,7 @@ class FaceMesh:
                 apart.append(one)
         return apart
 
-    def _run_detector(self, detector: Any, image: npt.NDArray[np.uint8]) -> list[Region]:
+    def _run_detector(self, detector: Any, image: U8) -> list[Region]:
         height, width = image.shape[:2]
         self._send_image(detector, image)
         detector.wait_until_idle()
@@ -256,7 +254,7 @@ class FaceMesh:
             )
         return regions
 
-    def landmarks(self, image: npt.NDArray[np.uint8], region: Region) -> Face | None:
+    def landmarks(self, image: U8, region: Region) -> Face | None:
         """The face in a region, or None where the network sees none.
 
         Shapes: image (H, W, 3) uint8 RGB.
@@ -298,7 +296,7 @@ class FaceMesh:
         self.close()
 
 
-def _read_landmarks(message: Any) -> Float:
+def _read_landmarks(message: Any) -> F32:
     """(478, 3) float32 of a NormalizedLandmarkList.
 
     Reading 1434 attributes one by one takes as long as a tenth of the network. A message of plain x, y, z

@@ -15,9 +15,8 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-Float = npt.NDArray[np.float32]
+from avface.arrays import F32, U8
 
 _SAMPLES = 72
 """Pixels sampled along the shorter side; four by four of them make one cell of the thumbnail."""
@@ -65,14 +64,14 @@ class HasImage(Protocol):
     """Anything with a picture."""
 
     @property
-    def image(self) -> npt.NDArray[np.uint8]:
+    def image(self) -> U8:
         """(H, W, 3) uint8 RGB."""
 
 
 FrameT = TypeVar("FrameT", bound=HasImage)
 
 
-def thumbnail(image: npt.NDArray[np.uint8]) -> Float:
+def thumbnail(image: U8) -> F32:
     """A small, exposure-free copy of a picture: about 18 cells on the shorter side, zero mean, unit norm.
 
     Shapes: image (H, W, 3) uint8 -> (h, w, 3) float32. A flat picture comes out near zero.
@@ -89,7 +88,7 @@ def thumbnail(image: npt.NDArray[np.uint8]) -> Float:
     return np.asarray(cells / max(math.sqrt(float(np.vdot(cells, cells))), floor), dtype=np.float32)
 
 
-def difference(one: Float, other: Float) -> float:
+def difference(one: F32, other: F32) -> float:
     """Change between two thumbnails: 0 for alike, 0.5 against a flat picture, 1 for unrelated, 2 for
     inverted."""
     if one.shape != other.shape:
@@ -98,7 +97,7 @@ def difference(one: Float, other: Float) -> float:
     return float(np.dot(change, change)) / 2
 
 
-def shifted_difference(one: Float, other: Float) -> float:
+def shifted_difference(one: F32, other: F32) -> float:
     """The least change over shifts of up to four cells, as 1 - correlation of what overlaps."""
     if one.shape != other.shape:
         return 1.0
@@ -116,7 +115,7 @@ def shifted_difference(one: Float, other: Float) -> float:
     return best
 
 
-def unchanged_share(one: Float, other: Float) -> float:
+def unchanged_share(one: F32, other: F32) -> float:
     """Share of the edges in two thumbnails that are the same in both, whatever became of brightness and contrast.
 
     Of edges between neighbouring cells, those that stand out in one of the two; the largest share over some gains.
@@ -146,7 +145,7 @@ class ShotDetector:
     def __init__(self) -> None:
         self._recent: deque[float] = deque(maxlen=_RECENT)
 
-    def judge(self, before: list[Float], after: list[Float]) -> Change:
+    def judge(self, before: list[F32], after: list[F32]) -> Change:
         """The change between the last of `before` and the first of `after`, given up to three thumbnails
         each."""
         step = difference(before[-1], after[0])
@@ -177,8 +176,8 @@ class ShotDetector:
 def with_changes(frames: Iterable[FrameT]) -> Iterator[tuple[FrameT, Change]]:
     """Pass frames on, each with what the picture says about a cut just before it; runs two frames ahead."""
     detector = ShotDetector()
-    before: list[Float] = []
-    waiting: deque[tuple[FrameT, Float]] = deque()
+    before: list[F32] = []
+    waiting: deque[tuple[FrameT, F32]] = deque()
 
     def judged() -> tuple[FrameT, Change]:
         nonlocal before

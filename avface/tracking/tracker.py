@@ -23,7 +23,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from avface.arrays import F32, F64, U8, Int
 from avface.errors import AvfaceError
+from avface.tracking.aligned_crops import SIDE, AlignedCrops, face_view, next_view, spread_out, view_matrix
 from avface.tracking.association import (
     Candidate,
     Expected,
@@ -32,13 +34,10 @@ from avface.tracking.association import (
 )
 from avface.tracking.face_texture import FaceTexture
 from avface.tracking.face_track import BLOCK, POINT_RECORD, FaceTrack, RecordFile, Segment, StoredArray
-from avface.tracking.face_view import SIDE, FaceViews, face_view, next_view, spread_out, view_matrix
 from avface.tracking.facemesh import Face, FaceMesh, Region
-from avface.tracking.identity import STABLE_LANDMARKS, Description, describe, merge, similarity
+from avface.tracking.reidentification import STABLE_LANDMARKS, Description, describe, merge, similarity
 from avface.tracking.shots import Change, with_changes
 from avface.tracking.visibility import FaceVisibility
-
-Float = npt.NDArray[np.float32]
 
 SCOUT_SECONDS = 0.4
 """Time between two looks for people who have come in: a second person starts at most this much late."""
@@ -93,7 +92,7 @@ class Frame(Protocol):
         """Seconds."""
 
     @property
-    def image(self) -> npt.NDArray[np.uint8]:
+    def image(self) -> U8:
         """(H, W, 3) uint8 RGB; not written to while tracking runs, which holds on to three frames."""
 
 
@@ -115,7 +114,7 @@ class _Tracklet:
     """The sighting one frame before the last, if there was one."""
     end: int = -1
     last_time: float = 0.0
-    velocity: Float = field(default_factory=lambda: np.zeros(2, np.float32))
+    velocity: F32 = field(default_factory=lambda: np.zeros(2, np.float32))
     usual_jump: float = 0.01
     frames: int = 0
     next_view: int = 1
@@ -133,7 +132,7 @@ class _Tracklet:
             self.description = merge(self.description, description, DESCRIPTION_MEMORY)
 
 
-def _motion(steps: Float) -> float:
+def _motion(steps: F32) -> float:
     """Mean length of steps (N, 2 or more) in the picture."""
     return float(np.sqrt(steps[:, 0] ** 2 + steps[:, 1] ** 2).mean())
 
@@ -238,7 +237,7 @@ class _Tracker:
         self._forget(time)
 
     @staticmethod
-    def _is_cut(change: Change, image: npt.NDArray[np.uint8], faces: list[tuple[Face, _Tracklet]]) -> bool:
+    def _is_cut(change: Change, image: U8, faces: list[tuple[Face, _Tracklet]]) -> bool:
         """Ask the faces whether they carried on smoothly through a change of the picture."""
         if not faces:
             return change is Change.CERTAIN
@@ -251,7 +250,7 @@ class _Tracker:
             return jumping and min(alike) > SAME_PERSON
         return jumping or (change is Change.CERTAIN and max(alike) < STRANGER)
 
-    def _detect(self, image: npt.NDArray[np.uint8], known: list[Face], thorough: bool) -> list[Face]:
+    def _detect(self, image: U8, known: list[Face], thorough: bool) -> list[Face]:
         """Faces that are not among the known ones."""
         new: list[Face] = []
         regions = self.mesh.detect(image, thorough=thorough)
@@ -274,7 +273,7 @@ class _Tracker:
         apart = math.hypot(face.centre[0] - region.x, face.centre[1] - region.y)
         return apart < 0.25 * face.size and 0.6 < region.side / (1.5 * face.size) < 1.6
 
-    def _carries_on(self, image: npt.NDArray[np.uint8], face: Face, tracklet: _Tracklet, index: int) -> bool:
+    def _carries_on(self, image: U8, face: Face, tracklet: _Tracklet, index: int) -> bool:
         """The short way for somebody alone: no doubt that this is still the same face?"""
         if _jumps(face, tracklet, _JUMP_POSSIBLE):
             return False
@@ -282,7 +281,7 @@ class _Tracker:
             tracklet.learn(describe(image, face.landmarks))
         return True
 
-    def _assign(self, image: npt.NDArray[np.uint8], found: list[Face], index: int, time: float) -> None:
+    def _assign(self, image: U8, found: list[Face], index: int, time: float) -> None:
         """Give each face to a tracklet by place, size and looks, or start a new one."""
         descriptions = [describe(image, face.landmarks) for face in found]
         candidates = [
@@ -303,9 +302,7 @@ class _Tracker:
                 followed[owner].learn(description)
                 self._see(followed[owner], image, face, index, time)
 
-    def _begin(
-        self, image: npt.NDArray[np.uint8], face: Face, description: Description, index: int, time: float
-    ) -> None:
+    def _begin(self, image: U8, face: Face, description: Description, index: int, time: float) -> None:
         tracklet = _Tracklet(
             number=len(self.all),
             segment=len(self.cuts) - 1,
@@ -319,9 +316,7 @@ class _Tracker:
         self.live.append(tracklet)
         self._see(tracklet, image, face, index, time)
 
-    def _see(
-        self, tracklet: _Tracklet, image: npt.NDArray[np.uint8], face: Face, index: int, time: float
-    ) -> None:
+    def _see(self, tracklet: _Tracklet, image: U8, face: Face, index: int, time: float) -> None:
         """Record a sighting."""
         assert self.image_size is not None
         before = tracklet.face if tracklet.frames and tracklet.end == index - 1 else None
@@ -381,7 +376,7 @@ def _prominence(face: Face, image_size: tuple[int, int]) -> float:
     return face.size**2 / (width * height) * (1 - 0.5 * min(off, 1.0))
 
 
-def _people(tracklets: list[_Tracklet], times: npt.NDArray[np.float64]) -> list[list[_Tracklet]]:
+def _people(tracklets: list[_Tracklet], times: F64) -> list[list[_Tracklet]]:
     """Tracklets grouped into people, the most prominent first.
 
     Greedy, in the order of time within a shot and of length across shots: a tracklet joins the most similar
@@ -430,7 +425,7 @@ def _at_once(one: list[_Tracklet], other: list[_Tracklet]) -> bool:
     return any(a.start <= b.end and b.start <= a.end for a in one for b in other)
 
 
-def _comes_back(old: _Tracklet, new: _Tracklet, times: npt.NDArray[np.float64]) -> bool:
+def _comes_back(old: _Tracklet, new: _Tracklet, times: F64) -> bool:
     """Whether a face appears soon after another was lost, in the same shot and close by."""
     if old.segment != new.segment or new.start <= old.end or times[new.start] - times[old.end] > 2.0:
         return False
@@ -446,7 +441,7 @@ class Tracks:
         self,
         people: list[list[_Tracklet]],
         sightings: RecordFile,
-        times: npt.NDArray[np.float64],
+        times: F64,
         cuts: list[int],
         image_size: tuple[int, int],
         textures: RecordFile | None = None,
@@ -481,7 +476,7 @@ class Tracks:
 
     @staticmethod
     def _nearest(
-        box: Float, tracklet: npt.NDArray[np.int32], person_of: dict[int, int], point: tuple[float, float]
+        box: F32, tracklet: npt.NDArray[np.int32], person_of: dict[int, int], point: tuple[float, float]
     ) -> int:
         gap = np.hypot((box[:, 0] + box[:, 2]) / 2 - point[0], (box[:, 1] + box[:, 3]) / 2 - point[1])
         return person_of[int(tracklet[int(np.argmin(gap))])]
@@ -532,7 +527,7 @@ class Tracks:
         )
 
     @staticmethod
-    def _spread_views(tracklets: npt.NDArray[np.int64], views: RecordFile) -> FaceViews:
+    def _spread_views(tracklets: Int, views: RecordFile) -> AlignedCrops:
         """Some views of a person, given by tracklets, spread over the clip."""
         owners = [part[["frame", "tracklet"]].copy() for part in views.blocks(_VIEWS_AT_ONCE)]
         index = np.concatenate(owners)
@@ -540,9 +535,9 @@ class Tracks:
         own = own[np.argsort(index["frame"][own], kind="stable")]
         chosen = own[spread_out(index["frame"][own])]
         records = np.concatenate([views.read(n, n + 1) for n in chosen.tolist()])
-        return FaceViews(records["frame"].astype(np.int64), records["picture"], records["landmarks"])
+        return AlignedCrops(records["frame"].astype(np.int64), records["picture"], records["landmarks"])
 
-    def _hidden(self, tracklets: npt.NDArray[np.int64], textures: RecordFile) -> StoredArray:
+    def _hidden(self, tracklets: Int, textures: RecordFile) -> StoredArray:
         """How likely each landmark (T, 478) of a person, given by tracklets, is to lie behind something."""
         visibility = FaceVisibility()
 
@@ -609,7 +604,7 @@ def track_everyone(
         max_faces: How many faces are followed at once.
         on_frame: Called with the number of frames done so far.
         occlusions: Whether to look for what hides parts of the faces.
-        views: Whether to keep some views of each face (`avface.tracking.face_view`).
+        views: Whether to keep some views of each face (`avface.tracking.aligned_crops`).
 
     Raises:
         ValueError: if max_faces is below 1.

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from avface.tracking.face_texture import HEIGHT, TEXELS, WIDTH, FaceTexture, Float, Texture
+from avface.arrays import F32, U8, Bool, Floats, Ints
+from avface.tracking.face_texture import HEIGHT, TEXELS, WIDTH, FaceTexture, Texture
 from avface.tracking.face_track import RecordFile, StoredArray
 
 WEIGHTS_FILE = Path(__file__).parent / "assets" / "visibility.npz"
@@ -57,28 +57,28 @@ _RESULT = np.dtype([("hidden", "<f4", (478,))])
 class FaceReference(NamedTuple):
     """What the face looks like in most of a clip."""
 
-    median: Float
+    median: F32
     """(N, 3) brightness, red and blue."""
-    spread: Float
+    spread: F32
     """(N, 3) median absolute deviation, as a standard deviation."""
 
 
 class FaceMean(NamedTuple):
     """What faces look like, over many people."""
 
-    mean: Float
+    mean: F32
     """(N, 3) brightness, red and blue less their medians over the face."""
-    spread: Float
+    spread: F32
     """(N, 3) standard deviation."""
 
 
 class _Windows:
     """Weighted means over square windows of texels."""
 
-    def __init__(self, inside: npt.NDArray[np.bool_], weight: Float) -> None:
+    def __init__(self, inside: Bool, weight: F32) -> None:
         self._inside, self._weight = inside, weight
 
-    def mean(self, values: Float, size: int) -> Float:
+    def mean(self, values: F32, size: int) -> F32:
         """Shapes: values (T, N, C) -> (T, N, C)."""
         frames, _, channels = values.shape
         out = np.empty(values.shape, np.float32)
@@ -92,7 +92,7 @@ class _Windows:
         return out
 
 
-def appearance(textures: Texture) -> tuple[Float, Float]:
+def appearance(textures: Texture) -> tuple[F32, F32]:
     """Textures (T, N, 4) as brightness, red and blue (T, N, 3), logarithms, and weights (T, N) in [0, 1].
 
     In logarithms a change of light is an offset. Red and blue are relative to green.
@@ -103,7 +103,7 @@ def appearance(textures: Texture) -> tuple[Float, Float]:
     return look, textures[..., 3].astype(np.float32) / 255
 
 
-def _masked_median(values: Float, mask: npt.NDArray[np.bool_], axis: int) -> Float:
+def _masked_median(values: F32, mask: Bool, axis: int) -> F32:
     """Median of values (T, N, C) along axis 0 or 1 where mask (T, N), the lower of two; 0 where there is nothing."""
     ordered = np.sort(np.where(mask[..., None], values, np.float32(np.inf)), axis)
     count = mask.sum(axis)
@@ -112,7 +112,7 @@ def _masked_median(values: Float, mask: npt.NDArray[np.bool_], axis: int) -> Flo
     return np.asarray(np.where(count[:, None] > 0, median, 0), np.float32)
 
 
-def _light(difference: Float, weight: Float, plane: Float) -> Float:
+def _light(difference: F32, weight: F32, plane: F32) -> F32:
     """What changed light explains of the difference (T, N, 3) to the usual look, (T, N, 3).
 
     An offset for each channel, for brightness also a slope across and down the face; by least squares with Cauchy's
@@ -149,14 +149,14 @@ class VisibilityModel:
         self._face = face
         row, column = np.nonzero(self.texture.inside)
         across, down = 2 * column / WIDTH - 1, 2 * row / HEIGHT - 1
-        self._plane: Float = np.stack([np.ones(TEXELS), across, down], 1).astype(np.float32)
+        self._plane: F32 = np.stack([np.ones(TEXELS), across, down], 1).astype(np.float32)
 
-    def use(self, weights: Mapping[str, Float]) -> None:
+    def use(self, weights: Mapping[str, F32]) -> None:
         """Take the network's weights from a mapping with hidden_weight (K, F), hidden_bias (K,), ..."""
         self._hidden = weights["hidden_weight"].T, weights["hidden_bias"]
         self._output = weights["output_weight"].T, weights["output_bias"]
 
-    def reference(self, textures: Texture, hidden: npt.NDArray[np.bool_] | None = None) -> FaceReference:
+    def reference(self, textures: Texture, hidden: Bool | None = None) -> FaceReference:
         """The usual look over textures (T, N, 4), without what is known to be hidden (T, N) where that leaves any."""
         look, weight = appearance(textures)
         use = weight > 0.3
@@ -179,7 +179,7 @@ class VisibilityModel:
         reference = self.reference(textures)
         return self.reference(textures, self.log_odds(textures, reference) > 0)
 
-    def evidence(self, textures: Texture, reference: FaceReference) -> Float:
+    def evidence(self, textures: Texture, reference: FaceReference) -> F32:
         """How frames differ from the usual look and from faces in general, (T, N, 18).
 
         Shapes: textures (T, N, 4).
@@ -229,18 +229,18 @@ class VisibilityModel:
         others = [1 - alike, np.abs(contrast), 1 - like_faces]
         return np.concatenate([np.log1p(np.concatenate(amounts, -1)), np.stack(others, -1)], -1)
 
-    def edge(self, textures: Texture) -> Float:
+    def edge(self, textures: Texture) -> F32:
         """The share of what is around each texel (T, N) that is turned away from the camera, in textures (T, N, 4)."""
         _, seen = appearance(textures)
         return _Windows(self.texture.inside, np.ones_like(seen)).mean(1 - seen[..., None], 9)[..., 0]
 
-    def log_odds(self, textures: Texture, reference: FaceReference) -> Float:
+    def log_odds(self, textures: Texture, reference: FaceReference) -> F32:
         """Log-odds that each texel is hidden, (T, N), from textures (T, N, 4)."""
         units = np.tanh(self.evidence(textures, reference) @ self._hidden[0] + self._hidden[1])
         return np.asarray((units @ self._output[0] + self._output[1])[..., 0])
 
 
-def _correlation(means: Float) -> tuple[Float, Float]:
+def _correlation(means: F32) -> tuple[F32, F32]:
     """Correlation and log-ratio of contrast of a and b from the means (..., 5) of a, b, a^2, b^2, ab."""
     a, b, aa, bb, ab = np.moveaxis(means, -1, 0)
     noise = np.float32(0.03**2)
@@ -275,8 +275,8 @@ class FaceVisibility:
 
     def add_frame(
         self,
-        image: npt.NDArray[np.uint8],
-        landmarks: npt.NDArray[np.floating] | None,
+        image: U8,
+        landmarks: Floats | None,
         *,
         new_shot: bool = False,
     ) -> None:
@@ -311,7 +311,7 @@ class FaceVisibility:
             result.append(hidden)
         return StoredArray(result, "hidden")
 
-    def _reference(self) -> tuple[FaceReference | None, Float, Float]:
+    def _reference(self) -> tuple[FaceReference | None, F32, F32]:
         """The clip's usual look without what is hidden, by how much texels (N,) usually look more hidden than they
         are, and how near they usually are to the face's edge (`VisibilityModel.edge`). None if nobody is ever seen.
 
@@ -333,16 +333,14 @@ class FaceVisibility:
         return reference, (seen * (usual - _UNREMARKABLE).clip(0)).astype(np.float32), edge
 
 
-def _looked_at(
-    first: int, seen: npt.NDArray[np.bool_], new_shot: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.bool_]:
+def _looked_at(first: int, seen: Bool, new_shot: Bool) -> Bool:
     """Which frames, numbered from `first`, are compared: every other one, and those at the beginning of a run."""
     begins = new_shot.copy()
     begins[1:] |= ~seen[:-1]
     return np.asarray(begins | ((np.arange(len(seen)) + first) % 2 == 0))
 
 
-def _smoothed(odds: Float, looked: npt.NDArray[np.bool_], shot: npt.NDArray[np.integer]) -> Float:
+def _smoothed(odds: F32, looked: Bool, shot: Ints) -> F32:
     """The mean log-odds (T, N) over the frames around that were looked at and are of the same shot."""
     total, weights = np.zeros_like(odds), np.zeros((len(odds), 1), np.float32)
     index = np.arange(len(odds))
@@ -354,9 +352,7 @@ def _smoothed(odds: Float, looked: npt.NDArray[np.bool_], shot: npt.NDArray[np.i
     return total / np.maximum(weights, 1e-6)
 
 
-def region_hidden(
-    hidden: npt.NDArray[np.floating], regions: npt.NDArray[np.integer], count: int | None = None
-) -> Float:
+def region_hidden(hidden: Floats, regions: Ints, count: int | None = None) -> F32:
     """The mean probability over the landmarks of each region, (T, R).
 
     Shapes: hidden (T, 478); regions (478,) numbers from 0; R is `count`, or one more than the highest number.

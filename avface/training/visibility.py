@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import tyro
 from torch import nn
 
+from avface.arrays import F32, F64, U8, Bool
 from avface.errors import AvfaceError
 from avface.files import replacing
 from avface.head import load_head
@@ -61,11 +61,11 @@ class VisibilityTraining:
 class Example:
     """The textures (T, N, 4) of a synthetic clip in the frames with a face, and what is hidden (T, N)."""
 
-    textures: npt.NDArray[np.uint8]
-    hidden: npt.NDArray[np.bool_]
+    textures: U8
+    hidden: Bool
 
 
-def layout_places() -> npt.NDArray[np.float64]:
+def layout_places() -> F64:
     """Where the landmarks lie in the layout, (478, 2) in texels from the left and from the top."""
     head = load_head("open")
     embedding = head.embedding("mediapipe478")
@@ -136,11 +136,11 @@ def _always_hidden(example: Example) -> Example | None:
     return Example(example.textures[chosen], example.hidden[chosen]) if chosen.sum() >= 16 else None
 
 
-def _thinned(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _thinned(values: U8) -> U8:
     return values[np.unique(np.linspace(0, len(values) - 1, REFERENCE_FRAMES).astype(int))]
 
 
-def train(config: VisibilityTraining, examples: Sequence[Example]) -> dict[str, npt.NDArray[np.float32]]:
+def train(config: VisibilityTraining, examples: Sequence[Example]) -> dict[str, F32]:
     """Fit the network to clips; returns the arrays of the file of weights."""
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
@@ -163,9 +163,7 @@ def train(config: VisibilityTraining, examples: Sequence[Example]) -> dict[str, 
     return arrays
 
 
-def _fit(
-    config: VisibilityTraining, values: npt.NDArray[np.float32], labels: npt.NDArray[np.bool_]
-) -> dict[str, npt.NDArray[np.float32]]:
+def _fit(config: VisibilityTraining, values: F32, labels: Bool) -> dict[str, F32]:
     mean, scale = values.mean(0), values.std(0) + 1e-3
     inputs, targets = torch.as_tensor((values - mean) / scale), torch.as_tensor(labels).float()
     network = nn.Sequential(nn.Linear(values.shape[1], HIDDEN_UNITS), nn.Tanh(), nn.Linear(HIDDEN_UNITS, 1))

@@ -17,8 +17,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from avface.arrays import F32
 from avface.capture import Capture
 from avface.errors import AvfaceError
+from avface.geometry.axes import flip_axes
 from avface.head.appearance import vertex_colours
 from avface.media import Clip, EncodingConfig, VideoWriter
 
@@ -144,7 +146,7 @@ TEXTURE_ID = 2
 """That of a picture which nobody sees: the only way by which the script gets at textures."""
 
 
-def _viewer_shell(head: HeadModel, neutral: npt.NDArray[np.float32], folded: bool) -> tuple[str, str]:
+def _viewer_shell(head: HeadModel, neutral: F32, folded: bool) -> tuple[str, str]:
     """K3D's own snapshot of the head at rest, cut in two where our page goes instead of its own."""
     import k3d
 
@@ -203,7 +205,7 @@ def _with_head(before: str, title: str, style: str) -> str:
     return before
 
 
-def _neutral(capture: Capture) -> npt.NDArray[np.float32]:
+def _neutral(capture: Capture) -> F32:
     """The person's face at rest (V, 3)."""
     import torch
 
@@ -268,7 +270,7 @@ def _page_data(capture: Capture) -> dict[str, Any]:
     }
 
 
-def _sparse_offsets(basis: npt.NDArray[np.float32]) -> dict[str, tuple[npt.NDArray, str]]:
+def _sparse_offsets(basis: F32) -> dict[str, tuple[npt.NDArray, str]]:
     """Offsets (M, V, 3) as the vertices each of them moves, in 16-bit steps of a scale per unit."""
     scale = np.abs(basis).max((1, 2)).astype(np.float64) / 32767
     moved = np.abs(basis).max(2) > SMALLEST_OFFSET
@@ -287,7 +289,7 @@ def _folds(capture: Capture) -> dict[str, tuple[npt.NDArray, str]]:
     without detail."""
     import torch
 
-    from avface.networks.detail_maps import detail_atlas
+    from avface.head.skin.atlas import detail_atlas
 
     if not capture.has_detail:
         return {}
@@ -304,14 +306,14 @@ def _folds(capture: Capture) -> dict[str, tuple[npt.NDArray, str]]:
     }
 
 
-def _first_views(capture: Capture, neutral: npt.NDArray[np.float32]) -> dict[str, Any]:
+def _first_views(capture: Capture, neutral: F32) -> dict[str, Any]:
     """Where the viewer's camera first stands, in the world of the page (y up): position, target, up; metres.
 
     radius is that of a sphere around the target which the first view shows whole.
     """
     middle = (neutral.min(0) + neutral.max(0)) / 2
     radius = float(np.linalg.norm(neutral - middle, axis=1).max())
-    path = capture.translation * np.array([1, -1, -1])
+    path = flip_axes(capture.translation)
     centre = (path.min(0) + path.max(0)) / 2
     roaming = float(np.linalg.norm(path - centre, axis=1).max())
     return {

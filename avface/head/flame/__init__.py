@@ -1,0 +1,1 @@
+"""FLAME: its own files as a head model."""

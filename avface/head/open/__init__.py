@@ -1,0 +1,1 @@
+"""The built-in open head: how its file is computed."""

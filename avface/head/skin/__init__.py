@@ -1,0 +1,1 @@
+"""The skin in texture space: the atlas of the face, and the mesh subdivided for its displacement."""

@@ -1,0 +1,206 @@
+"""Video encoders: from what is seen in a frame to numbers that describe it, each frame by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avface.errors import AvfaceError
+from avface.head.regions import NOSE_RING
+from avface.head.schemes import (
+    FACE_OVAL,
+    IRISES,
+    LEFT_BROW_LOWER,
+    LEFT_BROW_UPPER,
+    LEFT_EYE,
+    LIPS,
+    NUM_MEDIAPIPE,
+    RIGHT_BROW_LOWER,
+    RIGHT_BROW_UPPER,
+    RIGHT_EYE,
+)
+from avface.networks.frames import Frames
+from avface.networks.resnet import FEATURES, ResNet50
+
+CONTOURS = np.unique(
+    np.concatenate(
+        [
+            *(LIPS, LEFT_EYE, RIGHT_EYE, IRISES, FACE_OVAL, NOSE_RING),
+            *(LEFT_BROW_UPPER, LEFT_BROW_LOWER, RIGHT_BROW_UPPER, RIGHT_BROW_LOWER),
+        ]
+    )
+)
+"""The landmarks on lips, lids, irises, brows, the outlines of nose and face (154), in order."""
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of RGB from 0 to 1, as torchvision's weights expect them."""
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """A ResNet-50 over pictures of the face."""
+
+    kind: Literal["resnet50"] = "resnet50"
+    """Which encoder this is."""
+    hidden: tuple[int, ...] = ()
+    """Widths of layers with ReLU between the network's 2048 features and the result; (1024,) as in DECA."""
+    imagenet_normalised: bool = False
+    """Whether ImageNet's mean and standard deviation are taken out, as torchvision's weights expect. DECA's don't."""
+
+
+@dataclass(frozen=True)
+class LandmarksConfig:
+    """A multilayer perceptron over tracked points."""
+
+    kind: Literal["landmarks"] = "landmarks"
+    """Which encoder this is."""
+    points: Literal["all", "contours"] = "all"
+    """All 478 points, or the 154 of `CONTOURS`."""
+    visibility: bool = False
+    """Whether it is told how likely each point is to be seen."""
+    depth: bool = False
+    """Whether it is told MediaPipe's z of each point."""
+    hidden: tuple[int, ...] = (512, 256)
+    """Widths of the layers before the result."""
+
+    def __post_init__(self) -> None:
+        if not self.hidden:
+            raise AvfaceError("hidden=(): the landmarks encoder needs one hidden layer or more")
+
+
+VideoConfig = ResNetConfig | LandmarksConfig
+"""The choice of a video encoder."""
+
+
+class VideoEncoder(nn.Module):
+    """What all video encoders have in common: frames (B, T) -> embeddings (B, T, size).
+
+    Frames that aren't seen give anything finite; whoever calls puts something else in their place.
+    """
+
+    size: int
+
+    def forward(self, frames: Frames) -> Tensor:
+        """Embed each frame by itself."""
+        raise NotImplementedError
+
+
+def make_video_encoder(config: VideoConfig, size: int) -> VideoEncoder:
+    """The encoder that a config asks for, with `size` numbers a frame."""
+    if isinstance(config, ResNetConfig):
+        return ResNetEncoder(config, size)
+    return LandmarksEncoder(config, size)
+
+
+class ResNetEncoder(VideoEncoder):
+    """`Frames.images` through ResNet-50 and linear layers with ReLU between them.
+
+    `head` has the names of DECA's `layers`: 0, 2, ... are its linear layers.
+    """
+
+    def __init__(self, config: ResNetConfig, size: int) -> None:
+        super().__init__()
+        self.config, self.size = config, size
+        self.backbone = ResNet50()
+        self.head = perceptron((FEATURES, *config.hidden, size))
+
+    def forward(self, frames: Frames) -> Tensor:
+        """Embed each frame by itself.
+
+        Raises:
+            ValueError: if there are no pictures.
+        """
+        if frames.images is None:
+            raise ValueError("a ResNet encoder needs frames with images")
+        pictures = frames.images.flatten(0, 1)
+        weight = self.backbone.conv1.weight
+        pictures = pictures.to(weight.dtype) / 255 if pictures.dtype == torch.uint8 else pictures
+        if self.config.imagenet_normalised:
+            mean, std = (pictures.new_tensor(value)[:, None, None] for value in (IMAGENET_MEAN, IMAGENET_STD))
+            pictures = (pictures - mean) / std
+        embedded: Tensor = self.head(self.backbone(pictures))
+        return embedded.unflatten(0, frames.seen.shape)
+
+
+class LandmarksEncoder(VideoEncoder):
+    """`Frames.landmarks` in crop units, the tracker's confidence and where the crop is, through a perceptron.
+
+    All numbers are standardised first with `mean` and `scale`, to be set once by `standardise` from training data:
+    how far a mouth opens is small against where it is.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, config: LandmarksConfig, size: int) -> None:
+        super().__init__()
+        self.config, self.size = config, size
+        chosen = np.arange(NUM_MEDIAPIPE) if config.points == "all" else CONTOURS
+        self._chosen = torch.from_numpy(chosen)
+        width = len(chosen) * (2 + config.visibility + config.depth) + 4
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+        self.layers = perceptron((width, *config.hidden, size))
+
+    def forward(self, frames: Frames) -> Tensor:
+        """Embed each frame by itself.
+
+        Raises:
+            ValueError: if something that the config asks for isn't there.
+        """
+        # what lies far outside anything seen in training must not throw the network off
+        features = ((self._features(frames) - self.mean) * self.scale).clamp(-10, 10)
+        if self.config.visibility:
+            features = features * self._weights(frames)
+        features = torch.where(frames.seen[..., None], features, 0.0)
+        embedded: Tensor = self.layers(features)
+        return embedded
+
+    @torch.no_grad()
+    def standardise(self, frames: Frames) -> None:
+        """Set mean and scale to what the frames that are seen have; a number that never changes is left as it is."""
+        features = self._features(frames)[frames.seen]
+        deviation = features.std(0, correction=0)
+        self.mean.copy_(features.mean(0))
+        self.scale.copy_(torch.where(deviation > 1e-5, 1 / deviation.clamp_min(1e-5), 1.0))
+
+    def _features(self, frames: Frames) -> Tensor:
+        """(B, T, F): points, how visible they are, their depth, confidence, the crop's place."""
+        landmarks, confidence = _needed(frames, "landmarks"), _needed(frames, "confidence")
+        chosen = self._chosen.to(landmarks.device)
+        parts = [landmarks.index_select(-2, chosen).flatten(-2)]
+        if self.config.visibility:
+            parts.append(_needed(frames, "visibility").index_select(-1, chosen))
+        if self.config.depth:
+            parts.append(_needed(frames, "depth").index_select(-1, chosen))
+        parts += [confidence[..., None], frames.crop.geometry]
+        return torch.cat(parts, -1)
+
+    def _weights(self, frames: Frames) -> Tensor:
+        """(B, T, F) by which the standardised numbers count: those of hidden points go to their mean."""
+        seen = _needed(frames, "visibility").index_select(-1, self._chosen.to(frames.seen.device))
+        ones = torch.ones_like(seen)
+        parts = [seen.repeat_interleave(2, -1), ones]
+        if self.config.depth:
+            parts.append(seen)
+        return torch.cat([*parts, ones[..., :4]], -1)
+
+
+def perceptron(widths: tuple[int, ...]) -> nn.Sequential:
+    """Linear layers with ReLU between them, none after the last."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _needed(frames: Frames, name: str) -> Tensor:
+    value: Tensor | None = getattr(frames, name)
+    if value is None:
+        raise ValueError(f"this landmarks encoder needs frames with {name}")
+    return value

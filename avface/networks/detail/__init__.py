@@ -1,0 +1,1 @@
+"""The fine stage: displacement of the skin in texture space."""

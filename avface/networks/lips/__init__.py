@@ -1,0 +1,1 @@
+"""Lip refinement: per-vertex offsets of the lips from sound and picture."""

@@ -1,0 +1,342 @@
+"""Lip refinement: from what is heard around a frame to 3D offsets of the lips' vertices (AVFace, section 3.2).
+
+A SIREN whose layers are modulated by the sound (FiLM). Layers, sizes and first weights are those of the geometry
+network of Neural Head Avatars (Grassal et al. 2022), which AVFace follows; NHA's condition is the pose, here it is an
+embedding of the speech features. One network for every speaker.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avface.arrays import F32, F64, Floats, Int
+from avface.errors import AvfaceError
+from avface.files import write_tensors
+from avface.geometry.interpolation import smoothstep
+from avface.head.lips import lip_region
+from avface.head.model import HeadModel
+from avface.networks.audio import AudioConfig, AudioNet
+from avface.networks.weight_file import read_weights
+
+FORMAT = "avface lips network 1"
+WEIGHTS = Path(__file__).parents[1] / "assets" / "lips.safetensors"
+"""The shipped weights, for the open head."""
+
+
+EFFECTS = ("press", "tuck", "round", "spread")
+"""What lips do that units don't: press each other, tuck under the teeth, turn out and get thick, get thin."""
+SPEAKING = (0.2, 0.6)
+"""Speech activity from which on lips may move by the sound, and from which on they do fully."""
+GATE_REACH = 0.22
+"""Seconds before and after speech in which the gate is fully open: lips are ahead of the voice."""
+GATE_FADE = 0.12
+"""Seconds over which it opens and shuts."""
+_GRID = 0.01
+
+
+@dataclass(frozen=True)
+class LipsConfig:
+    """All choices of the lips network. Saved with the weights."""
+
+    head: str = "open"
+    """The head model whose lips move."""
+    vertices: int = 390
+    """Number of vertices N of its lips' region."""
+    points: int = 96
+    """Number of vertices K at which the network is asked; the others follow smoothly."""
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    """What it listens to."""
+    embedding: int = 64
+    """Numbers that describe the sound around a frame."""
+    feature: int = 32
+    """Learned numbers of each vertex."""
+    hidden: int = 128
+    """Width of the modulated layers."""
+    layers: int = 6
+    """Number of them."""
+    mapping: int = 256
+    """Width of the layers that make frequencies and phases of the embedding."""
+    scale: float = 0.01
+    """Metres that an offset of the K vertices comes near to in each direction and never exceeds."""
+
+    def __post_init__(self) -> None:
+        for name in ("vertices", "points", "embedding", "feature", "hidden", "layers", "mapping", "scale"):
+            if not getattr(self, name) > 0:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be above 0")
+
+
+@dataclass(frozen=True, eq=False)
+class LipMotion:
+    """What the network says about T frames.
+
+    offsets (..., T, N, 3) metres, to be added to the region's vertices before any joint turns; effects (..., T, 4) from
+    0 to 1, how much it hears of `EFFECTS`.
+    """
+
+    offsets: Tensor
+    effects: Tensor
+
+    @property
+    def closure(self) -> Tensor:
+        """How far lips must be shut, (..., T) from 0 to 1: as they press each other."""
+        return closure(self.effects[..., 0])
+
+
+def closure(press: Tensor) -> Tensor:
+    """How far lips are shut, from 0 to 1, that press each other by so much: lips meet before they press."""
+    return smoothstep(0.3, 0.7, press)
+
+
+class SineLayer(nn.Module):
+    """sin(frequency * (W x + b) + phase), a frequency and a phase for each output."""
+
+    def __init__(self, inputs: int, outputs: int, first: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+        bound = 1 / inputs if first else math.sqrt(6 / inputs) / 25
+        nn.init.uniform_(self.linear.weight, -bound, bound)
+
+    def forward(self, x: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
+        """x (B or 1, N, inputs), frequency and phase (B, outputs) -> (B, N, outputs)."""
+        if len(x) == 1:  # the same for all frames: modulate the result
+            return torch.sin(torch.addcmul(phase[:, None], frequency[:, None], self.linear(x)))
+        weight = frequency[:, None] * self.linear.weight.T
+        bias = torch.addcmul(phase, frequency, self.linear.bias)
+        return torch.sin(torch.baddbmm(bias[:, None], x, weight))
+
+
+class LipsNetwork(nn.Module):
+    """Speech features -> offsets of the lips.
+
+    Each of K vertices enters as its place on the average face, normalised to [-1, 1], and a learned feature. The N
+    vertices of the region follow by `spread` (N, K). Offsets begin as 0, are 0 where the gate is 0, and fade to 0 at
+    the region's edge by `falloff` (N,). `numbers` (N,) are the head's vertices.
+    """
+
+    place: Tensor
+    spread: Tensor
+    falloff: Tensor
+    numbers: Tensor
+
+    def __init__(self, config: LipsConfig) -> None:
+        """Make a network of a config; its head's lips come from `of`, or from a file with the weights."""
+        super().__init__()
+        self.config = config
+        self.register_buffer("place", torch.zeros(config.points, 3))
+        self.register_buffer("spread", torch.zeros(config.vertices, config.points))
+        self.register_buffer("falloff", torch.zeros(config.vertices))
+        self.register_buffer("numbers", torch.zeros(config.vertices, dtype=torch.int64))
+        self.feature = nn.Parameter(torch.randn(config.points, config.feature) * 0.02)
+        self.audio = AudioNet(config.audio, config.embedding)
+        widths = [config.embedding, config.mapping, config.mapping, config.mapping]
+        mapping: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            mapping += [nn.Linear(before, after), nn.LeakyReLU(0.2)]
+        mapping.append(nn.Linear(config.mapping, 2 * config.layers * config.hidden))
+        for layer in mapping[::2]:
+            assert isinstance(layer, nn.Linear)
+            nn.init.kaiming_normal_(layer.weight, a=0.2, mode="fan_in", nonlinearity="leaky_relu")
+        assert isinstance(mapping[-1], nn.Linear)
+        with torch.no_grad():
+            mapping[-1].weight *= 0.25
+        self.mapping = nn.Sequential(*mapping)
+        inputs = [3 + config.feature] + [config.hidden] * (config.layers - 1)
+        self.body = nn.ModuleList(
+            SineLayer(width, config.hidden, number == 0) for number, width in enumerate(inputs)
+        )
+        self.out = nn.Linear(config.hidden, 3)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        self.hearing = nn.Linear(config.embedding, len(EFFECTS))
+
+    @classmethod
+    def of(cls, head: HeadModel, config: LipsConfig | None = None) -> LipsNetwork:
+        """A new network for a head's lips.
+
+        Raises:
+            AvfaceError: if the head has no lips as `lip_region` wants them.
+            ValueError: if they have another number of vertices than the config says.
+        """
+        region = lip_region(head)
+        config = config or LipsConfig(head=head.name, vertices=len(region))
+        if len(region) != config.vertices:
+            raise ValueError(f"the lips have {len(region)} vertices, the config says {config.vertices}")
+        network = cls(config)
+        points = head.template.detach().cpu().double().numpy()[region.vertices]
+        chosen = _far_apart(points, config.points)
+        low, high = points.min(0), points.max(0)
+        network.place.copy_(torch.from_numpy(2 * (points[chosen] - low) / (high - low) - 1))
+        network.spread.copy_(torch.from_numpy(_smooth_between(points, region.faces, chosen)))
+        network.falloff.copy_(torch.from_numpy(region.falloff))
+        network.numbers.copy_(torch.from_numpy(region.vertices))
+        return network
+
+    def forward(self, speech: Tensor, gate: Tensor) -> LipMotion:
+        """What the lips do in frames, each by itself.
+
+        speech (..., 16, D) features around each frame; gate (...) as `speech_gate` makes it.
+        """
+        lead = speech.shape[:-2]
+        embedded = self.audio(speech).reshape(-1, self.config.embedding)
+        modulation = self.mapping(embedded).view(-1, 2, self.config.layers, self.config.hidden)
+        frequency, phase = 15 * modulation[:, 0] + 30, modulation[:, 1]
+        x = torch.cat([self.place, self.feature], -1)[None]
+        for number, layer in enumerate(self.body):
+            x = layer(x, frequency[:, number], phase[:, number])
+        weight = self.config.scale * gate.reshape(-1, 1) * self.falloff
+        offsets = (self.spread @ torch.tanh(self.out(x))) * weight[..., None]
+        effects = torch.sigmoid(self.hearing(embedded)) * gate.reshape(-1, 1)
+        return LipMotion(offsets.view(*lead, self.config.vertices, 3), effects.view(*lead, len(EFFECTS)))
+
+    def hear(self, speech: Tensor, gate: Tensor) -> Tensor:
+        """The effects alone, (..., 4), see `forward`."""
+        effects: Tensor = torch.sigmoid(self.hearing(self.audio(speech))) * gate[..., None]
+        return effects
+
+    def saturated(self, offsets: Tensor) -> Tensor:
+        """Share of offsets (..., N, 3) beyond nine tenths of what they can be; of vertices that move fully."""
+        full = offsets[..., self.falloff > 0.99, :]
+        return (full.abs() > 0.9 * self.config.scale).float().mean()
+
+
+def _far_apart(points: F64, count: int) -> Int:
+    """Numbers (count,) of points (N, 3) that cover them evenly: each is the farthest from those before."""
+    chosen = [int(np.linalg.norm(points - points.mean(0), axis=1).argmax())]
+    distance = np.linalg.norm(points - points[chosen[0]], axis=1)
+    while len(chosen) < count:
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    return np.sort(chosen)
+
+
+def _smooth_between(points: F64, faces: Int, chosen: Int) -> F64:
+    """Shares (N, K) that continue values at K chosen vertices to all N over a mesh, as smoothly as can be.
+
+    The squared graph Laplacian, with edges the stiffer the shorter, is least (biharmonic interpolation): lips that
+    touch without a common edge don't feel each other.
+    """
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    laplacian = np.zeros((len(points), len(points)))
+    stiff = 1 / np.maximum(np.linalg.norm(points[edges[:, 0]] - points[edges[:, 1]], axis=1), 1e-4)
+    for one, other in (edges.T, edges.T[::-1]):
+        laplacian[one, other] = -stiff
+    np.fill_diagonal(laplacian, -laplacian.sum(1))
+    laplacian /= np.maximum(laplacian.diagonal(), 1e-9)[:, None]
+    energy = laplacian.T @ laplacian + 1e-9 * np.eye(len(points))
+    free = np.setdiff1d(np.arange(len(points)), chosen)
+    shares = np.zeros((len(points), len(chosen)))
+    shares[chosen, np.arange(len(chosen))] = 1
+    shares[free] = -np.linalg.solve(energy[np.ix_(free, free)], energy[np.ix_(free, chosen)])
+    return shares
+
+
+def speech_gate(activity: Floats, times: F64) -> F32:
+    """How far lips follow the sound, (T,): 1 in and around speech, exactly 0 in silence and without sound, smooth.
+
+    activity (T,) as `avface.speech.SpeechFeatures.speech_activity`; times (T,) ascending seconds of the frames.
+    """
+    from scipy.ndimage import convolve1d, maximum_filter1d
+
+    times = np.asarray(times, np.float64)
+    if not len(times):
+        return np.zeros(0, np.float32)
+    margin = GATE_REACH + 2 * GATE_FADE
+    grid = np.arange(times[0] - margin, times[-1] + margin + _GRID, _GRID)
+    low, high = SPEAKING
+    heard = np.clip((np.interp(grid, times, activity) - low) / (high - low), 0, 1)
+    window = 2 * round((GATE_REACH + GATE_FADE / 2) / _GRID) + 1
+    near = maximum_filter1d(heard, window, mode="nearest")
+    kernel = np.hanning(2 * round(GATE_FADE / 2 / _GRID) + 3)
+    # products of zeros are zero, sums of them too: silence stays exactly 0
+    smooth = convolve1d(near, kernel / kernel.sum(), mode="nearest")
+    return np.interp(times, grid, smooth).clip(0, 1).astype(np.float32)
+
+
+@torch.no_grad()
+def predict_lips(
+    network: LipsNetwork,
+    speech: Floats,
+    gate: F32,
+    batch: int = 64,
+) -> LipMotion:
+    """What the lips do in a clip: offsets (T, N, 3) and effects (T, 4).
+
+    speech (T, 16, D) as `speech_features` gives it, gate (T,) as `speech_gate`. Frames whose gate is 0 aren't computed.
+    """
+    device = network.place.device
+    opened = torch.from_numpy(gate)
+    offsets = torch.zeros(len(gate), network.config.vertices, 3)
+    effects = torch.zeros(len(gate), len(EFFECTS))
+    moving = opened.nonzero()[:, 0]
+    for rows in moving.split(batch) if len(moving) else ():
+        heard = torch.from_numpy(np.asarray(speech, np.float32)[rows.numpy()]).to(device)
+        motion = network(heard, opened[rows].to(device))
+        offsets[rows], effects[rows] = motion.offsets.cpu(), motion.effects.cpu()
+    return LipMotion(offsets, effects)
+
+
+def save_lips(network: LipsNetwork, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write weights as safetensors, with the config and any further metadata inside. The file appears whole.
+
+    Raises:
+        AvfaceError: if it can't be written.
+    """
+    own = {"format": FORMAT, "config": json.dumps(asdict(network.config))}
+    write_tensors(path, network.state_dict(), {**(metadata or {}), **own})
+
+
+def load_lips(path: str | Path) -> LipsNetwork:
+    """Read a network that `save_lips` wrote, in evaluation mode.
+
+    Raises:
+        AvfaceError: if the file is missing, damaged or of another kind.
+    """
+    metadata, weights = read_weights(path, FORMAT, "lips network")
+    try:
+        values = json.loads(metadata["config"])
+        config = LipsConfig(**{**values, "audio": AudioConfig(**values["audio"])})
+        network = LipsNetwork(config)
+        network.load_state_dict({name: _full(value) for name, value in weights.items()})
+    except (KeyError, TypeError, ValueError, RuntimeError, AvfaceError) as error:
+        reason = str(error).splitlines()[0]
+        raise AvfaceError(
+            f"{path}: damaged: its weights or config don't fit ({reason}); train it again"
+        ) from None
+    return network.eval()
+
+
+def check_lips(network: LipsNetwork, head: HeadModel) -> None:
+    """Refuse a network whose vertices aren't the head's lips.
+
+    Raises:
+        AvfaceError: if they aren't.
+    """
+    region = lip_region(head)
+    if not np.array_equal(network.numbers.cpu().numpy(), region.vertices):
+        raise AvfaceError(
+            f"these lips are of the {network.config.head} head, not of {head.name}; train them for it"
+        )
+
+
+@functools.cache
+def pretrained_lips(device: str) -> LipsNetwork:
+    """The shipped network on a device, loaded once.
+
+    Raises:
+        AvfaceError: if its file is missing or damaged.
+    """
+    return load_lips(WEIGHTS).requires_grad_(False).to(device)
+
+
+def _full(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value

@@ -1,0 +1,1 @@
+"""Linear algebra of the fits: structured matrices and bounded Newton steps."""

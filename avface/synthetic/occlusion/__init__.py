@@ -1,0 +1,1 @@
+"""Occluders: hands and other objects in front of a face."""

@@ -1,0 +1,1 @@
+"""What a synthetic face, head and voice do over time."""

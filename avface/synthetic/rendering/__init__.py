@@ -1,0 +1,1 @@
+"""Scenes, light, cameras and the renderer."""

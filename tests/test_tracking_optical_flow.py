@@ -1,0 +1,233 @@
+"""A partly hidden face is flow_tracked through the picture: known motion is recovered where skin is seen."""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import pytest
+
+from avface.networks.fusion.landmark_weights import LandmarkWeights
+from avface.tracking import FaceTrack, Segment, refine_by_flow
+from avface.tracking import optical_flow as module
+from avface.tracking.optical_flow import OCCLUDED_SHARE, hidden_stretches
+
+FRAMES, SIZE = 30, 320
+HELD = slice(8, 20)
+"""Frames in which a box is before the lower half."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    image: np.ndarray
+
+
+class Scene:
+    """A textured face that turns, drifts and grows, and what a tracker says of it."""
+
+    def __init__(self, seed=0, turning=0.0, bare=0):
+        """turning: pixels by which the nose swings more than chin and brow; bare: skin left of it is smooth."""
+        rng = np.random.default_rng(seed)
+        noise = cv2.GaussianBlur(rng.uniform(0, 255, (SIZE, SIZE, 3)), (0, 0), 2.5)
+        self.skin = np.clip((noise - noise.mean()) * 6 + 128, 0, 255).astype(np.uint8)
+        shades = cv2.GaussianBlur(self.skin, (0, 0), 7)[:, :bare].astype(np.float32)
+        self.skin[:, :bare] = 128 + 0.5 * (shades - 128)
+        y, x = np.divmod(np.arange(478), 22)
+        self.places = np.stack([100 + 120 * x / 21, 90 + 140 * y / 21], 1)
+        self.low = self.places[:, 1] > 160
+        bulge = 1 - ((np.arange(SIZE) - 160) / 70.0) ** 2
+        self.depth = -60 * (1 - ((self.places[:, 1] - 160) / 70.0) ** 2)
+        self.true, self.images = [], []
+        for t in range(FRAMES):
+            motion = cv2.getRotationMatrix2D((160, 160), 0.6 * t, 1 + 0.003 * t)
+            motion[:, 2] += [0.9 * t, 3 * np.sin(t / 5)]
+            swing = turning * np.sin(0.3 * t)
+            x, y = np.meshgrid(np.arange(SIZE), np.arange(SIZE))
+            source = (x - swing * bulge[:, None]).astype(np.float32)
+            skin = cv2.remap(
+                self.skin, source, y.astype(np.float32), cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT
+            )
+            image = cv2.warpAffine(skin, motion, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT)
+            swung = self.places - np.stack([swing * self.depth / 60, 0 * self.depth], 1)
+            points = swung @ motion[:, :2].T + motion[:, 2]
+            if HELD.start <= t < HELD.stop:
+                top = round(points[self.low, 1].min()) - 6
+                image[top:] = (40, 90, 160)
+                image[top + 8 :: 16] = (200, 90, 40)
+            self.images.append(image)
+            self.true.append(points)
+        self.true = np.array(self.true)
+
+    def frames(self):
+        return map(Picture, self.images)
+
+    def track(self, **changes):
+        hidden = np.zeros((FRAMES, 478), np.float32)
+        hidden[HELD, self.low] = 0.95
+        tracked = self.true.astype(np.float32)
+        tracked[HELD] += [9.0, -7.0]  # what hides a face moves all of it
+        track = FaceTrack(
+            landmarks=tracked,
+            depth=np.tile(self.depth.astype(np.float32), (FRAMES, 1)),
+            confidence=np.full(FRAMES, 0.9, np.float32),
+            crop=np.concatenate([tracked.min(1), tracked.max(1)], 1),
+            times=np.arange(FRAMES) / 25,
+            segments=(Segment(0, FRAMES, True, 1.0),),
+            image_size=(SIZE, SIZE),
+            hidden=hidden,
+        )
+        return replace(track, **changes)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return Scene()
+
+
+def distances(scene, track):
+    return np.linalg.norm(np.asarray(track.landmarks) - scene.true, axis=2)
+
+
+def test_what_is_seen_is_followed_and_what_is_hidden_goes_along(scene):
+    track = scene.track()
+    found = refine_by_flow(scene.frames(), track)
+
+    flow_tracked = np.asarray(found.flow_tracked)
+    assert not flow_tracked[: HELD.start].any() and not flow_tracked[HELD.stop :].any()
+    assert not flow_tracked[HELD][:, scene.low].any()
+    assert flow_tracked[HELD][:, ~scene.low].mean() > 0.4
+    off = distances(scene, found)
+    assert off[HELD][flow_tracked[HELD]].max() < 1.0
+    assert off[HELD][:, scene.low].max() < 4.0, "carried by the others' rotation, scale and shift"
+    unchanged = np.r_[0 : HELD.start, HELD.stop : FRAMES]
+    np.testing.assert_array_equal(np.asarray(found.landmarks)[unchanged], track.landmarks[unchanged])
+
+
+def test_a_head_that_turns_is_followed():
+    """What is nearer moves more than what is farther away; no rotation, scale and shift of the picture does that."""
+    scene = Scene(turning=40.0)
+    found = refine_by_flow(scene.frames(), scene.track())
+
+    flow_tracked = np.asarray(found.flow_tracked)[HELD][:, ~scene.low]
+    assert (flow_tracked.sum(1) > 30).all()
+    assert np.median(distances(scene, found)[HELD][:, ~scene.low][flow_tracked]) < 1.0
+
+
+def test_bare_skin_is_not_followed(monkeypatch):
+    """A hand before it would look the same."""
+    scene = Scene(bare=150)
+    bare = scene.places[:, 0] < 130
+    found = refine_by_flow(scene.frames(), scene.track())
+    monkeypatch.setattr(module, "_TEXTURE", 0.0)
+    careless = refine_by_flow(scene.frames(), scene.track())
+
+    flow_tracked = np.asarray(found.flow_tracked)[HELD]
+    assert np.asarray(careless.flow_tracked)[HELD][:, bare].any() and not flow_tracked[:, bare].any()
+    assert flow_tracked[:, ~scene.low & (scene.places[:, 0] > 160)].mean() > 0.3
+
+
+@pytest.mark.parametrize("known", [slice(0, HELD.stop), slice(HELD.start, FRAMES)])
+def test_one_clear_end_is_enough_and_cuts_are_not_followed_over(scene, known):
+    cut = HELD.stop if known.start == 0 else HELD.start
+    shots = (Segment(0, cut, known.start == 0, 1.0), Segment(cut, FRAMES, known.start > 0, 1.0))
+    found = refine_by_flow(scene.frames(), scene.track(segments=shots))
+
+    flow_tracked = np.asarray(found.flow_tracked)
+    assert flow_tracked[HELD].any(1).all()
+    assert distances(scene, found)[HELD][flow_tracked[HELD]].max() < 1.5
+
+
+def test_a_face_that_the_tracker_lost_is_found_again(scene):
+    track = scene.track()
+    track.landmarks[12:15] = np.nan
+    track.confidence[12:15] = 0
+    track.crop[12:15] = np.nan
+    track.hidden[12:15] = 0
+    found = refine_by_flow(scene.frames(), track)
+
+    assert (found.confidence[12:15] == module.CONFIDENCE).all() and np.isfinite(found.crop).all()
+    assert np.isfinite(np.asarray(found.landmarks)).all()
+    flow_tracked = np.asarray(found.flow_tracked)[12:15]
+    assert flow_tracked.any(1).all() and distances(scene, found)[12:15][flow_tracked].max() < 2.0
+    assert (track.confidence[12:15] == 0).all(), "the track itself stays as it was"
+
+
+def test_a_face_that_the_tracker_lost_all_the_time_is_followed(scene):
+    """Nobody can say then what hides it."""
+    track = scene.track()
+    track.landmarks[HELD], track.crop[HELD] = np.nan, np.nan
+    track.confidence[HELD], track.hidden[HELD] = 0, 0
+    found = refine_by_flow(scene.frames(), track)
+
+    flow_tracked = np.asarray(found.flow_tracked)[HELD]
+    assert flow_tracked.any(1).all() and distances(scene, found)[HELD][flow_tracked].max() < 2.0
+
+
+def test_points_that_were_covered_for_a_while_are_found_again(scene):
+    """With nothing to go on from after the stretch: the face comes back where it was, a little further."""
+    cover = np.random.default_rng(5).integers(0, 255, (SIZE, SIZE, 3)).astype(np.uint8)
+    images = [cover if 10 <= t < 14 else image for t, image in enumerate(scene.images)]
+    shots = (Segment(0, HELD.stop, True, 1.0), Segment(HELD.stop, FRAMES, False, 1.0))
+    track = scene.track(segments=shots)
+    track.hidden[10:14] = 1
+    found = refine_by_flow(map(Picture, images), track)
+
+    flow_tracked = np.asarray(found.flow_tracked)
+    assert not flow_tracked[10:14].any() and flow_tracked[14:20].sum(1).min() > 30
+    assert distances(scene, found)[flow_tracked].max() < 1.0
+
+
+def test_nothing_is_followed_further_than_the_reach(scene, monkeypatch):
+    monkeypatch.setattr(module, "REACH", 5)
+    flow_tracked = np.asarray(refine_by_flow(scene.frames(), scene.track()).flow_tracked).any(1)
+    np.testing.assert_array_equal(np.flatnonzero(flow_tracked), [8, 9, 10, 17, 18, 19])
+
+
+def test_what_is_said_to_be_hidden_is_not_followed(scene):
+    track = scene.track(landmarks=scene.true.astype(np.float32))
+    track.hidden[10:18] = 1
+    flow_tracked = np.asarray(refine_by_flow(scene.frames(), track).flow_tracked).any(1)
+    np.testing.assert_array_equal(np.flatnonzero(flow_tracked), [8, 9, 18, 19])
+
+
+def test_a_tracker_that_has_lost_the_face_does_not_say_what_is_hidden(scene):
+    """It looks for the face's texture somewhere else, and finds all of it hidden."""
+    track = scene.track()
+    track.landmarks[10:18] += 60
+    track.hidden[10:18] = 1
+    found = refine_by_flow(scene.frames(), track)
+    held = np.asarray(found.flow_tracked)
+    assert held[HELD].any(1).all()
+    assert distances(scene, found)[held].max() < 2
+
+
+def test_an_occluder_that_covers_everything_is_not_followed(scene):
+    """Although the tracker, far away, says nothing of it: it doesn't look like the face."""
+    track = scene.track()
+    track.landmarks[10:18] += 60
+    noise = np.random.default_rng(5).uniform(0, 255, (SIZE, SIZE, 3))
+    cover = cv2.GaussianBlur(noise, (0, 0), 2.5).astype(np.uint8)
+    images = [cover if 10 <= t < 18 else image for t, image in enumerate(scene.images)]
+    flow_tracked = np.asarray(refine_by_flow(map(Picture, images), track).flow_tracked).any(1)
+    np.testing.assert_array_equal(np.flatnonzero(flow_tracked), [8, 9, 18, 19])
+
+
+def test_without_anything_hidden_nothing_is_read(scene):
+    def unread():
+        raise AssertionError("frames were read")
+        yield
+
+    little = np.zeros((FRAMES, 478), np.float32)
+    little[HELD, : int(478 * OCCLUDED_SHARE)] = 1
+    for track in (scene.track(hidden=None), scene.track(hidden=little)):
+        assert hidden_stretches(track) == ()
+        assert refine_by_flow(unread(), track) is track
+
+
+def test_followed_landmarks_count_in_full(scene):
+    found = refine_by_flow(scene.frames(), scene.track())
+    weights = LandmarkWeights(found, without=("lips",))
+    clear, held = LandmarkWeights(scene.track()), np.asarray(found.flow_tracked)
+    assert clear[14].max() < 0.5
+    assert (weights[14][held[14]] == 1).any() and (weights[14][~held[14]] == 0).all()
+    np.testing.assert_array_equal(weights[10:13][0], weights[10])
+    assert weights[2].min() == 0 and weights[2].max() == 1
