@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from captures import moving_capture
+from real_clips import real_clip
 from videos import Track, beep, constant_rate, cut, gradients, noises, spoil, write_sound, write_video
 
 import avface.capture
@@ -27,10 +28,7 @@ from avface.media import EncodingConfig, VideoWriter
 
 FRAMES = 10
 RESULTS = ["arkit.csv", "capture.npz", "head.glb"]
-CLIP = (
-    Path(os.environ.get("AVFACE_CLIPS", Path(__file__).resolve().parents[2] / "shared" / "clips"))
-    / "0Fi83BHQsMA_00002.mp4"
-)
+CLIP = "0Fi83BHQsMA_00002.mp4"
 
 
 @pytest.fixture(scope="module")
@@ -403,10 +401,9 @@ def test_view_leaves_no_temporary_folder_when_the_page_fails(tmp_path, solved, m
 
 @pytest.mark.slow
 def test_the_whole_command_on_a_real_clip_makes_no_noise(folder):
-    if not CLIP.exists():
-        pytest.skip(f"{CLIP} is not there (set AVFACE_CLIPS)")
+    clip = real_clip(CLIP)
     done = subprocess.run(
-        [sys.executable, "-m", "avface", "reconstruct", str(CLIP), "-o", "out"],
+        [sys.executable, "-m", "avface", "reconstruct", str(clip), "-o", "out"],
         capture_output=True,
         text=True,
     )

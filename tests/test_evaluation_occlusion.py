@@ -1,11 +1,11 @@
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from captures import moving_capture
+from real_clips import real_clip
 from test_evaluation_clips import film
 
 from avface.errors import AvfaceError
@@ -260,10 +260,7 @@ def test_means_are_over_cases_and_apart_for_still_and_moving_heads(landmarks):
 
 @pytest.mark.slow
 def test_a_real_clip_is_hidden_for_two_fifths_of_its_frames(tmp_path):
-    folder = Path(os.environ.get("AVFACE_CLIPS", Path(__file__).parents[2] / "shared" / "clips"))
-    path = folder / "QoT0S2vu9m4_00002.mp4"
-    if not path.is_file():
-        pytest.skip("no real clips here")
+    path = real_clip("QoT0S2vu9m4_00002.mp4")
     clip = make_occluded_clip(path, 0, tmp_path)
     assert clip.hidden.mean() == pytest.approx(0.4, abs=0.06)
     (tmp_path / "one").mkdir()

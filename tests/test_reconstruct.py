@@ -1,10 +1,10 @@
 """From a real video to a capture; the videos are in the folder that AVFACE_CLIPS names, skipped without."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from real_clips import real_clip
 from videos import constant_rate, noises, write_video
 
 import avface
@@ -13,18 +13,12 @@ from avface.errors import AvfaceError
 from avface.head import load_head
 from avface.head.schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER
 
-CLIPS = Path(os.environ.get("AVFACE_CLIPS", Path(__file__).resolve().parents[2] / "shared" / "clips"))
-
-
 # One real clip
 
 
 @pytest.fixture(scope="module")
 def clip():
-    path = CLIPS / "M003_level_1_disgusted_015.mp4"
-    if not path.exists():
-        pytest.skip(f"{path} is not there (set AVFACE_CLIPS)")
-    return path
+    return real_clip("M003_level_1_disgusted_015.mp4")
 
 
 @pytest.fixture(scope="module")

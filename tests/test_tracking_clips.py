@@ -1,18 +1,16 @@
 """Tracking on real pictures of people: clips in the folder that AVFACE_CLIPS names; skipped without."""
 
 import functools
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from real_clips import real_clip
 
 from avface.tracking import track, track_everyone
 from avface.tracking.facemesh import FaceMesh
 
-CLIPS = Path(os.environ.get("AVFACE_CLIPS", Path(__file__).resolve().parents[2] / "shared" / "clips"))
 NAMES = {
     "a": "M003_level_1_disgusted_015.mp4",
     "b": "W040_level_3_happy_029.mp4",
@@ -36,9 +34,7 @@ def clip(name, count=40):
 
 @functools.cache
 def decoded(name):
-    path = CLIPS / NAMES[name]
-    if not path.exists():
-        pytest.skip(f"{path} is not there (set AVFACE_CLIPS)")
+    path = real_clip(NAMES[name])
     images = []
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
