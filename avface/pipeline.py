@@ -256,7 +256,7 @@ def _predict(
     sound: Iterable[F32] | None,
     focal_length: float,
     video: bool,
-    occlusion_mask: F32 | None = None,
+    visibility_limit: F32 | None = None,
 ) -> ClipPrediction:
     """What the networks expect of the clip."""
     from avface.networks.coarse.inference import predict_clip
@@ -269,7 +269,7 @@ def _predict(
             sound,
             focal_length,
             see_expression=video,
-            occlusion_mask=occlusion_mask,
+            visibility_limit=visibility_limit,
         )
 
 
@@ -283,13 +283,13 @@ def _adapt_to_clip(
     capture: Capture,
 ) -> ClipPrediction | None:
     """What is expected of a mouth that is hidden at times, as the rest of the clip has it; None if it never is."""
-    from avface.networks.fusion.clip_adaptation import adapt_to_clip, lips_hidden, occlusion_mask
+    from avface.networks.fusion.clip_adaptation import adapt_to_clip, lip_visibility, occluded_visibility
 
-    lips = lips_hidden(observed)
-    hidden = occlusion_mask(observed, lips)
-    if hidden is None:
+    lips = lip_visibility(observed)
+    occluded = occluded_visibility(observed, lips)
+    if occluded is None:
         return None
-    answers = _predict(networks, head, observed, sound, focal_length, True, hidden)
+    answers = _predict(networks, head, observed, sound, focal_length, True, occluded)
     motion = head.embedding("mediapipe478").on(head.expression_basis.cpu().numpy())
     names = head.expression_names
     return adapt_to_clip(expected, answers, capture.expression, lips, observed.times, names, motion)
@@ -338,7 +338,7 @@ def _solve(
     on_frames = _counted(progress, "solve", frames)
     solver = Solver(head, observed.image_size, config, focal_length, device)
     weights = None
-    if observed.hidden is not None or expected is not None:
+    if observed.visibility is not None or expected is not None:
         doubt = None if expected is None else expected.landmark_sigma
         weights = LandmarkWeights(observed, doubt, without=() if video else BY_EAR)
     prediction = None
@@ -445,7 +445,7 @@ def _find_detail(
 
     on_frames = _counted(progress, "detail", len(capture))
     lengths = np.diff([*capture.segment_starts, len(capture)])
-    hidden = observed.hidden
+    visibility = observed.visibility
     found = refinement.refine(
         ClipView(
             frames=lambda: (frame.image for frame in clip.frames()),
@@ -455,7 +455,7 @@ def _find_detail(
             shots=np.repeat(np.arange(len(lengths)), lengths),
             chosen=np.repeat(capture.segment_same_person, lengths) & (capture.confidence > 0),
             sound=sound,
-            hidden=None if hidden is None else hidden.__getitem__,
+            visibility=None if visibility is None else visibility.__getitem__,
         ),
         on_frames,
     )

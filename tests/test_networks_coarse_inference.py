@@ -25,7 +25,7 @@ SIZE, FOCAL = (640, 480), 900.0
 NAMES = load_head("open").expression_names
 
 
-def some_track(frames=40, unseen=(), segments=None, seed=0, hidden=None):
+def some_track(frames=40, unseen=(), segments=None, seed=0, visibility=None):
     """A face that drifts across the picture while its points wobble."""
     rng = np.random.default_rng(seed)
     rest = rng.uniform(-60, 60, (478, 2))
@@ -38,7 +38,7 @@ def some_track(frames=40, unseen=(), segments=None, seed=0, hidden=None):
     confidence[unseen] = 0
     crop = np.concatenate([landmarks.min(1), landmarks.max(1)], 1)
     segments = segments or (Segment(0, frames, True, 1.0),)
-    return FaceTrack(landmarks, depth, confidence, crop, np.arange(frames) / 25, segments, SIZE, hidden)
+    return FaceTrack(landmarks, depth, confidence, crop, np.arange(frames) / 25, segments, SIZE, visibility)
 
 
 def some_sound(seconds, seed=0):
@@ -184,17 +184,17 @@ def test_shots_of_others_and_faces_that_are_never_seen():
 
 def test_networks_hear_of_what_is_hidden():
     networks = small_networks(video=LandmarksConfig("landmarks", "contours", visibility=True, hidden=(24,)))
-    hidden = np.zeros((40, 478), np.float32)
-    hidden[20:, LANDMARK_REGIONS.numpy() == 0] = 1
+    visibility = np.ones((40, 478), np.float32)
+    visibility[20:, LANDMARK_REGIONS.numpy() == 0] = 0
     track = some_track()
-    elsewhere = replace(track, landmarks=track.landmarks.copy(), hidden=hidden)
+    elsewhere = replace(track, landmarks=track.landmarks.copy(), visibility=visibility)
     elsewhere.landmarks[20:, LANDMARK_REGIONS.numpy() == 0] += 5  # not so far that the square moves
 
     plain = predict_clip(networks, NAMES, track, None, FOCAL)
-    found = predict_clip(networks, NAMES, replace(track, hidden=hidden), None, FOCAL)
+    found = predict_clip(networks, NAMES, replace(track, visibility=visibility), None, FOCAL)
 
     assert np.abs(found.expression_sigma - plain.expression_sigma)[-3:].max() > 1e-4
-    nothing = predict_clip(networks, NAMES, replace(track, hidden=np.ones_like(hidden)), None, FOCAL)
+    nothing = predict_clip(networks, NAMES, replace(track, visibility=np.zeros_like(visibility)), None, FOCAL)
     unseen = replace(track, confidence=np.zeros(40, np.float32))
     assert_same(nothing, predict_clip(networks, NAMES, unseen, None, FOCAL))
 
@@ -214,14 +214,14 @@ def test_networks_that_cannot_be_used_are_refused():
 
 
 def test_hidden_landmarks_and_doubted_regions_lose_their_weight():
-    hidden = np.zeros((40, 478), np.float32)
-    hidden[5:9, :100] = 0.4125
-    hidden[9, :100] = 0.6
-    hidden[20:26, -100:] = 1.0
+    visibility = np.ones((40, 478), np.float32)
+    visibility[5:9, :100] = 0.5875
+    visibility[9, :100] = 0.4
+    visibility[20:26, -100:] = 0
     doubt = np.full((40, 6), 0.01, np.float32)
     doubt[20:30, 0] = 0.2
     lips = LANDMARK_REGIONS.numpy() == 0
-    weights = LandmarkWeights(some_track(unseen=[39], hidden=hidden), doubt)
+    weights = LandmarkWeights(some_track(unseen=[39], visibility=visibility), doubt)
 
     assert weights[3].shape == (478,) and weights[3:9].shape == (6, 478)
     np.testing.assert_array_equal(weights[3], 1)

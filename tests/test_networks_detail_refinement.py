@@ -99,8 +99,8 @@ def test_what_is_hidden_is_as_it_usually_is(head, knowing, believed):
     below = head.template.numpy()
     embedding = head.embedding("mediapipe478")
     points = np.einsum("lkc,lk->lc", below[embedding.triangles], embedding.barycentric)
-    under = (points[:, 1] < -0.03).astype(np.float32)
-    told = view(head, reds, hidden=lambda row: under if row >= 6 else 0 * under)
+    above = (points[:, 1] >= -0.03).astype(np.float32)
+    told = view(head, reds, visibility=lambda row: above if row >= 6 else np.ones_like(above))
     low = (knowing.atlas.atlas.bake(head.template)[..., 1] < -0.05).numpy() & (
         knowing.atlas.mask == 1
     ).numpy()

@@ -72,7 +72,7 @@ class Track:
     times: np.ndarray
     landmarks: np.ndarray
     seen: np.ndarray
-    hidden: np.ndarray | None = field(default=None)
+    visibility: np.ndarray | None = field(default=None)
 
 
 class Listener:
@@ -90,10 +90,10 @@ def test_a_clip_is_compared_where_its_lips_are_seen(monkeypatch):
     heard, times, seen = curve(rng, 8, 0.08)
     landmarks = rng.uniform(0, 100, (1, 478, 2)).repeat(len(times), 0)
     landmarks[:, 14] = landmarks[:, 13] + np.stack([np.zeros_like(seen), 5 + seen - seen.min()], 1)
-    hidden = np.zeros((len(times), 478), np.float32)
-    hidden[50:80, LIPS] = 1
+    visibility = np.ones((len(times), 478), np.float32)
+    visibility[50:80, LIPS] = 0
     landmarks[50:80, 14] += rng.normal(0, 50, (30, 2))  # what a tracker makes up
-    track = Track(times, landmarks.astype(np.float32), np.ones(len(times), bool), hidden)
+    track = Track(times, landmarks.astype(np.float32), np.ones(len(times), bool), visibility)
     monkeypatch.setattr(synchrony, "pretrained_acoustic_model", lambda device: Listener(heard))
 
     assert clip_sound_lag(track, [np.zeros(320 * len(heard), np.float32)]) == pytest.approx(0.08, abs=0.021)

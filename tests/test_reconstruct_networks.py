@@ -146,12 +146,12 @@ def sensible(capture):
 
 
 def test_two_seconds_behind_something_follow_the_sound(clip, track, reconstruct, asked, tmp_path):
-    landmarks, hidden = track.landmarks.copy(), np.zeros((FRAMES, 478), np.float32)
+    landmarks, visibility = track.landmarks.copy(), np.ones((FRAMES, 478), np.float32)
     landmarks[HIDDEN, LOWER] += 25
-    hidden[HIDDEN, LOWER] = 1
+    visibility[HIDDEN, LOWER] = 0
     asked.changes = knows(clip, 0.04)
 
-    capture = reconstruct(replace(track, landmarks=landmarks, hidden=hidden))
+    capture = reconstruct(replace(track, landmarks=landmarks, visibility=visibility))
 
     true = clip.parameters.expression.numpy()[:, capture.expression_names.index("jawOpen")]
     assert np.corrcoef(jaw(capture)[HIDDEN], true[HIDDEN])[0, 1] > 0.9

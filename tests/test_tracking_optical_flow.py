@@ -61,8 +61,8 @@ class Scene:
         return map(Picture, self.images)
 
     def track(self, **changes):
-        hidden = np.zeros((FRAMES, 478), np.float32)
-        hidden[HELD, self.low] = 0.95
+        visibility = np.ones((FRAMES, 478), np.float32)
+        visibility[HELD, self.low] = 0.05
         tracked = self.true.astype(np.float32)
         tracked[HELD] += [9.0, -7.0]  # what hides a face moves all of it
         track = FaceTrack(
@@ -73,7 +73,7 @@ class Scene:
             times=np.arange(FRAMES) / 25,
             segments=(Segment(0, FRAMES, True, 1.0),),
             image_size=(SIZE, SIZE),
-            hidden=hidden,
+            visibility=visibility,
         )
         return replace(track, **changes)
 
@@ -141,7 +141,7 @@ def test_a_face_that_the_tracker_lost_is_found_again(scene):
     track.landmarks[12:15] = np.nan
     track.confidence[12:15] = 0
     track.crop[12:15] = np.nan
-    track.hidden[12:15] = 0
+    track.visibility[12:15] = 1
     found = refine_by_flow(scene.frames(), track)
 
     assert (found.confidence[12:15] == module.CONFIDENCE).all() and np.isfinite(found.crop).all()
@@ -155,7 +155,7 @@ def test_a_face_that_the_tracker_lost_all_the_time_is_followed(scene):
     """Nobody can say then what hides it."""
     track = scene.track()
     track.landmarks[HELD], track.crop[HELD] = np.nan, np.nan
-    track.confidence[HELD], track.hidden[HELD] = 0, 0
+    track.confidence[HELD], track.visibility[HELD] = 0, 1
     found = refine_by_flow(scene.frames(), track)
 
     flow_tracked = np.asarray(found.flow_tracked)[HELD]
@@ -168,7 +168,7 @@ def test_points_that_were_covered_for_a_while_are_found_again(scene):
     images = [cover if 10 <= t < 14 else image for t, image in enumerate(scene.images)]
     shots = (Segment(0, HELD.stop, True, 1.0), Segment(HELD.stop, FRAMES, False, 1.0))
     track = scene.track(segments=shots)
-    track.hidden[10:14] = 1
+    track.visibility[10:14] = 0
     found = refine_by_flow(map(Picture, images), track)
 
     flow_tracked = np.asarray(found.flow_tracked)
@@ -184,7 +184,7 @@ def test_nothing_is_followed_further_than_the_reach(scene, monkeypatch):
 
 def test_what_is_said_to_be_hidden_is_not_followed(scene):
     track = scene.track(landmarks=scene.true.astype(np.float32))
-    track.hidden[10:18] = 1
+    track.visibility[10:18] = 0
     flow_tracked = np.asarray(refine_by_flow(scene.frames(), track).flow_tracked).any(1)
     np.testing.assert_array_equal(np.flatnonzero(flow_tracked), [8, 9, 18, 19])
 
@@ -193,7 +193,7 @@ def test_a_tracker_that_has_lost_the_face_does_not_say_what_is_hidden(scene):
     """It looks for the face's texture somewhere else, and finds all of it hidden."""
     track = scene.track()
     track.landmarks[10:18] += 60
-    track.hidden[10:18] = 1
+    track.visibility[10:18] = 0
     found = refine_by_flow(scene.frames(), track)
     held = np.asarray(found.flow_tracked)
     assert held[HELD].any(1).all()
@@ -216,9 +216,9 @@ def test_without_anything_hidden_nothing_is_read(scene):
         raise AssertionError("frames were read")
         yield
 
-    little = np.zeros((FRAMES, 478), np.float32)
-    little[HELD, : int(478 * OCCLUDED_SHARE)] = 1
-    for track in (scene.track(hidden=None), scene.track(hidden=little)):
+    little = np.ones((FRAMES, 478), np.float32)
+    little[HELD, : int(478 * OCCLUDED_SHARE)] = 0
+    for track in (scene.track(visibility=None), scene.track(visibility=little)):
         assert hidden_stretches(track) == ()
         assert refine_by_flow(unread(), track) is track
 

@@ -7,7 +7,7 @@ import pytest
 from avface.networks.regions import LANDMARK_REGIONS, REGIONS
 from avface.tracking import visibility as visibility_module
 from avface.tracking.face_texture import HEIGHT, LAYOUT_FILE, TEXELS, WIDTH, FaceTexture
-from avface.tracking.visibility import HIDDEN, WEIGHTS_FILE, FaceVisibility, region_hidden
+from avface.tracking.visibility import VISIBLE, WEIGHTS_FILE, FaceVisibility
 from avface.training.visibility import layout_places, write_layout
 
 SCALE = 8
@@ -47,9 +47,14 @@ def frames(face, count=40, seed=0):
         yield np.clip(noisy, 0, 255).astype(np.uint8), (landmarks + shift + jitter).astype(np.float32)
 
 
-def regions_of(visibility):
-    hidden = np.asarray(visibility.hidden())
-    return dict(zip(REGIONS, region_hidden(hidden, LANDMARK_REGIONS.numpy()).T, strict=True))
+def by_region(visibility):
+    """Mean visibility of each region, (T,), from (T, 478)."""
+    number = LANDMARK_REGIONS.numpy()
+    return {name: visibility[:, number == index].mean(1) for index, name in enumerate(REGIONS)}
+
+
+def regions_of(estimator):
+    return by_region(np.asarray(estimator.estimate()))
 
 
 def cover(image, landmarks, members, colour, margin=12):
@@ -67,10 +72,10 @@ def test_a_clean_clip_hides_nothing(face):
     for image, landmarks in frames(face):
         visibility.add_frame(image, landmarks)
 
-    hidden = np.asarray(visibility.hidden())
+    found = np.asarray(visibility.estimate())
 
-    assert hidden.shape == (40, 478) and hidden.dtype == np.float32
-    assert hidden.min() >= 0 and hidden.max() < HIDDEN
+    assert found.shape == (40, 478) and found.dtype == np.float32
+    assert found.max() <= 1 and found.min() > VISIBLE
 
 
 @pytest.mark.parametrize("colour", [(30, 60, 150), (25, 25, 25), (220, 220, 215)])
@@ -81,11 +86,11 @@ def test_a_patch_before_the_mouth_hides_the_lips_and_not_the_brows(face, colour)
             cover(image, landmarks + np.array([t - 18, 0]), MOUTH, colour)
         visibility.add_frame(image, landmarks)
 
-    hidden = regions_of(visibility)
+    seen = regions_of(visibility)
 
-    assert hidden["lips"][14:22].min() >= HIDDEN
-    assert hidden["brows"].max() < 0.1
-    assert max(hidden["lips"][:9].max(), hidden["lips"][27:].max()) < 0.1
+    assert seen["lips"][14:22].max() <= VISIBLE
+    assert seen["brows"].min() > 0.9
+    assert min(seen["lips"][:9].min(), seen["lips"][27:].min()) > 0.9
 
 
 def test_changing_light_hides_nothing(face):
@@ -95,7 +100,7 @@ def test_changing_light_hides_nothing(face):
         side = np.linspace(1 - 0.2 * np.sin(t / 6), 1 + 0.2 * np.sin(t / 6), image.shape[1])[:, None]
         visibility.add_frame(np.clip(image * gain * side, 0, 255).astype(np.uint8), landmarks)
 
-    assert np.mean(np.asarray(visibility.hidden()) >= HIDDEN) < 0.01
+    assert np.mean(np.asarray(visibility.estimate()) <= VISIBLE) < 0.01
 
 
 def test_the_edge_of_a_face_that_turns_away_is_not_taken_for_an_occluder(face, monkeypatch):
@@ -110,9 +115,9 @@ def test_the_edge_of_a_face_that_turns_away_is_not_taken_for_an_occluder(face, m
             visibility.add_frame(image, landmarks)
         return regions_of(visibility)["lips"]
 
-    assert found()[:7].max() < 0.15
+    assert found()[:7].min() > 0.85
     monkeypatch.setattr(visibility_module, "_TURNED", 0.0)
-    assert found()[:7].min() > 0.2
+    assert found()[:7].max() < 0.8
 
 
 def test_a_scarf_worn_for_the_entire_clip_hides_lips_and_not_brows(face):
@@ -123,15 +128,15 @@ def test_a_scarf_worn_for_the_entire_clip_hides_lips_and_not_brows(face):
         image[top:] = np.where(stripes, (200, 200, 190), (40, 80, 140))
         visibility.add_frame(image, landmarks)
 
-    hidden = regions_of(visibility)
+    seen = regions_of(visibility)
 
     # Only the average of other people's faces tells, and what is there all the time may be how this video looks: far
     # less sure than of what comes and goes.
-    assert hidden["lips"].min() > 0.2
-    assert hidden["brows"].max() < 0.05
+    assert seen["lips"].max() < 0.8
+    assert seen["brows"].min() > 0.95
 
 
-def test_frames_without_the_face_are_zero_and_do_not_disturb_the_others(face):
+def test_frames_without_the_face_are_one_and_do_not_disturb_the_others(face):
     visibility, whole = FaceVisibility(), FaceVisibility()
     unseen = np.full((478, 2), np.nan, np.float32)
     for t, (image, landmarks) in enumerate(frames(face)):
@@ -139,20 +144,19 @@ def test_frames_without_the_face_are_zero_and_do_not_disturb_the_others(face):
         visibility.add_frame(image, unseen if t % 10 == 3 else landmarks)
     visibility.add()
 
-    hidden = np.asarray(visibility.hidden())
+    found = np.asarray(visibility.estimate())
 
-    assert hidden.shape == (41, 478) and np.isfinite(hidden).all()
-    assert not hidden[[3, 13, 23, 33, 40]].any()
-    np.testing.assert_allclose(
-        hidden[:40][hidden[:40, 0] > 0], np.asarray(whole.hidden())[hidden[:40, 0] > 0], atol=0.1
-    )
+    assert found.shape == (41, 478) and np.isfinite(found).all()
+    assert (found[[3, 13, 23, 33, 40]] == 1).all()
+    faces = np.arange(40) % 10 != 3
+    np.testing.assert_allclose(found[:40][faces], np.asarray(whole.estimate())[faces], atol=0.1)
 
 
 def test_nobody_at_all():
     visibility = FaceVisibility()
-    assert np.asarray(visibility.hidden()).shape == (0, 478)
+    assert np.asarray(visibility.estimate()).shape == (0, 478)
     visibility.add_frame(np.zeros((20, 20, 3), np.uint8), None)
-    assert not np.asarray(visibility.hidden()).any()
+    assert (np.asarray(visibility.estimate()) == 1).all()
 
 
 def test_blocks_join_without_a_seam_and_cuts_are_not_smoothed_over(face, monkeypatch):
@@ -162,13 +166,13 @@ def test_blocks_join_without_a_seam_and_cuts_are_not_smoothed_over(face, monkeyp
             cover(image, landmarks, MOUTH, (30, 60, 150))
         whole.add_frame(image, landmarks)
         cut.add_frame(image, landmarks, new_shot=t == 15)
-    once = np.asarray(whole.hidden())
+    once = np.asarray(whole.estimate())
     sharp = regions_of(cut)["lips"]
 
     monkeypatch.setattr("avface.tracking.visibility._BLOCK", 7)
 
-    np.testing.assert_allclose(np.asarray(whole.hidden()), once, atol=1e-4)
-    smooth = region_hidden(once, LANDMARK_REGIONS.numpy())[:, 0]
+    np.testing.assert_allclose(np.asarray(whole.estimate()), once, atol=1e-4)
+    smooth = by_region(once)["lips"]
     assert abs(sharp[15] - sharp[14]) > abs(smooth[15] - smooth[14])
 
 
@@ -182,8 +186,7 @@ def test_memory_does_not_grow_with_the_clip(face):
         visibility = FaceVisibility()
         for _ in range(count):
             visibility.add(texture)
-        hidden = visibility.hidden()
-        assert len(hidden) == count
+        assert len(visibility.estimate()) == count
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
 

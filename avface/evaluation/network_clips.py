@@ -142,7 +142,7 @@ def video_clip(video: Path, reference: Floats | None = None, hidden: Bool | None
         video.name,
         tracked,
         np.asarray(found.confidence, np.float64),
-        np.ones(tracked.shape[:2]) if found.hidden is None else 1 - np.asarray(found.hidden, np.float64),
+        np.ones(tracked.shape[:2]) if found.visibility is None else np.asarray(found.visibility, np.float64),
         lay_crops(tracked, seen, rate),
         FOCAL_LENGTH * max(found.image_size),
         ((width - 1) / 2, (height - 1) / 2),

@@ -67,9 +67,9 @@ class FaceTrack:
     """Shots, in order; they cover all frames."""
     image_size: tuple[int, int]
     """Width and height of the frames in pixels."""
-    hidden: F32 | StoredArray | None = None
-    """(T, 478) in [0, 1]: how likely each landmark is to lie behind something; 0 in frames without the person. None if
-    nobody looked."""
+    visibility: F32 | StoredArray | None = None
+    """(T, 478) in [0, 1]: probability that nothing occludes a landmark, 1 = seen; 1 in frames without the person, of
+    which nothing is known. None where it was not estimated."""
     flow_tracked: Bool | StoredArray | None = None
     """(T, 478) whether a landmark was flow_tracked through the picture from clear frames, see
     `avface.tracking.optical_flow`; the others of such a frame only go along. None if nobody flow_tracked any."""

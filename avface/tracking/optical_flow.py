@@ -21,7 +21,7 @@ import numpy.typing as npt
 from avface.arrays import F32, U8, Bool
 from avface.tracking.face_track import BLOCK, FaceTrack, RecordFile, StoredArray
 from avface.tracking.shots import HasImage
-from avface.tracking.visibility import HIDDEN
+from avface.tracking.visibility import VISIBLE
 
 HIDDEN_SHARE = 0.08
 """Share of the face that is hidden up to which a frame is clear."""
@@ -36,8 +36,8 @@ CONFIDENCE = 0.5
 _LEAD = 3
 """Frames before and after a stretch from which on they are flow_tracked, if they are clear: what comes before a face does
 so before it is noticed."""
-_CLEAR = 0.3
-"""Probability of being hidden up to which a landmark is flow_tracked from a clear frame."""
+_CLEAR = 0.7
+"""Visibility above which a landmark is flow_tracked from a clear frame."""
 _SIDE = 220
 """Pixels that a face is high in the pictures in which it is flow_tracked, at most."""
 _AROUND = 1.5
@@ -98,11 +98,11 @@ class Stretch:
 
 def hidden_stretches(track: FaceTrack) -> tuple[Stretch, ...]:
     """The stretches of a track that can be flow_tracked through, in order; none if nobody looked for what is hidden."""
-    if track.hidden is None:
+    if track.visibility is None:
         return ()
     share = np.concatenate(
         [
-            np.asarray(track.hidden[start : start + BLOCK], np.float32).mean(1)
+            1 - np.asarray(track.visibility[start : start + BLOCK], np.float32).mean(1)
             for start in range(0, len(track), BLOCK)
         ]
     )
@@ -219,13 +219,13 @@ class _Walk:
     def _clear(self, index: int, picture: U8) -> _Points:
         place = ((np.asarray(self._track.landmarks[index]) - self._low) * self._scale).astype(np.float32)
         depth = (np.asarray(self._track.depth[index]) * self._scale).astype(np.float32)
-        seen = (self._hidden(index) < _CLEAR) & _textured(picture, place)
+        seen = (self._visibility(index) > _CLEAR) & _textured(picture, place)
         origin = _Origin(picture, place, seen, _surroundings(picture, place), _ways(place, depth))
         return _Points(place, seen, origin)
 
-    def _hidden(self, index: int) -> F32:
-        assert self._track.hidden is not None
-        return np.asarray(self._track.hidden[index], np.float32)
+    def _visibility(self, index: int) -> F32:
+        assert self._track.visibility is not None
+        return np.asarray(self._track.visibility[index], np.float32)
 
     def _keep(self, index: int, steps: int, points: _Points | None) -> None:
         """Of both ways the nearer clear frame counts more."""
@@ -264,7 +264,7 @@ class _Walk:
         tracked = (np.asarray(self._track.landmarks[index], np.float32) - self._low) * self._scale
         astray = float(np.median(np.linalg.norm(tracked - there, axis=1)[sure])) if sure.any() else 0.0
         if astray < _ASTRAY * self._side:  # else what is hidden was sought where the face isn't
-            return np.asarray(self._hidden(index) < HIDDEN)
+            return np.asarray(self._visibility(index) > VISIBLE)
         return np.ones(len(there), bool)
 
 

@@ -522,7 +522,7 @@ class Tracks:
             times=self._times,
             segments=self._segments(person),
             image_size=self.image_size,
-            hidden=None if self._textures is None else self._hidden(tracklets, self._textures),
+            visibility=None if self._textures is None else self._visibility(tracklets, self._textures),
             views=None if self._views is None else self._spread_views(tracklets, self._views),
         )
 
@@ -537,8 +537,8 @@ class Tracks:
         records = np.concatenate([views.read(n, n + 1) for n in chosen.tolist()])
         return AlignedCrops(records["frame"].astype(np.int64), records["picture"], records["landmarks"])
 
-    def _hidden(self, tracklets: Int, textures: RecordFile) -> StoredArray:
-        """How likely each landmark (T, 478) of a person, given by tracklets, is to lie behind something."""
+    def _visibility(self, tracklets: Int, textures: RecordFile) -> StoredArray:
+        """The probability that each landmark (T, 478) of a person, given by tracklets, is seen."""
         visibility = FaceVisibility()
 
         def unseen_until(frame: int) -> None:
@@ -552,7 +552,7 @@ class Tracks:
                 unseen_until(frame)
                 visibility.add(look["texture"][place], new_shot=frame in cuts)
         unseen_until(len(self._times))
-        return visibility.hidden()
+        return visibility.estimate()
 
     def _segments(self, person: list[_Tracklet]) -> tuple[Segment, ...]:
         reference = max(person, key=lambda tracklet: tracklet.frames)
@@ -649,7 +649,7 @@ def track(
             N for the next ones, or a point (x, y) in pixels for whoever is first seen there (see `Tracks.person_at`).
         max_faces: How many faces are followed at once.
         on_frame: Called with the number of frames done so far.
-        occlusions: Whether to look for what hides parts of the face (`FaceTrack.hidden`): about 1 ms a frame.
+        occlusions: Whether to look for what hides parts of the face (`FaceTrack.visibility`): about 1 ms a frame.
         views: Whether to keep some views of the face (`FaceTrack.views`).
 
     Raises:

@@ -21,8 +21,8 @@ from avface.tracking.face_texture import HEIGHT, TEXELS, WIDTH, FaceTexture, Tex
 from avface.tracking.face_track import RecordFile, StoredArray
 
 WEIGHTS_FILE = Path(__file__).parent / "assets" / "visibility.npz"
-HIDDEN = 0.5
-"""A landmark or region at or over this probability counts as hidden."""
+VISIBLE = 0.5
+"""A landmark whose visibility is above this counts as seen, others as occluded."""
 REFERENCE_FRAMES = 100
 """Frames, evenly over the clip, from which its usual texture is taken."""
 _BLOCK = 128
@@ -51,7 +51,7 @@ _TURNED = 8.0
 or looks like nothing before. The tracker follows profiles well enough."""
 
 _RECORD = np.dtype([("texture", "u1", FaceTexture.SHAPE), ("seen", "?"), ("new_shot", "?")])
-_RESULT = np.dtype([("hidden", "<f4", (478,))])
+_RESULT = np.dtype([("visibility", "<f4", (478,))])
 
 
 class FaceReference(NamedTuple):
@@ -284,8 +284,8 @@ class FaceVisibility:
         texture = None if landmarks is None else self._model.texture.sample(image, landmarks)
         self.add(texture, new_shot=new_shot)
 
-    def hidden(self) -> StoredArray:
-        """The probability in [0, 1] that each landmark is hidden, (T, 478) float32; 0 in frames without the face.
+    def estimate(self) -> StoredArray:
+        """The probability in [0, 1] that each landmark is seen, (T, 478) float32; 1 in frames without the face.
 
         It lies in a temporary file and is read as it is sliced.
         """
@@ -296,7 +296,7 @@ class FaceVisibility:
             stop = min(start + _BLOCK, frames)
             first, last = max(start - _REACH, 0), min(stop + _REACH, frames)
             records = self._file.read(first, last)
-            hidden = np.zeros(stop - start, _RESULT)
+            result_block = np.ones(stop - start, _RESULT)
             seen, shot = records["seen"], np.cumsum(records["new_shot"])
             looked = seen & _looked_at(first, seen, records["new_shot"])
             here = seen[start - first : stop - first]
@@ -307,9 +307,9 @@ class FaceVisibility:
                 odds[looked] = self._model.log_odds(textures, reference) - usual - _TURNED * turned
                 odds = _smoothed(odds, looked, shot)[start - first : stop - first][here]
                 odds = odds[:, self._model.texture.landmark_texel]
-                hidden["hidden"][here] = 1 / (1 + np.exp(-np.clip(odds, -30, 30)))
-            result.append(hidden)
-        return StoredArray(result, "hidden")
+                result_block["visibility"][here] = 1 / (1 + np.exp(np.clip(odds, -30, 30)))
+            result.append(result_block)
+        return StoredArray(result, "visibility")
 
     def _reference(self) -> tuple[FaceReference | None, F32, F32]:
         """The clip's usual look without what is hidden, by how much texels (N,) usually look more hidden than they
@@ -350,14 +350,3 @@ def _smoothed(odds: F32, looked: Bool, shot: Ints) -> F32:
         total += share * usable * odds[source]
         weights += share * usable
     return total / np.maximum(weights, 1e-6)
-
-
-def region_hidden(hidden: Floats, regions: Ints, count: int | None = None) -> F32:
-    """The mean probability over the landmarks of each region, (T, R).
-
-    Shapes: hidden (T, 478); regions (478,) numbers from 0; R is `count`, or one more than the highest number.
-    """
-    regions = np.asarray(regions)
-    count = int(regions.max()) + 1 if count is None else count
-    member = regions[:, None] == np.arange(count)
-    return np.asarray(hidden, np.float32) @ (member / np.maximum(member.sum(0), 1)).astype(np.float32)

@@ -63,18 +63,18 @@ def predict_clip(
     focal_length: float,
     *,
     see_expression: bool = True,
-    occlusion_mask: F32 | None = None,
+    visibility_limit: F32 | None = None,
 ) -> ClipPrediction:
     """Predict expression, rotation and shape of the person that a track follows, on the networks' device.
 
     Args:
         networks: in evaluation mode.
         unit_names: the head's expression units, jaw included.
-        track: the face, with what of it is hidden if that is known.
+        track: the face, with the visibility of its landmarks if that was estimated.
         sound: blocks of samples at 16 kHz, sample 0 at time 0 (`Clip.audio_blocks`); None: nobody listens.
         focal_length: pixels, as good as it is known.
         see_expression: False: expressions from the sound alone.
-        occlusion_mask: (478,) how hidden each landmark is to be at least, in [0, 1]; None to look at what there is.
+        visibility_limit: (478,) upper limit of the visibility of each landmark, in [0, 1]; None for no limit.
 
     Memory depends on `CHUNK_FRAMES`, apart from the result's 0.5 kB a frame.
 
@@ -114,7 +114,7 @@ def predict_clip(
     seen_frames = 0
     for outer, inner in _stretches(track, config.window - 1):
         seen = _seen(track, outer)
-        looked_at, opening = _frames(networks, track, outer, seen, listening, focal_length, occlusion_mask)
+        looked_at, opening = _frames(networks, track, outer, seen, listening, focal_length, visibility_limit)
         coarse, expression = _predict(networks, looked_at, see_expression)
         here = slice(inner.start - outer.start, inner.stop - outer.start)
         result.expression[inner] = expression.vector()[0, here].cpu()
@@ -164,8 +164,8 @@ def _stretches(track: FaceTrack, around: int) -> Iterator[tuple[slice, slice]]:
 
 def _seen(track: FaceTrack, rows: slice) -> Bool:
     seen = np.asarray(track.confidence[rows] > 0)
-    if track.hidden is not None:
-        seen &= 1 - np.asarray(track.hidden[rows]).mean(1) >= HARDLY_SHOWN
+    if track.visibility is not None:
+        seen &= np.asarray(track.visibility[rows]).mean(1) >= HARDLY_SHOWN
     return seen
 
 
@@ -176,7 +176,7 @@ def _frames(
     seen: Bool,
     sound: SoundStream | None,
     focal_length: float,
-    occlusion_mask: F32 | None,
+    visibility_limit: F32 | None,
 ) -> tuple[Frames, F32]:
     """What there is to see and hear in some frames, and how far the lips would be apart by ear (T,)."""
     times, (width, height) = track.times[rows], track.image_size
@@ -189,10 +189,10 @@ def _frames(
         box = np.tile(np.array(middle, np.float32), (len(times), 1))
     crop = FaceCrop.of(torch.from_numpy(box)[None], focal_length, ((width - 1) / 2, (height - 1) / 2))
     visibility = np.ones(landmarks.shape[:2], np.float32)
-    if track.hidden is not None:
-        visibility -= np.asarray(track.hidden[rows], np.float32)
-    if occlusion_mask is not None:
-        visibility = np.minimum(visibility, 1 - occlusion_mask)
+    if track.visibility is not None:
+        visibility = np.asarray(track.visibility[rows], np.float32)
+    if visibility_limit is not None:
+        visibility = np.minimum(visibility, visibility_limit)
     heard, speech, opening = np.zeros(len(times), bool), None, np.zeros(len(times), np.float32)
     if sound is not None:
         kind = networks.config.expression.audio.speech

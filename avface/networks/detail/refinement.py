@@ -152,8 +152,8 @@ class ClipView:
 
     frames gives all pictures (H, W, 3) RGB from the first on, each time it is called; vertices the coarse surface
     (B, V, 3) in camera axes of some rows; sound the blocks of samples at 16 kHz, sample 0 at time 0, or None. times
-    (T,) seconds; shots (T,) the number of the shot each frame is in; chosen (T,) the frames with the person; hidden
-    gives of a frame how likely each landmark is to lie behind something, (478,) from 0 to 1; None if nobody looked.
+    (T,) seconds; shots (T,) the number of the shot each frame is in; chosen (T,) the frames with the person;
+    visibility gives for a frame the probability that each landmark is seen, (478,); None where it was not estimated.
     """
 
     frames: Callable[[], Iterable[U8]]
@@ -163,7 +163,7 @@ class ClipView:
     shots: Int
     chosen: Bool
     sound: Callable[[], Iterable[F32]] | None = None
-    hidden: Callable[[int], F32] | None = None
+    visibility: Callable[[int], F32] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,8 +261,8 @@ class DetailRefinement:
         points = torch.as_tensor(view.vertices(numbers))
         for number, picture, vertices in zip(numbers.tolist(), pictures, points, strict=True):
             seen = self.atlas.maps(picture, vertices, view.camera)
-            if view.hidden is not None:
-                covered = torch.as_tensor(view.hidden(number))[self.atlas.nearest_landmark] > 0.5
+            if view.visibility is not None:
+                covered = torch.as_tensor(view.visibility(number))[self.atlas.nearest_landmark] < 0.5
                 seen = seen.without(covered)
             maps.append(seen)
         joined = DetailMaps.stack(maps)

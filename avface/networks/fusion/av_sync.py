@@ -29,8 +29,8 @@ RELUCTANCE = 0.05
 """What a lag of 0.1 s costs of correlation, growing with its square."""
 HEARD_SECONDS = 60.0
 """How much of a long clip is compared, from its beginning: its landmarks and sound are in memory for that."""
-SEEN = 0.25
-"""Probability of being hidden up to which lips are seen, on the average of their landmarks."""
+VISIBLE = 0.75
+"""Mean visibility of the landmarks of the lips from which on the lips are seen."""
 
 
 def clip_sound_lag(track: FaceTrack, sound: Iterable[F32], device: str = "cpu") -> float:
@@ -54,9 +54,9 @@ def clip_sound_lag(track: FaceTrack, sound: Iterable[F32], device: str = "cpu") 
     opening = np.full(count, np.nan)
     points = np.asarray(track.landmarks[:count], np.float64)
     found = np.flatnonzero(track.seen[:count])
-    if track.hidden is not None:
-        hidden = np.asarray(track.hidden[:count], np.float32)[:, LIPS].mean(1)
-        found = found[hidden[found] <= SEEN]
+    if track.visibility is not None:
+        visibility = np.asarray(track.visibility[:count], np.float32)[:, LIPS].mean(1)
+        found = found[visibility[found] >= VISIBLE]
     if len(found):
         opening[found] = mouth_opening(points[found], box_size(points[found]))
     return sound_lag(heard.cpu().numpy(), track.times[:count], opening)

@@ -2,7 +2,7 @@
 
 The networks know how mouths move by and large. How far this person opens the mouth, how it rests, and how closely it
 follows the voice, the clip itself says. So the networks are asked about the whole clip as though the mouth were hidden
-all the time (`predict_clip` with a occlusion_mask), and what the solver saw where it wasn't is regressed on their answers
+all the time (`predict_clip` with a visibility limit), and what the solver saw where it wasn't is regressed on their answers
 and on the opening that is heard, as far as that pays on parts of the clip that were left out. Where the mouth is
 hidden, the regression takes the place of the answers.
 """
@@ -22,8 +22,8 @@ from avface.tracking import FaceTrack
 
 ADAPTED_REGIONS = ("lips", "jaw", "cheeks")
 """Regions whose units are learned: those that a hidden mouth takes along."""
-SEEN, HIDDEN = 0.15, 0.5
-"""Mean probability of being hidden up to which lips are seen, and from which on they aren't at all."""
+VISIBLE, OCCLUDED = 0.85, 0.5
+"""Mean visibility from which on lips are seen, and down to which they are not seen at all."""
 LEAST_FRAMES = 5
 """Frames with seen lips, with fewer of which there is nothing to learn."""
 PRIOR_FRAMES = 10
@@ -42,28 +42,30 @@ UNHEARD_OF = 3.0
 _BLOCK = 1024
 
 
-def lips_hidden(track: FaceTrack) -> F32:
-    """How likely the lips are to be hidden in each frame (T,), in [0, 1]; 1 where the person isn't seen."""
-    hidden = np.ones(len(track), np.float32)
+def lip_visibility(track: FaceTrack) -> F32:
+    """Mean visibility of the landmarks of the lips in each frame (T,), in [0, 1]; 0 where the person isn't seen."""
+    lips = np.zeros(len(track), np.float32)
     for start in range(0, len(track), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        share = 0.0 if track.hidden is None else np.asarray(track.hidden[rows], np.float32)[:, LIPS].mean(1)
-        hidden[rows] = np.where(track.seen[rows], share, 1)
-    return hidden
+        mean = 1.0
+        if track.visibility is not None:
+            mean = np.asarray(track.visibility[rows], np.float32)[:, LIPS].mean(1)
+        lips[rows] = np.where(track.seen[rows], mean, 0)
+    return lips
 
 
-def occlusion_mask(track: FaceTrack, lips: F32) -> F32 | None:
-    """What is usually hidden (478,), in [0, 1], while the lips are; None if they never are, or hardly ever seen.
+def occluded_visibility(track: FaceTrack, lips: F32) -> F32 | None:
+    """Mean visibility of each landmark (478,) while the lips are occluded; None if they never are, or hardly ever seen.
 
-    lips: (T,) of `lips_hidden`.
+    lips: (T,) of `lip_visibility`.
     """
     seen = track.seen
-    covered = np.flatnonzero(seen & (lips > HIDDEN))
-    if track.hidden is None or not len(covered) or (seen & (lips <= SEEN)).sum() < LEAST_FRAMES:
+    covered = np.flatnonzero(seen & (lips < OCCLUDED))
+    if track.visibility is None or not len(covered) or (seen & (lips >= VISIBLE)).sum() < LEAST_FRAMES:
         return None
     total = np.zeros(478)
     for frame in covered.tolist():
-        total += track.hidden[frame]
+        total += track.visibility[frame]
     return (total / len(covered)).astype(np.float32)
 
 
@@ -82,7 +84,7 @@ def adapt_to_clip(
         expected: what is expected of the T frames.
         answers: the same, had the mouth been hidden all the time.
         solved: (T, E) expression as the picture says where it shows the lips.
-        lips: (T,) how likely they are to be hidden.
+        lips: (T,) their visibility (`lip_visibility`).
         times: (T,) seconds.
         unit_names: the E expression units.
         motion: (E, 478, 3) how units move the landmarks; by the lips' the regressions are judged.
@@ -90,7 +92,7 @@ def adapt_to_clip(
     shares = unit_regions(unit_names).numpy()
     units = np.flatnonzero(shares[:, [REGIONS.index(name) for name in ADAPTED_REGIONS]].sum(1) > 0.99)
     known = np.isfinite(expected.expression_sigma).all(1)
-    seen = np.flatnonzero(known & (lips <= SEEN))
+    seen = np.flatnonzero(known & (lips >= VISIBLE))
     if len(seen) < LEAST_FRAMES or not len(units):
         return expected
     said, shown = answers.expression[:, units].astype(np.float64), np.asarray(solved[:, units], np.float64)
@@ -116,7 +118,7 @@ def adapt_to_clip(
     ]
     basis, count = min(product((said, usual), counts), key=lambda choice: error(*choice))
     learned = basis + _Regression.on(causes, shown - basis, seen, count)(causes)
-    share = ((lips - SEEN) / (HIDDEN - SEEN)).clip(0, 1)[:, None] * known[:, None]
+    share = ((VISIBLE - lips) / (VISIBLE - OCCLUDED)).clip(0, 1)[:, None] * known[:, None]
     expression = expected.expression.copy()
     expression[:, units] += share * (learned - expression[:, units])
     return replace(expected, expression=expression)

@@ -10,14 +10,14 @@ import numpy as np
 from avface.arrays import F32
 from avface.networks.regions import LANDMARK_REGIONS, REGIONS
 from avface.tracking import FaceTrack
-from avface.tracking.visibility import HIDDEN
+from avface.tracking.visibility import VISIBLE
 
 USUAL_DOUBT = 0.03
 """Largest standard deviation of tracked landmarks, in crop units, that can be usual for a region of a clip."""
 DOUBT_LIMIT = 1.5
 """Standard deviations over the usual one from which a region's landmarks lose weight."""
-SEEN = 0.15
-"""Probability of being hidden up to which a landmark counts in full; at `visibility.HIDDEN` it doesn't at all."""
+FULLY_VISIBLE = 0.85
+"""Visibility from which on a landmark counts in full; at `visibility.VISIBLE` it doesn't at all."""
 UNSETTLING = 0.1
 """Share of the face from which on what hides it unsettles the tracker: all its landmarks, seen ones too, then move
 together, so that their number doesn't make them sure. On real clips with occluders 0.05 to 0.1 was best."""
@@ -44,10 +44,10 @@ class LandmarkWeights:
         """
         self._track = track
         self._trust = np.ones((len(track), len(REGIONS)), np.float32)
-        found = track.hidden
-        if doubt is not None and found is not None:
-            hidden = self._by_blocks(lambda block: np.asarray(found[block], np.float32).mean(1))
-            confirmed = ((hidden - SPURIOUS) / (CONFIRMED - SPURIOUS)).clip(0, 1)
+        visibility = track.visibility
+        if doubt is not None and visibility is not None:
+            occluded = 1 - self._by_blocks(lambda block: np.asarray(visibility[block], np.float32).mean(1))
+            confirmed = ((occluded - SPURIOUS) / (CONFIRMED - SPURIOUS)).clip(0, 1)
             self._trust -= confirmed[:, None] * (1 - region_trust(doubt))
         self._counted = np.array([name not in without for name in REGIONS], np.float32)
         self._trust *= self._counted
@@ -55,8 +55,8 @@ class LandmarkWeights:
     def __getitem__(self, key: Any) -> F32:
         """Weights (478,) of a frame or (T, 478) of some."""
         seen = self._seen(key)
-        hidden = (1 - seen.mean(-1, keepdims=True) - SPURIOUS).clip(0)
-        weights = self._trusted(key) * seen / (1 + (hidden / UNSETTLING) ** 2)
+        occluded = (1 - seen.mean(-1, keepdims=True) - SPURIOUS).clip(0)
+        weights = self._trusted(key) * seen / (1 + (occluded / UNSETTLING) ** 2)
         if self._track.flow_tracked is None:
             return weights
         # What is flow_tracked is seen, and nothing unsettles it.
@@ -72,11 +72,11 @@ class LandmarkWeights:
 
     def _seen(self, key: Any) -> F32:
         """How surely landmarks are seen, 0 for those that are rather hidden."""
-        if self._track.hidden is None:
+        if self._track.visibility is None:
             return np.ones_like(self._trusted(key))
         # What is hidden agrees with itself, hundreds of points strong: the least weight would move the face.
-        hidden = np.asarray(self._track.hidden[key], np.float32)
-        return np.asarray(((HIDDEN - hidden) / (HIDDEN - SEEN)).clip(0, 1))
+        visibility = np.asarray(self._track.visibility[key], np.float32)
+        return np.asarray(((visibility - VISIBLE) / (FULLY_VISIBLE - VISIBLE)).clip(0, 1))
 
     def by_region(self) -> F32:
         """How much of each region can be seen and believed, (T, 6) in [0, 1]; 0 in frames without the person."""
