@@ -169,8 +169,7 @@ def _load_networks(path: str | Path | None, head: HeadModel, device: str) -> Coa
     Raises:
         AvfaceError: if the file isn't there or damaged, or about another head.
     """
-    from avface.networks.coarse.model import load_networks
-    from avface.networks.coarse.pretrained import pretrained_coarse_networks
+    from avface.networks.coarse.model import load_networks, pretrained_coarse_networks
 
     given = None if path is None else load_networks(path).requires_grad_(False).to(device)
     networks = pretrained_coarse_networks(device) if given is None else given

@@ -25,7 +25,7 @@ from avface.evaluation.studies.acoustic import (
     score_voices,
     score_without_speech,
 )
-from avface.speech.acoustic import load_acoustic_model
+from avface.speech.acoustic import pretrained_acoustic_model
 
 HERE = Path(__file__).parent
 
@@ -74,7 +74,7 @@ def _speed_of_speech() -> Iterator[tuple[str, str]]:
 def _acoustic_model() -> Iterator[tuple[str, str]]:
     """acoustic model"""
     torch.set_num_threads(1)
-    model, corpus = load_acoustic_model(), held_out_corpus()
+    model, corpus = pretrained_acoustic_model(), held_out_corpus()
     for name, noisy in (("clean", False), ("in noise", True)):
         voices = score_voices(model, corpus, noisy=noisy)
         yield f"phone error rate on voices never trained on, {name}", f"{voices.phone_error_rate:.1f} %"

@@ -12,10 +12,9 @@ from avface.geometry.camera import Camera
 from avface.geometry.shading import directional_light
 from avface.head import load_head
 from avface.head.skin.atlas import DetailMaps, detail_atlas
-from avface.networks.detail import network as detail_network
 from avface.networks.detail import refinement as detail_clip
 from avface.networks.detail.losses import shaded, valley_light
-from avface.networks.detail.network import DetailConfig, DetailNetwork, save_detail
+from avface.networks.detail.network import DetailConfig, DetailNetwork, pretrained_detail, save_detail
 from avface.networks.detail.refinement import (
     DEEPEST,
     ClipView,
@@ -180,12 +179,13 @@ def test_smoothing_keeps_shots_and_people_apart():
 
 
 def test_shipped_weights(head, tmp_path, monkeypatch):
-    monkeypatch.setattr(detail_network, "WEIGHTS", tmp_path / "detail.safetensors")
+    monkeypatch.setattr(pretrained_detail, "path", tmp_path / "detail.safetensors")
     assert pretrained_detail_refinement(head, "cpu") is None
     save_detail(small_detail(), tmp_path / "detail.safetensors")
     assert pretrained_detail_refinement(head, "cpu") is not None
     other = DetailNetwork(DetailConfig(head="other"))
-    save_detail(other, tmp_path / "detail.safetensors")
+    monkeypatch.setattr(pretrained_detail, "path", tmp_path / "other.safetensors")
+    save_detail(other, tmp_path / "other.safetensors")
     assert pretrained_detail_refinement(head, "cpu") is None
     with pytest.raises(AvfaceError, match="head other"):
         DetailRefinement.of(other, head)

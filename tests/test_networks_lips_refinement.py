@@ -8,13 +8,12 @@ import torch
 from lip_captures import small_lips
 
 import avface.networks.coarse.inference
-import avface.networks.lips.network
 import avface.networks.lips.refinement
 from avface.errors import AvfaceError
 from avface.geometry.camera import Camera
 from avface.head import load_head
 from avface.head.schemes import LIPS, LIPS_INNER_LOWER, LIPS_INNER_UPPER
-from avface.networks.lips.network import LipMotion, predict_lips, save_lips, speech_gate
+from avface.networks.lips.network import LipMotion, predict_lips, pretrained_lips, save_lips, speech_gate
 from avface.networks.lips.refinement import COMPONENTS, LipRefinement, pretrained_lip_refinement
 from avface.networks.lips.visual_evidence import LipView
 from avface.networks.running_pca import RunningPca
@@ -226,8 +225,7 @@ def test_closures_are_heard_in_speech_alone(refinement, activity):
 
 
 def test_refinement_is_for_the_head_that_the_weights_are_about(head, monkeypatch, tmp_path):
-    monkeypatch.setattr(avface.networks.lips.network, "WEIGHTS", tmp_path / "lips.safetensors")
-    avface.networks.lips.network.pretrained_lips.cache_clear()
+    monkeypatch.setattr(pretrained_lips, "path", tmp_path / "lips.safetensors")
     assert pretrained_lip_refinement(head, "cpu") is None
     network = small_lips()
     save_lips(network, tmp_path / "lips.safetensors")
@@ -236,7 +234,6 @@ def test_refinement_is_for_the_head_that_the_weights_are_about(head, monkeypatch
     head.name = "other"
     assert pretrained_lip_refinement(head, "cpu") is None
     head.name = "open"
-    avface.networks.lips.network.pretrained_lips.cache_clear()
     network.numbers += 1
     with pytest.raises(AvfaceError, match="not of open"):
         LipRefinement.of(network, head)

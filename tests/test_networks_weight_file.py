@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from avface.errors import AvfaceError
+from avface.files.weight_file import config_from_plain
 from avface.networks.coarse.codes import FLAME_CODE
 from avface.networks.coarse.deca import COARSE_ROWS, EXPRESSION_ROWS, load_deca
 from avface.networks.coarse.model import (
@@ -55,12 +56,8 @@ def test_saved_networks_come_back_the_same(saved):
 
 
 def test_every_config_survives_its_file(tmp_path):
-    from avface.networks.coarse.model import _from_plain
-
     for config in (NetworkConfig(), landmark_networks(), small_config(FLAME_CODE, head="flame2020")):
-        from dataclasses import asdict
-
-        assert _from_plain(NetworkConfig, json.loads(json.dumps(asdict(config)))) == config
+        assert config_from_plain(NetworkConfig, json.loads(json.dumps(asdict(config)))) == config
 
 
 def test_what_standardises_the_landmarks_is_saved(tmp_path):
@@ -111,7 +108,7 @@ def rewrite(path, change=lambda weights, metadata: None):
 
 def test_files_of_something_else_are_refused(saved):
     rewrite(saved[1], lambda weights, metadata: metadata.pop("format"))
-    assert "not weights of this version's coarse stage" in refused(saved[1])
+    assert "not weights of this version's coarse networks" in refused(saved[1])
 
 
 def broken(metadata, change):

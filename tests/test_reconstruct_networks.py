@@ -15,17 +15,15 @@ from videos import Track, constant_rate, noises, write_video
 
 import avface
 import avface.networks.coarse.inference
-import avface.networks.detail.network
-import avface.networks.lips.network
 import avface.pipeline
 import avface.speech.stream
 import avface.tracking
 from avface.capture import Capture
 from avface.errors import AvfaceError
 from avface.networks.coarse.codes import CodeConfig
-from avface.networks.coarse.model import save_networks
-from avface.networks.detail.network import save_detail
-from avface.networks.lips.network import save_lips
+from avface.networks.coarse.model import pretrained_coarse_networks, save_networks
+from avface.networks.detail.network import pretrained_detail, save_detail
+from avface.networks.lips.network import pretrained_lips, save_lips
 from avface.networks.regions import LANDMARK_REGIONS, REGIONS
 from avface.tracking import FaceTrack, Segment
 
@@ -73,23 +71,20 @@ def videos(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_lips(monkeypatch, tmp_path):
     """Without weights of the lips, unless a test has its own."""
-    monkeypatch.setattr(avface.networks.lips.network, "WEIGHTS", tmp_path / "no lips.safetensors")
-    avface.networks.lips.network.pretrained_lips.cache_clear()
-    yield
-    avface.networks.lips.network.pretrained_lips.cache_clear()
+    monkeypatch.setattr(pretrained_lips, "path", tmp_path / "no lips.safetensors")
 
 
 @pytest.fixture
 def own_lips(no_lips):
     """A small network in place of the shipped one."""
-    save_lips(small_lips(), avface.networks.lips.network.WEIGHTS)
+    save_lips(small_lips(), pretrained_lips.path)
 
 
 @pytest.fixture
 def own_detail(monkeypatch, tmp_path):
     """A small network in place of the shipped one."""
-    monkeypatch.setattr(avface.networks.detail.network, "WEIGHTS", tmp_path / "detail.safetensors")
-    save_detail(small_detail(), avface.networks.detail.network.WEIGHTS)
+    monkeypatch.setattr(pretrained_detail, "path", tmp_path / "detail.safetensors")
+    save_detail(small_detail(), pretrained_detail.path)
 
 
 @pytest.fixture
@@ -261,15 +256,11 @@ def test_stages_that_are_none_are_refused(reconstruct):
 
 
 def test_without_networks_for_the_head_everything_is_as_ever(track, reconstruct, monkeypatch, tmp_path):
-    import avface.networks.coarse.pretrained
-
     path = tmp_path / "flame.safetensors"
     save_networks(small_networks(code=CodeConfig(expression=50), head="flame2020"), path)
-    monkeypatch.setattr(avface.networks.coarse.pretrained, "WEIGHTS", path)
-    avface.networks.coarse.pretrained.pretrained_coarse_networks.cache_clear()
+    monkeypatch.setattr(pretrained_coarse_networks, "path", path)
 
     capture = reconstruct(networks=None, solver=replace(QUICK, iterations=1))
-    avface.networks.coarse.pretrained.pretrained_coarse_networks.cache_clear()
 
     assert capture.visibility_regions == () and capture.visibility.size == 0
     assert capture.provenance["shape, expression, pose"] == "maximum a posteriori fit to the landmarks"
@@ -308,5 +299,5 @@ def test_detail_is_found_when_it_is_asked_for(track, reconstruct, own_detail):
 
 
 def test_without_weights_there_is_no_detail(reconstruct, own_detail):
-    avface.networks.detail.network.WEIGHTS.unlink()
+    pretrained_detail.path.unlink()
     assert not reconstruct(stages=("coarse", "detail")).has_detail

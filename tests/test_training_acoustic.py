@@ -14,7 +14,7 @@ from avface.evaluation.studies.acoustic import (
     score_voices,
     score_without_speech,
 )
-from avface.speech.acoustic import BANDS, AcousticConfig, load_acoustic_model
+from avface.speech.acoustic import BANDS, AcousticConfig, load_acoustic_model, pretrained_acoustic_model
 from avface.speech.phones import SILENCE, SYMBOLS, phone_indices
 from avface.training.acoustic import corpus as speech_corpus
 from avface.training.acoustic import train as acoustic
@@ -276,7 +276,7 @@ def test_training_learns(tmp_path, few_backgrounds, corpus):
 
 def test_the_shipped_model_knows_voices_it_never_heard():
     corpus = build_corpus_of(HELD_OUT_VARIANTS, 12)
-    score = score_voices(load_acoustic_model(), corpus, 20)
+    score = score_voices(pretrained_acoustic_model(), corpus, 20)
 
     assert score.frame_accuracy > 70
     assert score.phone_error_rate < 45
@@ -284,7 +284,7 @@ def test_the_shipped_model_knows_voices_it_never_heard():
 
 
 def test_the_shipped_model_hears_no_speech_in_silence_and_noise_and_little_in_music():
-    activity = score_without_speech(load_acoustic_model(), 4.0, 3)
+    activity = score_without_speech(pretrained_acoustic_model(), 4.0, 3)
     assert activity.pop("bells") < 0.2  # a kind of music that it was never trained on
     assert len(activity) == 4 and max(activity.values()) < 0.03, activity
 

@@ -32,7 +32,7 @@ from avface.evaluation.occluded_clips import make_occluded_clip
 from avface.evaluation.tables import aligned
 from avface.head.measures import box_size
 from avface.head.schemes import IBUG_LIPS_INNER, IBUG_LIPS_OUTER, ibug68_from_mediapipe
-from avface.networks.coarse.model import CoarseNetworks, load_networks
+from avface.networks.coarse.model import FORMAT, CoarseNetworks, load_networks
 from avface.training.coarse.recipes import Recipe, read_recipe
 
 VIDEO, AUDIO, BOTH = "video", "audio", "AV"
@@ -257,13 +257,9 @@ def read_row(path: Path) -> tuple[AblationRow, CoarseNetworks]:
     Raises:
         AvfaceError: if the file can't be read, has no recipe inside, or its networks can't be measured here.
     """
-    from safetensors import safe_open
-
     networks = load_networks(path)
-    with safe_open(path, "pt") as file:
-        text = (file.metadata() or {}).get("recipe", "")
     try:
-        recipe = read_recipe(text)
+        recipe = read_recipe(FORMAT.metadata(path).get("recipe", ""))
     except ValueError as error:
         raise AvfaceError(f"{path}: {error}; train it again to have its recipe inside") from None
     check_measurable(path, recipe)

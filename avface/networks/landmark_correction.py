@@ -8,10 +8,8 @@ shows as a shift. A small network, which has learned on made people whose landma
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -21,13 +19,9 @@ from torch import Tensor, nn
 
 from avface.arrays import F32, F64, U8, Bool, Floats, Int
 from avface.errors import AvfaceError
-from avface.files import write_half
-from avface.networks.weight_file import read_weights
+from avface.files.weight_file import Pretrained, WeightFile, WeightFormat
 from avface.tracking.aligned_crops import FACE, in_view, view_matrix
 
-FORMAT = "avface landmark network 1"
-WEIGHTS = Path(__file__).parent / "assets" / "landmarks.safetensors"
-"""The shipped weights, for MediaPipe's landmarks."""
 LANDMARKS = 468
 """Landmarks of the skin, the first ones of the scheme: irises slide over it."""
 
@@ -260,62 +254,60 @@ def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> n
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.SiLU())
 
 
+FORMAT = WeightFormat(
+    network="landmark network",
+    config=LandmarkConfig,
+    tag="avface landmark network 1",
+    training="python -m avface.training.landmarks.train",
+    half_precision=True,
+)
+"""The weight file of this network."""
+
+
 def save_landmark_network(
     network: LandmarkNetwork, path: Path, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write weights as safetensors in half precision, with the config and any further metadata inside.
+    """Write the weights in half precision with the config and any further metadata; the file appears whole.
 
     Raises:
         AvfaceError: if it can't be written.
     """
-    own = {
-        "format": FORMAT,
-        "config": json.dumps(asdict(network.config)),
-        "reach": repr(network.layout.reach),
-    }
-    write_half(path, network.state_dict(), {**(metadata or {}), **own})
+    FORMAT.save(path, network, network.config, {**(metadata or {}), "reach": repr(network.layout.reach)})
 
 
 def load_landmark_network(path: str | Path) -> LandmarkNetwork:
-    """Read a network that `save_landmark_network` wrote, in evaluation mode.
+    """Read a network that `save_landmark_network` wrote, in evaluation mode and without gradients.
 
     Raises:
-        AvfaceError: if the file is missing, damaged or of another kind.
+        AvfaceError: if the file is missing, damaged or of another network.
     """
-    metadata, weights = read_weights(path, FORMAT, "landmark network")
-    try:
-        values = json.loads(metadata["config"])
-        config = LandmarkConfig(**{**values, "channels": tuple(values["channels"])})
-        full = {
-            name: value.float() if value.is_floating_point() else value for name, value in weights.items()
-        }
-        layout = Layout(
-            full["inside"].numpy(),
-            full["corners"].long().numpy(),
-            full["weights"].numpy(),
-            full["ring"].long().numpy(),
-            float(metadata["reach"]),
-        )
-        if layout.inside.shape != (config.side, config.side) or layout.inside.sum() != len(layout.corners):
-            raise ValueError("its layout doesn't fit its size")
-        if not 0 <= layout.corners.min() <= layout.corners.max() < LANDMARKS + len(layout.ring):
-            raise ValueError("its layout has points that there aren't")
-        if not 0 <= layout.ring.min() <= layout.ring.max() < LANDMARKS:
-            raise ValueError("its layout has landmarks that there aren't")
-        network = LandmarkNetwork(config, layout)
-        network.load_state_dict(full)
-    except (KeyError, TypeError, ValueError, RuntimeError, AvfaceError) as error:
-        raise AvfaceError(
-            f"{path}: not weights of a landmark network ({error}); fetch or train it again"
-        ) from None
-    return network.eval().requires_grad_(False)
+    file = FORMAT.read(path)
+    network = file.network(lambda config: LandmarkNetwork(config, _stored_layout(file)))
+    return network.requires_grad_(False)
 
 
-@functools.cache
-def pretrained_landmark_network() -> LandmarkNetwork:
-    """The shipped network, loaded once.
+def _stored_layout(file: WeightFile[LandmarkConfig]) -> Layout:
+    """The layout that is stored with the weights.
 
     Raises:
-        AvfaceError: if its file is missing or damaged.
+        KeyError, ValueError: if it is missing or can't be one.
     """
-    return load_landmark_network(WEIGHTS)
+    tensors, side = file.tensors, file.config.side
+    layout = Layout(
+        tensors["inside"].numpy(),
+        tensors["corners"].long().numpy(),
+        tensors["weights"].float().numpy(),
+        tensors["ring"].long().numpy(),
+        float(file.metadata["reach"]),
+    )
+    if layout.inside.shape != (side, side) or layout.inside.sum() != len(layout.corners):
+        raise ValueError("its layout doesn't fit its size")
+    if not 0 <= layout.corners.min() <= layout.corners.max() < LANDMARKS + len(layout.ring):
+        raise ValueError("its layout has points that there aren't")
+    if not 0 <= layout.ring.min() <= layout.ring.max() < LANDMARKS:
+        raise ValueError("its layout has landmarks that there aren't")
+    return layout
+
+
+pretrained_landmark_network = Pretrained("networks", "landmarks.safetensors", load_landmark_network)
+"""The weights that come with avface, for MediaPipe's landmarks."""

@@ -7,22 +7,17 @@ How it was trained, on synthetic speech only: `avface.training.acoustic.train` a
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from avface.errors import AvfaceError
-from avface.files import write_half
+from avface.files.weight_file import Pretrained, WeightFormat
 from avface.speech.phones import SILENCE, SYMBOLS
 from avface.speech.spectrum import SAMPLE_RATE, mel_filters, spectra
 
-WEIGHTS = Path(__file__).parent / "assets" / "acoustic.safetensors"
-"""The shipped weights."""
 BANDS = 40
 """Mel bands."""
 WINDOW, FFT, HOP = 400, 512, 160
@@ -169,47 +164,34 @@ class AcousticModel(nn.Module):
         return AcousticRows(rows_of_logits, standardised, torch.cat(openness))
 
 
-def save_acoustic_model(model: AcousticModel, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write weights as half-precision numbers, with the size of the network and any further metadata.
+FORMAT = WeightFormat(
+    network="acoustic model",
+    config=AcousticConfig,
+    tag=" ".join(SYMBOLS),  # weights for other symbols are of no use
+    training="python -m avface.training.acoustic.train",
+    tag_key="symbols",
+    half_precision=True,
+)
+"""The weight file of this model."""
+
+
+def save_acoustic_model(model: AcousticModel, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write the weights in half precision with the config and any further metadata; the file appears whole.
 
     Raises:
         AvfaceError: if it can't be written.
     """
-    own = {"config": json.dumps(asdict(model.config)), "symbols": " ".join(SYMBOLS)}
-    write_half(path, model.state_dict(), {**metadata, **own})
+    FORMAT.save(path, model, model.config, metadata)
 
 
-def load_acoustic_model(path: Path = WEIGHTS) -> AcousticModel:
-    """Read weights written by `save_acoustic_model`.
+def load_acoustic_model(path: str | Path) -> AcousticModel:
+    """Read a model that `save_acoustic_model` wrote, in evaluation mode and without gradients.
 
     Raises:
-        AvfaceError: if the file is missing, damaged or of another version.
+        AvfaceError: if the file is missing, damaged or of another network.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a dict
-        if metadata.get("symbols") != " ".join(SYMBOLS):
-            raise KeyError("symbols")
-        settings = json.loads(metadata["config"])
-        config = AcousticConfig(**{**settings, "dilations": tuple(settings["dilations"])})
-        model = AcousticModel(config)
-        model.load_state_dict(weights)
-    except FileNotFoundError:
-        raise AvfaceError(
-            f"{path}: no such file; train it with: python -m avface.training.acoustic.train"
-        ) from None
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError):
-        raise AvfaceError(
-            f"{path}: not the weights of this version's acoustic model; train it again with: "
-            "python -m avface.training.acoustic.train"
-        ) from None
-    return model.eval().requires_grad_(False)
+    return FORMAT.read(path).network(AcousticModel).requires_grad_(False)
 
 
-@functools.cache
-def pretrained_acoustic_model(device: str) -> AcousticModel:
-    """The shipped model on a device, loaded once."""
-    return load_acoustic_model().to(device)
+pretrained_acoustic_model = Pretrained("speech", "acoustic.safetensors", load_acoustic_model)
+"""The weights that come with avface."""

@@ -19,10 +19,10 @@ from avface.head.measures import box_size, mouth_opening
 from avface.media import VIDEO_SUFFIXES
 from avface.speech.acoustic import (
     ROW_SECONDS,
-    WEIGHTS,
     AcousticModel,
     load_acoustic_model,
     normalised,
+    pretrained_acoustic_model,
 )
 from avface.speech.phones import SILENCE
 from avface.speech.spectrum import SAMPLE_RATE
@@ -285,7 +285,7 @@ def report(model: AcousticModel, clips: Path | None = None, music: Path | None =
 class AcousticEvaluation:
     """Print how good the weights are: on voices never trained on, without speech, and on real clips."""
 
-    weights: Path = WEIGHTS
+    weights: Path = pretrained_acoustic_model.path
     """File of the weights."""
     clips: Path | None = None
     """Folder of real videos; that of the environment's AVFACE_CLIPS if none is given."""

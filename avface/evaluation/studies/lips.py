@@ -21,11 +21,11 @@ from avface.errors import AvfaceError
 from avface.evaluation.tables import aligned
 from avface.head.model import HeadModel, load_head
 from avface.networks.lips.network import (
-    WEIGHTS,
     LipsNetwork,
     check_lips,
     load_lips,
     predict_lips,
+    pretrained_lips,
     speech_gate,
 )
 from avface.synthetic.performance.coarticulation import letters
@@ -216,7 +216,7 @@ def _classes(phonemes: tuple[Phoneme, ...], times: F64) -> Int:
 class LipEvaluation:
     """Print figures of a lips network."""
 
-    weights: tyro.conf.Positional[Path] = WEIGHTS
+    weights: tyro.conf.Positional[Path] = pretrained_lips.path
     """The network; the shipped one if not given."""
     performances: Path | None = None
     """File that keeps the test performances; made and forgotten if not given."""

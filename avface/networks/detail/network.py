@@ -7,9 +7,8 @@ of the two. Sound comes in as one more channel of the encoder's third layer.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,14 +16,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
 from avface.errors import AvfaceError
-from avface.files import write_half
+from avface.files.weight_file import Pretrained, WeightFormat
 from avface.head.model import HeadModel
 from avface.head.skin.atlas import DetailMaps, detail_atlas
-from avface.networks.weight_file import read_weights
 
-FORMAT = "avface detail network 1"
-WEIGHTS = Path(__file__).parents[1] / "assets" / "detail.safetensors"
-"""Those that come with avface, for the open head."""
 INPUTS = 7
 """Channels of `DetailMaps.stacked`: image, normals, visibility."""
 STRIDE = 32
@@ -226,33 +221,33 @@ def predict_detail(network: DetailNetwork, maps: DetailMaps, speech: Tensor | No
     return found[0] if single else found
 
 
+FORMAT = WeightFormat(
+    network="detail network",
+    config=DetailConfig,
+    tag="avface detail network 1",
+    training="python -m avface.training.detail.train",
+    half_precision=True,
+)
+"""The weight file of this network."""
+
+
 def save_detail(network: DetailNetwork, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write weights as safetensors in half precision, with the config and any further metadata inside.
+    """Write the weights in half precision with the config and any further metadata; the file appears whole.
 
     Raises:
         AvfaceError: if it can't be written.
     """
-    own = {"format": FORMAT, "config": json.dumps(asdict(network.config))}
-    write_half(path, network.state_dict(), {**(metadata or {}), **own})
+    FORMAT.save(path, network, network.config, metadata)
 
 
 def load_detail(path: str | Path) -> DetailNetwork:
     """Read a network that `save_detail` wrote, in evaluation mode.
 
     Raises:
-        AvfaceError: if the file is missing, damaged or of another kind.
+        AvfaceError: if the file is missing, damaged or of another network.
     """
-    metadata, weights = read_weights(path, FORMAT, "detail network")
-    try:
-        values = json.loads(metadata["config"])
-        lists = {name: tuple(values[name]) for name in ("encoder", "decoder")}
-        network = DetailNetwork(DetailConfig(**{**values, **lists}))
-        network.load_state_dict(
-            {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
-        )
-    except (KeyError, TypeError, ValueError, RuntimeError, AvfaceError) as error:
-        reason = str(error).splitlines()[0]
-        raise AvfaceError(
-            f"{path}: damaged: its weights or config don't fit ({reason}); train it again"
-        ) from None
-    return network.eval()
+    return FORMAT.read(path).network(DetailNetwork)
+
+
+pretrained_detail = Pretrained("networks", "detail.safetensors", load_detail)
+"""The weights that come with avface, for the open head."""

@@ -19,9 +19,8 @@ from avface.geometry.axes import flip_axes
 from avface.geometry.camera import Camera
 from avface.head.model import HeadModel
 from avface.head.skin.atlas import DetailAtlas, DetailMaps, detail_atlas
-from avface.networks.detail import network as detail_network
 from avface.networks.detail.losses import fit_appearance, shaded, valley_light
-from avface.networks.detail.network import DetailNetwork, load_detail, predict_detail
+from avface.networks.detail.network import DetailNetwork, predict_detail, pretrained_detail
 from avface.networks.running_pca import RunningPca
 from avface.speech.stream import SoundStream
 
@@ -303,7 +302,7 @@ def pretrained_detail_refinement(head: HeadModel, device: str) -> DetailRefineme
     Raises:
         AvfaceError: if the weights are damaged.
     """
-    if not detail_network.WEIGHTS.exists():
+    if not pretrained_detail.path.exists():
         return None
-    network = load_detail(detail_network.WEIGHTS).to(device)
+    network = pretrained_detail(device)
     return DetailRefinement.of(network, head) if network.config.head == head.name else None

@@ -7,11 +7,9 @@ embedding of the speech features. One network for every speaker.
 
 from __future__ import annotations
 
-import functools
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,17 +19,11 @@ from torch import Tensor, nn
 
 from avface.arrays import F32, F64, Floats, Int
 from avface.errors import AvfaceError
-from avface.files import write_tensors
+from avface.files.weight_file import Pretrained, WeightFormat
 from avface.geometry.interpolation import smoothstep
 from avface.head.lips import lip_region
 from avface.head.model import HeadModel
 from avface.networks.audio import AudioConfig, AudioNet
-from avface.networks.weight_file import read_weights
-
-FORMAT = "avface lips network 1"
-WEIGHTS = Path(__file__).parents[1] / "assets" / "lips.safetensors"
-"""The shipped weights, for the open head."""
-
 
 EFFECTS = ("press", "tuck", "round", "spread")
 """What lips do that units don't: press each other, tuck under the teeth, turn out and get thick, get thin."""
@@ -285,34 +277,35 @@ def predict_lips(
     return LipMotion(offsets, effects)
 
 
+FORMAT = WeightFormat(
+    network="lips network",
+    config=LipsConfig,
+    tag="avface lips network 1",
+    training="python -m avface.training.lips.train",
+)
+"""The weight file of this network."""
+
+
 def save_lips(network: LipsNetwork, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write weights as safetensors, with the config and any further metadata inside. The file appears whole.
+    """Write the weights with the config and any further metadata; the file appears whole.
 
     Raises:
         AvfaceError: if it can't be written.
     """
-    own = {"format": FORMAT, "config": json.dumps(asdict(network.config))}
-    write_tensors(path, network.state_dict(), {**(metadata or {}), **own})
+    FORMAT.save(path, network, network.config, metadata)
 
 
 def load_lips(path: str | Path) -> LipsNetwork:
     """Read a network that `save_lips` wrote, in evaluation mode.
 
     Raises:
-        AvfaceError: if the file is missing, damaged or of another kind.
+        AvfaceError: if the file is missing, damaged or of another network.
     """
-    metadata, weights = read_weights(path, FORMAT, "lips network")
-    try:
-        values = json.loads(metadata["config"])
-        config = LipsConfig(**{**values, "audio": AudioConfig(**values["audio"])})
-        network = LipsNetwork(config)
-        network.load_state_dict({name: _full(value) for name, value in weights.items()})
-    except (KeyError, TypeError, ValueError, RuntimeError, AvfaceError) as error:
-        reason = str(error).splitlines()[0]
-        raise AvfaceError(
-            f"{path}: damaged: its weights or config don't fit ({reason}); train it again"
-        ) from None
-    return network.eval()
+    return FORMAT.read(path).network(LipsNetwork)
+
+
+pretrained_lips = Pretrained("networks", "lips.safetensors", load_lips)
+"""The weights that come with avface, for the open head."""
 
 
 def check_lips(network: LipsNetwork, head: HeadModel) -> None:
@@ -326,17 +319,3 @@ def check_lips(network: LipsNetwork, head: HeadModel) -> None:
         raise AvfaceError(
             f"these lips are of the {network.config.head} head, not of {head.name}; train them for it"
         )
-
-
-@functools.cache
-def pretrained_lips(device: str) -> LipsNetwork:
-    """The shipped network on a device, loaded once.
-
-    Raises:
-        AvfaceError: if its file is missing or damaged.
-    """
-    return load_lips(WEIGHTS).requires_grad_(False).to(device)
-
-
-def _full(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() else value

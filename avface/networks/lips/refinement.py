@@ -20,7 +20,6 @@ from avface.head.lips import landmark_rows, lip_region
 from avface.head.model import HeadModel
 from avface.head.schemes import LIPS
 from avface.networks.frames import CHUNK_FRAMES
-from avface.networks.lips import network as lips_network
 from avface.networks.lips.network import (
     GATE_FADE,
     GATE_REACH,
@@ -206,7 +205,7 @@ def pretrained_lip_refinement(head: HeadModel, device: str) -> LipRefinement | N
     Raises:
         AvfaceError: if the weights are damaged.
     """
-    if not lips_network.WEIGHTS.exists():
+    if not pretrained_lips.path.exists():
         return None
     network = pretrained_lips(device)
     return LipRefinement.of(network, head) if network.config.head == head.name else None

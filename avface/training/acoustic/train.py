@@ -25,11 +25,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from avface.errors import AvfaceError
 from avface.files import replacing
 from avface.speech.acoustic import (
-    WEIGHTS,
     AcousticConfig,
     AcousticModel,
     load_acoustic_model,
     normalised,
+    pretrained_acoustic_model,
     save_acoustic_model,
 )
 from avface.training.acoustic.corpus import (
@@ -51,7 +51,7 @@ _TRAINING, _STEPS, _FURTHER = 0, 2, 3  # which random numbers; 1 is testing
 class AcousticTraining:
     """Train the acoustic model. The defaults are the recipe of the shipped weights."""
 
-    out: Path = WEIGHTS
+    out: Path = pretrained_acoustic_model.path
     """File of the weights."""
     work: Path = Path("acoustic-training")
     """Folder of the spoken material and of the checkpoint, which a later run goes on from."""

@@ -17,7 +17,7 @@ import torch
 from avface.arrays import F32
 from avface.data.shards import file_hash
 from avface.head.model import HeadModel, load_head
-from avface.speech.acoustic import WEIGHTS
+from avface.speech.acoustic import pretrained_acoustic_model
 from avface.speech.spectrum import SAMPLE_RATE
 from avface.training.coarse.recipes import Sketching
 from avface.training.coarse.tracked_takes import Performances
@@ -48,7 +48,7 @@ def prepare_performances(
         AvfaceError: if espeakng-loader is missing, or the file is damaged or can't be written.
     """
     kept = {name: asdict(sketching)[name] for name in ("hours", "stretch")}
-    described = {"version": VERSION, "head": head, "seed": seed, "listener": file_hash(WEIGHTS), **kept}
+    described = {"version": VERSION, "head": head, "seed": seed, "listener": file_hash(pretrained_acoustic_model.path), **kept}
     metadata = {"performances": json.dumps(described)}
     found = Performances.load(path, metadata)
     if found is not None:

@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from avface.errors import AvfaceError
+from avface.files.weight_file import config_from_plain
 from avface.networks.coarse.codes import FLAME_CODE, CodeConfig
 from avface.networks.coarse.encoders import CoarseConfig, ExpressionConfig
-from avface.networks.coarse.model import NetworkConfig, config_from_plain
+from avface.networks.coarse.model import NetworkConfig
 from avface.networks.coarse.temporal import TemporalConfig
 from avface.networks.coarse.video import LandmarksConfig, ResNetConfig
 
@@ -222,7 +223,7 @@ class Recipe:
             "sketching": Sketching,
         }
         made = {name: kind(**values.pop(name)) for name, kind in kinds.items()}
-        network = config_from_plain(values.pop("network"))
+        network = config_from_plain(NetworkConfig, values.pop("network"))
         return Recipe(network=network, **made, **values)
 
 

@@ -19,7 +19,7 @@ from avface.data.shards import file_hash
 from avface.errors import AvfaceError
 from avface.files import write_tensors
 from avface.head.model import load_head
-from avface.speech.acoustic import WEIGHTS
+from avface.speech.acoustic import pretrained_acoustic_model
 from avface.synthetic.performance.espeak import Phoneme
 from avface.training.coarse.landmark_simulation import FRAME_RATE, SILENCE, SOUNDS, recorded
 
@@ -108,7 +108,7 @@ def prepare_lip_performances(
     Raises:
         AvfaceError: if espeakng-loader is missing, or the file is damaged or can't be written.
     """
-    described = {"version": VERSION, "head": head, "listener": file_hash(WEIGHTS), **asdict(config)}
+    described = {"version": VERSION, "head": head, "listener": file_hash(pretrained_acoustic_model.path), **asdict(config)}
     metadata = {"lip_performances": json.dumps(described)}
     found = _load(path, metadata)
     if found is not None:

@@ -118,13 +118,3 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         except SafetensorError as error:
             raise OSError(str(error)) from None
         temporary.chmod(mode)  # safetensors renames as well, a file that only its owner may read
-
-
-def write_half(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write weights as safetensors, real numbers in half precision, which halves what people download.
-
-    Raises:
-        AvfaceError: if the file can't be written.
-    """
-    half = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
-    write_tensors(path, half, metadata)
