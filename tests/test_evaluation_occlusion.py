@@ -25,8 +25,8 @@ from avface.evaluation.occlusion import (
     evaluate_occlusion,
     filled_in,
     head_motion_percent,
-    hidden_figures,
     measure_case,
+    occluded_figures,
     upper_face,
 )
 from avface.head.measures import box_size
@@ -55,7 +55,7 @@ def made_clip(landmarks, covered, **changes):
 def test_a_frame_is_hidden_when_over_half_of_the_lips_are_covered(landmarks):
     covered = covering([3, 4]) | covering([5], LIPS[:21]) | covering([6], LIPS[:20])
     clip = made_clip(landmarks, covered)
-    assert np.flatnonzero(clip.hidden).tolist() == [3, 4, 5]
+    assert np.flatnonzero(clip.lips_occluded).tolist() == [3, 4, 5]
     assert np.flatnonzero(~clip.clear).tolist() == [3, 4, 5, 6]
 
 
@@ -64,7 +64,7 @@ def test_frames_with_something_over_the_eyes_are_not_clear_and_those_without_a_f
     lost[9] = np.nan
     clip = made_clip(lost, covering([2], np.arange(100)) | covering([9]) | covering([4], LEFT_EYE[:3]))
     assert not clip.clear[2] and clip.clear[4]
-    assert not clip.clear[9] and not clip.hidden[9]
+    assert not clip.clear[9] and not clip.lips_occluded[9]
 
 
 def test_a_clip_that_is_never_clear_makes_do_with_frames_that_are_not_hidden(landmarks):
@@ -73,51 +73,51 @@ def test_a_clip_that_is_never_clear_makes_do_with_frames_that_are_not_hidden(lan
 
 
 def test_the_right_answer_has_no_error_and_follows_the_mouth(landmarks):
-    hidden = np.arange(FRAMES) % 20 > 8
-    figures = hidden_figures(landmarks, landmarks, hidden)
+    occluded = np.arange(FRAMES) % 20 > 8
+    figures = occluded_figures(landmarks, landmarks, occluded)
     assert (figures.nme478, figures.lips) == (0, 0)
     assert figures.opening == pytest.approx(1) and figures.opening_within == pytest.approx(1)
 
 
 def test_errors_are_of_hidden_frames_alone_in_per_cent_of_the_face(landmarks):
-    hidden = np.arange(FRAMES) < 5
+    occluded = np.arange(FRAMES) < 5
     off = landmarks + 0.03 * box_size(landmarks)[:, None, None] * [0.6, 0.8]
     off[20:] += 1000
-    figures = hidden_figures(off, landmarks, hidden)
+    figures = occluded_figures(off, landmarks, occluded)
     assert figures.nme478 == pytest.approx(3) and figures.lips == pytest.approx(3)
     lips_only = landmarks.copy()
     lips_only[:, LIPS] = off[:, LIPS]
-    figures = hidden_figures(lips_only, landmarks, hidden)
+    figures = occluded_figures(lips_only, landmarks, occluded)
     assert figures.lips == pytest.approx(3) and figures.nme478 == pytest.approx(3 * 40 / 478)
 
 
 def test_what_is_not_a_number_or_far_away_has_the_worst_error(landmarks):
-    hidden = np.arange(FRAMES) < 4
+    occluded = np.arange(FRAMES) < 4
     off = landmarks.copy()
     off[:2], off[2:4] = np.nan, 1e6
-    figures = hidden_figures(off, landmarks, hidden)
+    figures = occluded_figures(off, landmarks, occluded)
     assert figures.nme478 == figures.lips == 100
     assert figures.opening == 0
 
 
 def test_a_mouth_that_is_held_follows_nothing_within_a_gap(landmarks):
     """Even though the true face, by whose box errors are measured, grows when its mouth opens."""
-    hidden = (np.arange(FRAMES) > 10) & (np.arange(FRAMES) < 30) | (np.arange(FRAMES) > 40)
+    occluded = (np.arange(FRAMES) > 10) & (np.arange(FRAMES) < 30) | (np.arange(FRAMES) > 40)
     held = landmarks.copy()
     held[11:30], held[41:] = landmarks[10], landmarks[40]
-    figures = hidden_figures(held, landmarks, hidden)
+    figures = occluded_figures(held, landmarks, occluded)
     assert figures.opening_within == 0 and abs(figures.opening) > 0.01
 
 
 def test_a_mouth_that_does_the_opposite_is_told(landmarks):
     upper, lower = (int(ring[4]) for ring in (LIPS_INNER_UPPER, LIPS_INNER_LOWER))
-    hidden = np.ones(FRAMES, bool)
+    occluded = np.ones(FRAMES, bool)
     size = box_size(landmarks).mean()
     true, opposite = landmarks.copy(), landmarks.copy()
     curve = 0.05 * (1 + np.sin(np.arange(FRAMES)))
     true[:, lower] = true[:, upper] + np.stack([0 * curve, curve * size], 1)
     opposite[:, lower] = opposite[:, upper] + np.stack([0 * curve, (0.1 - curve) * size], 1)
-    assert hidden_figures(opposite, true, hidden).opening == pytest.approx(-1)
+    assert occluded_figures(opposite, true, occluded).opening == pytest.approx(-1)
 
 
 def test_the_baselines_are_what_their_names_say(landmarks):
@@ -198,7 +198,7 @@ def video(tmp_path_factory):
 def test_an_occluded_clip_is_made_once_and_kept(video, tmp_path, monkeypatch):
     config = OccludedClipsConfig(kinds=("cup",), trials=1)
     made = make_occluded_clip(video, 1, tmp_path, config)
-    assert 0 < made.hidden.mean() < 0.7 and made.clear.any()
+    assert 0 < made.lips_occluded.mean() < 0.7 and made.clear.any()
     assert made.name == "made #1" and made.known.all()
     assert sorted(path.name for path in made.video.parent.iterdir()) == ["occluded.mp4", "truth.npz"]
     monkeypatch.setattr("avface.evaluation.occluded_clips._make", None)
@@ -262,7 +262,7 @@ def test_means_are_over_cases_and_apart_for_still_and_moving_heads(landmarks):
 def test_a_real_clip_is_hidden_for_two_fifths_of_its_frames(tmp_path):
     path = real_clip("QoT0S2vu9m4_00002.mp4")
     clip = make_occluded_clip(path, 0, tmp_path)
-    assert clip.hidden.mean() == pytest.approx(0.4, abs=0.06)
+    assert clip.lips_occluded.mean() == pytest.approx(0.4, abs=0.06)
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / path.name).symlink_to(path)
     report = evaluate_occlusion(tmp_path / "one", seeds=1, work=tmp_path)

@@ -23,7 +23,7 @@ LONGEST_TAKE = 60.0
 """Seconds. A take's landmarks are in memory at once; few windows are lost where a longer one is cut."""
 
 FACE, OCCLUDED, OUTSIDE = 1, 2, 4
-"""Bits of a mask: within the hull of the landmarks; hidden by something, as far as is known; beyond the edge of the
+"""Bits of a mask: within the hull of the landmarks; occluded, as far as is known; beyond the edge of the
 picture, where the crop is black."""
 
 
@@ -69,10 +69,10 @@ class CropPath:
             crop = cv2.resize(crop, (self.size, self.size), interpolation=cv2.INTER_AREA)
         return np.asarray(crop, np.uint8)
 
-    def mask(self, frame: int, landmarks: F32, picture: tuple[int, int], hidden: U8 | None) -> U8:
+    def mask(self, frame: int, landmarks: F32, picture: tuple[int, int], occluded: U8 | None) -> U8:
         """Make the mask of a frame, (size, size) uint8 of the bits FACE, OCCLUDED and OUTSIDE.
 
-        landmarks: (N, 2) in the crop. picture: width and height. hidden: (H, W), 1 where something hides the face.
+        landmarks: (N, 2) in the crop. picture: width and height. occluded: (H, W), 1 where something occludes the face.
         """
         import cv2
 
@@ -85,8 +85,8 @@ class CropPath:
         across, down = (pixels + self.centre[frame][axis] for axis in (0, 1))
         outside = (across < -0.5) | (across > picture[0] - 0.5), (down < -0.5) | (down > picture[1] - 0.5)
         mask[outside[0][None] | outside[1][:, None]] |= OUTSIDE
-        if hidden is not None:
-            mask[self.image(frame, hidden * np.uint8(255)) > 127] |= OCCLUDED
+        if occluded is not None:
+            mask[self.image(frame, occluded * np.uint8(255)) > 127] |= OCCLUDED
         return mask
 
 

@@ -144,8 +144,8 @@ def _pictures(frames: Iterator[Frame], take: Take, truth: Truth, shown: Int) -> 
         if row < 0:
             continue
         height, width = frame.image.shape[:2]
-        hidden = truth.occluded(int(shown[frame.index]), width)
-        mask = take.crop.mask(row, take.outline[row], (width, height), hidden)
+        occluded = truth.occluded(int(shown[frame.index]), width)
+        mask = take.crop.mask(row, take.outline[row], (width, height), occluded)
         yield take.crop.image(row, frame.image), mask
         if row == len(take) - 1:
             return

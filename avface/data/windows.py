@@ -34,7 +34,7 @@ class Windows(IterableDataset[Window]):
 
     * `images` (L, 3, N, N) uint8 RGB;
     * `face` (L, N, N) bool: pixels of the face that are seen: within the hull of the landmarks, inside the
-      picture, and not known to be hidden; `occluded` (L, N, N) bool: pixels known to be hidden (ground truth;
+      picture, and not known to be occluded; `occluded` (L, N, N) bool: pixels known to be occluded (ground truth;
       else all False);
     * `landmarks` (L, 478, 2) float32 pixels of the crop, (0, 0) the middle of the top-left one, and `depth` (L, 478);
       `confidence` (L,) in [0, 1], 0 where landmarks are filled in;

@@ -293,7 +293,7 @@ def _real_clips(
                     progress(name, stage, done, None)
 
                 made = make_occluded_clip(path, seed, work, on_frame=told)
-                clips.append(video_clip(made.video, made.reference, made.hidden))
+                clips.append(video_clip(made.video, made.reference, made.lips_occluded))
         except AvfaceError as problem:
             failed[path.name] = str(problem)
     if not clips:
@@ -327,8 +327,8 @@ def network_figures(clips: Sequence[NetworkClip], captures: Sequence[Capture]) -
     """
     errors: list[F64] = []
     lips: list[F64] = []
-    hidden_errors: list[F64] = []
-    hidden_lips: list[F64] = []
+    occluded_errors: list[F64] = []
+    occluded_lips: list[F64] = []
     vertices: list[F64] = []
     restless: list[tuple[float, int]] = []
     for clip, capture in zip(clips, captures, strict=True):
@@ -339,8 +339,8 @@ def network_figures(clips: Sequence[NetworkClip], captures: Sequence[Capture]) -
         found, true = (ibug68_from_mediapipe(np.asarray(p, np.float64)) for p in (points, clip.reference))
         face = np.minimum(nme(found[known], true[known]), WORST_ERROR)
         mouth = np.minimum(nme(found[known][:, _LIPS], true[known][:, _LIPS], true[known]), WORST_ERROR)
-        hidden = clip.hidden[known]
-        if not hidden.any():
+        occluded = clip.lips_occluded[known]
+        if not occluded.any():
             errors.append(face)
             lips.append(mouth)
             if clip.truth is not None:
@@ -348,15 +348,15 @@ def network_figures(clips: Sequence[NetworkClip], captures: Sequence[Capture]) -
             value = jitter(points, box_size(points))
             if np.isfinite(value):
                 restless.append((value, len(points)))
-        hidden_errors.append(face[hidden])
-        hidden_lips.append(mouth[hidden])
+        occluded_errors.append(face[occluded])
+        occluded_lips.append(mouth[occluded])
     values, weights = np.array(restless).reshape(-1, 2).T
     return NetworkFigures(
         nme=_mean(errors),
         auc10=auc(np.concatenate(errors), 10) if errors else float("nan"),
         lips=_mean(lips),
-        occluded=_mean(hidden_errors),
-        occluded_lips=_mean(hidden_lips),
+        occluded=_mean(occluded_errors),
+        occluded_lips=_mean(occluded_lips),
         vertices_mm=_mean(vertices),
         jitter=float(np.average(values, weights=weights)) if restless else float("nan"),
     )

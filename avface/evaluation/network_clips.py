@@ -24,8 +24,8 @@ from avface.training.coarse.recipes import Recipe
 
 FOCAL_LENGTH = 1.6
 """Of real clips, over the picture's longer side: the solver's most likely one."""
-HIDDEN_LIPS = 0.5
-"""A frame of a synthetic clip counts as hidden when more than this share of the lips' landmarks is covered."""
+OCCLUDED_LIPS = 0.5
+"""A frame of a synthetic clip counts as occluded when more than this share of the lips' landmarks is covered."""
 
 
 @dataclass(eq=False)
@@ -34,8 +34,8 @@ class NetworkClip:
 
     Shapes: tracked (T, 478, 2) pixels, nan or anything finite where confidence (T,) is 0; visibility (T, 478) how
             likely each point is to be seen, as the networks are told; box (T, 3) squares around the face;
-            principal_point (2,); times (T,) seconds; reference (T, 478, 2) pixels, nan where unknown; hidden (T,) the
-            frames whose lips are hidden.
+            principal_point (2,); times (T,) seconds; reference (T, 478, 2) pixels, nan where unknown; lips_occluded
+            (T,) the frames whose lips are occluded.
     """
 
     name: str
@@ -47,7 +47,7 @@ class NetworkClip:
     principal_point: tuple[float, float]
     times: F64
     reference: Floats
-    hidden: Bool
+    lips_occluded: Bool
     truth: Capture | None = None
     """The true head of a synthetic clip."""
     sound: Floats | None = None
@@ -115,7 +115,7 @@ def synthetic_clips(shards: Path) -> tuple[list[NetworkClip], str]:
                 (centre[0], centre[1]),
                 times,
                 truth.landmarks(),
-                takes.hidden[rows][:, LIPS].float().mean(1).numpy() > HIDDEN_LIPS,
+                takes.hidden[rows][:, LIPS].float().mean(1).numpy() > OCCLUDED_LIPS,
                 truth,
                 speech={kind: takes.speech[rows].float().numpy()},
             )
@@ -123,8 +123,10 @@ def synthetic_clips(shards: Path) -> tuple[list[NetworkClip], str]:
     return clips, kind
 
 
-def video_clip(video: Path, reference: Floats | None = None, hidden: Bool | None = None) -> NetworkClip:
-    """A real video, tracked; by default its own landmarks are the reference and nothing is hidden.
+def video_clip(
+    video: Path, reference: Floats | None = None, lips_occluded: Bool | None = None
+) -> NetworkClip:
+    """A real video, tracked; by default its own landmarks are the reference and nothing is occluded.
 
     Raises:
         AvfaceError: if it can't be read or has no face.
@@ -148,7 +150,7 @@ def video_clip(video: Path, reference: Floats | None = None, hidden: Bool | None
         ((width - 1) / 2, (height - 1) / 2),
         np.asarray(found.times),
         tracked if reference is None else reference,
-        np.zeros(len(seen), bool) if hidden is None else hidden,
+        np.zeros(len(seen), bool) if lips_occluded is None else lips_occluded,
         sound=clip.audio(),
     )
 

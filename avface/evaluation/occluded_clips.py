@@ -24,8 +24,8 @@ from avface.synthetic.occlusion.occlusion import (
 )
 
 RECIPE_VERSION = 1
-HIDDEN_LIPS = 0.5
-"""A frame counts as hidden when more than this share of the lips' landmarks is covered."""
+OCCLUDED_LIPS = 0.5
+"""A frame counts as occluded when more than this share of the lips' landmarks is covered."""
 CLEAR_POINTS = 0.1
 """A frame counts as clear when nothing covers the lips and at most this share of all landmarks is covered."""
 
@@ -89,15 +89,15 @@ class OccludedClip:
         return np.asarray(np.isfinite(self.reference).all((1, 2)))
 
     @property
-    def hidden(self) -> Bool:
-        """(T,) whether the lips are hidden: over half of their landmarks are covered."""
-        return np.asarray((self.covered[:, LIPS].mean(1) > HIDDEN_LIPS) & self.known)
+    def lips_occluded(self) -> Bool:
+        """(T,) whether the lips are occluded: over half of their landmarks are covered."""
+        return np.asarray((self.covered[:, LIPS].mean(1) > OCCLUDED_LIPS) & self.known)
 
     @property
     def clear(self) -> Bool:
         """(T,) whether nothing covers the lips and next to nothing the face, so that its landmarks are believed."""
         free = ~self.covered[:, LIPS].any(1) & (self.covered.mean(1) <= CLEAR_POINTS) & self.known
-        return np.asarray(free if free.any() else ~self.hidden & self.known)
+        return np.asarray(free if free.any() else ~self.lips_occluded & self.known)
 
 
 def make_occluded_clip(
@@ -229,9 +229,9 @@ def _hidden_by(
     width, height = (max(round(scale * side), 16) for side in image_size)
     points = scale * (landmarks + 0.5) - 0.5
     covered = covered_landmarks(points, (width, height), occlusion_rng(seed), config, stays, _TRIAL_EVERY)
-    hidden = covered[:, LIPS].mean(1) > HIDDEN_LIPS
-    eyes = covered[hidden][:, np.concatenate([LEFT_EYE, RIGHT_EYE])]
-    return float(hidden.mean()), float(eyes.mean()) if hidden.any() else 1.0
+    occluded = covered[:, LIPS].mean(1) > OCCLUDED_LIPS
+    eyes = covered[occluded][:, np.concatenate([LEFT_EYE, RIGHT_EYE])]
+    return float(occluded.mean()), float(eyes.mean()) if occluded.any() else 1.0
 
 
 def _read(source: Path, seed: int, folder: Path) -> OccludedClip:

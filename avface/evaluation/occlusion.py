@@ -40,7 +40,7 @@ _SAID = {
 
 
 @dataclass(frozen=True)
-class HiddenFigures:
+class OccludedFigures:
     """How one method did in the hidden frames of one occluded clip. Errors in per cent of the face's size."""
 
     nme478: float
@@ -66,7 +66,7 @@ class OcclusionCase:
     """Per cent of the face's size that the head moves in a second, on average."""
     lost: int
     """Hidden frames in which the tracker found no face; its last points stand in for them."""
-    figures: dict[str, HiddenFigures]
+    figures: dict[str, OccludedFigures]
     """By method."""
 
     @property
@@ -143,7 +143,7 @@ class OcclusionReport:
             group: {
                 method: {
                     name: _mean_and_spread(self._values(method, name, moving))
-                    for name in HiddenFigures.__dataclass_fields__
+                    for name in OccludedFigures.__dataclass_fields__
                 }
                 for method in self.methods
             }
@@ -220,7 +220,7 @@ def _measured(clip: OccludedClip, networks: Path | None, told: Callable[[str, in
     for name, options in reconstructions(networks).items():
         capture = reconstruct(clip.video, progress=lambda stage, done, _: told(stage, done), **options)
         points[name] = np.asarray(capture.landmarks(), np.float64)
-    return measure_case(clip, points, lost=int((clip.hidden & ~found.seen).sum()))
+    return measure_case(clip, points, lost=int((clip.lips_occluded & ~found.seen).sum()))
 
 
 def filled_in(clip: OccludedClip, tracked: F64) -> dict[str, F64]:
@@ -259,31 +259,31 @@ def measure_case(clip: OccludedClip, points: Mapping[str, Floats], lost: int = 0
         AvfaceError: if no frame's lips are hidden.
         ValueError: if a method has another number of frames.
     """
-    hidden = clip.hidden
-    if not hidden.any():
+    occluded = clip.lips_occluded
+    if not occluded.any():
         raise AvfaceError(f"{clip.source}: nothing came before the mouth; try another seed")
     return OcclusionCase(
         clip=clip.source.name,
         seed=clip.seed,
-        frames=len(hidden),
-        hidden=int(hidden.sum()),
+        frames=len(occluded),
+        hidden=int(occluded.sum()),
         motion=head_motion_percent(clip.reference, clip.times),
         lost=lost,
-        figures={name: hidden_figures(each, clip.reference, hidden) for name, each in points.items()},
+        figures={name: occluded_figures(each, clip.reference, occluded) for name, each in points.items()},
     )
 
 
-def hidden_figures(points: Floats, reference: Floats, hidden: Bool) -> HiddenFigures:
-    """Figures of points (T, 478, 2) against the reference (T, 478, 2) in the hidden frames (T,).
+def occluded_figures(points: Floats, reference: Floats, occluded: Bool) -> OccludedFigures:
+    """Figures of points (T, 478, 2) against the reference (T, 478, 2) in the occluded frames (T,).
 
     Raises:
         ValueError: if the numbers of frames differ.
     """
-    if len(points) != len(reference) or len(hidden) != len(reference):
+    if len(points) != len(reference) or len(occluded) != len(reference):
         raise ValueError(
-            f"{len(points)} frames, {len(reference)} of the reference, {len(hidden)} of what is hidden"
+            f"{len(points)} frames, {len(reference)} of the reference, {len(occluded)} of the occlusion mask"
         )
-    predicted, truth = np.asarray(points, np.float64)[hidden], np.asarray(reference, np.float64)[hidden]
+    predicted, truth = np.asarray(points, np.float64)[occluded], np.asarray(reference, np.float64)[occluded]
 
     def error(rows: Int | slice) -> float:
         raw = nme(predicted[:, rows], truth[:, rows], truth)
@@ -292,11 +292,11 @@ def hidden_figures(points: Floats, reference: Floats, hidden: Bool) -> HiddenFig
     # one size for all frames: the true face's own grows as the mouth opens, and would make a still mouth close
     size = np.full(len(truth), np.median(box_size(truth)))
     openings = np.stack([mouth_opening(predicted, size), mouth_opening(truth, size)])
-    gap = np.cumsum(np.diff(np.flatnonzero(hidden), prepend=-2) > 1)
+    gap = np.cumsum(np.diff(np.flatnonzero(occluded), prepend=-2) > 1)
     within = openings.copy()
     for number in np.unique(gap):
         within[:, gap == number] -= within[:, gap == number].mean(1, keepdims=True)
-    return HiddenFigures(error(slice(None)), error(LIPS), _follows(openings), _follows(within))
+    return OccludedFigures(error(slice(None)), error(LIPS), _follows(openings), _follows(within))
 
 
 def _follows(openings: F64) -> float:

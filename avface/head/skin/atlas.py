@@ -86,9 +86,9 @@ class DetailMaps:
         """Those of one of several frames."""
         return DetailMaps(self.image[frame], self.normals[frame], self.visibility[frame])
 
-    def without(self, hidden: Tensor) -> DetailMaps:
-        """The same where texels (..., R, R) bool are hidden, too: nothing is seen there."""
-        shown = ~hidden
+    def without(self, occluded: Tensor) -> DetailMaps:
+        """The same with texels (..., R, R) bool occluded, too: nothing is seen there."""
+        shown = ~occluded
         return DetailMaps(self.image * shown[..., None, :, :], self.normals, self.visibility * shown)
 
 
@@ -143,7 +143,7 @@ class DetailAtlas:
         image: U8,
         points: Tensor,
         camera: Camera,
-        hidden: Bool | None = None,
+        occluded: Bool | None = None,
     ) -> DetailMaps:
         """What a picture shows of the face.
 
@@ -151,10 +151,10 @@ class DetailAtlas:
             image: (H, W, 3) RGB.
             points: (V, 3) the coarse vertices in camera axes.
             camera: of the picture.
-            hidden: (H, W) pixels in which something is before the face; none if not known.
+            occluded: (H, W) occlusion mask: pixels that show something before the face; none if not known.
 
         A texel is seen as far as it faces the camera, where it lies in the picture and neither the head itself nor
-        what `hidden` says is before it.
+        what `occluded` marks.
         """
         places, depth, normals = self._seen_at(points, camera)
         facing = -(normals * unit(torch.cat([places * depth, depth], -1), dim=-1)).sum(-1)
@@ -165,7 +165,7 @@ class DetailAtlas:
         height, width = image.shape[:2]
         within = (pixels >= 0).all(-1) & (pixels[..., 0] <= width - 1) & (pixels[..., 1] <= height - 1)
         visibility = visibility * within
-        colour, covered = self._looked_up(image, pixels, hidden)
+        colour, covered = self._looked_up(image, pixels, occluded)
         visibility = visibility * ~covered
         shown = (visibility > 0)[..., None]
         upright = flip_axes(normals)
@@ -205,8 +205,8 @@ class DetailAtlas:
         steep = (1 - facing.square()).clamp_min(0).sqrt() / facing.clamp_min(0.05)
         return (depth <= nearest + _TOLERANCE + 1.5 * pixel * steep).to(depth)
 
-    def _looked_up(self, image: U8, pixels: Tensor, hidden: Bool | None) -> tuple[F32, Tensor]:
-        """Colours (R, R, 3) from 0 to 255 of the picture at pixels (R, R, 2), and where it is hidden (R, R) bool."""
+    def _looked_up(self, image: U8, pixels: Tensor, occluded: Bool | None) -> tuple[F32, Tensor]:
+        """Colours (R, R, 3) from 0 to 255 of the picture at pixels (R, R, 2), and where it is occluded (R, R) bool."""
         at = pixels.numpy()
         chosen = at[self.mask.numpy() > 0]
         size = float(np.ptp(chosen, axis=0).max()) / self.resolution
@@ -226,10 +226,10 @@ class DetailAtlas:
             cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        if hidden is None:
+        if occluded is None:
             return colour, torch.zeros(self.mask.shape, dtype=torch.bool)
         covered = cv2.remap(
-            hidden.astype(np.float32), at.astype(np.float32), None, cv2.INTER_LINEAR, borderValue=0
+            occluded.astype(np.float32), at.astype(np.float32), None, cv2.INTER_LINEAR, borderValue=0
         )
         return colour, torch.from_numpy(covered > 0.05)
 
