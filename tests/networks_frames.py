@@ -2,6 +2,7 @@
 
 import torch
 
+from avface.head import load_head
 from avface.networks.audio import AudioConfig
 from avface.networks.coarse.codes import OPEN_CODE
 from avface.networks.coarse.encoders import CoarseConfig, ExpressionConfig
@@ -9,6 +10,10 @@ from avface.networks.coarse.model import CoarseNetworks, NetworkConfig
 from avface.networks.coarse.temporal import TemporalConfig
 from avface.networks.coarse.video import LandmarksConfig
 from avface.networks.frames import FaceCrop, Frames
+from avface.networks.landmark_correction import LandmarkConfig, LandmarkNetwork, Layout
+from avface.speech.acoustic import AcousticConfig, AcousticModel
+
+SMALL_LANDMARKS = LandmarkConfig(side=24, channels=(4, 4, 4), reduced=2, hidden=8, described=3, components=5)
 
 
 def some_frames(clips=2, count=16, seed=0, **changes):
@@ -54,3 +59,24 @@ def small_networks(seed=0, **choices):
         torch.nn.init.normal_(branch.unseen)
     torch.nn.init.normal_(networks.expression.unheard)
     return networks.eval()
+
+
+def mean_points():
+    """The landmarks (478, 3) of the mean head, metres."""
+    head = load_head("open")
+    return head.embedding("mediapipe478").on(head.template.numpy())
+
+
+def small_landmark_network(seed=0):
+    """A narrow landmark network with random principal components, in evaluation mode."""
+    torch.manual_seed(seed)
+    network = LandmarkNetwork(SMALL_LANDMARKS, Layout.of(mean_points(), SMALL_LANDMARKS.side)).eval()
+    for value in (network.error_basis, network.points_basis, network.last.weight):
+        torch.nn.init.normal_(value, std=0.1)
+    return network
+
+
+def small_acoustic_model(seed=0):
+    """A narrow acoustic model, in evaluation mode."""
+    torch.manual_seed(seed)
+    return AcousticModel(AcousticConfig(8, (1, 2), 3)).eval()

@@ -1,22 +1,17 @@
 import numpy as np
 import pytest
-import torch
+from networks_frames import SMALL_LANDMARKS, mean_points, small_landmark_network
 from safetensors.torch import load_file, save_file
 
 from avface.errors import AvfaceError
 from avface.networks.landmark_correction import (
     LANDMARKS,
-    LandmarkConfig,
-    LandmarkNetwork,
     Layout,
     load_landmark_network,
     pretrained_landmark_network,
     save_landmark_network,
 )
 from avface.tracking.aligned_crops import SIDE, in_view, view_matrix
-from avface.training.landmarks.train import mean_points
-
-SMALL = LandmarkConfig(side=24, channels=(4, 4, 4), reduced=2, hidden=8, described=3, components=5)
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +22,12 @@ def points():
 
 @pytest.fixture(scope="module")
 def layout():
-    return Layout.of(mean_points(), SMALL.side)
+    return Layout.of(mean_points(), SMALL_LANDMARKS.side)
 
 
 @pytest.fixture
-def network(layout):
-    torch.manual_seed(0)
-    network = LandmarkNetwork(SMALL, layout).eval()
-    for value in (network.error_basis, network.points_basis, network.last.weight):
-        torch.nn.init.normal_(value, std=0.1)
-    return network
+def network():
+    return small_landmark_network()
 
 
 def test_texels_lie_between_their_landmarks_and_beyond_the_outline(layout, points):
@@ -57,7 +48,7 @@ def test_what_is_drawn_off_its_place_is_seen_off_its_place(layout, points):
         return layout.look(spot.astype(np.uint8), at)[1]
 
     def middle(values):
-        rows, columns = np.mgrid[: SMALL.side, : SMALL.side]
+        rows, columns = np.mgrid[: SMALL_LANDMARKS.side, : SMALL_LANDMARKS.side]
         values = np.maximum(values, 0)
         return np.array([(columns * values).sum(), (rows * values).sum()]) / values.sum()
 

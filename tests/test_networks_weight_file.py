@@ -2,11 +2,21 @@
 
 import json
 import os
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
-from networks_frames import small_config, small_networks, some_frames
+from detail_captures import small_detail
+from lip_captures import small_lips
+from networks_frames import (
+    small_acoustic_model,
+    small_config,
+    small_landmark_network,
+    small_networks,
+    some_frames,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
@@ -16,46 +26,249 @@ from avface.files.weight_file import config_from_plain
 from avface.networks.coarse.codes import FLAME_CODE
 from avface.networks.coarse.deca import COARSE_ROWS, EXPRESSION_ROWS, load_deca
 from avface.networks.coarse.model import (
+    FORMAT,
     CoarseNetworks,
     NetworkConfig,
     landmark_networks,
     load_networks,
+    pretrained_coarse_networks,
     save_networks,
 )
 from avface.networks.coarse.video import LandmarksConfig, ResNetConfig
+from avface.networks.detail.network import load_detail, pretrained_detail, save_detail
+from avface.networks.landmark_correction import (
+    load_landmark_network,
+    pretrained_landmark_network,
+    save_landmark_network,
+)
+from avface.networks.lips.network import load_lips, pretrained_lips, save_lips
 from avface.networks.resnet import ResNet50, load_imagenet
+from avface.speech.acoustic import load_acoustic_model, pretrained_acoustic_model, save_acoustic_model
+
+KINDS = {
+    "coarse": (small_networks, save_networks, load_networks),
+    "lips": (small_lips, save_lips, load_lips),
+    "detail": (small_detail, save_detail, load_detail),
+    "landmarks": (small_landmark_network, save_landmark_network, load_landmark_network),
+    "acoustic": (small_acoustic_model, save_acoustic_model, load_acoustic_model),
+}
+"""Every network with a weight file: what makes a small one, writes and reads it."""
+
+
+@dataclass
+class Saved:
+    """A small network and its file."""
+
+    network: torch.nn.Module
+    path: Path
+    save: Callable
+    load: Callable
+
+    def refused(self):
+        """The message with which the file is refused."""
+        with pytest.raises(AvfaceError) as caught:
+            self.load(self.path)
+        message = str(caught.value)
+        assert str(self.path) in message and "\n" not in message
+        return message
+
+    def rewrite(self, change):
+        """Write the file again with other tensors or metadata."""
+        with safe_open(self.path, "pt") as file:
+            metadata = dict(file.metadata())
+        tensors = load_file(self.path)
+        change(tensors, metadata)
+        save_file(tensors, self.path, metadata)
+
+    def change_config(self, change):
+        """Write the file again with another config."""
+
+        def changed(tensors, metadata):
+            config = json.loads(metadata["config"])
+            change(config)
+            metadata["config"] = json.dumps(config)
+
+        self.rewrite(changed)
+
+
+@pytest.fixture(params=KINDS)
+def saved(request, tmp_path):
+    make, save, load = KINDS[request.param]
+    network, path = make(), tmp_path / "weights.safetensors"
+    save(network, path, {"steps": "7"})
+    return Saved(network, path, save, load)
 
 
 @pytest.fixture
-def saved(tmp_path):
-    networks = small_networks()
-    path = tmp_path / "weights.safetensors"
-    save_networks(networks, path, {"steps": "7"})
-    return networks, path
+def saved_coarse(tmp_path):
+    network, path = small_networks(), tmp_path / "weights.safetensors"
+    save_networks(network, path)
+    return Saved(network, path, save_networks, load_networks)
 
 
-def refused(path, expected=None):
-    with pytest.raises(AvfaceError) as caught:
-        load_networks(path, expected)
-    message = str(caught.value)
-    assert str(path) in message
-    assert "\n" not in message
-    return message
+def first_float(tensors):
+    return next(name for name in sorted(tensors) if tensors[name].is_floating_point())
 
 
 def test_saved_networks_come_back_the_same(saved):
-    networks, path = saved
-    loaded = load_networks(path, networks.config)
-    assert loaded.config == networks.config
-    assert not loaded.training
-    for one, other in zip(networks(some_frames()), loaded(some_frames()), strict=True):
-        assert_close(one.vector(), other.vector(), rtol=0, atol=0)
-    with safe_open(path, "pt") as file:
-        assert file.metadata()["steps"] == "7"
-    assert [entry.name for entry in path.parent.iterdir()] == ["weights.safetensors"]
+    loaded = saved.load(saved.path)
+    assert loaded.config == saved.network.config
+    assert not any(module.training for module in loaded.modules())
+    stored = load_file(saved.path)
+    for name, value in saved.network.state_dict().items():
+        read = loaded.state_dict()[name]
+        assert read.dtype == value.dtype
+        assert torch.equal(read, value.to(stored[name].dtype).to(value.dtype)), name
+    assert [entry.name for entry in saved.path.parent.iterdir()] == ["weights.safetensors"]
 
 
-def test_every_config_survives_its_file(tmp_path):
+def test_further_metadata_are_kept_and_cannot_replace_the_own(saved):
+    saved.save(saved.network, saved.path, {"steps": "8", "config": "{}"})
+    assert saved.load(saved.path).config == saved.network.config
+    with safe_open(saved.path, "pt") as file:
+        assert file.metadata()["steps"] == "8"
+
+
+def test_only_some_formats_store_half_precision(tmp_path):
+    stored = {}
+    for name, (make, save, _) in KINDS.items():
+        save(make(), tmp_path / name)
+        stored[name] = {
+            value.dtype for value in load_file(tmp_path / name).values() if value.is_floating_point()
+        }
+    half, single = {torch.float16}, {torch.float32}
+    assert stored == {"coarse": single, "lips": single, "detail": half, "landmarks": half, "acoustic": half}
+
+
+def test_metadata_are_read_without_tensors(saved_coarse):
+    assert json.loads(FORMAT.metadata(saved_coarse.path)["config"])["head"] == "open"
+
+
+def test_missing_files_are_named(saved):
+    saved.path.unlink()
+    assert "no such file" in saved.refused()
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "flipped header", "folder"])
+def test_damaged_files_are_refused(saved, damage):
+    content = saved.path.read_bytes()
+    if damage == "folder":
+        saved.path.unlink()
+        saved.path.mkdir()
+    else:
+        saved.path.write_bytes(
+            {
+                "cut": content[: len(content) // 2],
+                "empty": b"",
+                "text": b"not weights at all",
+                "flipped header": content[:8] + b"#" + content[9:],
+            }[damage]
+        )
+    assert "not a readable weights file" in saved.refused()
+
+
+@pytest.mark.parametrize("other", KINDS)
+def test_files_of_another_network_are_refused(saved, other):
+    make, save, load = KINDS[other]
+    if load is saved.load:
+        saved.rewrite(lambda tensors, metadata: [metadata.pop(key, None) for key in ("format", "symbols")])
+    else:
+        save(make(), saved.path)
+    assert "not weights of this version's" in saved.refused()
+
+
+def test_configs_are_needed(saved):
+    saved.rewrite(lambda tensors, metadata: metadata.pop("config"))
+    assert "has no 'config'" in saved.refused()
+
+
+def test_configs_with_a_setting_too_many_or_too_few_are_refused(saved):
+    saved.change_config(lambda config: config.update(extra=1))
+    assert "its config can't be read (unknown extra)" in saved.refused()
+    saved.change_config(lambda config: config.pop("extra"))
+    saved.load(saved.path)
+    name = next(iter(asdict(saved.network.config)))
+    saved.change_config(lambda config: config.pop(name))
+    assert f"its config can't be read (no {name})" in saved.refused()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3"])
+def test_configs_that_are_no_settings_are_refused(saved, text):
+    saved.rewrite(lambda tensors, metadata: metadata.update(config=text))
+    assert "its config can't be read" in saved.refused()
+
+
+def test_settings_of_another_type_are_refused(saved):
+    for value in ("4", None, [], {}, True):
+        saved.change_config(lambda config, value=value: config.update(dict.fromkeys(config, value)))
+        assert "its config can't be read" in saved.refused()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: config["coarse"]["video"].update(kind="transformer"), "coarse.video: unknown kind 'transformer'"),
+        (
+            lambda config: config["coarse"]["temporal"].update(heads=5),
+            "width=24 must be a multiple of heads=5",
+        ),
+        (lambda config: config["coarse"]["temporal"].update(width="24"), "coarse.temporal.width is '24'"),
+        (lambda config: config["coarse"]["temporal"].update(width=24.0), "coarse.temporal.width is 24.0"),
+        (lambda config: config["coarse"]["temporal"].update(width=True), "coarse.temporal.width is True"),
+        (lambda config: config["code"].update(bounded=1), "code.bounded is 1"),
+        (lambda config: config["code"].update(camera="fisheye"), "code.camera is 'fisheye'"),
+        (lambda config: config["coarse"]["video"].update(hidden=[8, "9"]), "coarse.video.hidden is '9'"),
+        (lambda config: config["coarse"]["video"].update(hidden=24), "coarse.video.hidden is 24"),
+    ],
+)
+def test_settings_within_settings_are_named(saved_coarse, change, message):
+    saved_coarse.change_config(change)
+    assert f"its config can't be read ({message}" in saved_coarse.refused()
+
+
+def test_tuples_of_another_length_are_refused(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_detail(small_detail(), path)
+    saved = Saved(None, path, save_detail, load_detail)
+    saved.change_config(lambda config: config.update(encoder=[8, 8, 8]))
+    assert "encoder has 3 values, not 5" in saved.refused()
+
+
+def test_weights_that_do_not_fit_their_config_are_refused(saved):
+    tensors = load_file(saved.path)
+    name = next(n for n in saved.network.state_dict() if n.endswith("weight"))
+
+    def changed(change):
+        def rewritten(found, metadata):
+            found.clear()
+            found.update(tensors)
+            change(found)
+
+        saved.rewrite(rewritten)
+        return saved.refused()
+
+    whole = torch.zeros(tensors[name].shape, dtype=torch.int32)
+    for change in (
+        lambda found: found.pop(name),
+        lambda found: found.update({name: tensors[name][:-1].clone()}),
+        lambda found: found.update({name: whole}),
+    ):
+        assert f"its weights don't fit its config (1 of them, the first is {name})" in changed(change)
+    assert "the first is another" in changed(lambda found: found.update(another=torch.zeros(2)))
+
+
+def test_weights_that_are_not_finite_are_refused(saved):
+    for value in (torch.nan, torch.inf):
+        saved.rewrite(lambda tensors, metadata, value=value: tensors[first_float(tensors)].fill_(value))
+        assert "finite" in saved.refused()
+
+
+def test_unwritable_places_are_named(saved, tmp_path):
+    with pytest.raises(AvfaceError, match="missing"):
+        saved.save(saved.network, tmp_path / "missing" / "weights.safetensors")
+
+
+def test_every_config_survives_its_file():
     for config in (NetworkConfig(), landmark_networks(), small_config(FLAME_CODE, head="flame2020")):
         assert config_from_plain(NetworkConfig, json.loads(json.dumps(asdict(config)))) == config
 
@@ -67,88 +280,48 @@ def test_what_standardises_the_landmarks_is_saved(tmp_path):
     assert_close(load_networks(tmp_path / "w.safetensors").coarse.video.mean, networks.coarse.video.mean)
 
 
-def test_weights_of_another_recipe_are_refused_with_what_differs(saved):
-    networks, path = saved
-    config = networks.config
+def test_weights_of_another_recipe_are_refused_with_what_differs(saved_coarse):
+    config = saved_coarse.network.config
+
+    def refused(expected):
+        with pytest.raises(AvfaceError, match="weights of another network") as caught:
+            load_networks(saved_coarse.path, expected)
+        return str(caught.value)
+
     other = replace(
         config, expression=replace(config.expression, audio=replace(config.expression.audio, speech="mel"))
     )
-    assert "expression.audio.speech is deepspeech, not mel" in refused(path, other)
+    assert "expression.audio.speech is deepspeech, not mel" in refused(other)
     image = replace(config, coarse=replace(config.coarse, video=ResNetConfig()))
-    assert "coarse.video.kind is landmarks, not resnet50" in refused(path, image)
-    assert "head is open, not flame2020" in refused(path, replace(config, head="flame2020"))
-
-
-def test_a_missing_file_is_named(tmp_path):
-    assert "no such file" in refused(tmp_path / "none.safetensors")
-
-
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "flipped header"])
-def test_damaged_files_are_refused(saved, damage):
-    _, path = saved
-    content = path.read_bytes()
-    path.write_bytes(
-        {
-            "cut": content[: len(content) // 2],
-            "empty": b"",
-            "text": b"not weights at all",
-            "flipped header": content[:8] + b"#" + content[9:],
-        }[damage]
-    )
-    assert "not a readable weights file" in refused(path)
-
-
-def rewrite(path, change=lambda weights, metadata: None):
-    with safe_open(path, "pt") as file:
-        metadata = dict(file.metadata())
-    weights = load_file(path)
-    change(weights, metadata)
-    save_file(weights, path, metadata)
-
-
-def test_files_of_something_else_are_refused(saved):
-    rewrite(saved[1], lambda weights, metadata: metadata.pop("format"))
-    assert "not weights of this version's coarse networks" in refused(saved[1])
-
-
-def broken(metadata, change):
-    config = json.loads(metadata["config"])
-    change(config)
-    metadata["config"] = json.dumps(config)
+    assert "coarse.video.kind is landmarks, not resnet50" in refused(image)
+    assert "head is open, not flame2020" in refused(replace(config, head="flame2020"))
+    assert load_networks(saved_coarse.path, config).config == config
 
 
 @pytest.mark.parametrize(
-    "change",
+    "pretrained",
     [
-        lambda config: config.pop("code"),
-        lambda config: config.update(extra=1),
-        lambda config: config["coarse"]["video"].update(kind="transformer"),
-        lambda config: config["coarse"]["temporal"].update(heads=5),
+        pretrained_coarse_networks,
+        pretrained_lips,
+        pretrained_detail,
+        pretrained_landmark_network,
+        pretrained_acoustic_model,
     ],
+    ids=KINDS,
 )
-def test_configs_that_cannot_be_are_refused(saved, change):
-    rewrite(saved[1], lambda weights, metadata: broken(metadata, change))
-    assert "its config can't be read" in refused(saved[1])
+def test_pretrained_weights_are_loaded_once(pretrained):
+    network = pretrained("cpu")
+    assert pretrained() is network
+    assert not network.training and not any(value.requires_grad for value in network.parameters())
 
 
-def test_weights_that_do_not_fit_their_config_are_refused(saved):
-    rewrite(saved[1], lambda weights, metadata: weights.pop("coarse.unseen"))
-    assert "coarse.unseen" in refused(saved[1])
-
-
-def test_weights_of_another_size_are_refused(saved):
-    rewrite(saved[1], lambda weights, metadata: weights.update({"coarse.unseen": torch.zeros(3)}))
-    assert "coarse.unseen" in refused(saved[1])
-
-
-def test_weights_that_are_not_numbers_are_refused(saved):
-    rewrite(saved[1], lambda weights, metadata: weights["coarse.unseen"].fill_(torch.nan))
-    assert "finite" in refused(saved[1])
-
-
-def test_an_unwritable_place_is_named(tmp_path):
-    with pytest.raises(AvfaceError, match="missing"):
-        save_networks(small_networks(), tmp_path / "missing" / "weights.safetensors")
+def test_pretrained_weights_are_read_from_their_path(monkeypatch, tmp_path):
+    shipped = pretrained_lips("cpu")
+    monkeypatch.setattr(pretrained_lips, "path", tmp_path / "lips.safetensors")
+    with pytest.raises(AvfaceError, match="no such file"):
+        pretrained_lips("cpu")
+    save_lips(small_lips(), pretrained_lips.path)
+    assert pretrained_lips("cpu").config != shipped.config
 
 
 @pytest.fixture(scope="module")

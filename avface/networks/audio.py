@@ -1,28 +1,32 @@
-"""The audio encoder E_a: from speech features around a frame to numbers that describe it."""
+"""The audio encoder E_a: an embedding of the speech features around a frame."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
 from avface.errors import AvfaceError
 
+SpeechKind = Literal["deepspeech", "wav2vec2", "mel"]
+"""Kinds of speech features."""
 ROWS = 16
 """Rows of speech features around each frame, `avface.speech.features.WINDOW`."""
 
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """What the audio encoder listens to."""
+    """The input of the audio encoder."""
 
-    speech: Literal["deepspeech", "wav2vec2", "mel"] = "deepspeech"
-    """Which features, see `avface.speech.speech_features`."""
+    speech: SpeechKind = "deepspeech"
+    """Kind of speech features, see `avface.speech.speech_features`."""
     width: int = 29
-    """Numbers in a row of those features: 29 of deepspeech, 80 of mel, 768 of wav2vec2's base model."""
+    """Feature size: 29 of deepspeech, 80 of mel, 768 of wav2vec2's base model."""
 
     def __post_init__(self) -> None:
+        if self.speech not in get_args(SpeechKind):
+            raise AvfaceError(f"speech={self.speech!r} must be one of {', '.join(get_args(SpeechKind))}")
         if self.width < 1:
             raise AvfaceError(f"width={self.width}: speech features have at least one number a row")
 

@@ -59,8 +59,15 @@ class LandmarkConfig:
     """Of the fully connected layers' inputs, while it learns."""
 
     def __post_init__(self) -> None:
-        if self.side % 8 or min(self.side, self.reduced, self.hidden, self.described, self.components) < 1:
-            raise AvfaceError(f"side={self.side} must be a multiple of 8 and all sizes above 0")
+        if self.side < 8 or self.side % 8:
+            raise AvfaceError(f"side={self.side} must be a multiple of 8, at least 8")
+        for name in ("reduced", "hidden", "described", "components"):
+            if getattr(self, name) < 1:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be above 0")
+        if len(self.channels) != 3 or min(self.channels) < 1:
+            raise AvfaceError(f"channels={self.channels} must be three numbers above 0")
+        if not 0 <= self.dropout < 1:
+            raise AvfaceError(f"dropout={self.dropout} must be at least 0 and below 1")
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from avface.errors import AvfaceError
 from avface.files.weight_file import Pretrained, WeightFormat
 from avface.speech.phones import SILENCE, SYMBOLS
 from avface.speech.spectrum import SAMPLE_RATE, mel_filters, spectra
@@ -44,6 +45,14 @@ class AcousticConfig:
     """Distance in rows between the three taps of each residual block."""
     readout_taps: int = 5
     """Rows from which a linear layer reads off how far the mouth is open; odd."""
+
+    def __post_init__(self) -> None:
+        if self.channels < 1:
+            raise AvfaceError(f"channels={self.channels} must be above 0")
+        if any(dilation < 1 for dilation in self.dilations):
+            raise AvfaceError(f"dilations={self.dilations} must all be above 0")
+        if self.readout_taps < 1 or self.readout_taps % 2 == 0:
+            raise AvfaceError(f"readout_taps={self.readout_taps} must be odd and above 0")
 
     @property
     def context(self) -> int:

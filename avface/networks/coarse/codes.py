@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -54,6 +54,8 @@ class CodeConfig:
                 f"shape={self.shape}, albedo={self.albedo}, expression={self.expression}: there must be at least "
                 "one shape component and one expression unit, and no fewer than 0 of albedo"
             )
+        if self.camera not in get_args(Camera):
+            raise AvfaceError(f"camera={self.camera!r} must be one of {', '.join(get_args(Camera))}")
 
     @property
     def coarse_width(self) -> int:

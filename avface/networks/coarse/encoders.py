@@ -34,6 +34,10 @@ class CoarseConfig:
     temporal: TemporalConfig = field(default_factory=TemporalConfig)
     """The transformer."""
 
+    def __post_init__(self) -> None:
+        if self.embedding < 1:
+            raise AvfaceError(f"embedding={self.embedding} must be above 0")
+
 
 @dataclass(frozen=True)
 class ExpressionConfig:
@@ -53,8 +57,10 @@ class ExpressionConfig:
     """Share of training windows without picture; never both, so the rest, 0.1, has everything."""
 
     def __post_init__(self) -> None:
+        if self.feature < 1:
+            raise AvfaceError(f"feature={self.feature} must be above 0")
         drops = (self.audio_dropout, self.video_dropout)
-        if min(drops) < 0 or sum(drops) > 1:
+        if not (min(drops) >= 0 and sum(drops) <= 1):
             raise AvfaceError(
                 f"audio_dropout={drops[0]} and video_dropout={drops[1]} must be shares that add up to 1 at most: a "
                 "window loses its sound or its picture, not both"

@@ -33,7 +33,12 @@ class TemporalConfig:
         if self.window < 1:
             raise AvfaceError(f"window={self.window} must be at least 1 frame")
         if self.heads < 1 or self.width < 1 or self.width % self.heads:
-            raise AvfaceError(f"width={self.width} must be a multiple of heads={self.heads}")
+            raise AvfaceError(f"width={self.width} must be a multiple of heads={self.heads}, both above 0")
+        for name in ("layers", "feed_forward"):
+            if getattr(self, name) < 1:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be above 0")
+        if any(width < 1 for width in self.projection):
+            raise AvfaceError(f"projection={self.projection}: every layer needs a width above 0")
 
 
 class TemporalEncoder(nn.Module):

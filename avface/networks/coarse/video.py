@@ -50,7 +50,11 @@ class ResNetConfig:
     hidden: tuple[int, ...] = ()
     """Widths of layers with ReLU between the network's 2048 features and the result; (1024,) as in DECA."""
     imagenet_normalised: bool = False
-    """Whether ImageNet's mean and standard deviation are taken out, as torchvision's weights expect. DECA's don't."""
+    """Whether pictures are standardised by ImageNet's statistics, as torchvision's weights need. DECA's don't."""
+
+    def __post_init__(self) -> None:
+        if any(width < 1 for width in self.hidden):
+            raise AvfaceError(f"hidden={self.hidden}: every layer needs a width above 0")
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,12 @@ class LandmarksConfig:
     """Widths of the layers before the result."""
 
     def __post_init__(self) -> None:
-        if not self.hidden:
-            raise AvfaceError("hidden=(): the landmarks encoder needs one hidden layer or more")
+        if self.points not in ("all", "contours"):
+            raise AvfaceError(f"points={self.points!r} must be all or contours")
+        if not self.hidden or min(self.hidden) < 1:
+            raise AvfaceError(
+                f"hidden={self.hidden}: the landmarks encoder needs one hidden layer or more, with a width above 0"
+            )
 
 
 VideoConfig = ResNetConfig | LandmarksConfig

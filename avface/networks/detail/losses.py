@@ -5,7 +5,7 @@ All are over maps of the face's window (`avface.head.skin.atlas`), as DECA's are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import cv2
@@ -40,6 +40,11 @@ class DetailWeights:
     """Distance from the true displacement."""
     slope: float = 8.0
     """Distance from the true normals."""
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            if not getattr(self, entry.name) >= 0:
+                raise AvfaceError(f"{entry.name}={getattr(self, entry.name)} must be at least 0")
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:

@@ -65,6 +65,8 @@ class LipsConfig:
         for name in ("vertices", "points", "embedding", "feature", "hidden", "layers", "mapping", "scale"):
             if not getattr(self, name) > 0:
                 raise AvfaceError(f"{name}={getattr(self, name)} must be above 0")
+        if self.points > self.vertices:
+            raise AvfaceError(f"points={self.points} must be at most vertices={self.vertices}")
 
 
 @dataclass(frozen=True, eq=False)
