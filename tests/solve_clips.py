@@ -19,12 +19,12 @@ SWAY = 3.0
 """Seconds that a head takes at least to turn to both sides and back."""
 
 NO_OPINION = SolverConfig(
-    tracker_errs=False,
+    tracker_error_prior=False,
     jitter_factor=0.0,
     landmark_noise=1e-6,
     independence=1.0,
     tail=1e6,
-    key_frame_evidence=1e6,
+    effective_key_frames=1e6,
     shape_limit=6.0,
     iterations=40,
     tolerance=1e-10,
@@ -57,7 +57,7 @@ def head_of_known_size() -> HeadModel:
     return head
 
 
-QUICK = SolverConfig(key_frames=8, tracker_errs=False)
+QUICK = SolverConfig(key_frames=8, tracker_error_prior=False)
 """The solver as it comes, but for the number of frames that it finds the shape from."""
 
 

@@ -1,5 +1,7 @@
 """The head file that ships with the package, and what happens with files that are none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from avface.errors import AvfaceError
 from avface.geometry.rasteriser import rasterise
 from avface.head import load_head
-from avface.head.model import OPEN_HEAD, LandmarkEmbedding, save_head_asset
+from avface.head.model import OPEN_DIGEST, OPEN_HEAD, OPEN_NAME, LandmarkEmbedding, save_head_asset
 
 
 @pytest.fixture(scope="module")
@@ -327,3 +329,40 @@ def test_a_failed_save_leaves_nothing_behind(head, tmp_path, monkeypatch):
     with pytest.raises((OSError, AvfaceError)):
         save_head_asset(head, tmp_path / "head.npz")
     assert not list(tmp_path.iterdir())
+
+
+# Name and content
+
+
+def test_the_digest_of_the_built_in_head_is_the_one_that_weights_and_priors_name(head):
+    assert (head.name, head.digest()) == (OPEN_NAME, OPEN_DIGEST)
+    assert load_head("open").double().digest() == OPEN_DIGEST
+
+
+def test_a_copy_of_the_built_in_head_is_the_open_head_whatever_name_it_gives(arrays, tmp_path):
+    copied = load_head(written(tmp_path / "copy.npz", arrays, name=np.array("mine")))
+
+    assert (copied.name, copied.digest()) == (OPEN_NAME, OPEN_DIGEST)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["template", "shape_basis", "expression_scale", "faces", "uv", "mediapipe478_triangles", "region_masks"],
+)
+def test_a_head_of_other_content_is_not_the_open_head_even_if_it_says_so(arrays, tmp_path, key):
+    values = arrays[key].copy()
+    values[5:9] = values[9:13] if key != "region_masks" else ~values[5:9]
+
+    other = load_head(written(tmp_path / "other.npz", arrays, **{key: values}))
+
+    assert other.digest() != OPEN_DIGEST
+    assert other.name == f"open-{other.digest()[:8]}"
+
+
+def test_a_digest_survives_saving_and_ignores_the_detectors_statistics(head, tmp_path):
+    changed = load_head("open")
+    for scheme, embedding in changed.embeddings.items():
+        changed.embeddings[scheme] = replace(embedding, error_basis=embedding.error_basis[:0])
+    save_head_asset(changed, tmp_path / "saved.npz")
+
+    assert changed.digest() == load_head(tmp_path / "saved.npz").digest() == OPEN_DIGEST

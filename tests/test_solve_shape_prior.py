@@ -8,9 +8,10 @@ from solve_clips import QUICK, SIZE, truth
 from avface.evaluation.out_of_model import OutOfModelConfig, out_of_model_head
 from avface.geometry.rotations import euler_to_rotmat
 from avface.head import load_head
+from avface.head.model import save_head_asset
 from avface.solve import Solver, SolverConfig
 from avface.solve.landmark_model import LandmarkModel
-from avface.solve.shape_prior import IdentityModel, NeutralObservation, identity_model, tracker_errors
+from avface.solve.shape_prior import NeutralObservation, ShapePrior, load_shape_prior, tracker_errors
 from avface.training.shape_prior import IdentityConfig, learn
 
 
@@ -20,8 +21,8 @@ def head():
 
 
 @pytest.fixture(scope="module")
-def model(head):
-    return identity_model(head)
+def prior(head):
+    return load_shape_prior(head)
 
 
 def rotation(yaw, pitch=0.0):
@@ -29,57 +30,67 @@ def rotation(yaw, pitch=0.0):
     return np.diag([1.0, -1.0, -1.0]) @ turn
 
 
-def seen(model, moved, turn):
-    """Displacements (N, 3) millimetres of the face at rest, as a camera sees them without any error."""
+def observe(prior, displacements, turn):
+    """The observation of displacements (N, 3) in millimetres of the neutral face without tracker errors."""
     points = np.zeros((478, 3))
-    points[model.landmarks] = moved / 1000
+    points[prior.landmarks] = displacements / 1000
     return NeutralObservation.of((points @ turn.T)[None, :, :2], turn[None])
 
 
-def person(model, coordinates):
-    return model.mean + np.tensordot(coordinates, model.basis, 1)
+def person(prior, coordinates):
+    return prior.mean + np.tensordot(coordinates, prior.basis, 1)
 
 
-def test_the_open_head_has_one_and_others_have_none(head, model):
-    assert model.shape_basis.shape[1] == head.num_shape
+def test_a_prior_belongs_to_the_content_of_a_head_and_not_to_its_name_or_file(head, tmp_path):
+    renamed = load_head()
+    renamed.name = "other"
+    save_head_asset(renamed, tmp_path / "copy.npz")
+    copied = load_head(tmp_path / "copy.npz")
+
     other = load_head()
-    other.name = "other"
-    assert identity_model(other) is None
+    other.shape_basis[3, :100] *= 1.001
+
+    for corrected in (False, True):
+        wanted = load_shape_prior(head, corrected)
+        assert wanted is not None and wanted.shape_basis.shape[1] == head.num_shape
+        assert load_shape_prior(renamed, corrected) is wanted
+        assert load_shape_prior(copied, corrected) is wanted
+        assert load_shape_prior(other, corrected) is None
 
 
-def test_a_person_seen_without_error_is_read_better_the_less_the_tracker_errs(model):
-    truth = np.random.default_rng(0).normal(size=len(model.basis))
+def test_an_exact_observation_is_estimated_better_with_less_assumed_error(prior):
+    truth = np.random.default_rng(0).normal(size=len(prior.basis))
     turn = rotation(0.1)
-    angles = seen(model, person(model, truth), turn).angles
-    blank = replace(model, error_mean=0 * model.error_mean)
-    away = []
+    angles = observe(prior, person(prior, truth), turn).angles
+    blank = replace(prior, error_mean=0 * prior.error_mean)
+    errors = []
     for share in (1.0, 0.1, 1e-4):
-        sure = replace(
-            blank, error_variances=share * model.error_variances, error_rest=share * model.error_rest
+        certain = replace(
+            blank, error_variances=share * prior.error_variances, error_rest=share * prior.error_rest
         )
-        found = sure.coordinates(seen(model, person(model, truth), turn))
-        away.append(np.linalg.norm(np.tensordot(found - truth, model.basis, 1)[:, :2]))
-    assert away[0] > away[1] > away[2]
+        found = certain.coordinates(observe(prior, person(prior, truth), turn))
+        errors.append(np.linalg.norm(np.tensordot(found - truth, prior.basis, 1)[:, :2]))
+    assert errors[0] > errors[1] > errors[2]
     assert np.linalg.norm(angles[1] - np.sin(0.1)) < 1e-6
 
 
-def test_roll_makes_no_difference(model):
-    moved = person(model, np.ones(len(model.basis)))
-    straight = model.coordinates(seen(model, moved, rotation(0.2, 0.1)))
+def test_roll_makes_no_difference(prior):
+    moved = person(prior, np.ones(len(prior.basis)))
+    straight = prior.coordinates(observe(prior, moved, rotation(0.2, 0.1)))
     tilt = np.array([[np.cos(0.4), -np.sin(0.4), 0], [np.sin(0.4), np.cos(0.4), 0], [0, 0, 1]])
-    turned = model.coordinates(seen(model, moved, tilt @ rotation(0.2, 0.1)))
+    turned = prior.coordinates(observe(prior, moved, tilt @ rotation(0.2, 0.1)))
     np.testing.assert_allclose(turned, straight, atol=1e-8)
 
 
-def test_motions_of_the_head_say_nothing(model):
-    moved = person(model, np.zeros(len(model.basis)))
+def test_motions_of_the_head_have_no_effect(prior):
+    moved = person(prior, np.zeros(len(prior.basis)))
     turn = rotation(0.0)
-    before = model.coordinates(seen(model, moved, turn))
-    shifted = moved + [3.0, -2.0, 5.0] + 0.01 * (model.points - model.points.mean(0))
-    np.testing.assert_allclose(model.coordinates(seen(model, shifted, turn)), before, atol=1e-6)
+    before = prior.coordinates(observe(prior, moved, turn))
+    shifted = moved + [3.0, -2.0, 5.0] + 0.01 * (prior.points - prior.points.mean(0))
+    np.testing.assert_allclose(prior.coordinates(observe(prior, shifted, turn)), before, atol=1e-6)
 
 
-def test_what_is_learnt_from_people_finds_them_again(head):
+def test_a_fitted_prior_reproduces_its_training_people(head):
     people = [out_of_model_head(n, OutOfModelConfig(seed=5)).template.double().numpy() for n in range(9)]
     embedding = head.embedding("mediapipe478")
 
@@ -104,44 +115,47 @@ def test_what_is_learnt_from_people_finds_them_again(head):
     assert learnt.error_mean.shape == (5, len(learnt.landmarks), 2)
 
 
-def test_it_is_the_same_after_saving(model, tmp_path):
-    path = tmp_path / "identity.npz"
-    model.save(path)
-    again = IdentityModel.load(path)
-    clip = seen(model, person(model, np.ones(len(model.basis))), rotation(0.1))
-    np.testing.assert_allclose(again.shape(clip), model.shape(clip), atol=1e-6)
+def test_it_is_the_same_after_saving(prior, tmp_path):
+    path = tmp_path / "shape_prior.npz"
+    prior.save(path)
+    again = ShapePrior.load(path)
+    clip = observe(prior, person(prior, np.ones(len(prior.basis))), rotation(0.1))
+    assert again.head == prior.head
+    np.testing.assert_allclose(again.shape(clip), prior.shape(clip), atol=1e-6)
 
 
-def test_who_is_trusted_less_says_less(model):
-    clip = seen(model, person(model, np.ones(len(model.basis))), rotation(0.1))
-    sizes = [np.linalg.norm(model.trusted_less(factor).coordinates(clip)) for factor in (1.0, 2.0, 100.0)]
+def test_larger_error_variance_shrinks_the_estimate(prior):
+    clip = observe(prior, person(prior, np.ones(len(prior.basis))), rotation(0.1))
+    sizes = [
+        np.linalg.norm(prior.with_error_variance(factor).coordinates(clip)) for factor in (1.0, 2.0, 100.0)
+    ]
     assert sizes[0] > sizes[1] > sizes[2]
 
 
-def test_there_is_one_for_a_closer_look_too(head):
-    tracked, closer = identity_model(head), identity_model(head, closer=True)
-    assert closer.shape_basis.shape == tracked.shape_basis.shape
-    np.testing.assert_allclose(closer.basis, tracked.basis, atol=0.02)  # people are the same
-    assert np.abs(closer.error_mean - tracked.error_mean).max() > 0.5
+def test_priors_of_tracked_and_of_corrected_landmarks_differ_in_the_errors_only(head):
+    tracked, corrected = load_shape_prior(head), load_shape_prior(head, corrected=True)
+    assert corrected.shape_basis.shape == tracked.shape_basis.shape
+    np.testing.assert_allclose(corrected.basis, tracked.basis, atol=0.02)  # people are the same
+    assert np.abs(corrected.error_mean - tracked.error_mean).max() > 0.5
 
 
-def test_other_heads_know_the_errors_of_their_embedding_alone(head, model):
+def test_heads_without_a_prior_have_the_error_components_of_their_embedding_alone(head, prior):
     own = head.embedding("mediapipe478").error_basis
     errors = tracker_errors(head)
     np.testing.assert_array_equal(errors[: len(own)], own)
-    lengths = np.linalg.norm(errors[len(own) :].reshape(len(model.error_variances), -1), axis=1)
-    np.testing.assert_allclose(lengths, np.sqrt(model.error_variances) / 1000, rtol=1e-3)
+    lengths = np.linalg.norm(errors[len(own) :].reshape(len(prior.error_variances), -1), axis=1)
+    np.testing.assert_allclose(lengths, np.sqrt(prior.error_variances) / 1000, rtol=1e-3)
     other = load_head()
-    other.name = "other"
+    other.shape_basis[3, :100] *= 1.001
     np.testing.assert_array_equal(tracker_errors(other), own)
 
 
-def test_how_the_tracker_errs_about_a_stranger_is_not_taken_for_his_face(head, model):
+def test_measured_tracker_errors_are_estimated_as_bias_and_not_as_shape(head, prior):
     errors = tracker_errors(head)
     plain = truth(head, 8, turn=0.2)
-    put = 2.0 * errors[-len(model.error_variances) :][:6:2].sum(0)
+    added = 2.0 * errors[-len(prior.error_variances) :][:6:2].sum(0)
     centre = ((SIZE[0] - 1) / 2, (SIZE[1] - 1) / 2)
-    erring = LandmarkModel(head, centre, errors=put[None])
+    erring = LandmarkModel(head, centre, errors=added[None])
     weights = torch.zeros(head.num_shape + 1, dtype=torch.float64)
     weights[-1] = 1
     landmarks = erring.project(replace(plain.parameters, shape=weights)).numpy()
@@ -151,9 +165,9 @@ def test_how_the_tracker_errs_about_a_stranger_is_not_taken_for_his_face(head, m
 
     moved = []
     for config in (QUICK, SolverConfig(key_frames=8)):
-        spoilt, clean = fit(config, landmarks), fit(config, plain.landmarks)
-        moved.append(np.linalg.norm(spoilt.shape - clean.shape))
-        bias = spoilt.landmark_bias - clean.landmark_bias
-        found = (bias * put)[..., :2].sum() / np.square(put).sum()
+        biased, clean = fit(config, landmarks), fit(config, plain.landmarks)
+        moved.append(np.linalg.norm(biased.shape - clean.shape))
+        bias = biased.landmark_bias - clean.landmark_bias
+        found = (bias * added)[..., :2].sum() / np.square(added).sum()
     assert moved[1] < 0.7 * moved[0]
     assert found > 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ from avface.head.folder import heads_folder, imported_heads
 
 OPEN_HEAD = Path(__file__).parent / "assets" / "open.npz"
 """The built-in head, made by `avface head build-open`."""
+
+OPEN_NAME = "open"
+"""Name of the built-in head."""
+OPEN_DIGEST = "c1e10921580ce926"
+"""`HeadModel.digest` of the built-in head, for which the shipped networks and priors were made."""
 
 ASSET_VERSION = 1
 """Of head files whose units and joints are all like the open head's."""
@@ -297,6 +303,35 @@ class HeadModel(nn.Module):
             skinned = skinned + weights[:, j + 1, None] * moved
         return skinned
 
+    def digest(self) -> str:
+        """Content hash of the head: 16 hexadecimal digits that don't depend on its name, file, device or precision.
+
+        It covers what networks and priors rely on: topology, bases, joints, units, regions, texture coordinates and
+        the places of the landmarks, but not the detector's statistics (`spread`, `error_basis`). It takes 10 ms.
+        """
+        facts = (
+            self.expression_names,
+            self.joint_names,
+            self.joint_parents,
+            self.joint_units,
+            self.part_names,
+        )
+        result = hashlib.sha256(repr((*facts, self.size_component, self.joints_follow_expression)).encode())
+        buffers = (self.template, self.shape_basis, self.expression_basis, self.corrective_basis)
+        arrays: list[npt.NDArray] = [
+            buffer.detach().float().cpu().numpy()
+            for buffer in (*buffers, self.joint_regressor, self.skin_weights)
+        ]
+        arrays += [self.faces.cpu().numpy(), self.uv, self.uv_faces, self.face_parts, self.gaze_range]
+        arrays += [self.unit_range.low, self.unit_range.high, self.unit_range.sigma]
+        arrays += [self.regions[name] for name in sorted(self.regions)]
+        for scheme in sorted(self.embeddings):
+            arrays += [self.embeddings[scheme].triangles, self.embeddings[scheme].barycentric]
+        for values in arrays:
+            result.update(repr((values.dtype.str, values.shape)).encode())
+            result.update(np.ascontiguousarray(values).data)
+        return result.hexdigest()[:16]
+
     def vertex_parts(self) -> Int:
         """Part number (V,) of every vertex, an index into `part_names`."""
         parts = np.zeros(self.num_vertices, np.int64)
@@ -337,10 +372,19 @@ def _check_joints(head: HeadModel, expression_basis: Floats, corrective_basis: F
 def load_head(head: str | Path = "open") -> HeadModel:
     """Read a head model by name ("open", or that of an imported one) or by the path of its file.
 
+    The name "open" goes with the content, wherever the file lies and whatever it says: the built-in head has it and no
+    other head, so that networks and priors, which name the head they were made for, are never used with another one.
+
     Raises:
         AvfaceError: if the name is unknown, or the file is missing, damaged or of another version.
     """
-    return _load_asset(find_head(head))
+    model = _load_asset(find_head(head))
+    digest = model.digest()
+    if digest == OPEN_DIGEST:
+        model.name = OPEN_NAME
+    elif model.name == OPEN_NAME:
+        model.name = f"{OPEN_NAME}-{digest[:8]}"
+    return model
 
 
 def find_head(head: str | Path) -> Path:
@@ -349,7 +393,7 @@ def find_head(head: str | Path) -> Path:
     Raises:
         AvfaceError: if the name is unknown or there is no such file.
     """
-    if str(head) == "open":
+    if str(head) == OPEN_NAME:
         return OPEN_HEAD
     path = Path(head)
     if not path.suffix and path.name == str(head):  # a name, not a path

@@ -1,4 +1,4 @@
-"""The maximum a posteriori fit of a head to what was seen of it."""
+"""The maximum a posteriori fit of a head to tracked landmarks."""
 
 from avface.solve.config import SolverConfig
 from avface.solve.motion import MotionPriorConfig

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from avface.errors import AvfaceError
 from avface.solve.motion import MotionPriorConfig
 from avface.solve.priors import ExpressionPriorConfig
 
@@ -15,32 +16,33 @@ class SolverConfig:
     landmark_noise: float = 0.008
     """Standard deviation of a landmark against the model, as a share of the face's size."""
     jitter_factor: float = 2.0
-    """How much the tracker's jitter in the clip adds to it, in quadrature: coarse pictures are trusted less."""
+    """Factor of the clip's measured tracker jitter, which is added to the noise in quadrature: landmarks of low-quality
+    video get less weight."""
     independence: float = 0.3
-    """Share of the landmarks that count as independent: neighbouring ones err together."""
+    """Share of the landmarks that count as independent: errors of neighbouring ones are correlated."""
     tail: float = 6.0
-    """Degrees of freedom of Student's t: the smaller, the less an outlying point pulls."""
+    """Degrees of freedom of Student's t: the smaller, the less weight outliers have."""
     key_frames: int = 24
-    """Frames from which shape and focal length are found, where nobody looked at some more closely."""
-    key_frame_evidence: float = 1.0
-    """As how many independent frames all key frames together count for the shape: the model's own error repeats."""
+    """Frames from which shape and focal length are estimated, where no frames have landmark corrections."""
+    effective_key_frames: float = 1.0
+    """Effective number of independent frames of all key frames together: the model's own error repeats in each."""
     shape_limit: float = 3.0
-    """Largest shape weight in standard deviations: the prior is a normal distribution cut off there."""
-    tracker_errs: bool = True
-    """Whether the shape is read with experience of our tracker's errors, for heads that have it. Without, for landmarks
-    from elsewhere, it is the likeliest one if errors of points are independent."""
+    """Largest shape weight in standard deviations: the prior is a truncated normal distribution."""
+    tracker_error_prior: bool = True
+    """Whether the measured statistics of the tracker's errors are used for the shape, on heads that have a
+    `ShapePrior`. Without, as for landmarks from another source, errors of landmarks count as independent."""
     focal_prior: float = 1.6
-    """Most likely focal length as a multiple of the picture's longer side."""
+    """Median of the focal length's log-normal prior as a multiple of the picture's longer side."""
     focal_sigma: float = 0.2
     """Standard deviation of the logarithm of the focal length."""
     prediction_sigma: float = 0.05
-    """What is added to a prediction's standard deviations of the expression units, in quadrature, as a share of the
-    largest weight a unit can have: who predicts knows how sure he is on material like that which he learnt from."""
-    usual_seconds: float = 0.1
-    """Where a unit's landmarks are hidden it is as likely as it is in the rest of the clip, one draw in so many
-    seconds: an unseen mouth is neither shut nor held, it goes over to how this person's mouth usually is."""
-    usual_sigma: float = 0.05
-    """Least standard deviation of a unit over a clip, as a share of the largest weight it can have."""
+    """Standard deviation added to those of predicted expression weights in quadrature, as a share of a unit's largest
+    weight: predicted variances hold for data like the training data only."""
+    clip_prior_seconds: float = 0.1
+    """Seconds per independent sample of the clip's own prior of a unit's weight. It acts where the unit's landmarks are
+    occluded: a hidden mouth goes over to its mean in the clip instead of being held or closed."""
+    clip_prior_sigma: float = 0.05
+    """Least standard deviation of a unit in the clip's own prior, as a share of the largest weight it can have."""
     window: int = 128
     """Frames solved together."""
     overlap: int = 32
@@ -50,8 +52,26 @@ class SolverConfig:
     iterations: int = 12
     """Most Gauss-Newton steps of either problem."""
     tolerance: float = 1e-3
-    """A problem is solved when a step lowers its cost by less than this share."""
+    """Relative decrease of the cost by a step below which a problem counts as solved."""
     expression: ExpressionPriorConfig = field(default_factory=ExpressionPriorConfig)
-    """Which expressions are likely."""
+    """Prior of the expression."""
     motion: MotionPriorConfig = field(default_factory=MotionPriorConfig)
-    """How faces move."""
+    """Prior of the motion."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            *("landmark_noise", "tail", "effective_key_frames", "focal_prior", "focal_sigma"),
+            *("clip_prior_seconds", "clip_prior_sigma"),
+        ):
+            if not getattr(self, name) > 0:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be above 0")
+        for name in ("jitter_factor", "shape_limit", "prediction_sigma", "tolerance"):
+            if not getattr(self, name) >= 0:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be 0 or more")
+        if not 0 < self.independence <= 1:
+            raise AvfaceError(f"independence={self.independence} must be above 0, at most 1")
+        for name in ("key_frames", "window", "windows_at_once", "iterations"):
+            if getattr(self, name) < 1:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be 1 or more")
+        if not 0 <= self.overlap < self.window:
+            raise AvfaceError(f"overlap={self.overlap} must be 0 or more, below window={self.window}")

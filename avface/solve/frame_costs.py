@@ -1,4 +1,4 @@
-"""What a frame costs by itself: landmarks off the model, expressions that are unlikely, and what was predicted."""
+"""Costs of single frames: landmark residuals under Student's t, expression prior, frame prior."""
 
 from __future__ import annotations
 
@@ -6,45 +6,45 @@ import torch
 from torch import Tensor
 
 from avface.solve.config import SolverConfig
-from avface.solve.fit_data import SeenFrames
+from avface.solve.fit_data import FrameData
 from avface.solve.landmark_model import LandmarkModel, Parameters
 from avface.solve.linear.arrow_matrix import ArrowMatrix
 from avface.solve.priors import ExpressionPrior
 
 
 class FrameCosts:
-    """Costs (T,) of frames, their gradients and Gauss-Newton Hessians by D local unknowns of each, and by those that
-    the frames share."""
+    """Costs (T,) of frames, their gradients and Gauss-Newton Hessians by the D local unknowns of each frame and by the
+    shared unknowns."""
 
     def __init__(self, model: LandmarkModel, config: SolverConfig) -> None:
         self.model = model
         self._prior = ExpressionPrior(model.head, model.num_local, config.expression)
         self._tail, self._independence = config.tail, config.independence
 
-    def cost(self, parameters: Parameters, seen: SeenFrames) -> Tensor:
+    def cost(self, parameters: Parameters, data: FrameData) -> Tensor:
         """Cost (T,)."""
-        residual = torch.nan_to_num(self.model.project(parameters) - seen.landmarks)
-        cost = self._robust(residual, seen.precision)[0] + seen.prior.cost(parameters)
+        residual = torch.nan_to_num(self.model.project(parameters) - data.landmarks)
+        cost = self._robust(residual, data.precision)[0] + data.prior.cost(parameters)
         return cost + self._prior.cost(self._local(parameters))
 
-    def equations(self, parameters: Parameters, seen: SeenFrames) -> tuple[Tensor, Tensor]:
+    def equations(self, parameters: Parameters, data: FrameData) -> tuple[Tensor, Tensor]:
         """Hessian (T, D, D) in single and gradient (T, D) in double precision."""
-        residual = torch.nan_to_num(self.model.project(parameters) - seen.landmarks)
-        weights = self._robust(residual, seen.precision)[1]
+        residual = torch.nan_to_num(self.model.project(parameters) - data.landmarks)
+        weights = self._robust(residual, data.precision)[1]
         hessian, gradient = self.model.normal_equations(parameters, weights, residual)
         prior_hessian, prior_gradient = self._prior.normal_equations(self._local(parameters))
-        seen.prior.add_equations(parameters, hessian, gradient)
+        data.prior.add_equations(parameters, hessian, gradient)
         return hessian.add_(prior_hessian), gradient.add_(prior_gradient)
 
     def equations_with_shared(
-        self, parameters: Parameters, seen: SeenFrames
+        self, parameters: Parameters, data: FrameData
     ) -> tuple[ArrowMatrix, Tensor, Tensor]:
         """Hessian, and gradients (T, D) and (S + 1,), by local and shared unknowns."""
-        residual = torch.nan_to_num(self.model.project(parameters) - seen.landmarks)
-        weights = self._robust(residual, seen.precision)[1]
+        residual = torch.nan_to_num(self.model.project(parameters) - data.landmarks)
+        weights = self._robust(residual, data.precision)[1]
         hessian, gradient, shared = self.model.equations_with_shared(parameters, weights, residual)
         prior_hessian, prior_gradient = self._prior.normal_equations(self._local(parameters))
-        seen.prior.add_equations(parameters, hessian.blocks, gradient)
+        data.prior.add_equations(parameters, hessian.blocks, gradient)
         hessian.blocks.add_(prior_hessian)
         return hessian, gradient.add_(prior_gradient), shared
 
@@ -56,6 +56,6 @@ class FrameCosts:
         return cost, share * (tail + 2) / (tail + square) * precision
 
     def _local(self, parameters: Parameters) -> Tensor:
-        """The local unknowns (..., D) on which the expression prior speaks; pose as zeros."""
+        """Local unknowns (..., D) for the expression prior; the pose is set to 0."""
         pose = parameters.translation.new_zeros(*parameters.translation.shape[:-1], 6)
         return torch.cat([pose, parameters.expression, parameters.gaze.flatten(-2)], -1)

@@ -1,4 +1,4 @@
-"""What was seen of one person in a clip, and what can be said of it before anything is fitted."""
+"""Observations of one person in a clip, and statistics of them that need no fit: visibility, jitter, key frames."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 from avface.arrays import F64, Floats, Int, Ints
 
-LONGEST_STEP = 0.055
-"""Seconds between frames beyond which their differences are motion rather than the tracker's jitter."""
+MAX_JITTER_STEP = 0.055
+"""Seconds. At longer steps, differences between frames are dominated by motion rather than by tracker jitter."""
 
 
 class FrameArray(Protocol):
-    """Arrays in memory and on disk."""
+    """An array of frames in memory or on disk."""
 
     def __getitem__(self, key: Any, /) -> Any:
         """A frame's array by its number, or those of a slice of frames."""
@@ -22,10 +22,10 @@ class FrameArray(Protocol):
 
 @dataclass(frozen=True)
 class LandmarkCorrections:
-    """How far landmarks are off in K frames, as somebody says who looked at the picture.
+    """Corrections of tracked landmarks in K frames, estimated from the picture.
 
-    frames (K,) their numbers, ascending; offsets (K, L, 2) pixels from where landmarks were tracked to where they
-    should be; weights (K, L) in [0, 1] as far as each counts.
+    frames (K,) their numbers, ascending; offsets (K, L, 2) pixels from tracked to corrected places; weights (K, L) in
+    [0, 1].
     """
 
     frames: Int
@@ -33,20 +33,20 @@ class LandmarkCorrections:
     weights: Floats
 
     def among(self, frames: Int) -> LandmarkCorrections:
-        """At those of these frames that were looked at."""
+        """The corrections of those frames that are among the given ones."""
         rows = np.isin(self.frames, frames)
         return LandmarkCorrections(self.frames[rows], self.offsets[rows], self.weights[rows])
 
 
 @dataclass(frozen=True)
 class Observations:
-    """What was seen of one person in T frames.
+    """Tracked landmarks of one person in T frames.
 
-    landmarks (T, L, 2) pixels, nan in frames without a face (an array, or what gives arrays for a frame and for a slice
-    of frames, such as one that lies on disk: only a few windows are asked for at a time), confidence (T,) in [0, 1],
-    times (T,) seconds, segments (T,) numbers of the stretches between shot cuts, visibility (T, L) in [0, 1] how likely
-    each landmark is to be seen (an array or something like it, as for landmarks; None: all are), by which it counts,
-    closer what a closer look at some frames said, by which the shape is read.
+    landmarks (T, L, 2) pixels, nan in frames without a face (an array, or an object that returns arrays for a frame and
+    for a slice of frames, such as one on disk: only a few windows are read at a time), confidence (T,) in [0, 1], times
+    (T,) seconds, segments (T,) numbers of the segments between shot cuts, visibility (T, L) in [0, 1] the probability
+    that each landmark is visible, which weights it (an array or an object like that of the landmarks; None: all 1),
+    corrections of some frames' landmarks, from which the shape is estimated.
     """
 
     landmarks: FrameArray
@@ -54,24 +54,24 @@ class Observations:
     times: Floats
     segments: Ints
     visibility: FrameArray | None = None
-    closer: LandmarkCorrections | None = None
+    corrections: LandmarkCorrections | None = None
 
-    def shown(self, block: int = 1024) -> F64:
-        """Share (T,) of the landmarks that can be seen in each frame; `block` frames are read at a time."""
-        shown = (np.asarray(self.confidence) > 0).astype(np.float64)
+    def visible_share(self, block: int = 1024) -> F64:
+        """Mean visibility (T,) of each frame's landmarks, 0 without a face; `block` frames are read at a time."""
+        share = (np.asarray(self.confidence) > 0).astype(np.float64)
         if self.visibility is not None:
-            for start in range(0, len(shown), block):
+            for start in range(0, len(share), block):
                 here = slice(start, start + block)
-                shown[here] *= np.asarray(self.visibility[here]).mean(1)
-        return shown
+                share[here] *= np.asarray(self.visibility[here]).mean(1)
+        return share
 
     def jitter(self, among: Int, samples: int = 256) -> float:
-        """Standard deviation of the tracker's noise from frame to frame in each coordinate, as a share of the face's
-        size, among frames of these numbers.
+        """Standard deviation of the tracker's frame-to-frame noise in each coordinate, as a share of the face's size,
+        among frames of these numbers.
 
-        The median second difference over points and up to `samples` places in the clip: motion has little of it.
+        Estimated from the median second difference over landmarks and up to `samples` frames, in which motion is small.
         """
-        joined = (np.diff(among) == 1) & (np.diff(np.asarray(self.times)[among]) < LONGEST_STEP)
+        joined = (np.diff(among) == 1) & (np.diff(np.asarray(self.times)[among]) < MAX_JITTER_STEP)
         middle = among[1:-1][joined[1:] & joined[:-1]]
         if not len(middle):
             return 0.0
@@ -86,8 +86,8 @@ class Observations:
         return float(np.median(differences) / (np.sqrt(6) * 1.1774))
 
     def key_frames(self, among: Int, count: int) -> tuple[Int, Int]:
-        """At most `count` frames that differ most in pose and expression, among at most 512 of these numbers spread
-        over the clip, and to how many of those each is the most similar one."""
+        """At most `count` frames that differ most in pose and expression (farthest point sampling), among at most 512
+        of these numbers spread over the clip; and the number of those frames that are nearest to each."""
         if len(among) <= count:
             return among, np.ones(len(among), np.int64)
         candidates = among[np.linspace(0, len(among) - 1, min(len(among), 512)).round().astype(int)]

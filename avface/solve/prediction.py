@@ -1,4 +1,4 @@
-"""What is expected of a clip before its landmarks are looked at, and how that enters the fit."""
+"""Predictions of expression, rotation and shape as normal priors of the fit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from avface.solve.landmark_model import ROTATION, Parameters
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Normal distributions of what somebody predicts for T frames, such as networks that see and hear them.
+    """Independent normal distributions of the unknowns of T frames, as networks predict them.
 
-    Each number stands for itself: standard deviations without correlations. An infinite one says nothing.
+    An infinite standard deviation carries no information.
     """
 
     expression: Floats
@@ -29,16 +29,16 @@ class Prediction:
     rotation_sigma: Floats | None = None
     """(T,) standard deviation about each axis in radians."""
     shape: Floats | None = None
-    """(S,) mean weights of the head's shape components. They take the place of the population's, of mean 0 and
-    standard deviation 1, where they are surer."""
+    """(S,) mean weights of the head's shape components. They replace those of the population, mean 0 and standard
+    deviation 1, where `shape_sigma` is below 1."""
     shape_sigma: Floats | None = None
     """(S,) their standard deviations."""
 
     def check(self, frames: int, units: int, components: int) -> None:
-        """See that it is about so many frames, expression units and shape components.
+        """Check it against the numbers of frames, expression units and shape components.
 
         Raises:
-            ValueError: if it isn't, or a standard deviation isn't above 0.
+            ValueError: if shapes differ, a mean isn't finite, or a standard deviation isn't above 0.
         """
         sizes = {
             "expression": (frames, units),
@@ -61,7 +61,7 @@ class Prediction:
 
 
 def no_prediction(frames: int, units: int) -> Prediction:
-    """The prediction of somebody who knows nothing."""
+    """A prediction without information."""
     nothing = np.broadcast_to(np.float32(0), (frames, units))
     return Prediction(nothing, np.broadcast_to(np.float32(np.inf), (frames, units)))
 
@@ -69,7 +69,7 @@ def no_prediction(frames: int, units: int) -> Prediction:
 @dataclass(frozen=True)
 class FramePrior:
     """Normal distributions of the unknowns of T frames. Shapes: expression (T, E), its precision (T, E), rotation
-    (T, 3, 3) and its precision (T,) in radians^-2, or None. A precision of 0 says nothing."""
+    (T, 3, 3) and its precision (T,) in radians^-2, or None. A precision of 0 carries no information."""
 
     expression: Tensor
     precision: Tensor
@@ -77,16 +77,16 @@ class FramePrior:
     rotation_precision: Tensor | None = None
 
     @classmethod
-    def of(cls, prediction: Prediction, rows: Int, least: Tensor) -> FramePrior:
-        """Those of some frames; least (E,) is added to the standard deviations of the expression in quadrature."""
+    def of(cls, prediction: Prediction, rows: Int, sigma: Tensor) -> FramePrior:
+        """Those of some frames; sigma (E,) is added to the standard deviations of the expression in quadrature."""
 
         def load(values: Floats) -> Tensor:
-            return torch.as_tensor(np.asarray(values[rows], np.float64), device=least.device)
+            return torch.as_tensor(np.asarray(values[rows], np.float64), device=sigma.device)
 
         rotation = rotation_precision = None
         if prediction.rotation is not None and prediction.rotation_sigma is not None:
             rotation, rotation_precision = load(prediction.rotation), load(prediction.rotation_sigma) ** -2
-        precision = 1 / (load(prediction.expression_sigma) ** 2 + least**2)
+        precision = 1 / (load(prediction.expression_sigma) ** 2 + sigma**2)
         return cls(load(prediction.expression), precision, rotation, rotation_precision)
 
     def select(self, rows: slice) -> FramePrior:
@@ -98,15 +98,14 @@ class FramePrior:
             None if self.rotation_precision is None else self.rotation_precision[rows],
         )
 
-    def weakened(self, units: Tensor, pose: Tensor) -> FramePrior:
-        """The same with precisions multiplied by shares in [0, 1]: of expression units (T, E), and of the pose (T,)."""
+    def scaled(self, units: Tensor, pose: Tensor) -> FramePrior:
+        """The same with precisions multiplied by factors of the expression units (T, E) and of the rotation (T,)."""
         turns = self.rotation_precision
-        return FramePrior(
-            self.expression, units * self.precision, self.rotation, None if turns is None else pose * turns
-        )
+        scaled = None if turns is None else pose * turns
+        return FramePrior(self.expression, units * self.precision, self.rotation, scaled)
 
     def product(self, other: FramePrior, share: Tensor) -> FramePrior:
-        """The product of these distributions of expressions with others, whose precision counts by a share (T, E)."""
+        """The product of the expressions' distributions with others, whose precision is multiplied by share (T, E)."""
         added = share * other.precision
         precision = self.precision + added
         sum_ = self.precision * self.expression + added * other.expression
@@ -115,7 +114,7 @@ class FramePrior:
         )
 
     def cost(self, parameters: Parameters) -> Tensor:
-        """Cost (T,): half the squared distance in standard deviations."""
+        """Cost (T,): half the squared Mahalanobis distance."""
         cost = 0.5 * (self.precision * (parameters.expression - self.expression) ** 2).sum(-1)
         if self.rotation is not None and self.rotation_precision is not None:
             turn = rotmat_to_rotvec(parameters.rotation @ self.rotation.mT)
@@ -129,7 +128,7 @@ class FramePrior:
         diagonal = hessian.diagonal(dim1=1, dim2=2)
         diagonal[:, units] += self.precision
         if self.rotation is not None and self.rotation_precision is not None:
-            # exact for the gradient: the left Jacobian of SO(3) leaves the vector it belongs to as it is
+            # exact gradient: the left Jacobian of SO(3) maps its own vector to itself
             turn = rotmat_to_rotvec(parameters.rotation @ self.rotation.mT)
             gradient[:, ROTATION] += self.rotation_precision[:, None] * turn
             diagonal[:, ROTATION] += self.rotation_precision[:, None]

@@ -1,18 +1,18 @@
-"""Reading a person's shape from tracked landmarks with experience of how the tracker errs.
+"""Prior of a person's shape given tracked landmarks, with the measured error statistics of the tracker.
 
-A tracker's points follow its own idea of a face: it makes faces more alike than they are, and what it gets wrong
-changes with the view more than from frame to frame. So many frames say little more than one, and errors of neighbouring
-points are one error. Here the errors' mean and covariance are measured, and how people differ as well: on rendered
-people who aren't of the head model's own space (`avface.training.shape_prior`). With both, the likeliest person is a
-linear function of what was seen.
+A landmark tracker is biased towards its own mean face: it makes faces more alike than they are, and its errors change
+with the view more than from frame to frame. So many frames carry little more information than one, and errors of
+neighbouring points are correlated. Mean and covariance of the errors, and the covariance of people's shapes, are
+measured on rendered people outside the head model's shape space (`avface.training.shape_prior`). Given both, the most
+likely person is a linear function of the observation.
 
 Model, for L landmarks in the plane of the picture, in millimetres at the face, after the head's pose is taken out:
 
     d = P V (m + B s) + M q + e,   s ~ N(0, 1),   e ~ N(0, D^T diag(v) D + r I)
 
-V turns the head to the view and drops the depth, P takes out what a small motion of the head would do, B (K, L, 3)
-moves the mean's difference m (L, 3) by a person's K coordinates, M q is the mean error in a view of yaw a and pitch b,
-q = (1, a, b, a^2, b^2), with sines for angles.
+V turns the head to the view and drops the depth, P projects out small rigid and scaling motions of the head, B (K, L,
+3) moves the mean's difference m (L, 3) by a person's K coordinates, M q is the mean error in a view of yaw a and pitch
+b, q = (1, a, b, a^2, b^2), with sines for angles.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from avface.files import replacing
 from avface.geometry.axes import flip_rotation
 from avface.head.model import HeadModel
 
-OPEN_IDENTITY = Path(__file__).parent / "assets" / "identity.npz"
-CLOSER_IDENTITY = Path(__file__).parent / "assets" / "identity_closer.npz"
-"""The same for landmarks that a network has moved to where the picture shows them."""
+SHAPE_PRIOR = Path(__file__).parent / "assets" / "shape_prior.npz"
+"""For landmarks as tracked."""
+CORRECTED_SHAPE_PRIOR = Path(__file__).parent / "assets" / "shape_prior_corrected.npz"
+"""For landmarks corrected by the landmark correction network."""
 
 
 @dataclass(frozen=True, eq=False)
 class NeutralObservation:
-    """Where a clip shows the landmarks of the face at rest.
+    """Observed landmarks of the neutral face, averaged over the frames of a clip.
 
     displacement (L, 2) millimetres in the picture's plane (x to its right, y up) against those of the mean head,
     view (3, 3) the head's mean rotation; both with the roll taken out.
@@ -58,18 +59,20 @@ class NeutralObservation:
 
     @property
     def angles(self) -> F64:
-        """(5,) q of the module's text."""
+        """(5,) q of the module's equation."""
         yaw, pitch = self.view[0, 2], self.view[1, 2]
         return np.array([1, yaw, pitch, yaw**2, pitch**2])
 
 
 @dataclass(frozen=True, eq=False)
-class IdentityModel:
-    """How people differ and how the tracker errs; letters as in the module's text. Millimetres.
+class ShapePrior:
+    """Distributions of people's shapes and of the tracker's errors; symbols as in the module's equation. Millimetres.
 
-    landmarks (N,) numbers of those that are looked at, points (N, 3) where the mean head has them.
+    head: `HeadModel.digest` of the head whose shape weights it gives. landmarks (N,) numbers of the landmarks used,
+    points (N, 3) their places on the mean head.
     """
 
+    head: str
     landmarks: Int
     points: F64
     mean: F64
@@ -87,46 +90,46 @@ class IdentityModel:
     shape_mean: F64
     """(S,) the head's shape weights of the person with s = 0."""
     shape_basis: F64
-    """(K, S) how they change with s."""
+    """(K, S) their derivative by s."""
 
-    def coordinates(self, seen: NeutralObservation) -> F64:
-        """The likeliest coordinates (K,) of a person."""
-        still, by_person, by_mean = self._in_view(seen.view)
-        error = np.tensordot(seen.angles, self.error_mean, 1).ravel()
-        away = still(seen.displacement[self.landmarks].ravel()) - by_mean - error
+    def coordinates(self, observed: NeutralObservation) -> F64:
+        """The most likely coordinates (K,) of a person."""
+        project, by_person, by_mean = self._in_view(observed.view)
+        error = np.tensordot(observed.angles, self.error_mean, 1).ravel()
+        residual = project(observed.displacement[self.landmarks].ravel()) - by_mean - error
         directions = self.error_directions.reshape(len(self.error_variances), -1)
         share = self.error_variances / (self.error_variances + self.error_rest)
         weighted = (by_person - ((by_person @ directions.T) * share) @ directions) / self.error_rest
         return np.asarray(
-            np.linalg.solve(weighted @ by_person.T + np.eye(len(by_person)), weighted @ away), np.float64
+            np.linalg.solve(weighted @ by_person.T + np.eye(len(by_person)), weighted @ residual), np.float64
         )
 
-    def shape(self, seen: NeutralObservation) -> F64:
-        """The head's shape weights (S,) of the likeliest person."""
-        return np.asarray(self.shape_mean + self.coordinates(seen) @ self.shape_basis)
+    def shape(self, observed: NeutralObservation) -> F64:
+        """The head's shape weights (S,) of the most likely person."""
+        return np.asarray(self.shape_mean + self.coordinates(observed) @ self.shape_basis)
 
-    def errors(self, seen: NeutralObservation, coordinates: F64) -> F64:
-        """Where (2 N,) the tracker erred about a person (K,) who is known; for learning."""
-        still, by_person, by_mean = self._in_view(seen.view)
+    def errors(self, observed: NeutralObservation, coordinates: F64) -> F64:
+        """The tracker's errors (2 N,) on a person of known coordinates (K,); for training."""
+        project, by_person, by_mean = self._in_view(observed.view)
         return np.asarray(
-            still(seen.displacement[self.landmarks].ravel()) - by_mean - coordinates @ by_person
+            project(observed.displacement[self.landmarks].ravel()) - by_mean - coordinates @ by_person
         )
 
     @property
     def error_components(self) -> F64:
-        """(R, N, 3) metres in the head's axes: the directions of the tracker's errors, each one standard deviation
-        long. Along the line of sight nothing was measured."""
+        """(R, N, 3) metres in the head's axes: principal components of the tracker's errors, each scaled to one
+        standard deviation. 0 along the line of sight, where nothing was measured."""
         across = self.error_directions * np.sqrt(self.error_variances)[:, None, None] / 1000
         return np.concatenate([across, np.zeros_like(across[..., :1])], -1)
 
-    def _in_view(self, view: F64) -> tuple[_Still, F64, F64]:
+    def _in_view(self, view: F64) -> tuple[_MotionProjector, F64, F64]:
         """P, P V B (K, 2 N), and P V m (2 N,)."""
-        still = _Still(view, self.points)
-        by_person = still((self.basis @ view[:2].T).reshape(len(self.basis), -1))
-        return still, by_person, still((self.mean @ view[:2].T).ravel())
+        project = _MotionProjector(view, self.points)
+        by_person = project((self.basis @ view[:2].T).reshape(len(self.basis), -1))
+        return project, by_person, project((self.mean @ view[:2].T).ravel())
 
-    def trusted_less(self, factor: float) -> IdentityModel:
-        """The same with errors of so many times the variance."""
+    def with_error_variance(self, factor: float) -> ShapePrior:
+        """The same with the variance of the errors multiplied by a factor."""
         return replace(
             self, error_variances=factor * self.error_variances, error_rest=factor * self.error_rest
         )
@@ -134,20 +137,24 @@ class IdentityModel:
     def save(self, path: Path) -> None:
         """Write it to a file (npz)."""
         exact = {"landmarks": np.int16, "error_rest": np.float32, "shape_mean": np.float32}
-        arrays = {f.name: getattr(self, f.name).astype(exact.get(f.name, np.float16)) for f in fields(self)}
+        arrays = {key: getattr(self, key).astype(exact.get(key, np.float16)) for key in _ARRAYS}
         with replacing(path) as temporary:
-            np.savez_compressed(temporary, **arrays)
+            np.savez_compressed(temporary, head=np.array(self.head), **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> IdentityModel:
+    def load(cls, path: Path) -> ShapePrior:
         """Read it from a file that `save` wrote."""
         with np.load(path, allow_pickle=False) as data:
-            arrays = {f.name: data[f.name].astype(np.float64) for f in fields(cls)}
-        return cls(**{**arrays, "landmarks": arrays["landmarks"].astype(np.int64)})
+            arrays = {key: data[key].astype(np.float64) for key in _ARRAYS}
+            head = str(data["head"])
+        return cls(head, **{**arrays, "landmarks": arrays["landmarks"].astype(np.int64)})
 
 
-class _Still:
-    """Takes out of displacements (..., 2 N) what shifting, turning and scaling the head would do to the landmarks."""
+_ARRAYS = tuple(field.name for field in fields(ShapePrior) if field.name != "head")
+
+
+class _MotionProjector:
+    """Projects out of displacements (..., 2 N) what shifting, turning and scaling the head does to the landmarks."""
 
     def __init__(self, view: F64, points: F64) -> None:
         x, y, z = ((points - points.mean(0)) @ view.T).T
@@ -159,29 +166,27 @@ class _Still:
         return np.asarray(displacements - (displacements @ self._motions) @ self._motions.T)
 
 
-def identity_model(head: HeadModel, closer: bool = False) -> IdentityModel | None:
-    """What is known about people and tracker for a head: it was measured with the open head; None for others.
+def load_shape_prior(head: HeadModel, corrected: bool = False) -> ShapePrior | None:
+    """The shipped shape prior of a head, known by its content (`HeadModel.digest`); None for heads without one.
 
-    closer: whether a network looked where the landmarks should be.
+    corrected: that for landmarks corrected by the landmark correction network.
     """
-    if head.name != "open":
-        return None
-    model = _shipped(CLOSER_IDENTITY if closer else OPEN_IDENTITY)
-    return model if model.shape_basis.shape[1] == head.num_shape else None
+    prior = _shipped(CORRECTED_SHAPE_PRIOR if corrected else SHAPE_PRIOR)
+    return prior if prior.head == head.digest() else None
 
 
 def tracker_errors(head: HeadModel) -> F64:
-    """(K, L, 3) metres: how the tracker errs about people, each one standard deviation long: the components of the
-    head's landmark embedding, and those that were measured on people who aren't of the head's space."""
-    known = head.embedding("mediapipe478").error_basis
-    model = identity_model(head)
-    if model is None:
-        return known
-    measured = np.zeros((len(model.error_variances), *known.shape[1:]))
-    measured[:, model.landmarks] = model.error_components
-    return np.concatenate([known, measured])
+    """(K, L, 3) metres: components of the tracker's errors, each scaled to one standard deviation: those of the head's
+    landmark embedding, then those of its shape prior if it has one."""
+    own = head.embedding("mediapipe478").error_basis
+    prior = load_shape_prior(head)
+    if prior is None:
+        return own
+    measured = np.zeros((len(prior.error_variances), *own.shape[1:]))
+    measured[:, prior.landmarks] = prior.error_components
+    return np.concatenate([own, measured])
 
 
 @cache
-def _shipped(path: Path) -> IdentityModel:
-    return IdentityModel.load(path)
+def _shipped(path: Path) -> ShapePrior:
+    return ShapePrior.load(path)

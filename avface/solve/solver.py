@@ -30,8 +30,8 @@ from avface.solve.shape_prior import NeutralObservation, tracker_errors
 @dataclass(frozen=True)
 class Fit:
     """The solution. shape (S,), focal_length in pixels, rotation (T, 3, 3), translation (T, 3) metres,
-    expression (T, E), gaze (T, G, 2) radians, landmark_bias (L, 3) metres in the head's axes from where landmarks are
-    on average to where the tracker puts them on this person."""
+    expression (T, E), gaze (T, G, 2) radians, landmark_bias (L, 3) metres in the head's axes: the tracker's bias on
+    this person against its mean places of the landmarks."""
 
     shape: Floats
     focal_length: float
@@ -57,7 +57,7 @@ class Solver:
         self.config = config or SolverConfig()
         width, height = image_size
         centre = (width - 1) / 2, (height - 1) / 2
-        errors = tracker_errors(head) if self.config.tracker_errs else None
+        errors = tracker_errors(head) if self.config.tracker_error_prior else None
         self.model = landmark_model(head, centre, device, errors)
         costs = FrameCosts(self.model, self.config)
         self._shape = ShapeFit(costs, self.config, image_size, focal_length)
@@ -69,17 +69,17 @@ class Solver:
         on_frames: Callable[[int], None] = lambda frames: None,
         prediction: Prediction | None = None,
     ) -> Fit:
-        """Fit shape, focal length and motion. `on_frames` is told how many more frames are solved.
+        """Fit shape, focal length and motion.
 
-        prediction: what is expected before looking, from sound for example; as strong as its standard deviations say.
-        Memory is fixed: it depends on the window, not on the number of frames.
+        on_frames is called with the number of frames solved since the last call. prediction: priors of the unknowns,
+        from networks for example. Memory is fixed: it depends on the window, not on the number of frames.
 
         Raises:
             ValueError: if no frame has landmarks, or a prediction is of another clip or head.
         """
-        evidence = self._evidence(observations, prediction)
-        shared = self._shape.fit(evidence)
-        motion = self._motion.fit(evidence, shared, on_frames)
+        data = self._fit_data(observations, prediction)
+        shared = self._shape.fit(data)
+        motion = self._motion.fit(data, shared, on_frames)
         own = self.model.head.num_shape
         return Fit(
             shape=shared.shape[:own].cpu().numpy(),
@@ -92,14 +92,13 @@ class Solver:
         )
 
     def observe_neutral(self, observations: Observations) -> NeutralObservation:
-        """Where the landmarks of the person's face at rest are seen, as far as key frames can tell it from pose and
-        expression.
+        """The observed landmarks of the person's neutral face: key frames with pose and expression taken out.
 
         Raises:
             ValueError: if no frame has landmarks.
         """
-        return self._shape.observe_neutral(self._evidence(observations, None))
+        return self._shape.observe_neutral(self._fit_data(observations, None))
 
-    def _evidence(self, observations: Observations, prediction: Prediction | None) -> FitData:
+    def _fit_data(self, observations: Observations, prediction: Prediction | None) -> FitData:
         nothing = no_prediction(len(observations.times), self.model.num_units)
         return FitData(observations, prediction or nothing, self.model, self.config)

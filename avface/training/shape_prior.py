@@ -1,6 +1,6 @@
 """Measure how people differ and how the tracker errs about them, for the solver's reading of shapes.
 
-    python -m avface.training.shape_prior --out DIR        # identity.npz and identity_closer.npz
+    python -m avface.training.shape_prior --out DIR        # shape_prior.npz and shape_prior_corrected.npz
 
 films people whom the head model can't make (`strangers`, others than those of the shape protocol), tracks them, and
 writes what `avface.solve.shape_prior` reads: once for the tracker's landmarks and once for what the landmark network
@@ -25,7 +25,7 @@ from avface.errors import AvfaceError
 from avface.head import HeadModel, load_head
 from avface.head.schemes import IRISES
 from avface.solve import LandmarkCorrections, Observations, Solver, SolverConfig
-from avface.solve.shape_prior import CLOSER_IDENTITY, OPEN_IDENTITY, IdentityModel, NeutralObservation
+from avface.solve.shape_prior import CORRECTED_SHAPE_PRIOR, SHAPE_PRIOR, ShapePrior, NeutralObservation
 from avface.synthetic.out_of_model import (
     FILMED_SEED,
     POPULATION_SEED,
@@ -94,12 +94,12 @@ def film_and_read(
         observations = Observations(
             observed.landmarks, observed.confidence, observed.times, segments, weights
         )
-        solver = Solver(load_head(), observed.image_size, SolverConfig(key_frames=8, tracker_errs=False))
+        solver = Solver(load_head(), observed.image_size, SolverConfig(key_frames=8, tracker_error_prior=False))
         views = observed.views
         assert views is not None
         seen = np.stack([weights[frame] for frame in views.frames.tolist()])
         offsets = pretrained_landmark_network().refine(views.pictures, views.landmarks, seen)
-        closer = replace(observations, closer=LandmarkCorrections(views.frames, offsets, seen))
+        closer = replace(observations, corrections=LandmarkCorrections(views.frames, offsets, seen))
         return solver.observe_neutral(observations), solver.observe_neutral(closer)
 
 
@@ -109,7 +109,7 @@ def learn(
     seen: Sequence[NeutralObservation],
     people: F64,
     config: IdentityConfig | None = None,
-) -> IdentityModel:
+) -> ShapePrior:
     """The model from heads at rest and clips.
 
     Args:
@@ -141,7 +141,8 @@ def learn(
         head, np.concatenate([mean[None], right[:count] * scale[:, None]]), config.tolerance
     )
     points = len(looked_at)
-    blank = IdentityModel(
+    blank = ShapePrior(
+        head=head.digest(),
         landmarks=looked_at,
         points=1000 * on_landmarks(template),
         mean=on_points[-1],
@@ -201,7 +202,7 @@ def measure(
     config: IdentityConfig,
     workers: int | None = None,
     on_clip: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[IdentityModel, IdentityModel]:
+) -> tuple[ShapePrior, ShapePrior]:
     """Film, track and learn, for tracked landmarks and for those of a closer look. `on_clip` is told of the clips done
     and to do."""
     filmed, counted = (OutOfModelConfig(seed=seed) for seed in (FILMED_SEED, POPULATION_SEED))
@@ -221,7 +222,7 @@ def measure(
     tracked, closer = (
         learn(head, everybody, each, filmed_people, config) for each in zip(*seen, strict=True)
     )
-    return tracked, closer.trusted_less(config.caution)
+    return tracked, closer.with_error_variance(config.caution)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -233,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     config = IdentityConfig(people=options.people)
     models = measure(config, options.workers, lambda done, total: print(f"clip {done} of {total}"))
-    for model, path in zip(models, (OPEN_IDENTITY, CLOSER_IDENTITY), strict=True):
+    for model, path in zip(models, (SHAPE_PRIOR, CORRECTED_SHAPE_PRIOR), strict=True):
         model.save(options.out / path.name)
 
 
