@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from captures import moving_capture
 
-from avface.capture import Capture
+from avface.capture import Capture, DetailLayer
 from avface.head import load_head
 from avface.head.skin.atlas import detail_atlas
 from avface.networks.detail.network import DetailConfig, DetailNetwork
@@ -22,12 +20,12 @@ def detail_capture(frames: int = 12, resolution: int = 64, depth: float = 1e-3) 
     steps = np.arange(resolution) / resolution
     lying = np.sin(60 * steps)[:, None] * mask
     upright = np.sin(50 * steps)[None] * mask
-    return replace(
-        moving_capture(frames),
-        detail_static=(depth * lying).astype(np.float16),
-        detail_basis=(depth * upright)[None].astype(np.float16),
-        detail_weights=np.linspace(0, 1, frames, dtype=np.float32)[:, None],
+    layer = DetailLayer(
+        static=(depth * lying).astype(np.float16),
+        basis=(depth * upright)[None].astype(np.float16),
+        weights=np.linspace(0, 1, frames, dtype=np.float32)[:, None],
     )
+    return moving_capture(frames).with_layer(layer)
 
 
 def small_detail(seed: int = 0) -> DetailNetwork:

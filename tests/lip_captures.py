@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from captures import moving_capture
 
-from avface.capture import Capture
+from avface.capture import Capture, LipLayer
 from avface.head import load_head
 from avface.head.lips import lip_region
 from avface.networks.lips.network import LipsConfig, LipsNetwork
@@ -16,19 +14,15 @@ from avface.networks.lips.network import LipsConfig, LipsNetwork
 SMALL = LipsConfig(points=24, embedding=16, feature=8, hidden=16, layers=2, mapping=16)
 
 
-def lip_capture(frames: int = 12, ways: int = 3) -> Capture:
+def lip_capture(frames: int = 12, components: int = 3) -> Capture:
     """`moving_capture` with lips that move in some ways of their own, but not in the first frame."""
     rng = np.random.default_rng(5)
     region = lip_region(load_head("open"))
-    basis = rng.normal(0, 0.002, (ways, len(region), 3)) * region.falloff[:, None]
-    weights = rng.uniform(-1, 1, (frames, ways))
+    basis = rng.normal(0, 0.002, (components, len(region), 3)) * region.falloff[:, None]
+    weights = rng.uniform(-1, 1, (frames, components))
     weights[0] = 0
-    return replace(
-        moving_capture(frames),
-        lip_vertices=region.vertices,
-        lip_basis=basis.astype(np.float32),
-        lip_weights=weights.astype(np.float32),
-    )
+    layer = LipLayer(region.vertices, basis.astype(np.float32), weights.astype(np.float32))
+    return moving_capture(frames).with_layer(layer)
 
 
 def small_lips(seed: int = 0) -> LipsNetwork:

@@ -42,6 +42,7 @@ FLOORS = {
     "avface.synthetic.performance": (5, 0),
     "avface.synthetic.rendering": (5, 1),
     "avface.synthetic.occlusion": (5, 2),
+    "avface.synthetic.occlusion.occluders": (5, 2),
     "avface.data": (6,),
     "avface.training": (7, 3),
     "avface.training.loop": (7, 0),

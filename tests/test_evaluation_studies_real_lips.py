@@ -74,7 +74,8 @@ def test_inside_each_other_is_measured_on_the_mesh(capture):
     for name in ("mouthClose", "mouthShrugLower"):
         pressed[:, capture.expression_names.index(name)] = 0.4
     pressed[:, capture.expression_names.index("jawOpen")] = 0
-    pressed = replace(capture, expression=pressed, lip_weights=0 * capture.lip_weights)
+    still = replace(capture.lips, weights=0 * capture.lips.weights)
+    pressed = replace(capture, expression=pressed).with_layer(still)
 
     found = compare_lips(pressed, pressed.landmarks().astype(np.float64), [], silent(pressed), "a.mp4")
 
@@ -88,7 +89,7 @@ def test_sounds_with_shut_lips_are_those_the_model_is_sure_of(monkeypatch):
     logits[40, SYMBOLS.index("s")] = 9
 
     class Model:
-        def listen(self, sound):
+        def predict(self, sound):
             return type("Rows", (), {"logits": logits})
 
     monkeypatch.setattr(

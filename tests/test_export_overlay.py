@@ -73,9 +73,7 @@ def test_frames_in_which_the_face_was_not_seen_have_a_blue_head(written):
 
 
 def test_folds_are_drawn_unless_an_earlier_stage_is_asked_for(capture, tmp_path):
-    folds = detail_capture(FRAMES)
-    names = ("detail_static", "detail_basis", "detail_weights")
-    folded = dataclasses.replace(capture, **{name: getattr(folds, name) for name in names})
+    folded = capture.with_layer(detail_capture(FRAMES).detail)
     plain, full, coarse = (
         pictures(export_overlay(made, tmp_path / f"{number}.mp4", layout="blended", stage=stage))
         for number, (made, stage) in enumerate([(capture, None), (folded, None), (folded, "coarse")])

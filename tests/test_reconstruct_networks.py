@@ -15,8 +15,8 @@ from videos import Track, constant_rate, noises, write_video
 
 import avface
 import avface.networks.coarse.inference
-import avface.pipeline
 import avface.speech.stream
+import avface.stages.coarse
 import avface.tracking
 from avface.capture import Capture
 from avface.errors import AvfaceError
@@ -230,11 +230,11 @@ def test_lips_follow_the_sound_and_nothing_else_does(reconstruct, own_lips, ever
     capture = reconstruct(solver=rough, stages=both, progress=lambda *words: told.append(words))
     coarse = reconstruct(solver=rough)
 
-    assert capture.lip_vertices.shape == (390,) and 0 < len(capture.lip_basis) <= 8
-    assert np.abs(capture.lip_weights).max(1).min() > 0
+    assert capture.lips.vertices.shape == (390,) and 0 < len(capture.lips.basis) <= 8
+    assert np.abs(capture.lips.weights).max(1).min() > 0
     assert ("lips", 0, FRAMES) in told and told[-1] == ("lips", FRAMES, FRAMES)
     assert "network that hears" in capture.provenance["lips"] and "lips" not in coarse.provenance
-    assert len(coarse.lip_vertices) == 0
+    assert coarse.lips is None
     np.testing.assert_array_equal(coarse.expression, capture.expression)
     np.testing.assert_array_equal(coarse.vertices(5), capture.vertices(5, stage="coarse"))
     assert np.abs(capture.vertices(5) - coarse.vertices(5)).max() > 1e-4
@@ -246,7 +246,7 @@ def test_without_sound_or_speech_the_lips_stay(reconstruct, own_lips):
     rough = replace(QUICK, iterations=1)
     for options in ({"sound": False}, {"audio": False}, {}):  # the sound is noise
         capture = reconstruct(solver=rough, stages=("coarse", "lips"), **options)
-        assert capture.lip_vertices.size == capture.lip_basis.size == capture.lip_weights.size == 0
+        assert capture.lips is None
 
 
 def test_stages_that_are_none_are_refused(reconstruct):
@@ -269,17 +269,19 @@ def test_without_networks_for_the_head_everything_is_as_ever(track, reconstruct,
 
 
 def test_without_networks_nobody_is_tracked_for_a_mouth_that_can_only_be_heard(videos, monkeypatch):
-    monkeypatch.setattr(avface.pipeline, "_load_networks", lambda path, head, device: None)
+    monkeypatch.setattr(avface.stages.coarse, "_load_networks", lambda head, request: None)
     monkeypatch.setattr(avface.tracking, "track", lambda *_, **__: pytest.fail("the video was tracked"))
 
-    with pytest.raises(AvfaceError, match=r"loud\.mp4: there are no networks to hear a mouth move"):
+    with pytest.raises(
+        AvfaceError, match=r"loud\.mp4: there are no networks to predict the mouth from sound"
+    ):
         avface.reconstruct(videos[True], video=False)
 
 
 @pytest.mark.parametrize(
     ("sound", "options", "message"),
     [
-        (False, {"video": False}, r"silent\.mp4: there is no sound to go by"),
+        (False, {"video": False}, r"silent\.mp4: the video has no sound"),
         (True, {"video": False, "audio": False}, "neither picture nor sound"),
         (True, {"networks": "none.safetensors"}, r"none\.safetensors: no such file"),
     ],
@@ -292,12 +294,12 @@ def test_what_cannot_be_done_is_refused(reconstruct, sound, options, message):
 def test_detail_is_found_when_it_is_asked_for(track, reconstruct, own_detail):
     told = []
     capture = reconstruct(stages=("coarse", "detail"), progress=lambda *said: told.append(said))
-    assert capture.has_detail and capture.detail_weights.shape[0] == FRAMES
-    assert "learned it from made people" in capture.provenance["detail"]
+    assert capture.detail.weights.shape[0] == FRAMES
+    assert "trained on synthetic people" in capture.provenance["detail"]
     assert [done for stage, done, _ in told if stage == "detail"][-1] == FRAMES
-    assert not reconstruct().has_detail
+    assert reconstruct().detail is None
 
 
 def test_without_weights_there_is_no_detail(reconstruct, own_detail):
     pretrained_detail.path.unlink()
-    assert not reconstruct(stages=("coarse", "detail")).has_detail
+    assert reconstruct(stages=("coarse", "detail")).detail is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
@@ -43,6 +43,14 @@ def _parse_stages(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(","))
 
 
+def _parse_stage(text: str) -> str:
+    from avface.capture import stage_names
+
+    if text not in stage_names():
+        raise ValueError(f"{text!r} is no stage; use {', '.join(stage_names())}")
+    return text
+
+
 def _parse_pixels(text: str) -> float:
     try:
         return float(text)
@@ -65,7 +73,7 @@ Pixels = Annotated[float | None, _parsed(_parse_pixels, "PX"), arg(help_behavior
 Stages = Annotated[tuple[str, ...], _parsed(_parse_stages, "STAGE,..."), arg(help_behavior_hint="")]
 
 
-Shown = Annotated[Literal["coarse", "lips", "detail"] | None, arg(metavar="STAGE", help_behavior_hint="")]
+Shown = Annotated[str | None, _parsed(_parse_stage, "STAGE"), arg(help_behavior_hint="")]
 
 
 FrameRange = Annotated[slice | None, _parsed(_parse_frames, "A:B"), arg(help_behavior_hint="")]

@@ -197,8 +197,7 @@ class Export:
             if not any(name in options for options in takes.values()):
                 raise AvfaceError(f"{self.out[0]}: {_suffixes(self.out)} takes no --{name}; leave it out")
         capture = _load(capture_file)
-        if self.stage == "detail" and not capture.has_detail:
-            raise AvfaceError(f"{capture_file}: no detail in it; reconstruct with --stages coarse,detail")
+        _check_stage(capture, capture_file, self.stage)
         if self.frames is not None and not range(*self.frames.indices(len(capture))):
             raise AvfaceError(
                 f"{capture_file}: none of its {len(capture)} frames are in that range; see --frames"
@@ -331,6 +330,14 @@ def _check_video(capture: Capture, path: Path, video: Path | None) -> None:
     if path.suffix.lower() != ".html":
         raise AvfaceError(f"{said}; name it with --video")
     warnings.warn(f"{said}, the page shows the head alone; name it with --video", AvfaceWarning, stacklevel=2)
+
+
+def _check_stage(capture: Capture, path: Path, stage: str | None) -> None:
+    """Refuse a stage whose own surface is asked for but that the capture doesn't have."""
+    from avface.capture import is_subdivided
+
+    if is_subdivided(stage) and stage not in [layer.stage for layer in capture.layers]:
+        raise AvfaceError(f"{path}: no {stage} in it; reconstruct with --stages coarse,{stage}")
 
 
 def _is_capture(path: Path) -> bool:

@@ -36,9 +36,9 @@ def export_glb(capture: Capture, path: str | Path, *, title: str | None = None) 
     The scene is in metres, y up, with the video's camera at the origin. The node "head" carries the head's
     motion, its mesh one morph target per expression unit (names in `mesh.extras.targetNames`), and each
     eyeball is a node of its own that turns about its centre. Other joints that turn become a glTF skin; units
-    that turn a joint are that joint's turn, and a head's pose correctives are morph targets after the units', a clip's
-    lip refinement (lips_0, lips_1, ...) after these.
-    Where there is detail, the skin has a normal map of what its folds are as a rule.
+    that turn a joint are that joint's turn, and a head's pose correctives are morph targets after the units', those of
+    the capture's layers (lips_0, lips_1, ...) after these.
+    Where there is detail, the skin has a normal map of its static displacement.
     Keys stand at the capture's true times. glTF cameras look through the middle of their picture: a
     principal point elsewhere is written in the scene's extras only, with the frame size, focal length,
     frame rate and source.
@@ -59,8 +59,8 @@ def export_glb(capture: Capture, path: str | Path, *, title: str | None = None) 
     scene = pygltflib.Scene(name=title or Path(capture.source).stem or "capture", extras={"avface": facts})
     gltf.scenes.append(scene)
     document = _Document(gltf)
-    if capture.has_detail:
-        document.add_normal_map(static_normal_map(capture))
+    if capture.detail is not None:
+        document.add_normal_map(static_normal_map(capture.head_model, capture.detail))
     scene.nodes.extend(_add_head(document, capture))
     scene.nodes.append(_add_camera(document, capture))
     document.finish()

@@ -10,10 +10,11 @@ import numpy as np
 
 from avface import __version__
 from avface.arrays import F32, Floats, Ints
+from avface.capture import is_subdivided
 from avface.files import filling
 
 if TYPE_CHECKING:
-    from avface.capture import Capture, Frames, Stage
+    from avface.capture import Capture, Frames
 
 Space = Literal["camera", "head"]
 
@@ -30,15 +31,15 @@ def export_ply(
     frames: Frames = None,
     space: Space = "camera",
     normals: bool = True,
-    stage: Stage | None = None,
+    stage: str | None = None,
 ) -> Path:
     """Write binary PLY meshes: "dir/face.ply" becomes dir/face_000000.ply and so on; returns the folder.
 
     frames: the frames to write, all by default; a file's number is the video's frame.
     space: "camera" (x right, y down, z forward) or "head" (y up, z out of the face), in metres.
     normals: whether vertices carry unit normals.
-    stage: "detail" for a mesh that is fine enough for the folds of the skin and has them; "coarse" or "lips" for the
-    head's own mesh without what comes after; by default that mesh with all there is for it.
+    stage: "detail" for the subdivided mesh with the skin's displacement; "coarse" or "lips" for the head's own mesh
+    after that stage; by default that mesh with all layers.
 
     All files appear when the last one is done; older files of the same names are replaced, others stay.
 
@@ -85,7 +86,7 @@ def export_obj(
     *,
     frames: Frames = None,
     space: Space = "camera",
-    stage: Stage | None = None,
+    stage: str | None = None,
 ) -> Path:
     """Write OBJ meshes with UVs: "dir/face.obj" becomes dir/face_000000.obj and so on; returns the folder.
 
@@ -111,25 +112,24 @@ def export_obj(
     return path.parent
 
 
-def _topology(capture: Capture, stage: Stage | None) -> tuple[Ints, Floats, Ints, int]:
+def _topology(capture: Capture, stage: str | None) -> tuple[Ints, Floats, Ints, int]:
     """Triangles (F, 3), uv (M, 2), their corners' numbers in it (F, 3), and the number of vertices of a mesh."""
-    if stage == "detail":
+    if is_subdivided(stage):
         surface = capture.detailed_surface
         return surface.faces, surface.uv, surface.uv_faces, len(surface)
     head = capture.head_model
     return capture.faces, head.uv, head.uv_faces, head.num_vertices
 
 
-def _frames(capture: Capture, frames: Frames, space: Space, stage: Stage | None) -> Iterator[tuple[int, F32]]:
+def _frames(capture: Capture, frames: Frames, space: Space, stage: str | None) -> Iterator[tuple[int, F32]]:
     """Numbers of the chosen frames with their vertices (V, 3), computed in blocks."""
     every = np.arange(len(capture))
     numbers = every if frames is None else np.atleast_1d(every[frames])
-    size = DETAILED_BLOCK if stage == "detail" else BLOCK
+    subdivided = is_subdivided(stage)
+    size = DETAILED_BLOCK if subdivided else BLOCK
     for start in range(0, len(numbers), size):
         block = numbers[start : start + size]
         vertices = (
-            capture.detailed_vertices(block, space)
-            if stage == "detail"
-            else capture.vertices(block, space, stage)
+            capture.detailed_vertices(block, space) if subdivided else capture.vertices(block, space, stage)
         )
         yield from zip(block.tolist(), vertices, strict=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from avface.arrays import F32, U8
-from avface.capture import Capture, Stage
+from avface.capture import Capture
 from avface.errors import AvfaceError
 from avface.geometry.mesh import vertex_normals
 from avface.geometry.rasteriser import rasterise
@@ -43,7 +43,7 @@ def export_overlay(
     *,
     video: str | os.PathLike[str] | None = None,
     layout: Layout = "both",
-    stage: Stage | None = None,
+    stage: str | None = None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write an .mp4 of the video with the head drawn over it, with its times and sound; returns its path.
@@ -53,7 +53,7 @@ def export_overlay(
         path: file to write; it appears only when complete.
         video: the captured video, by default `capture.source`.
         layout: "both" puts the frame as filmed to the left of the blended one, "blended" is that one alone.
-        stage: the last one that is drawn, by default all; folds of the skin are shading.
+        stage: the last stage that is drawn, by default all; detail is shading.
         on_frame: called after each frame.
 
     Frames past the capture's last are written as they are.
@@ -61,7 +61,7 @@ def export_overlay(
     Raises:
         AvfaceError: if the video is missing, can't be read or has another size than the capture's, or the
             file can't be written.
-        ValueError: if the layout is unknown.
+        ValueError: if the layout or the stage is unknown.
     """
     if layout not in get_args(Layout):
         raise ValueError(f"layout={layout!r} must be one of {', '.join(get_args(Layout))}")
@@ -81,7 +81,7 @@ def export_overlay(
             f"{source}: is {size[0]} x {size[1]} pixels, but the capture was made from "
             f"{capture.image_size[0]} x {capture.image_size[1]}; name the captured video with video="
         )
-    painter = _Painter(capture, stage)
+    painter = _Painter(capture.up_to(stage))
     with VideoWriter(path, sound_from=source) as writer:
         for frame in clip.frames():
             drawn = painter.blend(frame.image, frame.index) if frame.index < len(capture) else frame.image
@@ -94,13 +94,11 @@ def export_overlay(
 class _Painter:
     """Draws a capture's head into its frames, which must come in order to be quick."""
 
-    def __init__(self, capture: Capture, stage: Stage | None = None) -> None:
-        self._capture, self._stage = capture, stage
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
         self._folds: DetailAtlas | None = None
-        if capture.has_detail and stage in (None, "detail"):
-            from avface.head.skin.atlas import detail_atlas
-
-            self._folds = detail_atlas(capture.head_model, len(capture.detail_static))
+        if capture.detail is not None:
+            self._folds = capture.detail.atlas(capture.head_model)
         self._faces = capture.head_model.faces.cpu()
         self._colours = torch.as_tensor(vertex_colours(capture.head_model))
         self._light = torch.nn.functional.normalize(torch.tensor(LIGHT), dim=0)
@@ -162,7 +160,7 @@ class _Painter:
     def _vertices(self, index: int) -> F32:
         if self._block is None or not self._block_start <= index < self._block_start + len(self._block):
             self._block_start = index
-            self._block = self._capture.vertices(slice(index, index + BLOCK), stage=self._stage)
+            self._block = self._capture.vertices(slice(index, index + BLOCK))
         return self._block[index - self._block_start]
 
 

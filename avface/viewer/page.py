@@ -116,7 +116,7 @@ def _shrink(clip: Clip, path: Path, on_frame: Callable[[], None]) -> None:
 def _page(capture: Capture, film: Clip | None, small: Path | None) -> Iterator[str]:
     """The page as pieces of text; the video is never in memory as a whole."""
     room = Path(__file__).parent
-    before, after = _viewer_shell(capture.head_model, _neutral(capture), capture.has_detail)
+    before, after = _viewer_shell(capture.head_model, _neutral(capture), capture.detail is not None)
     name = Path(film.info.path).name if film is not None else Path(capture.source).name
     facts = f"{len(capture)} frames, {float(capture.times[-1] - capture.times[0]):.1f} s"
     if capture.frame_rate:
@@ -255,9 +255,9 @@ def _page_data(capture: Capture) -> dict[str, Any]:
     return {
         "meshId": MESH_ID,
         "expressionNames": capture.expression_names,
-        "lips": len(capture.lip_basis),
+        "lips": 0 if capture.lips is None else len(capture.lips.basis),
         "textureId": TEXTURE_ID,
-        "folds": len(capture.detail_basis) if capture.has_detail else None,
+        "folds": None if capture.detail is None else len(capture.detail.basis),
         "jointParents": head.joint_parents,
         "strongest": strongest,
         "curveLow": float(np.floor(shown.min(initial=0))),
@@ -289,19 +289,18 @@ def _folds(capture: Capture) -> dict[str, tuple[npt.NDArray, str]]:
     without detail."""
     import torch
 
-    from avface.head.skin.atlas import detail_atlas
-
-    if not capture.has_detail:
+    detail = capture.detail
+    if detail is None:
         return {}
-    atlas = detail_atlas(capture.head_model, len(capture.detail_static))
-    maps = np.concatenate([capture.detail_static[None], capture.detail_basis]).astype(np.float32)
+    atlas = detail.atlas(capture.head_model)
+    maps = np.concatenate([detail.static[None], detail.basis]).astype(np.float32)
     slopes = atlas.tangent_slopes(torch.as_tensor(maps)).numpy()
     scale = np.abs(slopes).max((1, 2, 3)).astype(np.float64) / 127
     steps = np.round(slopes / np.where(scale > 0, scale, 1)[:, None, None, None])
     return {
         "foldSlope": (steps, "i1"),
         "foldScale": (scale, "f8"),
-        "foldWeight": (capture.detail_weights, "f4"),
+        "foldWeight": (detail.weights, "f4"),
         "foldPlace": (atlas.vertex_places().numpy(), "f4"),
     }
 

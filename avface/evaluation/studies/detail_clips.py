@@ -18,7 +18,6 @@ from avface.capture import Capture
 from avface.errors import AvfaceError
 from avface.evaluation.tables import aligned
 from avface.geometry.axes import flip_axes
-from avface.head.skin.atlas import detail_atlas
 from avface.media import Clip
 from avface.networks.detail.losses import photometric_loss, texture_of_detail, valley_light
 
@@ -51,12 +50,12 @@ def clip_light(capture: Capture, video: Path | None = None) -> ClipLight:
     Raises:
         AvfaceError: if there is no detail, no frame with the person, or the video can't be read.
     """
-    if not capture.has_detail:
+    if capture.detail is None:
         raise AvfaceError(f"{capture.source}: the capture has no detail; use --stages coarse,detail")
     rows = np.flatnonzero(capture.confidence > 0)
     if not len(rows):
         raise AvfaceError(f"{capture.source}: no frame shows the person")
-    atlas = detail_atlas(capture.head_model, len(capture.detail_static))
+    atlas = capture.detail.atlas(capture.head_model)
     chosen = set(rows[np.linspace(0, len(rows) - 1, FRAMES).round().astype(int)].tolist())
     aside = round(0.04 * atlas.resolution)
     errors = []

@@ -15,7 +15,7 @@ import torch
 import tyro
 
 from avface.arrays import F32, F64, Floats
-from avface.capture import Capture, Stage
+from avface.capture import Capture
 from avface.errors import AvfaceError
 from avface.evaluation.metrics import nme
 from avface.evaluation.tables import aligned
@@ -24,7 +24,7 @@ from avface.head.lips import lip_region
 from avface.head.measures import mouth_opening
 from avface.head.schemes import LIPS
 from avface.media import VIDEO_SUFFIXES, Clip
-from avface.networks.fusion.av_sync import agreement_by_lag, clip_sound_lag, in_step
+from avface.networks.fusion.av_sync import correlation_by_lag, estimate_audio_lag, align_audio
 from avface.speech.acoustic import ROW_SECONDS, pretrained_acoustic_model
 from avface.speech.phones import SYMBOLS
 
@@ -40,7 +40,7 @@ LATEST = 0.24
 """Seconds by which closures can be heard earlier or later than they are seen."""
 LAG_STEP = 0.02
 """Seconds between the lags that are compared."""
-STAGES: tuple[Stage, ...] = ("coarse", "lips")
+STAGES = ("coarse", "lips")
 """What is compared: without refinement, and with it."""
 
 
@@ -95,8 +95,8 @@ def measure_real_lips(video: Path) -> RealLips:
 
     clip = Clip.open(video)
     observed = track(clip.frames())
-    lag = clip_sound_lag(observed, clip.audio_blocks())
-    sound = list(in_step(clip.audio_blocks(), lag))
+    lag = estimate_audio_lag(observed, clip.audio_blocks())
+    sound = list(align_audio(clip.audio_blocks(), lag))
     if not sound:
         raise AvfaceError(f"{video}: has no sound")
     capture = reconstruct(video, stages=("coarse", "lips"))
@@ -171,7 +171,7 @@ def heard_before_seen(times: F64, heard: Floats, gap: F64) -> tuple[float, float
     shut = np.exp(-((gap[seen] / SEEN_SHUT) ** 2))
     count = round(LATEST / LAG_STEP)
     lags = LAG_STEP * np.arange(-count, count + 1)
-    agreement = agreement_by_lag(times, heard, times[seen], shut, -lags) if len(shut) else None
+    agreement = correlation_by_lag(times, heard, times[seen], shut, -lags) if len(shut) else None
     if agreement is None:
         return float("nan"), float("nan"), float("nan")
     best = int(agreement.argmax())
@@ -186,7 +186,7 @@ def _bilabial_gaps(smallest: F64) -> BilabialGaps:
 
 def bilabial_sounds(sound: F32) -> list[tuple[float, float]]:
     """(start, end) in seconds of the sounds with shut lips that are heard in (N,) samples at 16 kHz."""
-    rows = pretrained_acoustic_model("cpu").listen(torch.from_numpy(sound)).logits.softmax(-1)
+    rows = pretrained_acoustic_model("cpu").predict(torch.from_numpy(sound)).logits.softmax(-1)
     chance = rows[:, [SYMBOLS.index(symbol) for symbol in BILABIALS]].sum(1).numpy()
     edges = np.flatnonzero(np.diff(np.concatenate([[0], chance > SURE, [0]])))
     return [(ROW_SECONDS * start, ROW_SECONDS * end) for start, end in edges.reshape(-1, 2).tolist()]

@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from avface.arrays import F32, F64, Bool, Floats, Int, Ints
+from avface.arrays import F32, F64, Bool, Int, Ints
+from avface.capture.detail_layer import DetailLayer
+from avface.capture.exporters import find_exporter
+from avface.capture.layer import Layer
+from avface.capture.layers import LAYERS, shown_layers
+from avface.capture.lip_layer import LipLayer
 from avface.errors import AvfaceError
 from avface.files import replacing
 
@@ -25,12 +28,10 @@ if TYPE_CHECKING:
     from avface.head.skin.subdivision import DetailedSurface
 
 CAPTURE_VERSION = 2
-EXPORTERS = "avface.exporters"
-"""Entry point group in which exporters register, by suffix; other packages can add theirs."""
 
 Frames = int | slice | Sequence[int] | Ints | None
 Space = Literal["image", "camera", "head"]
-Stage = Literal["coarse", "lips", "detail"]
+LayerT = TypeVar("LayerT", bound=Layer)
 
 
 @dataclass(frozen=True)
@@ -76,20 +77,6 @@ class Capture:
     landmark_bias: F32 = field(default_factory=lambda: np.zeros((0, 3), np.float32))
     """(L, 3) metres in the head's axes from where MediaPipe's L landmarks are on average to where the tracker puts them
     on this person. Empty for a capture that wasn't tracked."""
-    lip_vertices: Int = field(default_factory=lambda: np.zeros(0, np.int64))
-    """(P,) ascending numbers of the vertices that the lip refinement moves; empty where there is none."""
-    lip_basis: F32 = field(default_factory=lambda: np.zeros((0, 0, 3), np.float32))
-    """(L, P, 3) ways in which the lips of this clip move beyond the expression units: metres in the head's axes, on the
-    shaped head before any joint turns."""
-    lip_weights: F32 = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    """(T, L) weights of `lip_basis`, 0 where nobody speaks; (0, 0) without lip refinement."""
-    detail_static: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float16))
-    """(R, R) metres along the normals of the skin by which its folds are off the head's mesh as a rule: texels of the
-    face's window of the uv square (`avface.head.skin.atlas`). Empty where there is no detail."""
-    detail_basis: Floats = field(default_factory=lambda: np.zeros((0, 0, 0), np.float16))
-    """(D, R, R) ways in which they change, metres."""
-    detail_weights: F32 = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    """(T, D) weights of `detail_basis`; (0, 0) without detail."""
     segment_starts: Int = field(default_factory=lambda: np.zeros(1, np.int64))
     """(N,) first frames of the stretches between shot cuts; the first is 0."""
     segment_same_person: Bool = field(default_factory=lambda: np.ones(1, bool))
@@ -98,6 +85,8 @@ class Capture:
     """The video, as it was named to avface."""
     provenance: dict[str, str] = field(default_factory=dict)
     """Which part of avface, in which version, each piece came from."""
+    layers: tuple[Layer, ...] = ()
+    """What stages after the coarse one added, at most one of a kind, in the order of the stages; see `with_layer`."""
 
     def __post_init__(self) -> None:
         frames = len(self.times)
@@ -112,24 +101,19 @@ class Capture:
         if self.visibility_regions:
             expected["visibility"] = (frames, len(self.visibility_regions))
         expected["landmark_bias"] = (478 if self.landmark_bias.size else 0, 3)
-        ways = self.lip_basis.shape[:1]
-        expected["lip_basis"] = (*ways, *self.lip_vertices.shape, 3)
-        expected["lip_weights"] = (frames, *ways) if self.lip_vertices.size else (0, 0)
-        side, changes = len(self.detail_static), self.detail_basis.shape[:1]
-        expected["detail_static"] = (side, side)
-        expected["detail_basis"] = (*changes, side, side)
-        expected["detail_weights"] = (frames, *changes) if side else (0, 0)
         for name, size in expected.items():
             if getattr(self, name).shape != size:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {size}")
-        numbers = self.lip_vertices
-        if numbers.dtype.kind not in "iu" or (np.diff(numbers, prepend=-1) <= 0).any():
-            raise ValueError("lip_vertices must be whole numbers, ascending from 0 or more")
-        lips, detail = ("lip_basis", "lip_weights"), ("detail_static", "detail_basis", "detail_weights")
-        for name in ("landmark_bias", *lips, *detail):
-            values = getattr(self, name)
-            if values.dtype.kind != "f" or not np.isfinite(values).all():
-                raise ValueError(f"{name} must be finite numbers")
+        bias = self.landmark_bias
+        if bias.dtype.kind != "f" or not np.isfinite(bias).all():
+            raise ValueError("landmark_bias must be finite numbers")
+        for layer in self.layers:
+            layer.check_frames(frames)
+        order = [LAYERS.index(type(layer)) for layer in self.layers]
+        if order != sorted(set(order)):
+            raise ValueError(
+                f"layers {[layer.stage for layer in self.layers]} must be one of a kind, in order"
+            )
 
     def __len__(self) -> int:
         """Number of video frames T."""
@@ -164,15 +148,15 @@ class Capture:
         self,
         frames: Frames = None,
         space: Literal["camera", "head"] = "camera",
-        stage: Stage | None = None,
+        stage: str | None = None,
     ) -> F32:
         """Vertices (T, V, 3) in metres of the chosen frames (all by default), in the camera's or the head's frame.
 
         stage: "coarse" for shape and expression alone, "lips" with the lip refinement, where there is one; by default
-        with everything there is. Detail is finer than this mesh, which it leaves as it is; see `detailed_vertices`.
+        with all layers. Detail is finer than this mesh, which it leaves as it is; see `detailed_vertices`.
 
         Raises:
-            AvfaceError: if the lips are of another head.
+            AvfaceError: if a layer is of another head.
             ValueError: if the space or the stage is unknown.
         """
         if space not in ("camera", "head"):
@@ -182,9 +166,34 @@ class Capture:
         return self._to_camera(vertices, rows) if space == "camera" else vertices
 
     @property
-    def has_detail(self) -> bool:
-        """Whether the fine stage has been here."""
-        return bool(self.detail_static.size)
+    def lips(self) -> LipLayer | None:
+        """The lip refinement, where there is one."""
+        return self.layer(LipLayer)
+
+    @property
+    def detail(self) -> DetailLayer | None:
+        """The skin's displacement, where the fine stage has run."""
+        return self.layer(DetailLayer)
+
+    def layer(self, kind: type[LayerT]) -> LayerT | None:
+        """The layer of one kind, or None."""
+        return next((layer for layer in self.layers if isinstance(layer, kind)), None)
+
+    def with_layer(self, layer: Layer, provenance: str = "") -> Capture:
+        """The capture with a layer added, or in place of the one of its kind; `provenance` says where it came from."""
+        kinds = {type(each): each for each in (*self.layers, layer)}
+        came = {**self.provenance, layer.stage: provenance} if provenance else self.provenance
+        return replace(self, layers=tuple(kinds[kind] for kind in LAYERS if kind in kinds), provenance=came)
+
+    def up_to(self, stage: str | None) -> Capture:
+        """The capture without the layers of later stages; itself for None.
+
+        Raises:
+            ValueError: if the stage is unknown.
+        """
+        kinds = shown_layers(stage)
+        kept = tuple(layer for layer in self.layers if type(layer) in kinds)
+        return self if kept == self.layers else replace(self, layers=kept)
 
     def displacement(self, frames: Frames = None) -> F32:
         """Displacement (T, R, R) in metres of the skin along the mesh's normals, in the chosen frames, all by default.
@@ -192,25 +201,24 @@ class Capture:
         Texels are those of `avface.head.skin.atlas.DetailAtlas`. (T, 0, 0) without detail.
         """
         rows = self._rows(frames)
-        found = np.repeat(self.detail_static[None].astype(np.float32), len(rows), 0)
-        if len(self.detail_basis):
-            found += np.tensordot(self.detail_weights[rows], self.detail_basis.astype(np.float32), 1)
-        return found
+        return (
+            np.zeros((len(rows), 0, 0), np.float32) if self.detail is None else self.detail.displacement(rows)
+        )
 
     @functools.cached_property
     def detailed_surface(self) -> DetailedSurface:
-        """The mesh, fine enough for the folds of the skin.
+        """The mesh, subdivided for the skin's displacement.
 
         Raises:
             AvfaceError: if the capture has no detail, or its head no face that it could be about.
         """
         from avface.head.skin.subdivision import DetailedSurface
 
-        if not self.has_detail:
+        if self.detail is None:
             raise AvfaceError(
                 f"{self.source or self.head}: the capture has no detail; reconstruct with --stages coarse,detail"
             )
-        return DetailedSurface(self.head_model, len(self.detail_static))
+        return DetailedSurface(self.head_model, len(self.detail.static))
 
     def detailed_vertices(self, frames: Frames = None, space: Literal["camera", "head"] = "camera") -> F32:
         """Vertices (T, N, 3) in metres of `detailed_surface` in the chosen frames, with all that there is.
@@ -231,7 +239,7 @@ class Capture:
         frames: Frames = None,
         scheme: Literal["mediapipe478", "ibug68"] = "mediapipe478",
         space: Space = "image",
-        stage: Stage | None = None,
+        stage: str | None = None,
     ) -> F32:
         """Landmarks of the chosen frames: (T, L, 2) pixels of the video, or (T, L, 3) metres in camera or head.
 
@@ -269,26 +277,23 @@ class Capture:
     def morphs(self) -> tuple[MorphTargets, MorphMotion]:
         """The head as scene files know it: morph targets and their motion; see `avface.head.morphs`.
 
-        The last ones are the lip refinement's, named lips_0, lips_1 and so on, where there is one.
+        The layers' targets come last: of the lip refinement lips_0, lips_1 and so on.
 
         Raises:
-            AvfaceError: if the lips are of another head.
+            AvfaceError: if a layer is of another head.
         """
         from avface.head.morphs import morph_motion, morph_targets
 
         head = self.head_model
         targets = morph_targets(head)
         motion = morph_motion(head, targets, self.shape, self.expression, self.joints)
-        if not len(self.lip_vertices):
-            return targets, motion
-        self._check_lips()
-        lips = np.zeros((len(self.lip_basis), head.num_vertices, 3), np.float32)
-        lips[:, self.lip_vertices] = self.lip_basis
-        names = tuple(f"lips_{number}" for number in range(len(lips)))
-        return (
-            replace(targets, names=targets.names + names, offsets=np.concatenate([targets.offsets, lips])),
-            replace(motion, weights=np.concatenate([motion.weights, self.lip_weights], 1)),
-        )
+        for layer in self._checked_layers():
+            added = layer.morphs(head.num_vertices)
+            if added is not None:
+                offsets = np.concatenate([targets.offsets, added.offsets])
+                targets = replace(targets, names=targets.names + added.names, offsets=offsets)
+                motion = replace(motion, weights=np.concatenate([motion.weights, added.weights], 1))
+        return targets, motion
 
     def export(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Write the capture in the format of the path's suffix (.glb, .usdc, .csv, .ply, .obj, .mp4, .html, ...).
@@ -310,8 +315,12 @@ class Capture:
         path = Path(path)
         arrays: dict[str, Any] = {"capture_version": np.array(CAPTURE_VERSION)}
         for item in fields(self):
+            if item.name == "layers":
+                continue
             value = getattr(self, item.name)
             arrays[item.name] = np.array(json.dumps(value)) if isinstance(value, dict) else np.asarray(value)
+        for layer in self.layers:
+            arrays |= layer.arrays()
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
         return path
@@ -351,12 +360,14 @@ class Capture:
                 image_size=(int(data["image_size"][0]), int(data["image_size"][1])),
                 times=data["times"],
                 confidence=data["confidence"],
-                **_optional(data),
+                visibility=data["visibility"],
+                visibility_regions=tuple(map(str, data["visibility_regions"])),
                 landmark_bias=data["landmark_bias"],
                 segment_starts=data["segment_starts"],
                 segment_same_person=data["segment_same_person"],
                 source=str(data["source"]),
                 provenance=dict(json.loads(str(data["provenance"]))),
+                layers=tuple(layer for kind in LAYERS if (layer := kind.read(data)) is not None),
             )
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise AvfaceError(f"{path}: incomplete capture ({error}); make it again") from None
@@ -366,49 +377,44 @@ class Capture:
         rows = self._rows(frames)
         return replace(
             self,
-            **{name: getattr(self, name)[rows] for name in self._by_frame},
+            **{name: getattr(self, name)[rows] for name in self._per_frame},
+            layers=tuple(layer.select(rows) for layer in self.layers),
             segment_starts=np.zeros(1, np.int64),
             segment_same_person=np.ones(1, bool),
         )
 
     @property
-    def _by_frame(self) -> tuple[str, ...]:
-        """The arrays with one row a frame."""
+    def _per_frame(self) -> tuple[str, ...]:
+        """The fields with one row a frame."""
         always = ("expression", "rotation", "translation", "joints", "times", "confidence")
-        seen = ("visibility",) if self.visibility_regions else ()
-        lips = ("lip_weights",) if len(self.lip_vertices) else ()
-        detail = ("detail_weights",) if self.has_detail else ()
-        return (*always, *seen, *lips, *detail)
+        return (*always, "visibility") if self.visibility_regions else always
 
     def _rows(self, frames: Frames) -> Int:
         every = np.arange(len(self))
         return every if frames is None else np.atleast_1d(every[frames])
 
-    def _head_vertices(self, rows: Int, stage: Stage | None) -> F32:
+    def _head_vertices(self, rows: Int, stage: str | None) -> F32:
         import torch
 
-        if stage not in (None, *get_args(Stage)):
-            raise ValueError(f"stage={stage!r} must be one of {', '.join(map(repr, get_args(Stage)))}")
+        shown = self.up_to(stage)
         head = self.head_model
         shape, expression, joints = (
             torch.as_tensor(values) for values in (self.shape[None], self.expression[rows], self.joints[rows])
         )
         with torch.inference_mode():
             offsets = None
-            if stage != "coarse" and len(self.lip_vertices):
-                self._check_lips()
-                offsets = torch.zeros(len(rows), head.num_vertices, 3)
-                moved = np.tensordot(self.lip_weights[rows], self.lip_basis, 1)
-                offsets[:, torch.as_tensor(self.lip_vertices)] = torch.as_tensor(moved, dtype=offsets.dtype)
+            for layer in shown._checked_layers():
+                part = layer.vertex_offsets(rows, head.num_vertices)
+                if part is not None:
+                    moved = torch.as_tensor(part, dtype=head.template.dtype)
+                    offsets = moved if offsets is None else offsets + moved
             vertices = head(shape, expression, joints, offsets)
         return np.asarray(vertices.numpy())
 
-    def _check_lips(self) -> None:
-        if self.lip_vertices[-1] >= self.head_model.num_vertices:
-            raise AvfaceError(
-                f"{self.source or self.head}: the capture's lips have vertex {self.lip_vertices[-1]}, its head "
-                f"{self.head} only {self.head_model.num_vertices}; name the head file that the capture was made with"
-            )
+    def _checked_layers(self) -> tuple[Layer, ...]:
+        for layer in self.layers:
+            layer.check_head(self.head_model, self.source or self.head)
+        return self.layers
 
     def _to_camera(self, points: F32, rows: Int) -> F32:
         import torch
@@ -418,33 +424,3 @@ class Capture:
 
         rotation = rotvec_to_rotmat(torch.as_tensor(self.rotation[rows]))
         return transform(torch.as_tensor(points), rotation, torch.as_tensor(self.translation[rows])).numpy()
-
-
-def _optional(data: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
-    """What captures of earlier versions of avface don't have."""
-    found: dict[str, Any] = {}
-    if "visibility" in data:
-        regions = tuple(map(str, data["visibility_regions"]))
-        found |= {"visibility": data["visibility"], "visibility_regions": regions}
-    if "lip_vertices" in data:
-        found |= {name: data[name] for name in ("lip_vertices", "lip_basis", "lip_weights")}
-    if "detail_static" in data:
-        found |= {name: data[name] for name in ("detail_static", "detail_basis", "detail_weights")}
-    return found
-
-
-def find_exporter(path: Path) -> Callable[..., Path]:
-    """The exporter registered for a path's suffix: `(capture, path, **options) -> path`.
-
-    Raises:
-        AvfaceError: if none is; the message lists what there is.
-    """
-    known = {entry.name: entry for entry in metadata.entry_points(group=EXPORTERS)}
-    entry = known.get(path.suffix.lower().lstrip("."))
-    if entry is None:
-        suffixes = ", ".join(f".{name}" for name in sorted(known))
-        raise AvfaceError(
-            f"{path}: can't export to {path.suffix or 'a name without suffix'!r}; use {suffixes}"
-        )
-    exporter: Callable[..., Path] = entry.load()
-    return exporter

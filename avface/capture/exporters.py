@@ -1,0 +1,29 @@
+"""Exporters are entry points, named by suffix: the capture knows none of them, and other packages can add theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+from avface.errors import AvfaceError
+
+EXPORTERS = "avface.exporters"
+"""Entry point group in which exporters register."""
+
+
+def find_exporter(path: Path) -> Callable[..., Path]:
+    """The exporter registered for a path's suffix: `(capture, path, **options) -> path`.
+
+    Raises:
+        AvfaceError: if none is; the message lists what there is.
+    """
+    known = {entry.name: entry for entry in metadata.entry_points(group=EXPORTERS)}
+    entry = known.get(path.suffix.lower().lstrip("."))
+    if entry is None:
+        suffixes = ", ".join(f".{name}" for name in sorted(known))
+        raise AvfaceError(
+            f"{path}: can't export to {path.suffix or 'a name without suffix'!r}; use {suffixes}"
+        )
+    exporter: Callable[..., Path] = entry.load()
+    return exporter

@@ -1,0 +1,51 @@
+"""The stages of a reconstruction, in the order in which they run.
+
+A new stage is a module with a class that satisfies `Stage`, and a line in `STAGES`. What it finds that isn't a field of
+`Capture` is an `avface.capture.Layer`, registered in `avface.capture.LAYERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from avface.capture import COARSE
+from avface.errors import AvfaceError
+from avface.stages.coarse import CoarseStage, corrects_landmarks
+from avface.stages.detail import DetailStage
+from avface.stages.lips import LipsStage
+from avface.stages.stage import Progress, Request, Stage, StageInputs, no_progress
+
+STAGES: list[type[Stage]] = [CoarseStage, LipsStage, DetailStage]
+
+
+def find_stages(names: Sequence[str]) -> tuple[type[Stage], ...]:
+    """The stages of these names, in the order in which they run.
+
+    Raises:
+        AvfaceError: if a name is unknown, or a stage lacks one that it needs.
+    """
+    known = [stage.name for stage in STAGES]
+    given = ",".join(map(str, names))
+    for name in names:
+        if name not in known:
+            raise AvfaceError(f"stages {given}: no such stage as {name!r}; use coarse or {','.join(known)}")
+    found = tuple(stage for stage in STAGES if stage.name in names)
+    needed = [need for stage in found for need in stage.needs] or [COARSE]
+    missing = [need for need in needed if need not in names]
+    if missing:
+        raise AvfaceError(
+            f"stages {given}: nothing can be refined without {missing[0]!r}; use coarse or {','.join(known)}"
+        )
+    return found
+
+
+__all__ = [
+    "STAGES",
+    "Progress",
+    "Request",
+    "Stage",
+    "StageInputs",
+    "corrects_landmarks",
+    "find_stages",
+    "no_progress",
+]

@@ -1,0 +1,236 @@
+"""Stage "coarse": shape, expression and pose, by a fit to the landmarks with the networks' prediction as its prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from avface.arrays import F32
+from avface.capture import COARSE, Capture
+from avface.errors import AvfaceError
+from avface.stages.stage import Request, StageInputs
+from avface.threads import one_thread
+
+if TYPE_CHECKING:
+    from avface.head.model import HeadModel
+    from avface.networks.coarse.inference import ClipPrediction
+    from avface.networks.coarse.model import CoarseNetworks
+    from avface.solve import Fit, LandmarkCorrections, Prediction
+
+
+@dataclass(frozen=True, eq=False)
+class CoarseStage:
+    """Coarse networks and solver. Without networks for the head the fit has general priors only."""
+
+    name: ClassVar[str] = COARSE
+    needs: ClassVar[tuple[str, ...]] = ()
+    needs_audio: ClassVar[bool] = False
+
+    networks: CoarseNetworks | None
+
+    @classmethod
+    def load(cls, head: HeadModel, request: Request) -> CoarseStage:
+        """Load solver, networks and acoustic model.
+
+        Raises:
+            AvfaceError: if the networks can't be used, or there are none and the request wants none of the picture.
+        """
+
+        networks = _load_networks(head, request)
+        if networks is None and not request.video:
+            raise AvfaceError(
+                f"{request.path}: there are no networks to predict the mouth from sound; leave out video=False "
+                "(--no-video)"
+            )
+        if corrects_landmarks(head):
+            from avface.networks.landmark_correction import pretrained_landmark_network
+
+            pretrained_landmark_network()
+        if networks is not None:
+            from avface.speech.acoustic import pretrained_acoustic_model
+
+            if request.audio:
+                pretrained_acoustic_model(request.device)
+        return cls(networks)
+
+    def run(self, capture: Capture, inputs: StageInputs) -> Capture:
+        """Fill in everything of the capture but its layers.
+
+        Where the mouth is occluded at times, a second fit has a prediction that is adapted to how the mouth moves where
+        it is visible.
+        """
+        expected = None
+        if self.networks is not None:
+            expected = self._predict(self.networks, inputs)
+        corrections = _correct_landmarks(inputs)
+        fitted = _fit(capture, inputs, expected, corrections)
+        if self.networks is not None and expected is not None and inputs.request.video:
+            adapted = self._adapt(self.networks, inputs, expected, fitted)
+            if adapted is not None:
+                fitted = _fit(capture, inputs, adapted, corrections)
+        return fitted
+
+    def _predict(
+        self, networks: CoarseNetworks, inputs: StageInputs, visibility_limit: F32 | None = None
+    ) -> ClipPrediction:
+        """The networks' prediction for the clip; `visibility_limit` (478,) makes landmarks less visible."""
+        from avface.networks.coarse.inference import predict_clip
+
+        audio = inputs.audio() if inputs.has_audio else None
+        with one_thread():
+            return predict_clip(
+                networks,
+                inputs.head.expression_names,
+                inputs.track,
+                audio,
+                inputs.focal_length,
+                see_expression=inputs.request.video,
+                visibility_limit=visibility_limit,
+            )
+
+    def _adapt(
+        self, networks: CoarseNetworks, inputs: StageInputs, expected: ClipPrediction, fitted: Capture
+    ) -> ClipPrediction | None:
+        """The prediction adapted to the clip; None if the mouth is never occluded."""
+        from avface.networks.fusion.clip_adaptation import adapt_to_clip, lip_visibility, occluded_visibility
+
+        track, head = inputs.track, inputs.head
+        lips = lip_visibility(track)
+        occluded = occluded_visibility(track, lips)
+        if occluded is None:
+            return None
+        answers = self._predict(networks, inputs, occluded)
+        motion = head.embedding("mediapipe478").on(head.expression_basis.cpu().numpy())
+        return adapt_to_clip(
+            expected, answers, fitted.expression, lips, track.times, head.expression_names, motion
+        )
+
+
+def corrects_landmarks(head: HeadModel) -> bool:
+    """Whether corrected landmarks serve this head: whether there is a shape prior for them."""
+    from avface.solve.shape_prior import load_shape_prior
+
+    return load_shape_prior(head, corrected=True) is not None
+
+
+def _load_networks(head: HeadModel, request: Request) -> CoarseNetworks | None:
+    """The networks for a head: those of a file, or the pretrained ones if they are about this head.
+
+    Raises:
+        AvfaceError: if the file isn't there or damaged, or about another head.
+    """
+    from avface.networks.coarse.model import load_networks, pretrained_coarse_networks
+
+    path = request.networks
+    given = None if path is None else load_networks(path).requires_grad_(False).to(request.device)
+    networks = pretrained_coarse_networks(request.device) if given is None else given
+    config = networks.config
+    sizes = (config.head, config.code.expression_width, config.code.shape)
+    if sizes == (head.name, head.num_expression, head.num_shape):
+        return networks
+    if path is None:
+        return None
+    raise AvfaceError(
+        f"{path}: networks for the head {config.head} with {sizes[1]} expression units and {sizes[2]} shape "
+        f"components, while {head.name} has {head.num_expression} and {head.num_shape}; use that head or other "
+        "networks"
+    )
+
+
+def _correct_landmarks(inputs: StageInputs) -> LandmarkCorrections | None:
+    """Offsets of some frames' landmarks from where the picture shows them, for the person's shape."""
+    from avface.networks.fusion.landmark_weights import LandmarkWeights
+    from avface.networks.landmark_correction import pretrained_landmark_network
+    from avface.solve import LandmarkCorrections
+
+    track = inputs.track
+    views = track.views
+    if views is None:
+        return None
+    weights = LandmarkWeights(track, None, without=_ignored_regions(inputs), flow=False)
+    visible = np.stack([weights[frame] for frame in views.frames.tolist()])
+    with one_thread():
+        offsets = pretrained_landmark_network().refine(views.pictures, views.landmarks, visible)
+    return LandmarkCorrections(views.frames, offsets, visible)
+
+
+def _ignored_regions(inputs: StageInputs) -> tuple[str, ...]:
+    """Regions whose landmarks don't count."""
+    from avface.networks.fusion.clip_adaptation import ADAPTED_REGIONS
+
+    return () if inputs.request.video else ADAPTED_REGIONS
+
+
+def _fit(
+    capture: Capture,
+    inputs: StageInputs,
+    expected: ClipPrediction | None,
+    corrections: LandmarkCorrections | None,
+) -> Capture:
+    """The capture with the maximum a posteriori fit to the track's landmarks."""
+    import torch
+
+    from avface.geometry.rotations import facing_rotvec
+    from avface.networks.fusion.landmark_weights import LandmarkWeights
+    from avface.networks.regions import REGIONS
+    from avface.solve import Observations, Solver
+
+    request, track, head = inputs.request, inputs.track, inputs.head
+    on_frames: Callable[[int], None] = inputs.counter("solve")
+    solver = Solver(head, track.image_size, request.solver, request.focal_length, request.device)
+    weights = None
+    if track.visibility is not None or expected is not None:
+        sigma = None if expected is None else expected.landmark_sigma
+        weights = LandmarkWeights(track, sigma, without=_ignored_regions(inputs))
+    fit = solver.fit(
+        Observations(
+            track.best_landmarks, track.best_confidence, track.times, inputs.shots(), weights, corrections
+        ),
+        on_frames,
+        None if expected is None else _prior(expected),
+    )
+    source = "landmarks" if expected is None else f"landmarks and {expected.source}"
+    return replace(
+        capture,
+        shape=fit.shape.astype(np.float32),
+        expression=fit.expression.astype(np.float32),
+        rotation=facing_rotvec(torch.as_tensor(fit.rotation)).numpy().astype(np.float32),
+        translation=fit.translation.astype(np.float32),
+        joints=_joints(head, fit),
+        focal_length=fit.focal_length,
+        visibility=np.zeros((0, 0), np.float32) if weights is None else weights.by_region(),
+        visibility_regions=() if weights is None else REGIONS,
+        landmark_bias=fit.landmark_bias.astype(np.float32),
+        provenance={
+            **capture.provenance,
+            "landmarks": "MediaPipe attention mesh, 478 points",
+            "shape, expression, pose": f"maximum a posteriori fit to the {source}",
+            "focal length": "given" if request.focal_length else "estimated",
+        },
+    )
+
+
+def _prior(expected: ClipPrediction) -> Prediction:
+    """The prediction as the fit's prior."""
+    from avface.solve import Prediction
+
+    return Prediction(
+        expression=expected.expression,
+        expression_sigma=expected.expression_sigma,
+        rotation=expected.rotation,
+        # Errors of a window's frames are the same, so that they count as one; expressions change too fast for that.
+        rotation_sigma=expected.rotation_sigma * np.sqrt(expected.window),
+        shape=expected.shape,
+        shape_sigma=expected.shape_sigma,
+    )
+
+
+def _joints(head: HeadModel, fit: Fit) -> F32:
+    """Joint rotations (T, J, 3): the eyes' gaze, everything else at rest."""
+    joints = np.zeros((len(fit.gaze), head.num_joints, 3), np.float32)
+    eyes = [j for j, name in enumerate(head.joint_names) if name in ("left_eye", "right_eye")]
+    joints[:, eyes, :2] = fit.gaze
+    return joints

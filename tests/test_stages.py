@@ -1,0 +1,159 @@
+"""Stages are objects: what registers one, what they need, and what a request refuses before a video is read."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from captures import moving_capture
+from solve_clips import QUICK, SIZE, head_without_tracker_errors, truth
+from videos import Track, constant_rate, noises, write_video
+
+import avface
+import avface.tracking
+from avface.arrays import F32
+from avface.capture import LAYERS, Capture, Layer, LayerMorphs
+from avface.errors import AvfaceError
+from avface.stages import STAGES, Request, StageInputs, find_stages
+from avface.tracking import FaceTrack, Segment
+
+FRAMES = 8
+
+
+# A stage of its own: this is all that somebody writes who adds one. -------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class NoseLayer(Layer):
+    """Growth of the nose's tip: weights (T, 1) metres along z."""
+
+    stage: ClassVar[str] = "nose"
+    key_prefix: ClassVar[str] = "nose"
+    weights: F32
+
+    def __post_init__(self) -> None:
+        self._check_shape("weights", (len(self.weights), 1))
+        self._check_finite("weights")
+
+    def vertex_offsets(self, rows, num_vertices):
+        """The offsets of one vertex."""
+        offsets = np.zeros((len(rows), num_vertices, 3), np.float32)
+        offsets[:, 0, 2] = self.weights[rows, 0]
+        return offsets
+
+    def morphs(self, num_vertices):
+        """One target of a metre."""
+        offsets = np.zeros((1, num_vertices, 3), np.float32)
+        offsets[0, 0, 2] = 1
+        return LayerMorphs(("nose",), offsets, self.weights)
+
+
+@dataclass(frozen=True)
+class NoseStage:
+    """Lengthens the nose by what is said."""
+
+    name: ClassVar[str] = "nose"
+    needs: ClassVar[tuple[str, ...]] = ("coarse",)
+    needs_audio: ClassVar[bool] = True
+
+    @classmethod
+    def load(cls, head, request):
+        """Nothing to load."""
+        return cls()
+
+    def run(self, capture: Capture, inputs: StageInputs) -> Capture:
+        """A millimetre a frame."""
+        count = inputs.counter(self.name)
+        weights = 0.001 * np.arange(len(capture), dtype=np.float32)[:, None]
+        loudness = max(float(np.abs(block).max()) for block in inputs.audio())
+        count(len(capture))
+        return capture.with_layer(NoseLayer(weights), f"loudness {loudness:.2f}")
+
+
+@pytest.fixture
+def nose(monkeypatch):
+    """The stage, registered."""
+    monkeypatch.setattr("avface.stages.STAGES", [*STAGES, NoseStage])
+    monkeypatch.setattr("avface.capture.layers.LAYERS", [*LAYERS, NoseLayer])
+    monkeypatch.setattr("avface.capture.capture.LAYERS", [*LAYERS, NoseLayer])
+
+
+@pytest.fixture
+def reconstruct(tmp_path, monkeypatch):
+    """Reconstruct a video of noise whose tracker knows a moving head; with or without sound."""
+    clip = truth(head_without_tracker_errors(), FRAMES, turn=0.2, frame_rate=25.0)
+    landmarks = clip.landmarks.astype(np.float32)
+    crop = np.concatenate([landmarks.min(1), landmarks.max(1)], 1)
+    depth, ones = np.zeros((FRAMES, 478), np.float32), np.ones(FRAMES, np.float32)
+    shots = (Segment(0, FRAMES, True, 1.0),)
+    track = FaceTrack(landmarks, depth, ones, crop, clip.times, shots, SIZE)
+    monkeypatch.setattr(avface.tracking, "track", lambda frames, **_: track)
+    sound = 0.3 * np.random.default_rng(0).normal(size=(1, 48_000)).clip(-1, 1).astype(np.float32)
+
+    def run(audio=True, **options):
+        tracks = [Track(sound)] if audio else []
+        video = write_video(tmp_path / "clip.mp4", noises(3), constant_rate(3), tracks=tracks)
+        return avface.reconstruct(video, focal_length=900.0, solver=replace(QUICK, iterations=1), **options)
+
+    return run
+
+
+def test_a_new_stage_runs_and_its_layer_goes_everywhere(nose, reconstruct, tmp_path):
+    calls = []
+    capture = reconstruct(stages=("coarse", "nose"), progress=lambda *call: calls.append(call))
+
+    growth = capture.vertices(space="head") - capture.vertices(space="head", stage="coarse")
+    np.testing.assert_allclose(growth[:, 0, 2], 0.001 * np.arange(FRAMES), atol=1e-6)
+    assert not growth[:, 1:].any()
+    assert calls[-2:] == [("nose", 0, FRAMES), ("nose", FRAMES, FRAMES)]
+    assert capture.provenance["nose"].startswith("loudness 0.")
+
+    again = Capture.load(capture.save(tmp_path / "take.npz"))
+    np.testing.assert_array_equal(again.vertices(), capture.vertices())
+    np.testing.assert_array_equal(again.select([3]).vertices(), capture.vertices([3]))
+    targets, motion = again.morphs()
+    assert targets.names[-1] == "nose"
+    np.testing.assert_array_equal(motion.weights[:, -1:], again.layer(NoseLayer).weights)
+
+
+def test_a_stage_that_needs_sound_is_skipped_without(nose, reconstruct):
+    assert reconstruct(audio=False, stages=("coarse", "nose")).layers == ()
+
+
+def test_a_file_with_a_layer_that_is_not_registered_loads_without_it(nose, tmp_path, monkeypatch):
+    capture = moving_capture(3).with_layer(NoseLayer(np.zeros((3, 1), np.float32)))
+    path = capture.save(tmp_path / "take.npz")
+    monkeypatch.undo()
+
+    assert Capture.load(path).layers == ()
+
+
+def test_stages_run_in_their_own_order_whatever_the_order_of_the_names():
+    assert [stage.name for stage in find_stages(["detail", "coarse", "lips"])] == ["coarse", "lips", "detail"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (("coarse", "fine"), "stages coarse,fine: no such stage as 'fine'; use coarse or coarse,lips,detail"),
+        (("lips",), "stages lips: nothing can be refined without 'coarse'"),
+        ((), "stages : nothing can be refined without 'coarse'"),
+    ],
+)
+def test_stages_that_cannot_run_are_refused(stages, message):
+    with pytest.raises(AvfaceError, match=message):
+        find_stages(stages)
+
+
+def test_a_stage_that_needs_another_is_refused_without_it(nose, monkeypatch):
+    monkeypatch.setattr(NoseStage, "needs", ("coarse", "lips"))
+
+    with pytest.raises(AvfaceError, match="stages coarse,nose: nothing can be refined without 'lips'"):
+        find_stages(["coarse", "nose"])
+
+
+@pytest.mark.parametrize("focal_length", [0.0, -1.0, float("nan")])
+def test_a_focal_length_that_is_none_is_refused(focal_length):
+    with pytest.raises(AvfaceError, match="must be above 0 pixels"):
+        Request(Path("clip.mp4"), focal_length=focal_length)
