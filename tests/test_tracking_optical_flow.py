@@ -84,7 +84,7 @@ def scene():
 
 
 def distances(scene, track):
-    return np.linalg.norm(np.asarray(track.landmarks) - scene.true, axis=2)
+    return np.linalg.norm(np.asarray(track.best_landmarks) - scene.true, axis=2)
 
 
 def test_what_is_seen_is_followed_and_what_is_hidden_goes_along(scene):
@@ -99,7 +99,7 @@ def test_what_is_seen_is_followed_and_what_is_hidden_goes_along(scene):
     assert off[HELD][flow_tracked[HELD]].max() < 1.0
     assert off[HELD][:, scene.low].max() < 4.0, "carried by the others' rotation, scale and shift"
     unchanged = np.r_[0 : HELD.start, HELD.stop : FRAMES]
-    np.testing.assert_array_equal(np.asarray(found.landmarks)[unchanged], track.landmarks[unchanged])
+    np.testing.assert_array_equal(np.asarray(found.best_landmarks)[unchanged], track.landmarks[unchanged])
 
 
 def test_a_head_that_turns_is_followed():
@@ -144,11 +144,13 @@ def test_a_face_that_the_tracker_lost_is_found_again(scene):
     track.visibility[12:15] = 1
     found = refine_by_flow(scene.frames(), track)
 
-    assert (found.confidence[12:15] == module.CONFIDENCE).all() and np.isfinite(found.crop).all()
-    assert np.isfinite(np.asarray(found.landmarks)).all()
+    assert (found.best_confidence[12:15] == module.CONFIDENCE).all()
+    assert np.isfinite(np.asarray(found.best_landmarks)).all()
     flow_tracked = np.asarray(found.flow_tracked)[12:15]
     assert flow_tracked.any(1).all() and distances(scene, found)[12:15][flow_tracked].max() < 2.0
     assert (track.confidence[12:15] == 0).all(), "the track itself stays as it was"
+    assert found.landmarks is track.landmarks and found.confidence is track.confidence, "as detected"
+    assert not found.seen[12:15].any() and found.depth is track.depth and found.crop is track.crop
 
 
 def test_a_face_that_the_tracker_lost_all_the_time_is_followed(scene):
@@ -221,12 +223,14 @@ def test_without_anything_hidden_nothing_is_read(scene):
     for track in (scene.track(visibility=None), scene.track(visibility=little)):
         assert hidden_stretches(track) == ()
         assert refine_by_flow(unread(), track) is track
+        assert track.best_landmarks is track.landmarks and track.best_confidence is track.confidence
 
 
 def test_followed_landmarks_count_in_full(scene):
     found = refine_by_flow(scene.frames(), scene.track())
     weights = LandmarkWeights(found, without=("lips",))
-    clear, held = LandmarkWeights(scene.track()), np.asarray(found.flow_tracked)
+    clear, held = LandmarkWeights(found, flow=False), np.asarray(found.flow_tracked)
+    np.testing.assert_array_equal(clear[:], LandmarkWeights(scene.track())[:])
     assert clear[14].max() < 0.5
     assert (weights[14][held[14]] == 1).any() and (weights[14][~held[14]] == 0).all()
     np.testing.assert_array_equal(weights[10:13][0], weights[10])

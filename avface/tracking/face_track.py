@@ -45,14 +45,15 @@ class Segment:
 
 @dataclass(frozen=True, eq=False)
 class FaceTrack:
-    """One person over all T frames of a clip.
+    """One person over all T frames of a clip: what the detector tracked and, if computed, what optical flow refined.
 
     The points lie in a temporary file without a name and are read as they are sliced; the file is gone with
     the last of them, or with the process however it ends. All else is small, 28 bytes a frame, and in memory.
     """
 
     landmarks: F32 | StoredArray
-    """(T, 478, 2) pixels in MediaPipe's scheme, (0, 0) the middle of the top-left pixel; nan where unseen."""
+    """(T, 478, 2) as the detector tracked them: pixels in MediaPipe's scheme, (0, 0) the middle of the top-left pixel;
+    nan where the person was not detected. What networks are trained on; for a fit see `best_landmarks`."""
     depth: F32 | StoredArray
     """(T, 478) MediaPipe's z on the scale of the pixels, relative to the head, growing away from the
     camera; nan where unseen. An estimate of a network, good for ordering rather than for measuring."""
@@ -70,9 +71,15 @@ class FaceTrack:
     visibility: F32 | StoredArray | None = None
     """(T, 478) in [0, 1]: probability that nothing occludes a landmark, 1 = seen; 1 in frames without the person, of
     which nothing is known. None where it was not estimated."""
+    flow_landmarks: F32 | StoredArray | None = None
+    """(T, 478, 2) the landmarks with those of occluded frames refined by optical flow from clear frames
+    (`avface.tracking.refine_by_flow`); elsewhere as detected. None if none were refined."""
     flow_tracked: Bool | StoredArray | None = None
-    """(T, 478) whether a landmark was flow_tracked through the picture from clear frames, see
-    `avface.tracking.optical_flow`; the others of such a frame only go along. None if nobody flow_tracked any."""
+    """(T, 478) whether optical flow tracked a landmark; the others of a refined frame move rigidly with the tracked
+    ones. None if none were refined."""
+    flow_confidence: F32 | None = None
+    """(T,) confidence of `flow_landmarks`; above 0 also in refined frames in which the person was not detected. None if
+    none were refined."""
     views: AlignedCrops | None = None
     """What the face looks like in some of the frames; None if nobody kept any."""
 
@@ -81,8 +88,18 @@ class FaceTrack:
 
     @property
     def seen(self) -> Bool:
-        """(T,) whether the person is seen."""
+        """(T,) whether the person was detected."""
         return np.asarray(self.confidence > 0)
+
+    @property
+    def best_landmarks(self) -> F32 | StoredArray:
+        """(T, 478, 2) `flow_landmarks` where optical flow refined any, `landmarks` otherwise."""
+        return self.landmarks if self.flow_landmarks is None else self.flow_landmarks
+
+    @property
+    def best_confidence(self) -> F32:
+        """(T,) confidence of `best_landmarks`."""
+        return self.confidence if self.flow_confidence is None else self.flow_confidence
 
 
 class RecordFile:

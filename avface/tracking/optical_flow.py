@@ -126,10 +126,10 @@ def hidden_stretches(track: FaceTrack) -> tuple[Stretch, ...]:
 
 
 def refine_by_flow(frames: Iterable[HasImage], track: FaceTrack) -> FaceTrack:
-    """The track with the landmarks that are seen in its hidden stretches as the picture moves them; `flow_tracked` is set.
+    """The track with `flow_landmarks`, `flow_tracked` and `flow_confidence`, from its occluded stretches by optical flow.
 
     frames: those of the track again, from the first on; they are read up to the end of the last stretch. Where nothing
-    is hidden nothing is read, and the track comes back as it is. In memory are the pictures of `REACH` frames, cut
+    is occluded nothing is read, and the track comes back as it is. In memory are the pictures of `REACH` frames, cut
     out around the face.
     """
     stretches = hidden_stretches(track)
@@ -393,9 +393,9 @@ def _flow(picture: U8, other: U8, place: F32, guess: F32 | None = None) -> tuple
 
 
 def _merged(track: FaceTrack, changed: RecordFile) -> FaceTrack:
-    """The track with what has changed, in a new temporary file."""
+    """The track with the refined frames, in a new temporary file."""
     result = RecordFile(_RECORD)
-    confidence, crop = track.confidence.copy(), track.crop.copy()
+    confidence = track.confidence.copy()
     waiting = (record for block in changed.blocks() for record in block)
     following = next(waiting, None)
     for start in range(0, len(track), BLOCK):
@@ -405,14 +405,11 @@ def _merged(track: FaceTrack, changed: RecordFile) -> FaceTrack:
             frame = int(following["frame"])
             block[frame - start] = following
             confidence[frame] = max(confidence[frame], CONFIDENCE)
-            points = following["landmarks"]
-            crop[frame] = [*points.min(0), *points.max(0)]
             following = next(waiting, None)
         result.append(block)
     return replace(
         track,
-        landmarks=StoredArray(result, "landmarks"),
+        flow_landmarks=StoredArray(result, "landmarks"),
         flow_tracked=StoredArray(result, "flow_tracked"),
-        confidence=confidence,
-        crop=crop,
+        flow_confidence=confidence,
     )

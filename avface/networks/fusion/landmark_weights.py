@@ -35,14 +35,24 @@ class LandmarkWeights:
     A landmark that is rather hidden than seen has none, and where much of the face is hidden the others have less.
     """
 
-    def __init__(self, track: FaceTrack, doubt: F32 | None = None, without: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        track: FaceTrack,
+        doubt: F32 | None = None,
+        without: tuple[str, ...] = (),
+        *,
+        flow: bool = True,
+    ) -> None:
         """Of a track.
 
         doubt: (T, 6) standard deviations of the regions' tracked landmarks as networks predict them, crop units;
         see `region_trust`. It counts in frames of which the picture, too, says that something is before the face.
         without: regions whose landmarks don't count at all.
+        flow: weights of `FaceTrack.best_landmarks`; False: of the detector's landmarks.
         """
         self._track = track
+        self._flow_tracked = track.flow_tracked if flow else None
+        self._confidence = track.best_confidence if flow else track.confidence
         self._trust = np.ones((len(track), len(REGIONS)), np.float32)
         visibility = track.visibility
         if doubt is not None and visibility is not None:
@@ -57,10 +67,10 @@ class LandmarkWeights:
         seen = self._seen(key)
         occluded = (1 - seen.mean(-1, keepdims=True) - SPURIOUS).clip(0)
         weights = self._trusted(key) * seen / (1 + (occluded / UNSETTLING) ** 2)
-        if self._track.flow_tracked is None:
+        if self._flow_tracked is None:
             return weights
         # What is flow_tracked is seen, and nothing unsettles it.
-        flow_tracked = np.asarray(self._track.flow_tracked[key])
+        flow_tracked = np.asarray(self._flow_tracked[key])
         return np.where(
             flow_tracked.any(-1, keepdims=True),
             flow_tracked * self._counted[LANDMARK_REGIONS.numpy()],
@@ -83,7 +93,7 @@ class LandmarkWeights:
         member = LANDMARK_REGIONS.numpy()[:, None] == np.arange(len(REGIONS))
         mean = (member / member.sum(0)).astype(np.float32)
         shown = self._by_blocks(lambda block: (self._trusted(block) * self._seen(block)) @ mean)
-        return shown.clip(0, 1) * np.asarray(self._track.confidence > 0)[:, None]
+        return shown.clip(0, 1) * np.asarray(self._confidence > 0)[:, None]
 
     def _by_blocks(self, of: Callable[[slice], F32]) -> F32:
         """Something of each frame, worked out for some at a time: tracks of long clips lie on disk."""
