@@ -27,7 +27,7 @@ from avface.networks.coarse.encoders import CoarseConfig, ExpressionConfig
 from avface.networks.coarse.model import CoarseNetworks, NetworkConfig, save_networks
 from avface.networks.coarse.temporal import TemporalConfig
 from avface.networks.coarse.video import LandmarksConfig, ResNetConfig
-from avface.networks.frames import lay_crops
+from avface.networks.frames import face_boxes
 from avface.training.coarse.recipes import Recipe, Supervision
 
 FRAMES = 10
@@ -63,7 +63,7 @@ def made_clip(capture, hidden=(), truth=True):
         points,
         np.ones(FRAMES),
         np.ones((FRAMES, 478)),
-        lay_crops(points, np.ones(FRAMES, bool), 25.0),
+        face_boxes(points, np.ones(FRAMES, bool), 25.0),
         capture.focal_length,
         capture.principal_point,
         capture.times,

@@ -15,7 +15,7 @@ from avface.networks.coarse.codes import OPEN_CODE
 from avface.networks.coarse.inference import predict_clip
 from avface.networks.coarse.video import LandmarksConfig, ResNetConfig
 from avface.networks.coarse.windows import predict
-from avface.networks.frames import FaceCrop, Frames, lay_crops
+from avface.networks.frames import FaceCrop, Frames, face_boxes
 from avface.networks.fusion.landmark_weights import LandmarkWeights, region_trust
 from avface.networks.regions import LANDMARK_REGIONS, REGIONS, unit_log_variance, unit_regions
 from avface.speech import speech_features
@@ -68,7 +68,7 @@ def assert_same(one, other, rows=slice(None), tolerance=1e-5):
 def test_a_clip_is_predicted_as_by_hand():
     networks, track, sound = small_networks(), some_track(), some_sound(2)
     features = speech_features(sound, track.times)
-    box = torch.from_numpy(lay_crops(track.landmarks, np.ones(40, bool), 25.0))[None]
+    box = torch.from_numpy(face_boxes(track.landmarks, np.ones(40, bool), 25.0))[None]
     crop = FaceCrop.of(box, FOCAL, (319.5, 239.5))
     frames = Frames(
         crop,
@@ -94,7 +94,7 @@ def test_a_clip_is_predicted_as_by_hand():
         found.shape, (sure * coarse.shape[0]).sum(0) / sure.sum(), rtol=1e-4, atol=1e-5
     )
     np.testing.assert_allclose(found.shape_sigma, float(sure.mean() ** -0.5), rtol=1e-4)
-    assert found.window == 16 and found.source == "networks that see and hear"
+    assert found.window == 16 and found.source == "networks with video and audio as input"
 
 
 def test_how_well_the_tracker_does_is_for_the_eyes_to_say():
@@ -156,13 +156,13 @@ def test_only_what_is_needed_of_the_sound_is_held():
 def test_expressions_by_ear_do_not_depend_on_the_picture():
     networks, sound = small_networks(), some_sound(2)
     one, other = (
-        predict_clip(networks, NAMES, some_track(seed=seed), [sound], FOCAL, see_expression=False)
+        predict_clip(networks, NAMES, some_track(seed=seed), [sound], FOCAL, use_video=False)
         for seed in (0, 5)
     )
 
     np.testing.assert_array_equal(one.expression, other.expression)
     assert np.abs(one.rotation - other.rotation).max() > 1e-3, "the head is still looked at"
-    assert one.source == "networks that hear"
+    assert one.source == "networks with audio as input"
 
 
 def test_shots_of_others_and_faces_that_are_never_seen():
@@ -201,7 +201,7 @@ def test_networks_hear_of_what_is_hidden():
 
 def test_networks_that_cannot_be_used_are_refused():
     track = some_track(16)
-    with pytest.raises(AvfaceError, match="look at pictures"):
+    with pytest.raises(AvfaceError, match="need pictures"):
         predict_clip(small_networks(video=ResNetConfig()), NAMES, track, None, FOCAL)
     with pytest.raises(ValueError, match="expression units"):
         predict_clip(small_networks(code=replace(OPEN_CODE, expression=50)), NAMES, track, None, FOCAL)

@@ -144,7 +144,7 @@ def test_features_without_sound_are_those_of_silent_frames():
     branch, frames = small_networks().expression, some_frames(2, 9)
     torch.nn.init.normal_(branch.unheard)
     silent = replace(frames, heard=torch.zeros_like(frames.heard))
-    assert_close(branch.unhearing(branch.embed(frames)), branch.embed(silent))
+    assert_close(branch.without_audio(branch.embed(frames)), branch.embed(silent))
 
 
 def test_networks_in_training_are_refused():

@@ -25,7 +25,7 @@ from avface.networks.coarse.codes import (
     read_expression,
     rotation_from_6d,
 )
-from avface.networks.frames import FaceCrop, lay_crops
+from avface.networks.frames import FaceCrop, face_boxes
 from avface.networks.regions import (
     IBUG_REGIONS,
     LANDMARK_REGIONS,
@@ -197,7 +197,7 @@ def test_crops_are_those_of_the_training_data():
         (640, 480),
     )
     take = make_take(track, seen, lost, seen, 0, 40, 224, 1.6, 25.0)
-    np.testing.assert_allclose(lay_crops(lost, seen, 25.0), take.crop.boxes, atol=1e-3)
+    np.testing.assert_allclose(face_boxes(lost, seen, 25.0), take.crop.boxes, atol=1e-3)
 
 
 def test_crops_go_on_where_the_face_is_lost_and_need_one_face():
@@ -206,11 +206,11 @@ def test_crops_go_on_where_the_face_is_lost_and_need_one_face():
     points = 300 + face + np.array([2.0, 0.0]) * np.arange(100)[:, None, None]
     seen = np.ones(100, bool)
     seen[20:80] = False
-    boxes = lay_crops(np.where(seen[:, None, None], points, np.nan), seen, 25.0)
-    whole = lay_crops(points, np.ones(100, bool), 25.0)
+    boxes = face_boxes(np.where(seen[:, None, None], points, np.nan), seen, 25.0)
+    whole = face_boxes(points, np.ones(100, bool), 25.0)
     np.testing.assert_allclose(boxes, whole, atol=1e-2)
     with pytest.raises(ValueError, match="no frame with a face"):
-        lay_crops(points, np.zeros(100, bool), 25.0)
+        face_boxes(points, np.zeros(100, bool), 25.0)
 
 
 def test_parts_of_frames_keep_everything_together():

@@ -155,7 +155,7 @@ def test_two_seconds_behind_something_follow_the_sound(clip, track, reconstruct,
     assert capture.visibility_regions == REGIONS
     lips, eyes = capture.visibility[:, REGIONS.index("lips")], capture.visibility[:, REGIONS.index("eyes")]
     assert lips[HIDDEN].max() == 0 and lips[: HIDDEN.start].min() > 0.99 and eyes.min() > 0.99
-    assert "networks that see and hear" in capture.provenance["shape, expression, pose"]
+    assert "networks with video and audio as input" in capture.provenance["shape, expression, pose"]
     loaded = Capture.load(capture.save(tmp_path / "take.npz"))
     np.testing.assert_array_equal(loaded.visibility, capture.visibility)
     assert loaded.visibility_regions == REGIONS
@@ -192,7 +192,7 @@ def test_a_mouth_that_nobody_looks_at_follows_the_prediction(clip, track, recons
 
     capture = reconstruct(video=False)
 
-    assert asked.calls[0]["see_expression"] is False
+    assert asked.calls[0]["use_video"] is False
     assert jaw(capture).min() > 0.65
     assert capture.visibility[:, REGIONS.index("lips")].max() == 0
 
@@ -208,7 +208,7 @@ def test_what_the_networks_are_given(reconstruct, asked):
     reconstruct(sound=False, solver=rough)
 
     assert [call["sound"] is not None for call in asked.calls] == [True, False, False]
-    assert all(call["see_expression"] and call["focal_length"] == 900.0 for call in asked.calls)
+    assert all(call["use_video"] and call["focal_length"] == 900.0 for call in asked.calls)
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_there_are_29_symbols_and_the_first_is_silence():
 
 
 def test_at_25_frames_a_second_window_t_holds_rows_2t_minus_8_to_2t_plus_7(sound, untrained):
-    rows = untrained.listen(torch.from_numpy(sound)).standardised.numpy()
+    rows = untrained.predict(torch.from_numpy(sound)).standardised.numpy()
     values = speech_features(sound, video(5)).values
 
     assert len(rows) == 250
@@ -62,7 +62,7 @@ def test_at_25_frames_a_second_window_t_holds_rows_2t_minus_8_to_2t_plus_7(sound
 
 
 def test_any_times_are_interpolated_between_rows(sound, untrained):
-    rows = untrained.listen(torch.from_numpy(sound)).standardised.numpy()
+    rows = untrained.predict(torch.from_numpy(sound)).standardised.numpy()
     values = speech_features(sound, np.array([1.0, 1.013, 2.5])).values
 
     np.testing.assert_allclose(values[1, 8], 0.35 * rows[50] + 0.65 * rows[51], atol=1e-4)
@@ -95,9 +95,9 @@ def test_nothing_of_another_time_is_in_a_window(untrained):
 
 
 def test_long_sound_is_heard_in_blocks_without_seams(sound, untrained, monkeypatch):
-    whole = untrained.listen(torch.from_numpy(sound))
+    whole = untrained.predict(torch.from_numpy(sound))
     monkeypatch.setattr(acoustic, "BLOCK_ROWS", 37)
-    pieces = untrained.listen(torch.from_numpy(sound))
+    pieces = untrained.predict(torch.from_numpy(sound))
 
     torch.testing.assert_close(pieces.logits, whole.logits, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(pieces.openness, whole.openness, atol=1e-4, rtol=1e-4)
@@ -201,8 +201,8 @@ def test_weights_come_back_as_saved(tmp_path, untrained, sound):
 
     assert again.config == untrained.config
     torch.testing.assert_close(
-        again.listen(torch.from_numpy(sound)).logits,
-        untrained.listen(torch.from_numpy(sound)).logits,
+        again.predict(torch.from_numpy(sound)).logits,
+        untrained.predict(torch.from_numpy(sound)).logits,
         atol=2e-2,
         rtol=0,
     )

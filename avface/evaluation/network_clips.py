@@ -19,7 +19,7 @@ from avface.networks.coarse.codes import perspective_translation
 from avface.networks.coarse.model import CoarseNetworks
 from avface.networks.coarse.video import ResNetConfig
 from avface.networks.coarse.windows import Embeddings, embed, read_windows
-from avface.networks.frames import FaceCrop, Frames, lay_crops
+from avface.networks.frames import FaceCrop, Frames, face_boxes
 from avface.training.coarse.recipes import Recipe
 
 FOCAL_LENGTH = 1.6
@@ -145,7 +145,7 @@ def video_clip(
         tracked,
         np.asarray(found.confidence, np.float64),
         np.ones(tracked.shape[:2]) if found.visibility is None else np.asarray(found.visibility, np.float64),
-        lay_crops(tracked, seen, rate),
+        face_boxes(tracked, seen, rate),
         FOCAL_LENGTH * max(found.image_size),
         ((width - 1) / 2, (height - 1) / 2),
         np.asarray(found.times),

@@ -135,7 +135,7 @@ class Frames:
         return Frames(**changed)
 
 
-def lay_crops(
+def face_boxes(
     landmarks: Floats,
     seen: Bool,
     frame_rate: float,

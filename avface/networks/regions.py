@@ -1,4 +1,4 @@
-"""Face regions: the parts of a face about whose motion the networks say how sure they are.
+"""Face regions, for each of which the networks predict a variance.
 
 Every landmark and every ARKit unit belongs to one region, so that one number a region and frame can weigh both the
 solver's landmarks and its prior. A landmark belongs to the region whose marked points (lip rings, lids, brows, outline
@@ -16,6 +16,8 @@ from avface.head.schemes import IBUG68_FROM_MEDIAPIPE, NUM_MEDIAPIPE
 
 REGIONS = ("lips", "jaw", "brows", "eyes", "nose", "cheeks")
 """The regions, in the order of every last axis of length 6."""
+AUDIO_DRIVEN_REGIONS = ("lips", "jaw", "cheeks")
+"""Regions that are predicted from sound where the mouth is occluded or the picture isn't used."""
 
 _LIPS = (
     0, 11, 12, 13, 14, 15, 16, 17, 18, 37, 38, 39, 40, 41, 42, 43, 57, 61, 62, 72, 73, 74, 76, 77, 78, 80,

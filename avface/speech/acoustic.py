@@ -155,7 +155,7 @@ class AcousticModel(nn.Module):
         return self.phones(rows).transpose(1, 2), self.openness(rows)[:, 0]
 
     @torch.no_grad()
-    def listen(self, sound: Tensor) -> AcousticRows:
+    def predict(self, sound: Tensor) -> AcousticRows:
         """What is heard in (N,) samples at 16 kHz, on the device of the model."""
         rows, margin = num_rows(len(sound)), self.config.context
         shortest = 2 * margin * 2 * HOP  # no training example is as short as a few rows: silence follows

@@ -91,7 +91,7 @@ def speech_features(
         raise AvfaceError("the sound has samples that are not numbers; convert the file's sound track anew")
     if len(samples) == 0:
         samples = samples.new_zeros(1)
-    rows = pretrained_acoustic_model(str(device)).listen(samples)
+    rows = pretrained_acoustic_model(str(device)).predict(samples)
     moments = torch.from_numpy(times).to(device)
     if kind == "mel":
         values = _mel_windows(mel.mel_spectra(samples), moments)

@@ -159,7 +159,7 @@ def score_without_speech(
         name: float(
             np.mean(
                 [
-                    float(model.listen(torch.from_numpy(one.astype(np.float32))).activity.mean())
+                    float(model.predict(torch.from_numpy(one.astype(np.float32))).activity.mean())
                     for one in some
                 ]
             )
@@ -226,7 +226,7 @@ def score_clip(model: AcousticModel, video: Path) -> ClipScore:
     face = track(clip.frames())
     landmarks = np.asarray(face.landmarks[:])
     opening = mouth_opening(landmarks, box_size(landmarks))
-    rows = model.listen(torch.from_numpy(sound)).openness.numpy()
+    rows = model.predict(torch.from_numpy(sound)).openness.numpy()
     row_times = ROW_SECONDS * np.arange(len(rows))
     seen = np.isfinite(opening)
     agreement = [

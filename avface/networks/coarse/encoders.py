@@ -124,7 +124,7 @@ class ExpressionBranch(nn.Module):
             picture = torch.where(frames.seen[..., None], self.video(frames), self.unseen)
         return torch.cat([sound, picture], -1)
 
-    def unhearing(self, embeddings: Tensor) -> Tensor:
+    def without_audio(self, embeddings: Tensor) -> Tensor:
         """The features (B, T, 2 * feature) that `embed` gives of the same frames without their sound."""
         quiet = self.unheard.expand(*embeddings.shape[:-1], -1)
         return torch.cat([quiet, embeddings[..., self.config.feature :]], -1)

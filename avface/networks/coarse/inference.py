@@ -1,4 +1,4 @@
-"""What the networks say about a person through a whole clip, from the face's track and the sound."""
+"""Predictions of the coarse networks for a person over a whole clip, from the face track and the sound."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from avface.networks.coarse.codes import CoarseCode, ExpressionCode
 from avface.networks.coarse.model import CoarseNetworks
 from avface.networks.coarse.video import LandmarksConfig
 from avface.networks.coarse.windows import embed, read_expression, read_windows
-from avface.networks.frames import CHUNK_FRAMES, FaceCrop, Frames, lay_crops
+from avface.networks.frames import CHUNK_FRAMES, FaceCrop, Frames, face_boxes
 from avface.networks.regions import REGIONS, unit_log_variance, unit_regions
 from avface.speech.stream import SoundStream
 from avface.tracking import FaceTrack
 
-DOUBT_STEP = 8
-"""Frames between windows that are asked how well the tracker does: with half a window every frame is in two."""
-HARDLY_SHOWN = 0.1
-"""Share of a face's landmarks below which it doesn't count as seen."""
+SIGMA_STEP = 8
+"""Frames between the windows that predict the landmarks' variance: half a window, so that every frame is in two."""
+MIN_VISIBILITY = 0.1
+"""Mean visibility of the landmarks below which a frame counts as one without a face."""
 
 
 @dataclass(frozen=True, eq=False)
 class ClipPrediction:
-    """Means and standard deviations for T frames of one person; deviations are infinite in shots of somebody else."""
+    """Means and standard deviations for T frames of one person; deviations are infinite in shots without the person."""
 
     expression: F32
     """(T, E) expression and jaw, as `ExpressionCode.vector`."""
@@ -40,19 +40,18 @@ class ClipPrediction:
     rotation_sigma: F32
     """(T,) about each axis, radians."""
     shape: F32
-    """(S,) of the clip: the mean over its frames, the surer ones counting more."""
+    """(S,) of the clip: the mean over its frames, weighted by the predicted precision."""
     shape_sigma: F32
-    """(S,). Frames of one clip err alike, so many of them make it no smaller."""
+    """(S,). Errors of the frames of one clip are correlated, so it doesn't shrink with their number."""
     window: int
-    """Frames that the networks look at at once, and that err together."""
+    """Frames of a window, whose errors are correlated."""
     source: str
-    """What it goes by, for people."""
-    heard_opening: F32
-    """(T,) how far the lips would be apart judged by ear, 0 to 1 (`SpeechFeatures.mouth_openness`); 0 where nobody
-    listens."""
+    """Description of the networks and their inputs, for provenance."""
+    audio_opening: F32
+    """(T,) opening of the lips predicted from sound, 0 to 1 (`SpeechFeatures.mouth_openness`); 0 without sound."""
     landmark_sigma: F32
-    """(T, 6) of a region's tracked landmarks against where they should be, crop units (1.25 sizes of the face's box or
-    so), one coordinate."""
+    """(T, 6) a region, of its tracked landmarks from their true place, per coordinate, in crop units (a unit is about
+    1.25 sizes of the face's box)."""
 
 
 def predict_clip(
@@ -62,41 +61,41 @@ def predict_clip(
     sound: Iterable[F32] | None,
     focal_length: float,
     *,
-    see_expression: bool = True,
+    use_video: bool = True,
     visibility_limit: F32 | None = None,
 ) -> ClipPrediction:
-    """Predict expression, rotation and shape of the person that a track follows, on the networks' device.
+    """Predict expression, rotation and shape of the tracked person, on the networks' device.
 
     Args:
         networks: in evaluation mode.
         unit_names: the head's expression units, jaw included.
         track: the face, with the visibility of its landmarks if that was estimated.
-        sound: blocks of samples at 16 kHz, sample 0 at time 0 (`Clip.audio_blocks`); None: nobody listens.
-        focal_length: pixels, as good as it is known.
-        see_expression: False: expressions from the sound alone.
+        sound: blocks of samples at 16 kHz, sample 0 at time 0 (`Clip.audio_blocks`); None for no sound.
+        focal_length: pixels, known or estimated.
+        use_video: False: the expression branch gets the sound alone.
         visibility_limit: (478,) upper limit of the visibility of each landmark, in [0, 1]; None for no limit.
 
     Memory depends on `CHUNK_FRAMES`, apart from the result's 0.5 kB a frame.
 
     Raises:
-        AvfaceError: if the networks look at pictures, or there is no speech model of the kind that they listen to.
-        ValueError: if they are about other units.
+        AvfaceError: if the networks need pictures, or the speech features that they need aren't available.
+        ValueError: if the number of units isn't theirs, or they are in training mode.
     """
     config = networks.config
     for video in (config.coarse.video, config.expression.video):
         if not isinstance(video, LandmarksConfig):
             raise AvfaceError(
-                f"networks with a {video.kind} look at pictures, which reconstruction has no longer when it asks them; "
-                "give networks with a landmarks encoder"
+                f"networks with a {video.kind} encoder need pictures, which aren't kept for this step of the "
+                "reconstruction; give networks with a landmarks encoder"
             )
     units = config.code.expression_width
     if len(unit_names) != units:
-        raise ValueError(f"the networks are about {units} expression units, the head has {len(unit_names)}")
+        raise ValueError(f"the networks predict {units} expression units, the head has {len(unit_names)}")
     if networks.training:
         raise ValueError("prediction needs networks in evaluation mode: call eval() on them")
     frames = len(track)
     shares = unit_regions(unit_names)
-    senses = ["see"] * see_expression + ["hear"] * (sound is not None)
+    inputs = ["video"] * use_video + ["audio"] * (sound is not None)
     result = ClipPrediction(
         np.zeros((frames, units), np.float32),
         np.full((frames, units), np.inf, np.float32),
@@ -105,55 +104,53 @@ def predict_clip(
         np.zeros(config.code.shape, np.float32),
         np.full(config.code.shape, np.inf, np.float32),
         config.window,
-        f"networks that {' and '.join(senses)}",
+        f"networks with {' and '.join(inputs)} as input",
         np.zeros(frames, np.float32),
         np.full((frames, len(REGIONS)), np.inf, np.float32),
     )
-    listening = None if sound is None else SoundStream(sound)
+    stream = None if sound is None else SoundStream(sound)
     shapes, shape_precision = np.zeros(config.code.shape), 0.0
-    seen_frames = 0
-    for outer, inner in _stretches(track, config.window - 1):
-        seen = _seen(track, outer)
-        looked_at, opening = _frames(networks, track, outer, seen, listening, focal_length, visibility_limit)
-        coarse, expression = _predict(networks, looked_at, see_expression)
+    visible_frames = 0
+    for outer, inner in _chunks(track, config.window - 1):
+        visible = _visible_faces(track, outer)
+        frames_in, opening = _frames(networks, track, outer, visible, stream, focal_length, visibility_limit)
+        coarse, expression = _predict(networks, frames_in, use_video)
         here = slice(inner.start - outer.start, inner.stop - outer.start)
         result.expression[inner] = expression.vector()[0, here].cpu()
-        result.heard_opening[inner] = opening[here]
+        result.audio_opening[inner] = opening[here]
         result.expression_sigma[inner] = _sigma(
             unit_log_variance(expression.log_variance[0, here].cpu(), shares)
         )
         result.landmark_sigma[inner] = _sigma(expression.landmark_log_variance[0, here])
         result.rotation[inner] = coarse.rotation[0, here].cpu()
         result.rotation_sigma[inner] = _sigma(coarse.log_variance[0, here, 0])
-        counted = torch.from_numpy(seen[here]).to(coarse.shape.device)
+        counted = torch.from_numpy(visible[here]).to(coarse.shape.device)
         precision = torch.exp(-coarse.log_variance[0, here, 2])[counted]
         shapes += (precision @ coarse.shape[0, here][counted]).double().cpu().numpy()
         shape_precision += float(precision.sum())
-        seen_frames += int(counted.sum())
-    if seen_frames:
+        visible_frames += int(counted.sum())
+    if visible_frames:
         result.shape[:] = shapes / shape_precision
-        result.shape_sigma[:] = (seen_frames / shape_precision) ** 0.5
+        result.shape_sigma[:] = (visible_frames / shape_precision) ** 0.5
     return result
 
 
-def _predict(
-    networks: CoarseNetworks, frames: Frames, see_expression: bool
-) -> tuple[CoarseCode, ExpressionCode]:
+def _predict(networks: CoarseNetworks, frames: Frames, use_video: bool) -> tuple[CoarseCode, ExpressionCode]:
     embeddings = embed(networks, frames)
-    if not see_expression:
-        blind = embed(networks, replace(frames, seen=torch.zeros_like(frames.seen)))
-        embeddings = replace(embeddings, expression=blind.expression)
+    if not use_video:
+        without_video = embed(networks, replace(frames, seen=torch.zeros_like(frames.seen)))
+        embeddings = replace(embeddings, expression=without_video.expression)
     coarse, expression = read_windows(networks, embeddings)
-    if see_expression and frames.speech is not None:
-        # How well the tracker does is for the eyes to say. Networks that hear, too, doubt hidden lips less.
-        quiet = replace(embeddings, expression=networks.expression.unhearing(embeddings.expression))
-        doubt = read_expression(networks, quiet, step=DOUBT_STEP)
-        expression = replace(expression, landmark_log_variance=doubt.landmark_log_variance)
+    if use_video and frames.speech is not None:
+        # The tracker's error depends on the picture alone; with sound, the variance of occluded lips is too small.
+        silent = replace(embeddings, expression=networks.expression.without_audio(embeddings.expression))
+        of_picture = read_expression(networks, silent, step=SIGMA_STEP)
+        expression = replace(expression, landmark_log_variance=of_picture.landmark_log_variance)
     return coarse, expression
 
 
-def _stretches(track: FaceTrack, around: int) -> Iterator[tuple[slice, slice]]:
-    """Stretches of the person's shots: the frames to look at, and those among them to keep."""
+def _chunks(track: FaceTrack, around: int) -> Iterator[tuple[slice, slice]]:
+    """Chunks of the person's shots: the frames to process, with `around` more on each side, and those of the chunk."""
     for shot in track.segments:
         if not shot.same_person:
             continue
@@ -162,29 +159,30 @@ def _stretches(track: FaceTrack, around: int) -> Iterator[tuple[slice, slice]]:
             yield slice(max(start - around, shot.start), min(end + around, shot.end)), slice(start, end)
 
 
-def _seen(track: FaceTrack, rows: slice) -> Bool:
-    seen = np.asarray(track.confidence[rows] > 0)
+def _visible_faces(track: FaceTrack, rows: slice) -> Bool:
+    """Which frames show the face, (T,)."""
+    visible = np.asarray(track.confidence[rows] > 0)
     if track.visibility is not None:
-        seen &= np.asarray(track.visibility[rows]).mean(1) >= HARDLY_SHOWN
-    return seen
+        visible &= np.asarray(track.visibility[rows]).mean(1) >= MIN_VISIBILITY
+    return visible
 
 
 def _frames(
     networks: CoarseNetworks,
     track: FaceTrack,
     rows: slice,
-    seen: Bool,
-    sound: SoundStream | None,
+    visible: Bool,
+    stream: SoundStream | None,
     focal_length: float,
     visibility_limit: F32 | None,
 ) -> tuple[Frames, F32]:
-    """What there is to see and hear in some frames, and how far the lips would be apart by ear (T,)."""
+    """The networks' input of some frames, and the opening of the lips predicted from sound (T,)."""
     times, (width, height) = track.times[rows], track.image_size
     landmarks = np.asarray(track.landmarks[rows], np.float32)
-    if seen.any():
+    if visible.any():
         span = float(times[-1] - times[0])
-        box = lay_crops(landmarks, seen, (len(times) - 1) / span if span > 0 else 30.0)
-    else:  # nobody looks at it
+        box = face_boxes(landmarks, visible, (len(times) - 1) / span if span > 0 else 30.0)
+    else:  # of no effect
         middle = ((width - 1) / 2, (height - 1) / 2, min(width, height) / 2)
         box = np.tile(np.array(middle, np.float32), (len(times), 1))
     crop = FaceCrop.of(torch.from_numpy(box)[None], focal_length, ((width - 1) / 2, (height - 1) / 2))
@@ -194,18 +192,18 @@ def _frames(
     if visibility_limit is not None:
         visibility = np.minimum(visibility, visibility_limit)
     heard, speech, opening = np.zeros(len(times), bool), None, np.zeros(len(times), np.float32)
-    if sound is not None:
+    if stream is not None:
         kind = networks.config.expression.audio.speech
-        heard, features = sound.features(times, kind, networks.coarse.unseen.device)
+        heard, features = stream.features(times, kind, networks.coarse.unseen.device)
         if features is not None:
             speech, opening = torch.from_numpy(features.values)[None], features.mouth_openness
 
     def clip(values: npt.NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(values)[None]
 
-    looked_at = Frames(
+    frames = Frames(
         crop=crop,
-        seen=clip(seen),
+        seen=clip(visible),
         heard=clip(heard),
         landmarks=crop.normalise(clip(landmarks)),
         confidence=clip(np.asarray(track.confidence[rows], np.float32)),
@@ -213,7 +211,7 @@ def _frames(
         depth=clip(np.asarray(track.depth[rows], np.float32)) * (2 / crop.box[..., 2:]),
         speech=speech,
     )
-    return looked_at, opening
+    return frames, opening
 
 
 def _sigma(log_variance: Tensor) -> F32:

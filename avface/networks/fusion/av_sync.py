@@ -1,7 +1,7 @@
-"""By how much a clip's sound is early or late for its picture: heard against seen opening of the mouth.
+"""Audio-visual synchronisation: the lag of a clip's sound, by cross-correlation of the mouth opening.
 
-Recordings are out of step by a frame or two now and then, and people's lips lead their voices by different times. What
-is made of the sound fits the picture only at the right moment.
+The opening that the acoustic model predicts is correlated with the opening of the tracked lips. Some recordings are
+asynchronous by a frame or two, and the time by which lips lead the voice differs from person to person.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from avface.speech.acoustic import ROW_SECONDS, pretrained_acoustic_model
 from avface.speech.spectrum import SAMPLE_RATE
 from avface.tracking import FaceTrack
 
-LARGEST = 0.14
-"""Seconds by which sound can be early or late."""
-STEP = 0.02
-"""Seconds between the lags that are compared."""
-LEAST_FRAMES = 25
-"""Frames in which the mouth is seen, from which on a lag is looked for."""
-LEAST_AGREEMENT, LEAST_GAIN = 0.25, 0.05
-"""Correlation that there must be at the lag, and by how much it must be better than without lag."""
-RELUCTANCE = 0.05
-"""What a lag of 0.1 s costs of correlation, growing with its square."""
-HEARD_SECONDS = 60.0
-"""How much of a long clip is compared, from its beginning: its landmarks and sound are in memory for that."""
+MAX_LAG = 0.14
+"""Largest lag, either way, in seconds."""
+LAG_STEP = 0.02
+"""Seconds between candidate lags."""
+MIN_FRAMES = 25
+"""Least number of frames with visible lips for an estimate."""
+MIN_CORRELATION, MIN_GAIN = 0.25, 0.05
+"""Least correlation at the lag, and its least gain over lag 0."""
+LAG_PENALTY = 0.05
+"""Penalty of a lag of 0.1 s, subtracted from its correlation; it grows with the square of the lag."""
+MAX_SECONDS = 60.0
+"""Seconds of a long clip that are compared, from its beginning: their landmarks and sound are held in memory."""
 VISIBLE = 0.75
-"""Mean visibility of the landmarks of the lips from which on the lips are seen."""
+"""Mean visibility of the lip landmarks from which on a frame counts."""
 
 
-def clip_sound_lag(track: FaceTrack, sound: Iterable[F32], device: str = "cpu") -> float:
-    """Seconds by which a clip's sound comes later than its picture; 0 where that can't be told.
+def estimate_audio_lag(track: FaceTrack, sound: Iterable[F32], device: str = "cpu") -> float:
+    """Lag of a clip's sound in seconds, positive if it is late for the picture; 0 without sufficient evidence.
 
-    sound: blocks of samples at 16 kHz, sample 0 at time 0 (`Clip.audio_blocks`); they are read for `HEARD_SECONDS`.
+    sound: blocks of samples at 16 kHz, sample 0 at time 0 (`Clip.audio_blocks`), of which `MAX_SECONDS` are read.
     """
     import torch
 
     held: list[F32] = []
-    missing = round(HEARD_SECONDS * SAMPLE_RATE)
+    missing = round(MAX_SECONDS * SAMPLE_RATE)
     for block in sound:
         held.append(block[:missing])
         missing -= len(held[-1])
@@ -49,8 +49,8 @@ def clip_sound_lag(track: FaceTrack, sound: Iterable[F32], device: str = "cpu") 
             break
     if not held:
         return 0.0
-    heard = pretrained_acoustic_model(device).listen(torch.from_numpy(np.concatenate(held))).openness
-    count = int(np.searchsorted(track.times, HEARD_SECONDS))
+    predicted = pretrained_acoustic_model(device).predict(torch.from_numpy(np.concatenate(held))).openness
+    count = int(np.searchsorted(track.times, MAX_SECONDS))
     opening = np.full(count, np.nan)
     points = np.asarray(track.landmarks[:count], np.float64)
     found = np.flatnonzero(track.seen[:count])
@@ -59,52 +59,50 @@ def clip_sound_lag(track: FaceTrack, sound: Iterable[F32], device: str = "cpu") 
         found = found[visibility[found] >= VISIBLE]
     if len(found):
         opening[found] = mouth_opening(points[found], box_size(points[found]))
-    return sound_lag(heard.cpu().numpy(), track.times[:count], opening)
+    return audio_lag(predicted.cpu().numpy(), track.times[:count], opening)
 
 
-def sound_lag(heard: Floats, times: F64, seen: F64) -> float:
-    """Seconds by which the sound comes later than the picture: a frame's sound is at its time plus these.
+def audio_lag(predicted: Floats, times: F64, tracked: F64) -> float:
+    """Lag of the sound in seconds: the sound of a frame at time t is at t plus the lag.
 
     Args:
-        heard: (R,) opening of the lips by the acoustic model, a row each `ROW_SECONDS` from time 0.
+        predicted: (R,) opening of the lips by the acoustic model, a row each `ROW_SECONDS` from time 0.
         times: (T,) seconds of the frames.
-        seen: (T,) opening of the lips in the picture, in any unit; nan where they aren't seen.
+        tracked: (T,) opening of the lips in the picture, in any unit; nan where they aren't visible.
     """
-    chosen = np.isfinite(seen)
-    if chosen.sum() < LEAST_FRAMES or not len(heard):
+    visible = np.isfinite(tracked)
+    if visible.sum() < MIN_FRAMES or not len(predicted):
         return 0.0
-    opening, at = seen[chosen], times[chosen]
-    lags = STEP * np.arange(-round(LARGEST / STEP), round(LARGEST / STEP) + 1)
-    rows = ROW_SECONDS * np.arange(len(heard))
-    agreement = agreement_by_lag(rows, heard, at, opening, lags)
-    if agreement is None:
+    lags = LAG_STEP * np.arange(-round(MAX_LAG / LAG_STEP), round(MAX_LAG / LAG_STEP) + 1)
+    rows = ROW_SECONDS * np.arange(len(predicted))
+    correlation = correlation_by_lag(rows, predicted, times[visible], tracked[visible], lags)
+    if correlation is None:
         return 0.0
-    best = int(np.argmax(agreement - RELUCTANCE * (lags / 0.1) ** 2))
-    enough = agreement[best] >= LEAST_AGREEMENT and agreement[best] >= agreement[len(lags) // 2] + LEAST_GAIN
-    return float(lags[best]) if enough else 0.0
+    best = int(np.argmax(correlation - LAG_PENALTY * (lags / 0.1) ** 2))
+    gain = correlation[best] - correlation[len(lags) // 2]
+    return float(lags[best]) if correlation[best] >= MIN_CORRELATION and gain >= MIN_GAIN else 0.0
 
 
-def agreement_by_lag(
+def correlation_by_lag(
     rows: Floats,
-    heard: Floats,
+    predicted: Floats,
     times: Floats,
-    seen: Floats,
+    tracked: Floats,
     lags: Floats,
 ) -> F64 | None:
-    """Correlations (L,) of what is heard with what is seen, were it heard lags (L,) seconds later than it is seen; None
-    where one of them doesn't change.
+    """Pearson correlation (L,) of predictions from sound with tracked values at lags (L,) of the sound, in seconds.
 
-    Shapes: heard (R,) at seconds rows (R,), seen (T,) at seconds times (T,), T > 0.
+    None if one of the two is constant. Shapes: predicted (R,) at seconds rows (R,), tracked (T,) at seconds times (T,),
+    T > 0.
     """
-    said = np.stack([np.interp(times + lag, rows, heard) for lag in lags])
-    if np.std(seen) == 0 or (said.std(1) == 0).any():
+    shifted = np.stack([np.interp(times + lag, rows, predicted) for lag in lags])
+    if np.std(tracked) == 0 or (shifted.std(1) == 0).any():
         return None
-    return np.array([np.corrcoef(one, seen)[0, 1] for one in said])
+    return np.array([np.corrcoef(one, tracked)[0, 1] for one in shifted])
 
 
-def in_step(sound: Iterable[F32], lag: float) -> Iterator[F32]:
-    """Sound that comes `lag` seconds later than the picture, in step with it: its beginning cut off, or silence before
-    it."""
+def align_audio(sound: Iterable[F32], lag: float) -> Iterator[F32]:
+    """Blocks of sound shifted by minus `lag` seconds: its beginning is cut off, or silence precedes it."""
     missing = round(lag * SAMPLE_RATE)
     if missing < 0:
         yield np.zeros(-missing, np.float32)

@@ -145,7 +145,7 @@ def untimed_utterance(
     percent = round(100 * float(np.exp(rng.uniform(*SPEEDS))))
     if speech is None:
         return None
-    logits = aligner.listen(torch.from_numpy(speech.samples)).logits.numpy()
+    logits = aligner.predict(torch.from_numpy(speech.samples)).logits.numpy()
     rows = align_phones(logits, speech.phones)
     if rows is None or (rows == logits.argmax(1))[rows != SILENCE].mean() < LEAST_AGREEMENT:
         return None
