@@ -122,7 +122,7 @@ def detail() -> None:
     from avface.networks.detail.network import predict_detail
     from avface.networks.detail.refinement import pretrained_detail_refinement
     from avface.synthetic.rendering.scene import SceneConfig, sample_scene
-    from avface.training.detail.frames import DetailFramesConfig, film, seen_places, true_folds
+    from avface.training.detail.frames import DetailFramesConfig, render_frames, seen_places, true_folds
 
     refinement = pretrained_detail_refinement(HEAD, "cpu")
     assert refinement is not None
@@ -150,7 +150,7 @@ def detail() -> None:
         points = torch.as_tensor(scene.capture(HEAD, "open").vertices(frame)[0]).float()
         folds = true_folds(scene, HEAD, int(frame[0]))
         places = seen_places(HEAD, points, camera)
-        picture = film(scene, HEAD, frame, [folds], [places], np.random.default_rng(person))[0]
+        picture = render_frames(scene, HEAD, frame, [folds], [places], np.random.default_rng(person))[0]
         maps = atlas.maps(picture, points, camera)
         found = predict_detail(refinement.network, DetailMaps.stack([maps]), None)[0]
         true = atlas.from_uv_square(folds) * (atlas.mask > 0)
@@ -165,7 +165,8 @@ def detail() -> None:
 
 def occluders() -> None:
     """Write occluders.jpg: things before synthetic faces."""
-    from avface.synthetic.occlusion.occlusion import OcclusionConfig, occlude
+    from avface.synthetic.occlusion.compositing import occlude
+    from avface.synthetic.occlusion.plan import OcclusionConfig
     from avface.synthetic.rendering.scene import SceneConfig, sample_scene
 
     pictures = []
@@ -174,7 +175,7 @@ def occluders() -> None:
         landmarks = scene.capture(HEAD, "open").landmarks(range(0, 20))
         frames = develop(scene, range(20))
         rng = np.random.default_rng(index)
-        hidden = list(occlude(frames, landmarks, rng, OcclusionConfig(stay_share=1.0)))
+        hidden = list(occlude(frames, landmarks, rng, OcclusionConfig(hold_share=1.0)))
         pictures.append(hidden[12].image)
     save(np.concatenate([np.concatenate(pictures[k : k + 5], 1) for k in (0, 5)]), "occluders.jpg", 0.75)
 

@@ -31,7 +31,9 @@ from avface.evaluation.occlusion import (
 )
 from avface.head.measures import box_size
 from avface.head.schemes import LEFT_EYE, LIPS, LIPS_INNER_LOWER, LIPS_INNER_UPPER
-from avface.synthetic.occlusion.occlusion import OcclusionEvent, covered_landmarks, occlude, occlusion_rng
+from avface.synthetic.occlusion.compositing import covered_landmarks, occlude
+from avface.synthetic.occlusion.plan import OcclusionEvent
+from avface.synthetic.occlusion.video import occlusion_rng
 
 FRAMES = 60
 
@@ -183,7 +185,7 @@ def test_what_would_be_covered_is_what_is_covered(landmarks):
 
 
 def protocol_config():
-    from avface.synthetic.occlusion.occlusion import OcclusionConfig
+    from avface.synthetic.occlusion.plan import OcclusionConfig
 
     return OcclusionConfig(mouth_share=1.0)
 

@@ -10,20 +10,14 @@ from videos import Track, write_video
 
 from avface.errors import AvfaceError
 from avface.media import Clip
-from avface.synthetic.occlusion.drawing import Light
-from avface.synthetic.occlusion.face_pose import average_face, face_poses
-from avface.synthetic.occlusion.occlusion import (
-    HIDDEN,
-    OcclusionConfig,
-    OcclusionEvent,
-    _Run,
-    estimate_light,
-    face_skin,
-    occlude,
-    occlude_video,
-    plan_occlusions,
-    random_walk,
-)
+from avface.synthetic.occlusion.appearance import estimate_light, face_skin
+from avface.synthetic.occlusion.compositing import HIDDEN, _OcclusionRun, occlude
+from avface.synthetic.occlusion.face_pose import face_poses
+from avface.synthetic.occlusion.motion import random_walk
+from avface.synthetic.occlusion.occluders.average_face import average_face
+from avface.synthetic.occlusion.occluders.drawing import Light
+from avface.synthetic.occlusion.plan import OcclusionConfig, OcclusionEvent, plan_occlusions
+from avface.synthetic.occlusion.video import occlude_video
 
 SIZE = 160
 DEMO = Path(__file__).parents[1] / "avface" / "synthetic" / "assets" / "demo.mp4"
@@ -47,7 +41,7 @@ def run(count=16, seed=0, sway=0.0, **settings):
 
 def test_only_masked_pixels_change_when_there_is_no_shadow():
     for seed in range(5):
-        frames, out = run(2, seed, shadow=0.0, stay_share=1.0)
+        frames, out = run(2, seed, shadow=0.0, hold_share=1.0)
         for before, after in zip(frames, out, strict=True):
             changed = (before != after.image).any(2)
             assert not changed[after.mask == 0].any()
@@ -56,7 +50,7 @@ def test_only_masked_pixels_change_when_there_is_no_shadow():
 
 
 def test_shadow_only_darkens_the_face():
-    frames, out = run(4, 1, shadow=0.5, stay_share=1.0, kinds=("hand",))
+    frames, out = run(4, 1, shadow=0.5, hold_share=1.0, kinds=("hand",))
 
     for before, after in zip(frames, out, strict=True):
         free = after.mask == 0
@@ -68,7 +62,7 @@ def test_shadow_only_darkens_the_face():
 def test_frames_are_untouched_until_something_enters():
     entered = 0
     for seed in range(20):
-        frames, out = run(16, seed, stay_share=0.0, kinds=("paper",))
+        frames, out = run(16, seed, hold_share=0.0, kinds=("paper",))
         if out[0].kind:
             continue
         first = next(t for t, frame in enumerate(out) if frame.kind)
@@ -81,7 +75,7 @@ def test_frames_are_untouched_until_something_enters():
 
 
 def test_the_same_seed_gives_the_same_pictures():
-    first, again, other = (run(3, seed, stay_share=1.0)[1] for seed in (3, 3, 4))
+    first, again, other = (run(3, seed, hold_share=1.0)[1] for seed in (3, 3, 4))
 
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.image, b.image)
@@ -93,7 +87,7 @@ def test_the_mouth_is_covered_in_at_least_half_of_the_windows():
     frames, landmarks = still_face(4)
     covered = []
     for seed in range(24):
-        stream = occlude(frames, landmarks, np.random.default_rng(seed), OcclusionConfig(stay_share=1.0))
+        stream = occlude(frames, landmarks, np.random.default_rng(seed), OcclusionConfig(hold_share=1.0))
         covered.append(next(stream).mouth_hidden > 0.5)
 
     assert np.mean(covered) >= 0.5
@@ -101,7 +95,7 @@ def test_the_mouth_is_covered_in_at_least_half_of_the_windows():
 
 def test_occluders_move_smoothly_and_do_move():
     for seed in range(2):
-        _, out = run(60, seed, sway=6, covered_share=1.0, kinds=("hand",), shortest=29, longest=60)
+        _, out = run(60, seed, sway=6, occluded_share=1.0, kinds=("hand",), shortest=29, longest=60)
         for a, b in itertools.pairwise(out):
             if a.kind and b.kind:
                 assert np.linalg.norm(b.shift - a.shift) < 0.12, "under 3 m/s even when it comes"
@@ -121,7 +115,7 @@ def test_steps_of_the_walk_dont_depend_on_the_frame_rate():
 
 def test_hidden_shares_agree_with_mask_and_landmarks():
     _, landmarks = still_face(6)
-    _, out = run(6, 2, stay_share=1.0, kinds=("hand",))
+    _, out = run(6, 2, hold_share=1.0, kinds=("hand",))
 
     for points, frame in zip(landmarks, out, strict=True):
         place = np.round(points).astype(int)
@@ -139,7 +133,7 @@ def test_a_free_occluder_stays_near_the_face():
     for seed in range(3):
         config = OcclusionConfig(kinds=("hand",), mouth_share=0.0, drift=0.05)
         event = OcclusionEvent(0, 90, False, False)
-        one = _Run(
+        one = _OcclusionRun(
             np.random.default_rng(seed), config, event, None, Light((0, 0, 1), 0.5), 1.0, poses, (160, 160)
         )
         for t in range(0, 90, 10):
@@ -152,7 +146,7 @@ def test_frames_without_a_face_get_no_shares():
     landmarks = landmarks.copy()
     landmarks[3] = np.nan
 
-    out = list(occlude(frames, landmarks, np.random.default_rng(0), OcclusionConfig(stay_share=1.0)))
+    out = list(occlude(frames, landmarks, np.random.default_rng(0), OcclusionConfig(hold_share=1.0)))
 
     assert np.isnan(out[3].face_hidden) and np.isnan(out[3].mouth_hidden) and not out[3].landmark_hidden.any()
     assert np.isfinite(out[2].face_hidden) and out[3].mask.any(), (
@@ -187,7 +181,7 @@ def test_plans_fill_runs_without_overlap():
             assert event.stop - event.start <= config.longest
             assert event.enters == (event.start > 0) and event.leaves == (event.stop < 1500)
         shares.append(sum(event.stop - event.start for event in events) / 1500)
-    assert abs(np.mean(shares) - config.covered_share) < 0.07
+    assert abs(np.mean(shares) - config.occluded_share) < 0.07
 
 
 def test_half_of_the_short_windows_are_occluded_throughout():
@@ -225,10 +219,10 @@ def test_light_from_the_left_is_seen_as_such():
     "settings",
     [
         {"mouth_share": 1.5},
-        {"stay_share": -0.1},
-        {"covered_share": 2},
+        {"hold_share": -0.1},
+        {"occluded_share": 2},
         {"shadow": -1},
-        {"turn_step": -1},
+        {"rotation_step": -1},
         {"shortest": 0},
         {"shortest": 50, "longest": 40},
         {"frame_rate": 0},
@@ -270,7 +264,7 @@ def talk(tmp_path_factory):
 @pytest.fixture(scope="module")
 def occluded(talk, tmp_path_factory):
     folder = tmp_path_factory.mktemp("occluded") / "new" / "folder"
-    return occlude_video(talk, folder, seed=1, kinds=("hand",), config=OcclusionConfig(stay_share=1.0))
+    return occlude_video(talk, folder, seed=1, kinds=("hand",), config=OcclusionConfig(hold_share=1.0))
 
 
 def test_a_video_is_written_with_mask_clean_reference_and_truth(talk, occluded):

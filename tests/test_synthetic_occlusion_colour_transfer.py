@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from avface.synthetic.occlusion.colour_transfer import (
+from avface.synthetic.occlusion.occluders.colour_transfer import (
     TransferConfig,
     sliced_transport,
     transfer_colours,

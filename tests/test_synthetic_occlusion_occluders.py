@@ -4,12 +4,20 @@ import numpy as np
 import pytest
 
 from avface.errors import AvfaceError
-from avface.synthetic.occlusion import hand as hands
-from avface.synthetic.occlusion.drawing import Light, Surface, View, draw, joined, srgb
-from avface.synthetic.occlusion.face_pose import average_face, face_poses
-from avface.synthetic.occlusion.hand import FINGERS, HAND_FILE, HAND_POSES, JOINT_NAMES, load_hand, vary
-from avface.synthetic.occlusion.occluders import OCCLUDER_KINDS, WORN_KINDS, sample_occluder
-from avface.synthetic.occlusion.shapes import slab, tube, turned
+from avface.synthetic.occlusion.face_pose import face_poses
+from avface.synthetic.occlusion.occluders import hand_model
+from avface.synthetic.occlusion.occluders.average_face import average_face
+from avface.synthetic.occlusion.occluders.drawing import Light, Surface, View, draw, merged, srgb
+from avface.synthetic.occlusion.occluders.hand_model import (
+    FINGERS,
+    HAND_FILE,
+    HAND_POSES,
+    JOINT_NAMES,
+    load_hand,
+    perturbed,
+)
+from avface.synthetic.occlusion.occluders.sampling import OCCLUDER_KINDS, WORN_KINDS, sample_occluder
+from avface.synthetic.occlusion.occluders.shapes import slab, surface_of_revolution, tube
 from avface.synthetic.rendering.sensor import linear_light
 
 LIGHT = Light((0.0, 0.6, 0.8), 0.6)
@@ -86,11 +94,13 @@ def test_only_the_hand_moves_with_its_joints():
 
 def test_varied_poses_stay_within_what_a_hand_can_do():
     rng = np.random.default_rng(0)
-    low, high = hands.FLEXION_LIMITS
+    low, high = hand_model.FLEXION_LIMITS
     for name in HAND_POSES:
-        pose = vary(HAND_POSES[name], rng, amount=10)
+        pose = perturbed(HAND_POSES[name], rng, amount=10)
         assert (pose.flexion >= low).all() and (pose.flexion <= high).all()
-        assert (pose.spread >= hands.SPREAD_LIMITS[0]).all() and (pose.spread <= hands.SPREAD_LIMITS[1]).all()
+        assert (pose.spread >= hand_model.SPREAD_LIMITS[0]).all() and (
+            pose.spread <= hand_model.SPREAD_LIMITS[1]
+        ).all()
 
 
 def test_a_missing_damaged_or_other_hand_file_is_named(tmp_path):
@@ -108,7 +118,7 @@ def test_a_missing_damaged_or_other_hand_file_is_named(tmp_path):
 
 def test_saving_and_loading_keeps_the_hand(tmp_path):
     hand = load_hand()
-    hands.save_hand(hand, tmp_path / "hand.npz")
+    hand_model.save_hand(hand, tmp_path / "hand.npz")
 
     again = load_hand(tmp_path / "hand.npz")
 
@@ -120,7 +130,7 @@ def test_saving_and_loading_keeps_the_hand(tmp_path):
 @pytest.mark.parametrize(
     "mesh",
     [
-        turned([[1e-9, 1.0], [1.0, 0.5], [1.0, -0.5], [1e-9, -1.0]]),
+        surface_of_revolution([[1e-9, 1.0], [1.0, 0.5], [1.0, -0.5], [1e-9, -1.0]]),
         tube(np.linspace(0, 1, 9)[:, None] * [0.2, 1, 0.1], [1e-9, *[0.1] * 7, 1e-9]),
         slab(0.07, 0.15, 0.01, 0.01),
     ],
@@ -179,11 +189,11 @@ def test_what_is_hidden_isnt_drawn():
 
 
 def test_joined_surfaces_keep_their_own_textures():
-    left = square(0.08, (1, 0, 0)).moved(np.eye(3), [-0.05, 0, 0])
-    right = square(0.08, (0, 0, 1)).moved(np.eye(3), [0.05, 0, 0])
+    left = square(0.08, (1, 0, 0)).transformed(np.eye(3), [-0.05, 0, 0])
+    right = square(0.08, (0, 0, 1)).transformed(np.eye(3), [0.05, 0, 0])
     view = View((40.0, 30.0), 300.0, 0.5)
 
-    layer = draw(joined([left, right]), view, LIGHT, (80, 60), edge=0)
+    layer = draw(merged([left, right]), view, LIGHT, (80, 60), edge=0)
 
     row = layer.colour[layer.alpha.shape[0] // 2]
     red, blue = row[25 - layer.left], row[55 - layer.left]
@@ -199,9 +209,11 @@ def test_every_kind_can_be_drawn_before_the_face(kind):
     covered = 0
     for seed in range(4):
         occluder = sample_occluder(np.random.default_rng(seed), (kind,), over_mouth=True)
-        occluder = occluder.dressed(None, 1.0, np.random.default_rng(0))
+        occluder = occluder.colour_matched(None, 1.0, np.random.default_rng(0))
         assert occluder.kind == kind and occluder.worn == (kind in WORN_KINDS)
-        layer = occluder.draw(view, LIGHT, size, rotation=np.eye(3), shift=np.zeros(3), head_turn=np.eye(3))
+        layer = occluder.draw(
+            view, LIGHT, size, rotation=np.eye(3), shift=np.zeros(3), head_rotation=np.eye(3)
+        )
         assert np.isfinite(layer.colour).all() and layer.colour.min() >= 0 and layer.colour.max() <= 1
         assert layer.alpha.min() >= 0 and layer.alpha.max() <= 1 + 1e-6
         assert (layer.alpha > 0.5).sum() > 100
@@ -220,7 +232,9 @@ def test_sunglasses_sit_on_the_eyes_of_a_turned_head():
     for yaw in (-25, 0, 25):
         turn = Rotation.from_euler("y", yaw, degrees=True).as_matrix()
         occluder = sample_occluder(np.random.default_rng(3), ("sunglasses",))
-        layer = occluder.draw(view, LIGHT, (300, 300), rotation=np.eye(3), shift=np.zeros(3), head_turn=turn)
+        layer = occluder.draw(
+            view, LIGHT, (300, 300), rotation=np.eye(3), shift=np.zeros(3), head_rotation=turn
+        )
         for eye in (face.left_eye, face.right_eye):
             x, y = np.round(view.project((turn @ eye)[None])[0][0]).astype(int)
             assert layer.alpha[y - layer.top, x - layer.left] > 0.7, f"yaw {yaw}"
@@ -230,9 +244,9 @@ def test_a_hand_takes_on_the_skin_of_a_face():
     dark = np.clip(np.random.default_rng(0).normal([0.36, 0.24, 0.18], 0.03, (2000, 3)), 0, 1)
     occluder = sample_occluder(np.random.default_rng(1), ("hand",))
 
-    dressed = occluder.dressed(dark, 1.0, np.random.default_rng(0))
+    colour_matched = occluder.colour_matched(dark, 1.0, np.random.default_rng(0))
 
-    np.testing.assert_allclose(srgb(dressed.arm.texture).mean((0, 1)), dark.mean(0), atol=0.03)
+    np.testing.assert_allclose(srgb(colour_matched.arm.texture).mean((0, 1)), dark.mean(0), atol=0.03)
     assert srgb(occluder.arm.texture).mean() > 0.5, "the first one stays as it was"
 
 

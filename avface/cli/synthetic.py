@@ -115,8 +115,8 @@ class Occlude:
     def run(self, bars: Bars) -> Outcome:
         """Track the face, then draw over it."""
         from avface.media import Clip
-        from avface.synthetic.occlusion.occluders import OCCLUDER_KINDS
-        from avface.synthetic.occlusion.occlusion import occlude_video
+        from avface.synthetic.occlusion.occluders.sampling import OCCLUDER_KINDS
+        from avface.synthetic.occlusion.video import occlude_video
 
         folder = self.output or Path(f"{self.video.stem}-occluded")
         check_folder(folder)

@@ -15,13 +15,9 @@ from avface.arrays import F64, Bool
 from avface.errors import AvfaceError
 from avface.files import replacing_folder
 from avface.head.schemes import LEFT_EYE, LIPS, RIGHT_EYE
-from avface.synthetic.occlusion.occlusion import (
-    OcclusionConfig,
-    OcclusionEvent,
-    covered_landmarks,
-    occlude_video,
-    occlusion_rng,
-)
+from avface.synthetic.occlusion.compositing import covered_landmarks
+from avface.synthetic.occlusion.plan import OcclusionConfig, OcclusionEvent
+from avface.synthetic.occlusion.video import occlude_video, occlusion_rng
 
 RECIPE_VERSION = 1
 OCCLUDED_LIPS = 0.5

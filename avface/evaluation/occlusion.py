@@ -246,7 +246,7 @@ def filled_in(clip: OccludedClip, tracked: F64) -> dict[str, F64]:
 
 def upper_face() -> Bool:
     """(478,) the landmarks that lie higher than the tip of the nose on the average face."""
-    from avface.synthetic.occlusion.face_pose import average_face
+    from avface.synthetic.occlusion.occluders.average_face import average_face
 
     face = average_face()
     return np.asarray(face.landmarks[:, 1] > face.nose_tip[1])

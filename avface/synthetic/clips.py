@@ -175,7 +175,7 @@ def _occluded(
         for picture in pictures:
             yield picture, None
         return
-    from avface.synthetic.occlusion.occlusion import occlude
+    from avface.synthetic.occlusion.compositing import occlude
 
     for frame in occlude(pictures, landmarks, rng):
         yield frame.image, frame.mask > 127

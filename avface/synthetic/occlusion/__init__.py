@@ -1,1 +1,1 @@
-"""Occluders: hands and other objects in front of a face."""
+"""Occlusions: occluders that enter, hold and leave in front of the face in a video."""

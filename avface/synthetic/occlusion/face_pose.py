@@ -1,60 +1,20 @@
-"""Where a face is in each frame: what things before it and on it are placed by."""
+"""Pose of the face in each frame, from landmarks, for the placement of occluders."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from avface.arrays import F64, Bool, Floats, Int
+from avface.arrays import F64, Bool, Floats
 from avface.errors import AvfaceError
-from avface.head import load_head
 from avface.head.schemes import FACE_OVAL, LIPS_OUTER
+from avface.synthetic.occlusion.occluders.average_face import average_face
 
 JUMP = 0.5
-"""A face that moves or grows by this share of its size between two frames is taken to be another shot."""
-
-
-@dataclass(frozen=True, eq=False)
-class FaceShape:
-    """The average face that poses are measured with; its origin is the middle of the landmarks.
-
-    Shapes: landmarks (478, 3), vertices (V, 3), faces (F, 3) of the skin; mouth, eyes, nose_tip (3,); left_eye,
-            right_eye (3,).
-    Units:  metres. Axes: those of the head, x to the subject's left, y up, z out of the face.
-    """
-
-    landmarks: F64
-    vertices: F64
-    faces: Int
-    mouth: F64
-    nose_tip: F64
-    left_eye: F64
-    right_eye: F64
-
-
-@lru_cache(maxsize=1)
-def average_face() -> FaceShape:
-    """The open head's mean."""
-    head = load_head()
-    template = head.template.double().numpy()
-    embedding = head.embedding("mediapipe478")
-    points = embedding.on(template)
-    middle = points.mean(0)
-    faces = head.faces.numpy()[head.face_parts == head.part_names.index("skin")]
-    points = points - middle
-    return FaceShape(
-        points,
-        template - middle,
-        faces,
-        points[LIPS_OUTER].mean(0),
-        points[1],
-        points[[263, 362]].mean(0),
-        points[[33, 133]].mean(0),
-    )
+"""A face that moves or grows by this share of its size between two frames starts a new shot."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +23,7 @@ class FacePoses:
 
     Shapes: centre (T, 2), scale (T,), turn (T, 3); seen (T,) whether there are landmarks.
     Units:  centre in pixels of the origin of `FaceShape`, scale in pixels per metre, turn as axis-angle in radians
-            from facing the camera. Frames without a face have poses between those around them.
+            from facing the camera. Poses of frames without a face are interpolated.
     """
 
     centre: F64
@@ -75,7 +35,7 @@ class FacePoses:
         return len(self.scale)
 
     def smoothed(self, sigma: float) -> FacePoses:
-        """Poses averaged over time with a Gaussian of `sigma` frames, never across a change of shot."""
+        """Poses averaged over time with a Gaussian of `sigma` frames, but not across shot changes."""
         from scipy.ndimage import gaussian_filter1d
 
         values = np.concatenate([self.centre, np.log(self.scale)[:, None], self.turn], 1)
@@ -114,7 +74,7 @@ def face_poses(landmarks: Iterable[Floats]) -> FacePoses:
         if not np.isfinite(pixels[still]).all():
             rows.append(np.full(6, np.nan))
             continue
-        fit = (solve @ (pixels[still] * [1, -1])).T  # (2, 4); pixels' y turned up
+        fit = (solve @ (pixels[still] * [1, -1])).T  # (2, 4); y axis of the pixels flipped
         u, scales, vt = np.linalg.svd(fit[:, :3], full_matrices=False)
         axes: Any = u @ vt
         turn = Rotation.from_matrix(np.stack([*axes, np.cross(*axes)])).as_rotvec()

@@ -1,4 +1,4 @@
-"""Drawing things that come before a face: textured surfaces under a simple light, as layers with soft edges."""
+"""Drawing of occluders: textured surfaces under a simple light, as layers with soft edges."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from avface.geometry.mesh import vertex_normals
 from avface.geometry.rasteriser import rasterise
 from avface.synthetic.rendering import sensor
 
-_STEPS = 4096
+_SRGB_TABLE_SIZE = 4096
 
 
 @functools.cache
-def _srgb_steps() -> F32:
+def _srgb_table() -> F32:
     """sRGB values of evenly spaced linear ones."""
-    return sensor.srgb(torch.linspace(0, 1, _STEPS, dtype=torch.float64)).float().numpy()
+    return sensor.srgb(torch.linspace(0, 1, _SRGB_TABLE_SIZE, dtype=torch.float64)).float().numpy()
 
 
 def srgb(light: F32) -> F32:
     """sRGB values of linear ones, clipped to [0, 1], to 1 / 4095 of linear light."""
-    return _srgb_steps()[(np.clip(light, 0, 1) * (_STEPS - 1) + 0.5).astype(np.uint16)]
+    return _srgb_table()[(np.clip(light, 0, 1) * (_SRGB_TABLE_SIZE - 1) + 0.5).astype(np.uint16)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +74,8 @@ class Surface:
             two_sided,
         )
 
-    def moved(self, rotation: F64, shift: npt.ArrayLike = (0.0, 0.0, 0.0)) -> Surface:
-        """The surface turned by (3, 3) and moved by (3,) metres."""
+    def transformed(self, rotation: F64, shift: npt.ArrayLike = (0.0, 0.0, 0.0)) -> Surface:
+        """The surface rotated by (3, 3) and translated by (3,) metres."""
         return self.with_vertices(self.vertices @ rotation.T + np.asarray(shift))
 
     def with_vertices(self, vertices: F64) -> Surface:
@@ -92,8 +92,8 @@ class Surface:
         )
 
 
-def joined(surfaces: Sequence[Surface]) -> Surface:
-    """Several surfaces as one; their textures lie above each other in one picture."""
+def merged(surfaces: Sequence[Surface]) -> Surface:
+    """Several surfaces as one; their textures are stacked vertically in one picture."""
     if len(surfaces) == 1:
         return surfaces[0]
     width = max(surface.texture.shape[1] for surface in surfaces)
@@ -126,7 +126,7 @@ def joined(surfaces: Sequence[Surface]) -> Surface:
 
 @dataclass(frozen=True)
 class View:
-    """A pinhole camera before a face. The face's point (0, 0, 0) is `distance` metres away and seen at `centre`."""
+    """A pinhole camera in front of a face, whose origin is `distance` metres away and projected to `centre`."""
 
     centre: tuple[float, float]
     """Pixels; (0, 0) is the middle of the top-left pixel."""
@@ -145,33 +145,32 @@ class View:
 
 @dataclass(frozen=True)
 class Light:
-    """Light from everywhere and from one side; over a ball they show its own colour on average."""
+    """Ambient and directional light, normalised so that the mean over the visible half of a sphere is its albedo."""
 
     direction: tuple[float, float, float]
     """Unit vector towards the light, in the axes of `Surface`."""
     diffuse: float
-    """Share of the light that comes from there, 0 to 1."""
+    """Share of the light that is directional, 0 to 1."""
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Linear RGB factors of all light, exposure included."""
 
     def shade(self, normals: F32) -> F32:
-        """Light (N,) on surfaces with unit normals (3, N)."""
+        """Irradiance (N,) of surfaces with unit normals (3, N)."""
         x, y = np.meshgrid(np.linspace(-0.9, 0.9, 9), np.linspace(-0.9, 0.9, 9))
-        ball = np.stack([x, y, np.sqrt(np.maximum(1 - x**2 - y**2, 0))]).reshape(3, -1)
-        ball = ball[:, ball[2] > 0].astype(np.float32)
-        return self._unscaled(normals) / np.float32(self._unscaled(ball).mean())
+        sphere = np.stack([x, y, np.sqrt(np.maximum(1 - x**2 - y**2, 0))]).reshape(3, -1)
+        sphere = sphere[:, sphere[2] > 0].astype(np.float32)
+        return self._unscaled(normals) / np.float32(self._unscaled(sphere).mean())
 
     def _unscaled(self, normals: F32) -> F32:
-        wrapped = 0.5 + 0.5 * (
-            np.asarray(self.direction, np.float32) @ normals
-        )  # a light as large as a window
+        # wrapped diffuse: an area light of the size of a window
+        wrapped = 0.5 + 0.5 * (np.asarray(self.direction, np.float32) @ normals)
         sky = (1 + np.float32(0.25) * normals[1]) * (np.float32(0.65) + np.float32(0.35) * normals[2])
         return np.float32(1 - self.diffuse) * sky + np.float32(1.7 * self.diffuse) * wrapped**2.5
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A picture to lay over part of a frame: colour (h, w, 3) sRGB in [0, 1], alpha (h, w), and the top-left pixel."""
+    """A picture over part of a frame: colour (h, w, 3) sRGB in [0, 1], alpha (h, w), and its top-left pixel."""
 
     colour: F32
     alpha: F32
@@ -189,11 +188,11 @@ def draw(
     resolution: float = 1.0,
     edge: float = 1.0,
 ) -> Layer | None:
-    """Draw a surface as a layer for frames of `size` (width, height); None where it is out of the picture.
+    """Draw a surface as a layer for frames of `size` (width, height); None if it is outside the picture.
 
-    hidden_by: vertices (V, 3) and faces (F, 3) of something that isn't drawn but hides what is behind it.
-    resolution: pixels drawn along a side of a pixel: over 1 for smooth edges, under 1 for speed.
-    edge: standard deviation in pixels of the blur along the outline, after it has been drawn in by as much.
+    hidden_by: vertices (V, 3) and faces (F, 3) of a mesh that isn't drawn but hides what is behind it.
+    resolution: rendered pixels across one of the frame's: above 1 for smooth edges, below 1 for speed.
+    edge: standard deviation in pixels of the blur along the outline, after an erosion by one pixel.
     """
     pixels, depth = view.project(surface.vertices)
     margin = 3
@@ -257,7 +256,7 @@ def draw(
     gloss, opacity = surface.gloss[face], surface.opacity[face]
     seen = np.zeros(height * width, np.float32)
     seen[place] = 1
-    clear = _crevices(distance, seen.reshape(height, width), view.scale * stretch[0]).ravel()[place]
+    clear = _depth_occlusion(distance, seen.reshape(height, width), view.scale * stretch[0]).ravel()[place]
     light_on = light.shade(normal) * clear
     shaded = albedo * light_on[:, None]
     if gloss.max() > 0.05:
@@ -279,22 +278,22 @@ def draw(
         )
     alpha = np.ascontiguousarray(picture[..., 3])
     colour = srgb(picture[..., :3] / np.maximum(alpha, 1e-6)[..., None])
-    alpha, colour = _soft_edge(alpha, colour, edge)
+    alpha, colour = _feathered(alpha, colour, edge)
     return Layer(colour, alpha, int(left), int(top))
 
 
 def _as_maps(x: F32, y: F32) -> tuple[F32, F32]:
-    """Coordinates as pictures 1024 wide, because remap takes no picture longer than 32767 pixels on a side."""
+    """Coordinates as pictures of width 1024: `cv2.remap` takes at most 32767 pixels on a side."""
     rows = -(-len(x) // 1024)
     maps = np.zeros((2, rows * 1024), np.float32)
     maps[0, : len(x)], maps[1, : len(x)] = x, y
     return maps[0].reshape(rows, 1024), maps[1].reshape(rows, 1024)
 
 
-def _crevices(depth: F32, seen: F32, scale: float) -> F32:
-    """How much of the light reaches each pixel (h, w): what lies deeper than its surroundings is darker.
+def _depth_occlusion(depth: F32, seen: F32, scale: float) -> F32:
+    """Ambient occlusion (h, w) from depth alone: a factor below 1 for pixels deeper than the mean around them.
 
-    An occlusion term from the depth alone; scale in pixels per metre.
+    scale in pixels per metre.
     """
     side = 2 * max(round(0.006 * scale), 1) + 1
     both = np.stack([np.where(seen > 0, depth, 0).astype(np.float32), seen], -1)
@@ -304,8 +303,8 @@ def _crevices(depth: F32, seen: F32, scale: float) -> F32:
     return result
 
 
-def _soft_edge(alpha: F32, colour: F32, edge: float) -> tuple[F32, F32]:
-    """Draw the outline in and blur it; colours spread outwards first, so that no background of the drawing shows."""
+def _feathered(alpha: F32, colour: F32, edge: float) -> tuple[F32, F32]:
+    """Erode and blur alpha; colours are dilated first, so that the background of the drawing doesn't show."""
     if edge <= 0:
         return alpha, colour
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))

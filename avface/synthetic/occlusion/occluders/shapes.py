@@ -1,4 +1,4 @@
-"""Shapes and textures that occluders are made of."""
+"""Meshes and textures of occluders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Mesh = tuple[F64, Int, F32]
 def grid(rows: int, columns: int) -> tuple[Int, F32]:
     """Faces (F, 3) and uv (V, 2) of a grid of vertices in reading order; v is 1 in the first row.
 
-    Seen with the first row above and the first column on the left, it shows its outer side.
+    The outer side is the one from which the first row is above and the first column on the left.
     """
     number = np.arange(rows * columns).reshape(rows, columns)
     a, b, c, d = number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]
@@ -25,8 +25,8 @@ def grid(rows: int, columns: int) -> tuple[Int, F32]:
     return faces, np.stack([u.ravel(), v.ravel()], 1).astype(np.float32)
 
 
-def turned(profile: npt.ArrayLike, segments: int = 32) -> Mesh:
-    """A body of revolution about y: profile (P, 2) of radius and height in metres, from the top downwards."""
+def surface_of_revolution(profile: npt.ArrayLike, segments: int = 32) -> Mesh:
+    """A surface of revolution about y: profile (P, 2) of radius and height in metres, from the top downwards."""
     outline = np.asarray(profile, np.float64)
     angle = np.linspace(0, 2 * np.pi, segments + 1)
     around = np.stack([np.sin(angle), np.zeros_like(angle), np.cos(angle)], 1)
@@ -43,7 +43,7 @@ def tube(path: npt.ArrayLike, radius: npt.ArrayLike, segments: int = 12) -> Mesh
     along /= np.linalg.norm(along, axis=1, keepdims=True)
     side = np.cross(along[0], [0.0, 0.0, 1.0] if abs(along[0, 2]) < 0.9 else [1.0, 0.0, 0.0])
     frames = np.empty((len(points), 2, 3))
-    for k, direction in enumerate(along):  # carried along without twist
+    for k, direction in enumerate(along):  # a rotation-minimising frame
         side = side - (side @ direction) * direction
         side /= np.linalg.norm(side)
         frames[k] = side, np.cross(direction, side)
@@ -55,9 +55,9 @@ def tube(path: npt.ArrayLike, radius: npt.ArrayLike, segments: int = 12) -> Mesh
 
 
 def slab(width: float, height: float, thickness: float, corner: float) -> Mesh:
-    """A plate with round corners and edges, centred at 0, in metres.
+    """A plate with rounded corners and edges, centred at 0, in metres.
 
-    Its front (+z) takes the left half of the texture, its back the right half, as seen from behind.
+    Its front (+z) has the left half of the texture, its back the right half, as seen from behind.
     """
     turn = np.linspace(0, np.pi / 2, 7)
     quarter = np.stack([np.cos(turn), np.sin(turn)], 1)
@@ -87,7 +87,7 @@ def slab(width: float, height: float, thickness: float, corner: float) -> Mesh:
 
 
 def noise(rng: np.random.Generator, rows: int, columns: int, cells: int) -> F32:
-    """Smooth noise (rows, columns) in [0, 1] with about `cells` bumps a side."""
+    """Value noise (rows, columns) in [0, 1] with about `cells` periods a side."""
     coarse = rng.random((cells + 3, cells + 3)).astype(np.float32)
     fine = cv2.resize(coarse, (columns + columns // 2, rows + rows // 2), interpolation=cv2.INTER_CUBIC)
     out: F32 = np.clip(fine[rows // 4 : rows // 4 + rows, columns // 4 : columns // 4 + columns], 0, 1)
@@ -95,7 +95,7 @@ def noise(rng: np.random.Generator, rows: int, columns: int, cells: int) -> F32:
 
 
 def random_colour(rng: np.random.Generator) -> F64:
-    """An sRGB colour (3,) as things have: greys, muted and some strong ones."""
+    """A random sRGB colour (3,): greys, muted and some saturated ones."""
     if rng.random() < 0.35:
         return np.full(3, rng.choice([0.06, 0.1, 0.2, 0.45, 0.75, 0.9])) + rng.normal(0, 0.015, 3)
     import colorsys
@@ -104,13 +104,13 @@ def random_colour(rng: np.random.Generator) -> F64:
 
 
 def plain(rng: np.random.Generator, colour: npt.ArrayLike, size: int = 32, grain: float = 0.02) -> F32:
-    """A texture (size, size, 3) of one sRGB colour with some grain, as linear light."""
+    """A texture (size, size, 3) of one sRGB colour with grain of a standard deviation, as linear light."""
     picture = np.asarray(colour) + rng.normal(0, grain, (size, size, 1))
     return linear_light(np.clip(picture, 0, 1))
 
 
 def cloth(rng: np.random.Generator, size: int = 256) -> F32:
-    """A texture (size, size, 3) of woven or knitted cloth: plain, stripes, checks or mottled."""
+    """A linear texture (size, size, 3) of woven cloth: plain, stripes, checks or mottled."""
     first, second = random_colour(rng), random_colour(rng)
     y, x = np.mgrid[:size, :size] / size
     bands = rng.integers(3, 16)
@@ -131,7 +131,7 @@ def cloth(rng: np.random.Generator, size: int = 256) -> F32:
 
 
 def printed_page(rng: np.random.Generator, rows: int = 320, columns: int = 240) -> F32:
-    """A texture (rows, columns, 3) of paper: blank, written on, or with a picture."""
+    """A linear texture (rows, columns, 3) of paper: blank, with text, or with a picture and text."""
     page = np.ones((rows, columns, 3)) * (rng.uniform(0.86, 0.97) + rng.normal(0, 0.012, 3))
     kind = rng.choice(["blank", "text", "text", "picture"])
     if kind == "picture":

@@ -1,4 +1,4 @@
-"""A hand with its forearm: a small jointed mesh of varied size and form, and the poses in which it covers faces."""
+"""A hand with its forearm: a small articulated mesh with shape components, and the poses in which it hides faces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from avface.errors import AvfaceError
 from avface.files import replacing
 
 HAND_FILE = Path(__file__).parent / "assets" / "hand.npz"
-"""The built-in hand, made by `python -m avface.synthetic.occlusion.hand_builder`."""
+"""The built-in hand, made by `python -m avface.synthetic.occlusion.occluders.hand_builder`."""
 HAND_VERSION = 1
 
 FINGERS = ("thumb", "index", "middle", "ring", "little")
@@ -69,7 +69,7 @@ class HandModel:
         return np.einsum("vij,vj->vi", blended[:, :9].reshape(-1, 3, 3), rest) + blended[:, 9:]
 
     def mirrored(self) -> HandModel:
-        """The left hand: x turns round, and so do the triangles, so that they still show their outer side."""
+        """The left hand: x is negated and the winding of triangles reversed, so that normals still point outwards."""
         flip = np.array([-1, 1, 1], np.float32)
         return replace(
             self,
@@ -93,7 +93,7 @@ class HandModel:
             if finger == "thumb":
                 along = rest[first + 1] - rest[first]
                 bend = _unit(np.cross(along, rest[first + 2] - rest[first + 1]))
-                aside = _unit(np.array([0.0, -0.85, 0.5]))  # opposes the fingers, found by looking
+                aside = _unit(np.array([0.0, -0.85, 0.5]))  # thumb opposition; adjusted by eye
             else:
                 along = _unit(rest[first + 1] - rest[first])
                 bend = _unit(np.cross(along, [0.0, 0.0, 1.0]))
@@ -118,7 +118,7 @@ class HandPose:
     wrist_deviation: float = 0.0
 
     def limited(self) -> HandPose:
-        """The nearest pose within what a hand can do."""
+        """The pose with each angle clamped to its limits."""
         low, high = FLEXION_LIMITS
         return HandPose(
             np.clip(self.flexion, low, high),
@@ -132,12 +132,12 @@ FLEXION_LIMITS = (
     np.array([[-0.4, -0.5, -0.3]] + 4 * [[-0.45, -0.35, -0.3]]),
     np.array([[0.5, 0.7, 1.1]] + 4 * [[1.35, 1.45, 0.95]]),
 )
-"""Least and greatest flexion (5, 3), from the rest pose."""
+"""Minimum and maximum flexion (5, 3), from the rest pose."""
 SPREAD_LIMITS = (
     np.array([-0.4, -0.15, -0.15, -0.2, -0.3]),
     np.array([1.1, 0.25, 0.15, 0.12, 0.12]),
 )
-"""Least and greatest spread (5,)."""
+"""Minimum and maximum spread (5,)."""
 
 
 def _pose(
@@ -160,11 +160,11 @@ HAND_POSES: dict[str, HandPose] = {
     ),
     "grip": _pose((0.05, 0.2, 0.25), [(0.75, 0.95, 0.45)] * 4, [0.8, 0.02, 0, 0, -0.02]),
 }
-"""Poses in which hands come before faces; `grip` holds a rod of 3 to 8 cm."""
+"""Poses of hands in front of faces; `grip` holds a rod of 3 to 8 cm."""
 
 
-def vary(pose: HandPose, rng: np.random.Generator, amount: float = 1.0) -> HandPose:
-    """A pose near another: each finger bends a little more or less, as a whole and joint by joint."""
+def perturbed(pose: HandPose, rng: np.random.Generator, amount: float = 1.0) -> HandPose:
+    """A pose with Gaussian noise on flexion, per finger and per joint, spread and wrist; `amount` scales it."""
     flexion = pose.flexion + amount * (rng.normal(0, 0.10, (5, 1)) + rng.normal(0, 0.06, (5, 3)))
     spread = pose.spread + amount * rng.normal(0, 0.04, 5)
     wrist = amount * rng.normal(0, [0.18, 0.10])
@@ -175,7 +175,7 @@ def vary(pose: HandPose, rng: np.random.Generator, amount: float = 1.0) -> HandP
 
 @lru_cache(maxsize=2)
 def load_hand(path: Path = HAND_FILE) -> HandModel:
-    """Read a hand's file; the hand is shared, so leave its arrays alone.
+    """Read a hand's file; the hand is cached, so its arrays must not be changed.
 
     Raises:
         AvfaceError: if the file is missing, damaged or of another version.
@@ -199,7 +199,7 @@ def load_hand(path: Path = HAND_FILE) -> HandModel:
 
 
 def save_hand(hand: HandModel, path: Path) -> None:
-    """Write a hand as one compressed .npz; the basis in 16-bit steps, weights in 8-bit ones.
+    """Write a hand as one compressed .npz; the basis quantised to 16 bits, weights to 8 bits.
 
     Raises:
         AvfaceError: if it can't be written.
