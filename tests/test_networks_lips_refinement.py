@@ -1,4 +1,4 @@
-"""Lips of a whole clip: what the sound moves, that lips meet and don't pass, and the few ways that are kept."""
+"""Lips of a whole clip: offsets from sound, contact, and their principal components."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from avface.head import load_head
 from avface.head.schemes import LIPS, LIPS_INNER_LOWER, LIPS_INNER_UPPER
 from avface.networks.lips.network import LipMotion, predict_lips, pretrained_lips, save_lips, speech_gate
 from avface.networks.lips.refinement import COMPONENTS, LipRefinement, pretrained_lip_refinement
-from avface.networks.lips.visual_evidence import LipView
+from avface.networks.lips.visual_evidence import LipObservation
 from avface.networks.running_pca import RunningPca
 from avface.speech import SpeechFeatures, speech_features
 
@@ -35,7 +35,7 @@ def refinement(head):
 
 @pytest.fixture
 def activity(monkeypatch):
-    """Says at which times somebody speaks; the rest of the features is what the sound gives."""
+    """Sets the times of speech; the other features are those of the sound."""
 
     def speaking(start, end):
         def heard(sound, times, *others):
@@ -70,14 +70,14 @@ def lips_at(refinement, expression, lips=None):
 
 
 def pressed(head):
-    """Expressions that put the lips inside each other."""
+    """Expressions with intersecting lips."""
     expression = np.zeros((FRAMES, head.num_expression), np.float32)
     for name in ("mouthClose", "mouthShrugLower"):
         expression[:, head.expression_names.index(name)] = 0.25
     return expression
 
 
-def test_noise_silence_and_no_sound_move_nothing(refinement, head):
+def test_noise_silence_and_no_sound_give_no_offsets(refinement, head):
     for sound in (noise(), [np.zeros(64_000, np.float32)], []):
         lips = refined(refinement, sound, pressed(head))
         assert lips.basis.shape == (0, 390, 3) and lips.weights.shape == (FRAMES, 0)
@@ -100,7 +100,7 @@ def test_offsets_are_the_networks_where_the_lips_dont_touch(refinement, head, ac
     np.testing.assert_allclose(np.abs(lips.weights).max(0), 1, atol=1e-6)
 
 
-def test_lips_in_speech_dont_pass_through_each_other(refinement, head, activity):
+def test_lips_in_speech_dont_intersect(refinement, head, activity):
     activity(1.5, 2.5)
     expression = pressed(head)
 
@@ -109,7 +109,7 @@ def test_lips_in_speech_dont_pass_through_each_other(refinement, head, activity)
     before = refinement.contact.penetration(lips_at(refinement, expression))
     after = refinement.contact.penetration(lips_at(refinement, expression, lips))
     gate = torch.from_numpy(speech_gate(((TIMES > 1.5) & (TIMES < 2.5)).astype(float), TIMES))
-    assert before.min() > 5e-4, "the test must have something to part"
+    assert before.min() > 5e-4, "the lips must intersect before"
     assert after[gate == 1].max() < 1e-4
     assert (after <= (1 - gate) * before + 1e-4).all()
     jumps = np.abs(np.diff(np.tensordot(lips.weights, lips.basis, 1), axis=0)).max((1, 2))
@@ -118,14 +118,14 @@ def test_lips_in_speech_dont_pass_through_each_other(refinement, head, activity)
     )
 
 
-def seen_lips(refinement, expression, gap, shown=1.0):
-    """The picture of lips whose inner edges are (T,) metres apart, wherever the expressions have them."""
+def observed_lips(refinement, expression, gap, visibility=1.0):
+    """The observation of lips whose inner edges are (T,) metres apart, at the depth of the expressions."""
     turned = np.tile(np.array([np.pi, 0, 0], np.float32), (FRAMES, 1))
     away = np.tile(np.array([0, 0, 0.7], np.float32), (FRAMES, 1))
     camera = Camera.centred(1200.0, 640, 480)
     landmarks = np.zeros((FRAMES, 478, 2), np.float32)
-    view = LipView(landmarks, np.full(FRAMES, shown, np.float32), turned, away, camera)
-    points = view.in_camera(slice(None), refinement.outline @ lips_at(refinement, expression))
+    view = LipObservation(landmarks, np.full(FRAMES, visibility, np.float32), turned, away, camera)
+    points = view.to_camera(slice(None), refinement.outline @ lips_at(refinement, expression))
     landmarks[:, LIPS] = camera.project(points).numpy()
     landmarks[:, LIPS_INNER_LOWER] = landmarks[:, LIPS_INNER_UPPER]
     landmarks[:, LIPS_INNER_LOWER, 1] += (gap * 1200 / points[..., 2].mean(1).numpy())[:, None]
@@ -134,9 +134,9 @@ def seen_lips(refinement, expression, gap, shown=1.0):
 
 @pytest.fixture
 def pressing(monkeypatch):
-    """Makes the network hear, and offset nothing, but lips pressed in some frames of speech."""
+    """Makes the network predict the effect "press" in some frames of speech, and no offsets."""
 
-    def hears(frames):
+    def predicts(frames):
         def motion(network, speech, gate):
             press = torch.zeros(len(gate), 4)
             press[frames, 0] = torch.from_numpy(gate)[frames]
@@ -144,7 +144,7 @@ def pressing(monkeypatch):
 
         monkeypatch.setattr(avface.networks.lips.refinement, "predict_lips", motion)
 
-    return hears
+    return predicts
 
 
 def ajar(head):
@@ -154,7 +154,7 @@ def ajar(head):
     return expression
 
 
-def test_the_picture_says_when_lips_are_shut_as_far_as_they_are_seen(refinement, head, activity, pressing):
+def test_closures_are_the_pictures_where_the_lips_are_visible(refinement, head, activity, pressing):
     activity(0.8, 3.2)
     pressing(slice(50, 53))
     expression = ajar(head)
@@ -166,21 +166,21 @@ def test_the_picture_says_when_lips_are_shut_as_far_as_they_are_seen(refinement,
         return 1000 * refinement.contact.opening(lips_at(refinement, expression, found)).numpy()
 
     before = 1000 * float(refinement.contact.opening(lips_at(refinement, expression[:1])))
-    unseen, hidden = opening(None), opening(seen_lips(refinement, expression, gap, shown=0.2))
-    seen = opening(seen_lips(refinement, expression, gap))
+    without, occluded = opening(None), opening(observed_lips(refinement, expression, gap, 0.2))
+    seen = opening(observed_lips(refinement, expression, gap))
 
     assert before > 1
-    np.testing.assert_allclose(unseen, hidden, atol=1e-3)
-    assert unseen[51] < 0.3 * before and unseen[61] == pytest.approx(before, abs=0.05)
-    assert seen[61] < 0.3 * before, "shut in the picture"
-    assert seen[50:53] == pytest.approx(before, abs=0.05), "heard, but seen open"
-    assert seen[2] == pytest.approx(before, abs=0.05), "nobody speaks"
-    # what is only heard comes and goes softly
-    steps = np.abs(np.diff(unseen[44:60]))
+    np.testing.assert_allclose(without, occluded, atol=1e-3)
+    assert without[51] < 0.3 * before and without[61] == pytest.approx(before, abs=0.05)
+    assert seen[61] < 0.3 * before, "closed in the picture"
+    assert seen[50:53] == pytest.approx(before, abs=0.05), "closed by the sound, but open in the picture"
+    assert seen[2] == pytest.approx(before, abs=0.05), "not in speech"
+    # closures predicted from sound are smooth
+    steps = np.abs(np.diff(without[44:60]))
     assert (steps > 0.05).sum() >= 4 and steps.max() < 0.7 * before
 
 
-def test_frames_of_somebody_else_get_nothing(refinement, activity):
+def test_frames_without_the_person_get_no_offsets(refinement, activity):
     activity(0, 4)
     chosen = np.arange(FRAMES) < 60
 
@@ -189,12 +189,12 @@ def test_frames_of_somebody_else_get_nothing(refinement, activity):
     assert lips.weights[:60].any(1).all() and not lips.weights[60:].any()
 
 
-def test_a_clip_in_stretches_is_the_same_as_in_one_piece(refinement, monkeypatch):
+def test_a_clip_in_chunks_is_the_same_as_in_one(refinement, monkeypatch):
     seen = []
 
     def heard(sound, times, *others):
         seen.append((len(sound), len(times)))
-        # a feature of the sound itself: the model hears it against the loudness of all that it is given
+        # samples as features: those of the acoustic model depend on the loudness of the whole sound
         rows = (
             (16_000 * times[:, None, None]).round().astype(int) + 10 * np.arange(16)[:, None] + np.arange(29)
         )
@@ -213,18 +213,18 @@ def test_a_clip_in_stretches_is_the_same_as_in_one_piece(refinement, monkeypatch
     assert max(samples for samples, _ in seen[1:]) < 64_000 and max(count for _, count in seen[1:]) < 60
 
 
-def test_closures_are_heard_in_speech_alone(refinement, activity):
+def test_audio_closures_are_in_speech_alone(refinement, activity):
     activity(1.5, 2.5)
 
-    closures = refinement.heard_closures(TIMES, noise())
+    closures = refinement.audio_closures(TIMES, noise())
 
     assert closures.shape == (FRAMES,) and closures.min() >= 0 and 0 < closures.max() <= 1
     speaks = ((TIMES > 1.5) & (TIMES < 2.5)).astype(float)
     assert not closures[speech_gate(speaks, TIMES) == 0].any()
-    assert not refinement.heard_closures(TIMES, []).any()
+    assert not refinement.audio_closures(TIMES, []).any()
 
 
-def test_refinement_is_for_the_head_that_the_weights_are_about(head, monkeypatch, tmp_path):
+def test_the_pretrained_refinement_is_for_its_head_alone(head, monkeypatch, tmp_path):
     monkeypatch.setattr(pretrained_lips, "path", tmp_path / "lips.safetensors")
     assert pretrained_lip_refinement(head, "cpu") is None
     network = small_lips()
@@ -256,7 +256,7 @@ def test_running_components_are_those_of_all_rows_together():
     assert np.abs(weights).max() < 1 + 1e-9
 
 
-def test_fewer_ways_than_components_and_none_at_all():
+def test_rows_of_lower_rank_and_of_zeros():
     running = RunningPca(6, 4)
     running.add(np.zeros((3, 6)))
     basis, weights = running.finish()

@@ -1,4 +1,4 @@
-"""What the picture says about lips: whether they are shut, and how far they do what is heard."""
+"""Evidence of the picture for the lips: closure, and the gain of the predicted offsets."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from avface.geometry.camera import Camera
 from avface.head import load_head
 from avface.head.lips import landmark_rows, lip_region
 from avface.head.schemes import LIPS, LIPS_INNER_LOWER, LIPS_INNER_UPPER
-from avface.networks.lips.visual_evidence import LipGain, LipView
+from avface.networks.lips.visual_evidence import LipGain, LipObservation
 
 FRAMES = 80
 TIMES = np.arange(FRAMES) / 25
@@ -36,18 +36,20 @@ def lips(head, region):
     return head.template[region.vertices].expand(FRAMES, -1, -1)
 
 
-def view_of(points, shown=1.0):
-    """Lips (T, 40, 3) of a head that nods a little, 70 cm before the camera."""
+def observe(points, visibility=1.0):
+    """The observation of lips (T, 40, 3) of a nodding head, 70 cm from the camera."""
     rotation = np.zeros((len(points), 3), np.float32)
     rotation[:, 0] = np.pi + 0.1 * np.sin(np.arange(len(points)))
     translation = np.tile(np.array([0, 0, 0.7], np.float32), (len(points), 1))
     landmarks = np.zeros((len(points), 478, 2), np.float32)
-    view = LipView(landmarks, np.full(len(points), shown, np.float32), rotation, translation, CAMERA)
-    landmarks[:, LIPS] = CAMERA.project(view.in_camera(slice(0, len(points)), points)).numpy()
-    return view
+    observation = LipObservation(
+        landmarks, np.full(len(points), visibility, np.float32), rotation, translation, CAMERA
+    )
+    landmarks[:, LIPS] = CAMERA.project(observation.to_camera(slice(0, len(points)), points)).numpy()
+    return observation
 
 
-def parted(outline, lips, gap):
+def with_gap(outline, lips, gap):
     """Lips (T, 40, 3) with the middle of the inner edges (T,) metres apart."""
     points = outline @ lips
     order = LIPS.tolist()
@@ -66,60 +68,68 @@ def test_landmarks_are_those_of_the_head(head, region, outline):
     np.testing.assert_allclose(outline @ head.template[region.vertices], expected, atol=1e-6)
 
 
-def test_small_gaps_are_shut_and_hearing_it_helps(outline, lips):
+def test_small_gaps_are_closed_and_larger_ones_with_a_closure_in_the_sound(outline, lips):
     gap = torch.linspace(0, 0.006, FRAMES)
-    view = view_of(parted(outline, lips, gap))
+    observation = observe(with_gap(outline, lips, gap))
 
-    shut, say = view.shut(ALL, outline @ lips, torch.zeros(FRAMES))
-    heard, _ = view.shut(ALL, outline @ lips, torch.ones(FRAMES))
+    closure = observation.closure(ALL, outline @ lips, torch.zeros(FRAMES))
+    with_audio = observation.closure(ALL, outline @ lips, torch.ones(FRAMES))
 
-    assert (say == 1).all()
-    assert (shut[gap < 0.0007] == 1).all() and (shut[gap > 0.003] == 0).all()
-    assert (shut.diff() <= 0).all() and shut.diff().min() > -0.2
-    assert (heard >= shut).all() and (heard > shut + 0.3).any() and (heard[gap > 0.0045] == 0).all()
+    assert (observation.picture_weight(ALL) == 1).all()
+    assert (closure[gap < 0.0007] == 1).all() and (closure[gap > 0.003] == 0).all()
+    assert (closure.diff() <= 0).all() and closure.diff().min() > -0.2
+    assert (with_audio >= closure).all() and (with_audio > closure + 0.3).any()
+    assert (with_audio[gap > 0.0045] == 0).all()
 
 
-def test_hidden_and_lost_lips_have_no_say(outline, lips):
-    for shown, expected in ((0.2, 0.0), (0.6, 0.5), (0.9, 1.0)):
-        assert view_of(outline @ lips, shown).say(ALL).numpy() == pytest.approx(expected)
-    view = view_of(outline @ lips)
-    view.landmarks[7] = np.nan
+def test_the_picture_has_no_weight_for_occluded_and_lost_lips(outline, lips):
+    for visibility, expected in ((0.2, 0.0), (0.6, 0.5), (0.9, 1.0)):
+        weight = observe(outline @ lips, visibility).picture_weight(ALL)
+        assert weight.numpy() == pytest.approx(expected)
+    observation = observe(outline @ lips)
+    observation.landmarks[7] = np.nan
 
-    shut, say = view.shut(ALL, outline @ lips, torch.zeros(FRAMES))
+    weight = observation.picture_weight(ALL)
 
-    assert say[7] == 0 and say.sum() == FRAMES - 1 and torch.isfinite(shut).all()
+    assert weight[7] == 0 and weight.sum() == FRAMES - 1
+    assert torch.isfinite(observation.closure(ALL, outline @ lips, torch.zeros(FRAMES))).all()
 
 
 def moving(region):
-    """Ways (2, N, 3) and weights (T, 2) of offsets, 3 mm at most."""
+    """Components (2, N, 3) and weights (T, 2) of offsets, 3 mm at most."""
     rng = np.random.default_rng(1)
-    ways = 0.003 * np.stack([np.sin(3 * region.across), np.cos(3 * region.across)])[..., None] * [0.2, 1, 0.5]
+    components = (
+        0.003 * np.stack([np.sin(3 * region.across), np.cos(3 * region.across)])[..., None] * [0.2, 1, 0.5]
+    )
     weights = np.stack([np.sin(TIMES * 9), np.sin(TIMES * 13 + rng.uniform())], 1)
-    return torch.from_numpy(ways).float(), torch.from_numpy(weights).float()
+    return torch.from_numpy(components).float(), torch.from_numpy(weights).float()
 
 
 @pytest.mark.parametrize(("true", "expected"), [(0.35, 0.35), (0.0, 0.0), (-0.5, 0.0), (1.6, 1.0)])
-def test_the_factor_is_how_far_the_lips_go(region, outline, lips, true, expected):
-    ways, weights = moving(region)
-    offsets = (weights @ ways.flatten(1)).unflatten(1, (-1, 3))
-    habit = torch.from_numpy(np.random.default_rng(0).normal(0, 0.002, (len(LIPS), 3))).float()
-    view = view_of(outline @ (lips + true * offsets) + habit)  # who always marks them elsewhere
-    found = LipGain(ways, outline)
+def test_the_gain_is_that_of_the_tracked_lips(region, outline, lips, true, expected):
+    components, weights = moving(region)
+    offsets = (weights @ components.flatten(1)).unflatten(1, (-1, 3))
+    offset = torch.from_numpy(np.random.default_rng(0).normal(0, 0.002, (len(LIPS), 3))).float()
+    observation = observe(outline @ (lips + true * offsets) + offset)  # a constant offset of the tracker
+    gain = LipGain(components, outline)
 
     for rows in (slice(0, 30), slice(30, FRAMES)):
-        found.add(view, rows, lips[rows], weights[rows])
+        gain.add(observation, rows, lips[rows], weights[rows])
 
-    assert found.factor(TIMES) == pytest.approx(expected, abs=0.15)
+    assert gain.gain(TIMES) == pytest.approx(expected, abs=0.15)
 
 
-def test_a_clip_that_says_nothing_leaves_the_sound_its_way(region, outline, lips):
-    ways, weights = moving(region)
-    assert LipGain(ways, outline).factor(TIMES) == 1
-    for view, said in ((view_of(outline @ lips, 0.1), weights), (view_of(outline @ lips), 0 * weights)):
-        found = LipGain(ways, outline)
-        found.add(view, ALL, lips, said)
-        assert found.factor(TIMES) == 1
+def test_without_evidence_the_gain_is_its_prior_mean(region, outline, lips):
+    components, weights = moving(region)
+    assert LipGain(components, outline).gain(TIMES) == 1
+    for observation, predicted in (
+        (observe(outline @ lips, 0.1), weights),
+        (observe(outline @ lips), 0 * weights),
+    ):
+        gain = LipGain(components, outline)
+        gain.add(observation, ALL, lips, predicted)
+        assert gain.gain(TIMES) == 1
     noise = torch.from_numpy(np.random.default_rng(2).normal(0, 0.004, (FRAMES, len(LIPS), 3))).float()
-    found = LipGain(ways, outline)
-    found.add(view_of(outline @ lips + noise), ALL, lips, 0.1 * weights)
-    assert found.factor(TIMES) > 0.9, "noise as large as this hides what the lips do"
+    gain = LipGain(components, outline)
+    gain.add(observe(outline @ lips + noise), ALL, lips, 0.1 * weights)
+    assert gain.gain(TIMES) > 0.9, "noise larger than the motion is no evidence"

@@ -104,7 +104,7 @@ def measure_real_lips(video: Path) -> RealLips:
     if refinement is None:
         raise AvfaceError("avface came without weights for lips; install it again")
     tracked = np.asarray(observed.landmarks[:], np.float64)
-    heard = refinement.heard_closures(capture.times, sound)
+    heard = refinement.audio_closures(capture.times, sound)
     return compare_lips(capture, tracked, bilabial_sounds(np.concatenate(sound)), heard, video.name)
 
 

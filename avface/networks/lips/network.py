@@ -1,8 +1,8 @@
-"""Lip refinement: from what is heard around a frame to 3D offsets of the lips' vertices (AVFace, section 3.2).
+"""The lips network: 3D offsets of the lips' vertices from speech features (AVFace, section 3.2).
 
-A SIREN whose layers are modulated by the sound (FiLM). Layers, sizes and first weights are those of the geometry
+A SIREN whose layers are modulated by the sound (FiLM). Layers, sizes and initialisation are those of the geometry
 network of Neural Head Avatars (Grassal et al. 2022), which AVFace follows; NHA's condition is the pose, here it is an
-embedding of the speech features. One network for every speaker.
+embedding of the speech features. One network for all speakers.
 """
 
 from __future__ import annotations
@@ -26,40 +26,41 @@ from avface.head.model import HeadModel
 from avface.networks.audio import AudioConfig, AudioNet
 
 EFFECTS = ("press", "tuck", "round", "spread")
-"""What lips do that units don't: press each other, tuck under the teeth, turn out and get thick, get thin."""
-SPEAKING = (0.2, 0.6)
-"""Speech activity from which on lips may move by the sound, and from which on they do fully."""
-GATE_REACH = 0.22
-"""Seconds before and after speech in which the gate is fully open: lips are ahead of the voice."""
+"""Deformations of the lips that expression units lack: pressed together, tucked under the teeth, everted and thickened,
+thinned."""
+GATE_ACTIVITY = (0.2, 0.6)
+"""Speech activity from which on the gate begins to open, and from which on it is fully open."""
+GATE_HOLD = 0.22
+"""Seconds before and after speech in which the gate is fully open; articulation precedes the voice."""
 GATE_FADE = 0.12
-"""Seconds over which it opens and shuts."""
+"""Seconds over which the gate opens and closes."""
 _GRID = 0.01
 
 
 @dataclass(frozen=True)
 class LipsConfig:
-    """All choices of the lips network. Saved with the weights."""
+    """Config of the lips network, saved with its weights."""
 
     head: str = "open"
-    """The head model whose lips move."""
+    """Name of the head model."""
     vertices: int = 390
-    """Number of vertices N of its lips' region."""
+    """Number of vertices N of its lip region."""
     points: int = 96
-    """Number of vertices K at which the network is asked; the others follow smoothly."""
+    """Number of control vertices K, for which the network predicts offsets; those of the others are interpolated."""
     audio: AudioConfig = field(default_factory=AudioConfig)
-    """What it listens to."""
+    """Input of the audio encoder."""
     embedding: int = 64
-    """Numbers that describe the sound around a frame."""
+    """Size of the audio embedding."""
     feature: int = 32
-    """Learned numbers of each vertex."""
+    """Size of the learned feature of each control vertex."""
     hidden: int = 128
     """Width of the modulated layers."""
     layers: int = 6
-    """Number of them."""
+    """Number of modulated layers."""
     mapping: int = 256
-    """Width of the layers that make frequencies and phases of the embedding."""
+    """Width of the layers that map the embedding to frequencies and phases."""
     scale: float = 0.01
-    """Metres that an offset of the K vertices comes near to in each direction and never exceeds."""
+    """Bound of the offset of a control vertex in each direction, in metres (of a tanh)."""
 
     def __post_init__(self) -> None:
         for name in ("vertices", "points", "embedding", "feature", "hidden", "layers", "mapping", "scale"):
@@ -71,10 +72,10 @@ class LipsConfig:
 
 @dataclass(frozen=True, eq=False)
 class LipMotion:
-    """What the network says about T frames.
+    """Prediction of the network for T frames.
 
-    offsets (..., T, N, 3) metres, to be added to the region's vertices before any joint turns; effects (..., T, 4) from
-    0 to 1, how much it hears of `EFFECTS`.
+    offsets (..., T, N, 3) metres, to be added to the region's vertices before skinning; effects (..., T, 4) from 0 to
+    1, the strength of each of `EFFECTS`.
     """
 
     offsets: Tensor
@@ -82,17 +83,17 @@ class LipMotion:
 
     @property
     def closure(self) -> Tensor:
-        """How far lips must be shut, (..., T) from 0 to 1: as they press each other."""
+        """Closure of the lips, (..., T) from 0 to 1, from the effect "press"."""
         return closure(self.effects[..., 0])
 
 
 def closure(press: Tensor) -> Tensor:
-    """How far lips are shut, from 0 to 1, that press each other by so much: lips meet before they press."""
+    """Closure from 0 to 1 of lips with the effect "press" of this strength; lips close before they press."""
     return smoothstep(0.3, 0.7, press)
 
 
 class SineLayer(nn.Module):
-    """sin(frequency * (W x + b) + phase), a frequency and a phase for each output."""
+    """sin(frequency * (W x + b) + phase), with a frequency and a phase for each output."""
 
     def __init__(self, inputs: int, outputs: int, first: bool) -> None:
         super().__init__()
@@ -102,7 +103,7 @@ class SineLayer(nn.Module):
 
     def forward(self, x: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
         """x (B or 1, N, inputs), frequency and phase (B, outputs) -> (B, N, outputs)."""
-        if len(x) == 1:  # the same for all frames: modulate the result
+        if len(x) == 1:  # shared by all frames: the output is modulated instead of the weights
             return torch.sin(torch.addcmul(phase[:, None], frequency[:, None], self.linear(x)))
         weight = frequency[:, None] * self.linear.weight.T
         bias = torch.addcmul(phase, frequency, self.linear.bias)
@@ -112,9 +113,10 @@ class SineLayer(nn.Module):
 class LipsNetwork(nn.Module):
     """Speech features -> offsets of the lips.
 
-    Each of K vertices enters as its place on the average face, normalised to [-1, 1], and a learned feature. The N
-    vertices of the region follow by `spread` (N, K). Offsets begin as 0, are 0 where the gate is 0, and fade to 0 at
-    the region's edge by `falloff` (N,). `numbers` (N,) are the head's vertices.
+    The input of each of the K control vertices is its position on the average face, normalised to [-1, 1] (`place`),
+    and a learned feature. The offsets of the N vertices of the region are interpolated by `spread` (N, K) and fade to 0
+    at the region's edge by `falloff` (N,). `numbers` (N,) are indices of the head's vertices. A new network predicts
+    offsets of 0.
     """
 
     place: Tensor
@@ -123,7 +125,7 @@ class LipsNetwork(nn.Module):
     numbers: Tensor
 
     def __init__(self, config: LipsConfig) -> None:
-        """Make a network of a config; its head's lips come from `of`, or from a file with the weights."""
+        """Initialise from a config; the buffers of the head's lips are set by `of` or by loading weights."""
         super().__init__()
         self.config = config
         self.register_buffer("place", torch.zeros(config.points, 3))
@@ -158,25 +160,25 @@ class LipsNetwork(nn.Module):
         """A new network for a head's lips.
 
         Raises:
-            AvfaceError: if the head has no lips as `lip_region` wants them.
-            ValueError: if they have another number of vertices than the config says.
+            AvfaceError: if the head has no lip region (`lip_region`).
+            ValueError: if the number of its vertices isn't that of the config.
         """
         region = lip_region(head)
         config = config or LipsConfig(head=head.name, vertices=len(region))
         if len(region) != config.vertices:
-            raise ValueError(f"the lips have {len(region)} vertices, the config says {config.vertices}")
+            raise ValueError(f"the lips have {len(region)} vertices, the config has {config.vertices}")
         network = cls(config)
         points = head.template.detach().cpu().double().numpy()[region.vertices]
-        chosen = _far_apart(points, config.points)
+        chosen = _farthest_points(points, config.points)
         low, high = points.min(0), points.max(0)
         network.place.copy_(torch.from_numpy(2 * (points[chosen] - low) / (high - low) - 1))
-        network.spread.copy_(torch.from_numpy(_smooth_between(points, region.faces, chosen)))
+        network.spread.copy_(torch.from_numpy(_biharmonic_weights(points, region.faces, chosen)))
         network.falloff.copy_(torch.from_numpy(region.falloff))
         network.numbers.copy_(torch.from_numpy(region.vertices))
         return network
 
     def forward(self, speech: Tensor, gate: Tensor) -> LipMotion:
-        """What the lips do in frames, each by itself.
+        """Predict frames independently.
 
         speech (..., 16, D) features around each frame; gate (...) as `speech_gate` makes it.
         """
@@ -192,19 +194,19 @@ class LipsNetwork(nn.Module):
         effects = torch.sigmoid(self.hearing(embedded)) * gate.reshape(-1, 1)
         return LipMotion(offsets.view(*lead, self.config.vertices, 3), effects.view(*lead, len(EFFECTS)))
 
-    def hear(self, speech: Tensor, gate: Tensor) -> Tensor:
+    def predict_effects(self, speech: Tensor, gate: Tensor) -> Tensor:
         """The effects alone, (..., 4), see `forward`."""
         effects: Tensor = torch.sigmoid(self.hearing(self.audio(speech))) * gate[..., None]
         return effects
 
     def saturated(self, offsets: Tensor) -> Tensor:
-        """Share of offsets (..., N, 3) beyond nine tenths of what they can be; of vertices that move fully."""
+        """Share of offsets (..., N, 3) beyond nine tenths of their bound, over vertices with full falloff."""
         full = offsets[..., self.falloff > 0.99, :]
         return (full.abs() > 0.9 * self.config.scale).float().mean()
 
 
-def _far_apart(points: F64, count: int) -> Int:
-    """Numbers (count,) of points (N, 3) that cover them evenly: each is the farthest from those before."""
+def _farthest_points(points: F64, count: int) -> Int:
+    """Indices (count,) of points (N, 3) by farthest point sampling, sorted."""
     chosen = [int(np.linalg.norm(points - points.mean(0), axis=1).argmax())]
     distance = np.linalg.norm(points - points[chosen[0]], axis=1)
     while len(chosen) < count:
@@ -213,11 +215,11 @@ def _far_apart(points: F64, count: int) -> Int:
     return np.sort(chosen)
 
 
-def _smooth_between(points: F64, faces: Int, chosen: Int) -> F64:
-    """Shares (N, K) that continue values at K chosen vertices to all N over a mesh, as smoothly as can be.
+def _biharmonic_weights(points: F64, faces: Int, chosen: Int) -> F64:
+    """Weights (N, K) of biharmonic interpolation on a mesh from K chosen vertices to all N.
 
-    The squared graph Laplacian, with edges the stiffer the shorter, is least (biharmonic interpolation): lips that
-    touch without a common edge don't feel each other.
+    They minimise the squared graph Laplacian with inverse edge lengths as weights. Lips that touch without a common
+    edge don't influence each other.
     """
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     laplacian = np.zeros((len(points), len(points)))
@@ -235,7 +237,7 @@ def _smooth_between(points: F64, faces: Int, chosen: Int) -> F64:
 
 
 def speech_gate(activity: Floats, times: F64) -> F32:
-    """How far lips follow the sound, (T,): 1 in and around speech, exactly 0 in silence and without sound, smooth.
+    """Gate of the offsets, (T,): 1 in and around speech, exactly 0 in silence and without sound, smooth in between.
 
     activity (T,) as `avface.speech.SpeechFeatures.speech_activity`; times (T,) ascending seconds of the frames.
     """
@@ -244,14 +246,14 @@ def speech_gate(activity: Floats, times: F64) -> F32:
     times = np.asarray(times, np.float64)
     if not len(times):
         return np.zeros(0, np.float32)
-    margin = GATE_REACH + 2 * GATE_FADE
+    margin = GATE_HOLD + 2 * GATE_FADE
     grid = np.arange(times[0] - margin, times[-1] + margin + _GRID, _GRID)
-    low, high = SPEAKING
-    heard = np.clip((np.interp(grid, times, activity) - low) / (high - low), 0, 1)
-    window = 2 * round((GATE_REACH + GATE_FADE / 2) / _GRID) + 1
-    near = maximum_filter1d(heard, window, mode="nearest")
+    low, high = GATE_ACTIVITY
+    active = np.clip((np.interp(grid, times, activity) - low) / (high - low), 0, 1)
+    window = 2 * round((GATE_HOLD + GATE_FADE / 2) / _GRID) + 1
+    near = maximum_filter1d(active, window, mode="nearest")
     kernel = np.hanning(2 * round(GATE_FADE / 2 / _GRID) + 3)
-    # products of zeros are zero, sums of them too: silence stays exactly 0
+    # exactly 0 in silence: only products and sums of zeros
     smooth = convolve1d(near, kernel / kernel.sum(), mode="nearest")
     return np.interp(times, grid, smooth).clip(0, 1).astype(np.float32)
 
@@ -263,7 +265,7 @@ def predict_lips(
     gate: F32,
     batch: int = 64,
 ) -> LipMotion:
-    """What the lips do in a clip: offsets (T, N, 3) and effects (T, 4).
+    """Offsets (T, N, 3) and effects (T, 4) of a clip.
 
     speech (T, 16, D) as `speech_features` gives it, gate (T,) as `speech_gate`. Frames whose gate is 0 aren't computed.
     """
@@ -273,8 +275,8 @@ def predict_lips(
     effects = torch.zeros(len(gate), len(EFFECTS))
     moving = opened.nonzero()[:, 0]
     for rows in moving.split(batch) if len(moving) else ():
-        heard = torch.from_numpy(np.asarray(speech, np.float32)[rows.numpy()]).to(device)
-        motion = network(heard, opened[rows].to(device))
+        features = torch.from_numpy(np.asarray(speech, np.float32)[rows.numpy()]).to(device)
+        motion = network(features, opened[rows].to(device))
         offsets[rows], effects[rows] = motion.offsets.cpu(), motion.effects.cpu()
     return LipMotion(offsets, effects)
 
@@ -311,10 +313,10 @@ pretrained_lips = Pretrained("networks", "lips.safetensors", load_lips)
 
 
 def check_lips(network: LipsNetwork, head: HeadModel) -> None:
-    """Refuse a network whose vertices aren't the head's lips.
+    """Check that a network was trained for the lips of a head.
 
     Raises:
-        AvfaceError: if they aren't.
+        AvfaceError: if it wasn't.
     """
     region = lip_region(head)
     if not np.array_equal(network.numbers.cpu().numpy(), region.vertices):

@@ -1,4 +1,4 @@
-"""What the picture says about lips that a network hears move: whether they are shut, and how far they do it."""
+"""Evidence of the picture for the lips: their closure, and the gain of the offsets predicted from sound."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from avface.geometry.rotations import rotvec_to_rotmat
 from avface.head.schemes import LIPS, LIPS_INNER_LOWER, LIPS_INNER_UPPER
 from avface.tracking.face_track import StoredArray
 
-SHUT = (0.0007, 0.0018)
-"""Metres between lips in the picture up to which they are shut, and from which on they are open."""
-SHUT_HEARD = (0.001, 0.0025)
-"""The same where they are heard to shut at about that time: a closure may lie between two frames."""
-SHOWN = (0.4, 0.8)
-"""Share of the lips in the picture from which on it has a say, and from which on it alone decides."""
-FRAMES_ALIKE = 0.12
-"""Seconds in which a tracker's errors are alike, so that frames count as one."""
-POINTS_ALIKE = 14
-"""Coordinates of lip landmarks that err together."""
-OBEDIENCE = 0.5
-"""Standard deviation from person to person of how far lips do what the network hears, about 1."""
+CLOSED_GAP = (0.0007, 0.0018)
+"""Metres between the tracked lips up to which they count as closed, and from which on as open."""
+CLOSED_GAP_AUDIO = (0.001, 0.0025)
+"""The same where sound predicts a closure at about that time: it may lie between two frames."""
+VISIBILITY_RANGE = (0.4, 0.8)
+"""Visibility of the lips from which on the picture has weight against the sound, and from which on full weight."""
+CORRELATION_TIME = 0.12
+"""Seconds over which errors of the tracker are correlated; frames within count as one."""
+CORRELATED_COORDINATES = 14
+"""Number of lip landmark coordinates with correlated errors that count as one."""
+GAIN_SIGMA = 0.5
+"""Prior standard deviation of the gain over people; its prior mean is 1."""
 
-_MIDDLE = slice(2, 7)  # of the inner lips' landmarks; towards the corners lips are always shut
+_MIDDLE = slice(2, 7)  # of the inner lips' landmarks; towards the corners lips are always closed
 
 
 @dataclass(frozen=True, eq=False)
-class LipView:
+class LipObservation:
     """The lips of T frames in the picture."""
 
     landmarks: F32 | StoredArray
     """(T, 478, 2) tracked, pixels; nan where no face was found."""
-    shown: F32
-    """(T,) 0 to 1: how much of the lips could be seen."""
+    visibility: F32
+    """(T,) of the lips, from 0 to 1."""
     rotation: F32
-    """(T, 3) axis-angle, head to camera, as it was fitted."""
+    """(T, 3) axis-angle, head to camera, as fitted."""
     translation: F32
     """(T, 3) metres."""
     camera: Camera
@@ -49,72 +49,73 @@ class LipView:
         """Landmarks (B, 478, 2) of some frames."""
         return torch.from_numpy(np.asarray(self.landmarks[rows], np.float32))
 
-    def say(self, rows: slice) -> Tensor:
-        """How far the picture decides, (B,) from 0 to 1."""
+    def picture_weight(self, rows: slice) -> Tensor:
+        """Weight (B,) of the picture against the sound, from 0 to 1."""
         found = self.tracked(rows)[:, LIPS].isfinite().all(2).all(1)
-        return smoothstep(*SHOWN, torch.from_numpy(self.shown[rows])) * found
+        return smoothstep(*VISIBILITY_RANGE, torch.from_numpy(self.visibility[rows])) * found
 
-    def in_camera(self, rows: slice, points: Tensor) -> Tensor:
-        """Points (B, L, 3) of the head of some frames, in the camera."""
+    def to_camera(self, rows: slice, points: Tensor) -> Tensor:
+        """Points (B, L, 3) of the head of some frames, in camera axes."""
         rotation, translation = (torch.from_numpy(part[rows]) for part in (self.rotation, self.translation))
         return transform(points, rotvec_to_rotmat(rotation), translation)
 
-    def shut(self, rows: slice, outline: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
-        """How far lips are seen shut in some frames, and how far the picture decides, each (B,) from 0 to 1.
+    def closure(self, rows: slice, outline: Tensor, audio_closure: Tensor) -> Tensor:
+        """Closure (B,) of the lips in the picture, from 0 to 1, by the widest gap of the middle of the mouth.
 
-        outline (B, L, 3): the lips on the head; heard (B,) how far they are heard to be shut about then. The widest gap
-        of the middle of the mouth counts.
+        outline (B, L, 3): the lips on the head, for their depth; audio_closure (B,): the closure that sound predicts at
+        about that time.
         """
-        tracked, depth = self.tracked(rows), self.in_camera(rows, outline)[..., 2].mean(1)
+        tracked, depth = self.tracked(rows), self.to_camera(rows, outline)[..., 2].mean(1)
         between = tracked[:, LIPS_INNER_UPPER[_MIDDLE]] - tracked[:, LIPS_INNER_LOWER[_MIDDLE]]
         gap = torch.linalg.vector_norm(between, dim=-1).amax(1) * depth / self.camera.focal_length
-        shut = heard * (1 - smoothstep(*SHUT_HEARD, gap)) + (1 - heard) * (1 - smoothstep(*SHUT, gap))
-        return shut.nan_to_num(0), self.say(rows)
+        with_audio, without = 1 - smoothstep(*CLOSED_GAP_AUDIO, gap), 1 - smoothstep(*CLOSED_GAP, gap)
+        return (audio_closure * with_audio + (1 - audio_closure) * without).nan_to_num(0)
 
 
 class LipGain:
-    """How far a person's lips do what is heard: the factor from 0 to 1 with which offsets explain best where the
-    tracked lips are off the head's without offsets. 1 is expected, by `OBEDIENCE`.
+    """Maximum a posteriori gain, within [0, 1], of the offsets predicted from sound for one person.
 
-    Both are taken about their means over the clip: that tracker and head differ in what they call lips says nothing.
+    It is fitted to the displacement of the tracked lips from those of the head without offsets, with a normal prior of
+    mean 1 and standard deviation `GAIN_SIGMA`. Both are centred over the clip, because tracker and head define the
+    outline of the lips differently.
     """
 
     def __init__(self, basis: Tensor, outline: Tensor) -> None:
-        """basis (K, N, 3) metres: the ways in which the lips' N vertices are heard to move; outline (40, N) takes them
-        to the landmarks `LIPS`."""
+        """basis (K, N, 3) metres: components of the predicted offsets; outline (40, N) maps the N vertices to the
+        landmarks `LIPS`."""
         self._outline = outline
-        self._ways = torch.einsum("ln,knc->klc", outline, basis)
+        self._components = torch.einsum("ln,knc->klc", outline, basis)
         self._count = 0.0
         self._sums = torch.zeros(5, len(LIPS), 2, dtype=torch.float64)
 
-    def add(self, view: LipView, rows: slice, lips: Tensor, weights: Tensor) -> None:
-        """Look at some frames: lips (B, N, 3) on the head without offsets, weights (B, K) of the offsets."""
-        share = (view.say(rows) * weights.any(1)).double()
-        still = self._outline @ lips
+    def add(self, observation: LipObservation, rows: slice, lips: Tensor, weights: Tensor) -> None:
+        """Accumulate some frames: lips (B, N, 3) on the head without offsets, weights (B, K) of the components."""
+        frame_weight = (observation.picture_weight(rows) * weights.any(1)).double()
+        without = self._outline @ lips
         before, after = (
-            view.in_camera(rows, points)
-            for points in (still, still + torch.einsum("tk,klc->tlc", weights, self._ways))
+            observation.to_camera(rows, points)
+            for points in (without, without + torch.einsum("tk,klc->tlc", weights, self._components))
         )
-        size = before[..., 2:] / view.camera.focal_length  # metres a pixel
-        seen = view.camera.project(before)
-        off = ((view.tracked(rows)[:, LIPS] - seen) * size).double().nan_to_num(0)
-        said = ((view.camera.project(after) - seen) * size).double()
-        self._count += float(share.sum())
-        self._sums += torch.einsum(
-            "t,qtlc->qlc", share, torch.stack([off, said, off * off, off * said, said * said])
-        )
+        metres_per_pixel = before[..., 2:] / observation.camera.focal_length
+        projected = observation.camera.project(before)
+        tracked = ((observation.tracked(rows)[:, LIPS] - projected) * metres_per_pixel).double().nan_to_num(0)
+        predicted = ((observation.camera.project(after) - projected) * metres_per_pixel).double()
+        self._count += float(frame_weight.sum())
+        moments = [tracked, predicted, tracked * tracked, tracked * predicted, predicted * predicted]
+        self._sums += torch.einsum("t,qtlc->qlc", frame_weight, torch.stack(moments))
 
-    def factor(self, times: F64) -> float:
-        """The factor; times (T,) of all frames, seconds."""
+    def gain(self, times: F64) -> float:
+        """The gain; 1 without evidence. times (T,) of all frames, seconds."""
         if self._count == 0:
             return 1.0
-        off, said, off_off, off_said, said_said = self._sums / self._count
-        noise = float((off_off - off * off).mean())
-        if noise <= 0:
+        tracked, predicted, tracked_2, tracked_predicted, predicted_2 = self._sums / self._count
+        variance = float((tracked_2 - tracked * tracked).mean())
+        if variance <= 0:
             return 1.0
-        step = float(np.median(np.diff(times))) if len(times) > 1 else FRAMES_ALIKE
-        evidence = self._count * min(1.0, step / FRAMES_ALIKE) / POINTS_ALIKE / noise
-        both = evidence * float((off_said - off * said).sum())
-        alone = evidence * float((said_said - said * said).sum())
-        expected = 1 / OBEDIENCE**2
-        return min(max((both + expected) / (alone + expected), 0.0), 1.0)
+        step = float(np.median(np.diff(times))) if len(times) > 1 else CORRELATION_TIME
+        independent = self._count * min(1.0, step / CORRELATION_TIME) / CORRELATED_COORDINATES
+        precision = independent / variance
+        covariance = precision * float((tracked_predicted - tracked * predicted).sum())
+        predicted_variance = precision * float((predicted_2 - predicted * predicted).sum())
+        prior = 1 / GAIN_SIGMA**2
+        return min(max((covariance + prior) / (predicted_variance + prior), 0.0), 1.0)
