@@ -1,4 +1,4 @@
-"""Performances: what they hold, that they repeat, and that what happens in them is plausible."""
+"""Performances: contents, determinism and plausibility."""
 # ruff: noqa: RUF001 - IPA
 
 from itertools import pairwise
@@ -10,14 +10,14 @@ import torch
 from avface.head import load_head
 from avface.speech.spectrum import SAMPLE_RATE
 from avface.synthetic.performance.coarticulation import GESTURES
-from avface.synthetic.performance.emotion import EMOTIONS, emotion_curves, idle_curves
 from avface.synthetic.performance.espeak import speak
 from avface.synthetic.performance.eyes import blink_curve, gaze_angles, gaze_units
+from avface.synthetic.performance.facial_expression import EMOTIONS, emotion_curves, idle_curves
 from avface.synthetic.performance.head_motion import head_motion
 from avface.synthetic.performance.nonspeech import KINDS, sample_nonspeech
-from avface.synthetic.performance.performance import Performance, _mixed, perform
+from avface.synthetic.performance.performance import Performance, _combined, perform
 from avface.synthetic.performance.random_curves import minimum_jerk, pulse, smooth_noise
-from avface.synthetic.performance.texts import LANGUAGES, TIMBRES, sample_sentence, sample_voice
+from avface.synthetic.performance.sentences import LANGUAGES, TIMBRES, sample_sentence, sample_voice
 
 pytest.importorskip("espeakng_loader")
 
@@ -98,7 +98,7 @@ def test_mouths_move_with_speech_and_hardly_without(head):
     assert movement("speech") > 8 * movement("sounds")
 
 
-def test_a_silent_face_is_alive(head):
+def test_a_silent_face_blinks_and_moves(head):
     made = perform(np.random.default_rng(4), head, 6.0, kind="silence")
     lids = made.expression[:, head.expression_names.index("eyeBlinkLeft")]
     assert lids.max() > 0.8 and made.turn.std(0).min() > np.radians(0.1)
@@ -109,17 +109,17 @@ def test_bilabials_close_in_the_finished_performance(head):
     names = head.expression_names
     seal = np.zeros((3, len(GESTURES)))
     seal[:, GESTURES.index("seal")] = 1
-    mimic = np.ones((3, len(names)))
+    nonverbal = np.ones((3, len(names)))
     spoken = np.zeros((3, len(names)))
     spoken[:, [names.index("jawOpen"), names.index("mouthClose")]] = 0.2
 
-    mixed = _mixed(spoken, mimic, seal, names)
+    combined = _combined(spoken, nonverbal, seal, names)
     for opening in ("mouthUpperUpLeft", "mouthLowerDownLeft", "mouthFunnel", "mouthShrugUpper", "tongueOut"):
-        assert mixed[:, names.index(opening)].max() == 0, opening
-    np.testing.assert_allclose(mixed[:, names.index("jawOpen")], mixed[:, names.index("mouthClose")])
+        assert combined[:, names.index(opening)].max() == 0, opening
+    np.testing.assert_allclose(combined[:, names.index("jawOpen")], combined[:, names.index("mouthClose")])
 
 
-def test_no_face_does_two_opposite_things_at_once(head, performances):
+def test_opposite_units_exclude_each_other(head, performances):
     opposites = [("jawLeft", "jawRight"), ("mouthLeft", "mouthRight")]
     for side in ("Left", "Right"):
         opposites += [(f"mouthSmile{side}", f"mouthFrown{side}"), (f"browDown{side}", f"browOuterUp{side}")]
@@ -150,18 +150,18 @@ def test_eyeballs_and_eyelook_units_agree(head, performances):
         )
 
 
-def test_eyes_undo_the_heads_turn():
+def test_the_vestibulo_ocular_reflex_compensates_head_rotation():
     times = np.arange(0, 20, 0.02)
     turn = np.zeros((len(times), 3))
     turn[:, 1] = 0.12 * np.sin(2 * np.pi * 0.4 * times)
     eye, _ = gaze_angles(np.random.default_rng(1), times, turn, np.full(4, 0.4))
 
-    slow = np.abs(np.diff(eye[:, 1])) < 0.01  # between the jumps
+    slow = np.abs(np.diff(eye[:, 1])) < 0.01  # between saccades
     slope = np.polyfit(np.diff(turn[:, 1])[slow], np.diff(eye[:, 1])[slow], 1)[0]
     assert -1.15 < slope < -0.75
 
 
-def test_gaze_stays_in_its_range_and_rests_most_of_the_time():
+def test_gaze_stays_in_its_range_and_fixates_most_of_the_time():
     times = np.arange(0, 30, 0.02)
     limits = np.array([0.17, 0.2, 0.27, 0.26])
     eye, _ = gaze_angles(np.random.default_rng(2), times, np.zeros((len(times), 3)), limits)
@@ -173,7 +173,7 @@ def test_gaze_stays_in_its_range_and_rests_most_of_the_time():
     assert (speed < 25).mean() > 0.8 and speed.max() > 60
 
 
-def test_blinks_come_as_often_and_last_as_long_as_peoples():
+def test_blink_rate_and_duration_are_human():
     times = np.arange(0, 60, 0.01)
     rates, lengths, deepest = [], [], []
     for seed in range(40):
@@ -189,14 +189,14 @@ def test_blinks_come_as_often_and_last_as_long_as_peoples():
     assert 0.75 < np.mean(np.array(deepest) > 0.9) < 0.97  # the others are partial
 
 
-def test_a_shut_eye_is_not_wide(head, performances):
+def test_a_closed_eye_is_not_wide(head, performances):
     column = head.expression_names.index
     for made in performances:
         blink, wide = made.expression[:, column("eyeBlinkLeft")], made.expression[:, column("eyeWideLeft")]
         assert (wide[blink > 0.9] < 0.15).all()
 
 
-def test_head_motion_is_band_limited_and_turns_about_the_neck():
+def test_head_motion_is_band_limited():
     times = np.arange(0, 20, 0.01)
     pivot = np.array([0.0, -0.12, 0.0])
     for seed in range(5):
@@ -208,20 +208,42 @@ def test_head_motion_is_band_limited_and_turns_about_the_neck():
         assert np.abs(np.degrees(turn[:, 1])).max() < 90
 
 
+def test_the_neck_stays_in_place_when_the_head_rotates():
+    """All translation that isn't the rotation's about the neck is independent of the pivot."""
+    from avface.geometry.axes import flip_axes
+    from avface.geometry.rotations import euler_to_rotmat
+
+    times = np.arange(0, 10, 0.02)
+    pivot = np.array([0.0, -0.12, 0.02])
+    turn, shift = head_motion(np.random.default_rng(3), times, np.zeros((0, 2)), pivot)
+    _, without = head_motion(np.random.default_rng(3), times, np.zeros((0, 2)), np.zeros(3))
+
+    rotation = euler_to_rotmat("YXZ", torch.as_tensor(turn)[:, [1, 0, 2]]).numpy()
+    about_neck = pivot - rotation @ pivot
+    expected = flip_axes(about_neck - about_neck.mean(0))
+    share = (shift - without).ravel() @ expected.ravel() / (expected**2).sum()
+    assert 0.5 <= share <= 1
+    np.testing.assert_allclose(shift - without, share * expected, atol=1e-12)
+
+
 def test_nods_go_down_at_stresses():
     times = np.arange(0, 60, 0.02)
     stresses = np.stack([np.arange(2, 58, 2.0), np.full(28, 2.0)], 1)
-    after = []
-    for seed in range(12):
-        still, _ = head_motion(np.random.default_rng(seed), times, np.zeros((0, 2)), np.zeros(3))
-        pitch = head_motion(np.random.default_rng(seed), times, stresses, np.zeros(3))[0][:, 0]
+
+    def drop(pitch):
         at, before = (np.interp(stresses[:, 0] + delta, times, pitch) for delta in (0.02, -0.35))
-        after.append((at - before).mean())
-        assert still.shape == (len(times), 3)
-    assert np.mean(after) > np.radians(0.3)
+        return (at - before).mean()
+
+    nods, still = [], []
+    for seed in range(12):
+        for drops, given in ((nods, stresses), (still, np.zeros((0, 2)))):
+            turn, _ = head_motion(np.random.default_rng(seed), times, given, np.zeros(3))
+            drops.append(drop(turn[:, 0]))
+    assert np.mean(nods) > np.radians(0.3)
+    assert abs(np.mean(still)) < np.radians(0.1)
 
 
-def test_emotions_show_on_the_units_they_are_made_of(head):
+def test_emotions_have_their_units(head):
     times = np.arange(0, 4, 0.04)
     names = head.expression_names
     happy = emotion_curves(np.random.default_rng(0), times, names, "happy", 1.0).mean(0)
@@ -242,7 +264,7 @@ def test_other_sounds_are_audible_and_differ(kind):
 
 
 @pytest.mark.parametrize("language", list(LANGUAGES))
-def test_every_language_has_complete_sentences_that_can_be_said(language):
+def test_every_language_has_complete_sentences_that_can_be_synthesised(language):
     rng = np.random.default_rng(0)
     said = {sample_sentence(rng, language) for _ in range(60)}
     assert len(said) > 40

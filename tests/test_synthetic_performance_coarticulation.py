@@ -11,7 +11,7 @@ from avface.synthetic.performance.coarticulation import (
     GESTURES,
     SpeakingStyle,
     gesture_curves,
-    letters,
+    ipa_letters,
     mouth_curves,
     sample_style,
 )
@@ -189,13 +189,28 @@ def test_silence_leaves_the_mouth_at_rest():
 
 
 def test_phonemes_fall_into_letters_that_share_their_length():
-    assert letters("tʃ") == [("t", 0.5), ("ʃ", 0.5)]
-    assert letters("ɔːɹ") == [("ɔ", 2 / 3), ("ɹ", 1 / 3)]
-    assert letters("ɑ̃") == [("ɑ", 1.0)]
-    assert letters("") == letters("ʲ") == []
+    assert ipa_letters("tʃ") == [("t", 0.5), ("ʃ", 0.5)]
+    assert ipa_letters("ɔːɹ") == [("ɔ", 2 / 3), ("ɹ", 1 / 3)]
+    assert ipa_letters("ɑ̃") == [("ɑ", 1.0)]
+    assert ipa_letters("") == ipa_letters("ʲ") == []
 
 
-def test_an_affricate_diphthong_moves_within_itself():
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strength": -0.1}, "strength=-0.1 must be a finite number, not negative"),
+        ({"variation": float("nan")}, "variation=nan must be a finite number"),
+        ({"asymmetry": 1.5}, "asymmetry=1.5 must be from -1 to 1"),
+        ({"rest_seal": 1.2}, "rest_seal=1.2 must be from 0 to 1"),
+        ({"lip_hold": 2.0}, "lip_hold=2.0 must be from 0 to 1"),
+    ],
+)
+def test_impossible_styles_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SpeakingStyle(**settings)
+
+
+def test_a_diphthong_moves_within_itself():
     said, end = (Phoneme("aɪ", 0.5),), 0.8
     curves = gesture_curves(said, end, np.array([0.575, 0.725]) - STYLE.lead)
     jaw, spread = curves[:, GESTURES.index("jaw")], curves[:, GESTURES.index("spread")]

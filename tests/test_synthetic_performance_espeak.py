@@ -9,7 +9,7 @@ from avface.errors import AvfaceError
 pytest.importorskip("espeakng_loader")
 
 from avface.synthetic.performance.espeak import languages, speak, voice_variants
-from avface.synthetic.performance.texts import TIMBRES
+from avface.synthetic.performance.sentences import TIMBRES
 
 
 def pitch(speech):
@@ -35,7 +35,7 @@ def silent(speech, start, end):
 
 
 @pytest.mark.parametrize("voice", ["en-us", "en-us+f4", "de+m3", "en-us+klatt2"])
-def test_the_same_call_gives_the_same_sound_whatever_was_said_before(voice):
+def test_the_same_call_gives_the_same_sound_after_any_other_call(voice):
     first = speak("a happy apple", voice)
     speak("something quite different, and longer", "fr+f4", 210)
     again = speak("a happy apple", voice)
@@ -44,12 +44,12 @@ def test_the_same_call_gives_the_same_sound_whatever_was_said_before(voice):
     assert first.phonemes == again.phonemes
 
 
-def test_voices_of_made_people_sound_the_same_in_every_process():
-    """Some of espeak-ng's variants don't."""
+def test_voices_of_synthetic_people_are_the_same_in_every_process():
+    """Some of espeak-ng's variants aren't."""
     program = (
         "import hashlib\n"
         "from avface.synthetic.performance.espeak import speak\n"
-        "from avface.synthetic.performance.texts import TIMBRES\n"
+        "from avface.synthetic.performance.sentences import TIMBRES\n"
         "for name in TIMBRES:\n"
         "    print(name, hashlib.sha256(speak('a happy apple', 'en-us+' + name).samples.tobytes()).hexdigest())\n"
     )
@@ -61,7 +61,7 @@ def test_voices_of_made_people_sound_the_same_in_every_process():
     assert [first, first] == others
 
 
-def test_pitch_volume_and_rate_do_what_they_say():
+def test_pitch_volume_and_rate_have_their_effect():
     usual = speak("how are you today", "en-us")
 
     assert pitch(speak("how are you today", pitch=90)) > 1.2 * pitch(usual)

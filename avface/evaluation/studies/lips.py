@@ -28,14 +28,14 @@ from avface.networks.lips.network import (
     pretrained_lips,
     speech_gate,
 )
-from avface.synthetic.performance.coarticulation import letters
+from avface.synthetic.performance.coarticulation import ipa_letters
 from avface.synthetic.performance.espeak import Phoneme
-from avface.synthetic.performance.lip_shapes import (
+from avface.synthetic.performance.lip_effects import (
     LEAD,
-    LipShapes,
+    LipEffects,
     effect_curves,
-    habit_numbers,
-    sample_lip_habit,
+    lip_style_vector,
+    sample_lip_style,
 )
 from avface.training.lips.performances import (
     LipPerformances,
@@ -113,7 +113,7 @@ def lip_figures(
         AvfaceError: if the network isn't of the head's lips.
     """
     check_lips(network, head)
-    shapes = LipShapes.of(head)
+    shapes = LipEffects.of(head)
     numbers = network.numbers
     basis = head.expression_basis[:, numbers].flatten(1)
     full = network.falloff > 0.99
@@ -127,7 +127,7 @@ def lip_figures(
         phonemes = performances.phonemes(number)
         rng = np.random.default_rng([seed, number])
         shape = torch.from_numpy((0.75 * rng.normal(size=head.num_shape)).astype(np.float32))
-        habit = habit_numbers(sample_lip_habit(rng))
+        style = lip_style_vector(sample_lip_style(rng))
         person = head.neutral(shape)[numbers]
         units = _rows(performances, "expression", number).float()
 
@@ -137,7 +137,7 @@ def lip_figures(
         base = lips_of(units)
         blurred = lips_of(_blurred(units, BLUR * performances.frame_rate))
         curves = torch.from_numpy(effect_curves(phonemes, times[-1] + 0.1, times)).float()
-        true = base + shapes.offsets(base, curves, habit)
+        true = base + shapes.offsets(base, curves, style)
         other = talks[(talks.index(number) + 7) % len(talks)] if number in talks else number
         own_motion, other_motion = (
             predict_lips(
@@ -154,7 +154,7 @@ def lip_figures(
             ("other sound", other_motion, base),
             ("blurred units, after", own_motion, blurred),
         ):
-            made[name] = shapes.contact.parted(shapes.contact.closed(begun + motion.offsets, motion.closure))
+            made[name] = shapes.contact.resolve_penetration(shapes.contact.close_gap(begun + motion.offsets, motion.closure))
         made = {**made, "blurred units, before": blurred, "truth": true}
         for name, vertices in made.items():
             distance = 1000 * torch.linalg.vector_norm(vertices - true, dim=-1)[:, full]
@@ -204,7 +204,7 @@ def _classes(phonemes: tuple[Phoneme, ...], times: F64) -> Int:
     ends = [*(phoneme.start for phoneme in phonemes[1:]), times[-1] + 1]
     for phoneme, until in zip(phonemes, ends, strict=False):
         start = phoneme.start
-        for letter, share in letters(phoneme.symbol) or [("", 1.0)]:
+        for letter, share in ipa_letters(phoneme.symbol) or [("", 1.0)]:
             found = [k for k, name in enumerate(CLASSES) if letter and letter in CLASSES[name]]
             said.append((start, found[0] if found else NAMES.index("other" if letter else "silence")))
             start += share * (until - phoneme.start)

@@ -1,1 +1,1 @@
-"""What a synthetic face, head and voice do over time."""
+"""Motion of a synthetic face and head, and synthetic speech, over time."""

@@ -1,4 +1,4 @@
-"""Speech with exact phoneme times, by espeak-ng (from the pip package `espeakng-loader`)."""
+"""Speech synthesis with phoneme times by espeak-ng (from the pip package `espeakng-loader`)."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _CHARS_UTF8 = 1
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 
 RATES = (80, 450)
-"""Words per minute that espeak-ng can say, from and to."""
-LONGEST_CLOSURE = 0.12
-"""Seconds of silence before a stop that are taken for its closure."""
-UNRELIABLE = (
+"""Minimum and maximum words per minute of espeak-ng."""
+MAX_CLOSURE = 0.12
+"""Maximum silence in seconds before a stop that is attributed to its closure."""
+EXCLUDED_VARIANTS = (
     *("Alicia", "Reed", "caleb", "f2", "f3", "f5", "sandro", "victor", "whisper", "whisperf"),
     *("Demonic", "rob"),
 )
-"""Variants left out: those of the first line don't sound the same in every process, as if they read memory that nobody
-has written; the others crash the library in tonal languages."""
-_ONE_AT_A_TIME = threading.RLock()
+"""Excluded variants: those of the first line differ from process to process (uninitialised memory in the library); the
+others crash the library in tonal languages."""
+_LOCK = threading.RLock()
 _unload = getattr(
     _ctypes, "dlclose" if hasattr(_ctypes, "dlclose") else "FreeLibrary"
 )  # the latter on Windows
@@ -43,7 +43,7 @@ _STOPS = tuple("ptkcqʈ")
 
 @dataclass(frozen=True)
 class Phoneme:
-    """A phoneme in IPA without stress marks, and when it starts, in seconds; a pause has an empty symbol."""
+    """A phoneme in IPA without stress marks, and its start in seconds; a pause has an empty symbol."""
 
     symbol: str
     start: float
@@ -63,7 +63,7 @@ class Speech:
         return len(self.samples) / self.sample_rate
 
     def resampled(self, sample_rate: int) -> Speech:
-        """The same at another rate in Hz: a polyphase low-pass filter, no delay."""
+        """The speech at another rate in Hz, by a zero-delay polyphase filter."""
         from scipy.signal import resample_poly
 
         shared = math.gcd(sample_rate, self.sample_rate)
@@ -109,8 +109,8 @@ class _Voice(ctypes.Structure):
 def _engine() -> Iterator[tuple[ctypes.CDLL, int]]:
     """The library, freshly loaded, and its sample rate in Hz.
 
-    It keeps the state of its oscillators and its noise from one utterance to the next, even when it is started anew.
-    Unloading it (10 ms) is what makes every call give the same sound.
+    Its oscillators and noise generator keep their state between utterances, even after another initialisation.
+    Reloading it (10 ms) makes every call deterministic.
     """
     try:
         import espeakng_loader
@@ -118,7 +118,7 @@ def _engine() -> Iterator[tuple[ctypes.CDLL, int]]:
         raise AvfaceError(
             "speech is made by espeakng-loader; install it with: pip install 'avface[build]'"
         ) from None
-    with _ONE_AT_A_TIME:
+    with _LOCK:
         library = ctypes.CDLL(espeakng_loader.get_library_path())
         try:
             library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
@@ -133,7 +133,7 @@ def _engine() -> Iterator[tuple[ctypes.CDLL, int]]:
             _unload(library._handle)
 
 
-def _listed(kind: object, name: Callable[[_Voice], bytes]) -> tuple[str, ...]:
+def _voice_names(kind: object, name: Callable[[_Voice], bytes]) -> tuple[str, ...]:
     """Names of the voices of a kind, sorted."""
     names, index = set(), 0
     with _engine() as (library, _):
@@ -151,19 +151,19 @@ def languages() -> tuple[str, ...]:
     Raises:
         AvfaceError: if espeak-ng is not installed.
     """
-    return _listed(None, lambda voice: voice.identifier.rsplit(b"/", 1)[-1].lower())
+    return _voice_names(None, lambda voice: voice.identifier.rsplit(b"/", 1)[-1].lower())
 
 
 @functools.cache
 def voice_variants() -> tuple[str, ...]:
-    """Names of the ways to speak any language, such as "f4" or "max": "de+f4" is German in the voice f4.
+    """Names of the voice variants of any language, such as "f4" or "max": "de+f4" is German in the voice f4.
 
     Raises:
         AvfaceError: if espeak-ng is not installed.
     """
     kind = ctypes.byref(_Voice(languages=b"variant"))
-    names = _listed(kind, lambda voice: voice.identifier.removeprefix(b"!v/"))
-    return tuple(name for name in names if name not in UNRELIABLE)
+    names = _voice_names(kind, lambda voice: voice.identifier.removeprefix(b"!v/"))
+    return tuple(name for name in names if name not in EXCLUDED_VARIANTS)
 
 
 def speak(
@@ -175,15 +175,15 @@ def speak(
     pitch_range: int = 50,
     volume: int = 100,
 ) -> Speech:
-    """Say a text. The same call gives the same sound.
+    """Synthesise a text. The same call gives the same sound.
 
     Args:
         text: In the voice's language and script.
         voice: A language, or a language and a variant: "en-us", "en-us+m3".
-        words_per_minute: How fast.
+        words_per_minute: Speaking rate.
         pitch: From 0 to 100; 50 is the voice's own.
-        pitch_range: How lively the melody is, from 0 (monotonous) to 100; 50 is the voice's own.
-        volume: Loudness in per cent of the usual amplitude, up to 200; much above 100 it clips.
+        pitch_range: Variation of pitch from 0 (monotonous) to 100; 50 is the voice's own.
+        volume: Amplitude in per cent of the default, up to 200; much above 100 it clips.
 
     Raises:
         AvfaceError: if espeak-ng is not installed, doesn't know the voice or can't speak like that.
@@ -198,9 +198,9 @@ def speak(
         "pitch_range": pitch_range,
         "volume": volume,
     }
-    for name, (least, most) in bounds.items():
-        if not least <= settings[name] <= most:
-            raise AvfaceError(f"{name}={settings[name]} must be from {least} to {most}")
+    for name, (minimum, maximum) in bounds.items():
+        if not minimum <= settings[name] <= maximum:
+            raise AvfaceError(f"{name}={settings[name]} must be from {minimum} to {maximum}")
     blocks: list[npt.NDArray[np.int16]] = []
     events: list[Phoneme] = []
 
@@ -227,28 +227,28 @@ def speak(
         (_PITCH, pitch),
         (_RANGE, pitch_range),
     )
-    said = text.encode()
+    encoded = text.encode()
     with _engine() as (library, sample_rate):
         library.espeak_SetSynthCallback(callback)
         if library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise AvfaceError(f"espeak-ng knows no voice {voice!r}; try 'en-us'")
         for parameter, value in parameters:
             library.espeak_SetParameter(parameter, value, 0)
-        library.espeak_Synth(said, len(said) + 1, 0, 0, 0, _CHARS_UTF8, None, None)
+        library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, _CHARS_UTF8, None, None)
         library.espeak_Synchronize()
     if not blocks:
-        raise AvfaceError(f"espeak-ng has nothing to say for {text!r}; give it words")
+        raise AvfaceError(f"espeak-ng made no sound for {text!r}; give a text with words")
     samples = np.concatenate(blocks).astype(np.float32) / 32768
     return Speech(samples, sample_rate, _with_closures(events, samples, sample_rate))
 
 
 def _with_closures(events: list[Phoneme], samples: F32, sample_rate: int) -> tuple[Phoneme, ...]:
-    """Begin voiceless stops at their closure: espeak-ng counts its silence as the phoneme before."""
+    """Start voiceless stops at their closure, which espeak-ng attributes to the preceding phoneme."""
     phonemes: list[Phoneme] = []
     for event in events:
         start = event.start
         if event.symbol.startswith(_STOPS) and phonemes:
-            earliest = max(start - LONGEST_CLOSURE, phonemes[-1].start + 0.01)
+            earliest = max(start - MAX_CLOSURE, phonemes[-1].start + 0.01)
             first, last = int(earliest * sample_rate), int((start + 0.005) * sample_rate)
             loud = np.flatnonzero(np.abs(samples[first:last]) > 1e-3)
             quiet = first + (loud[loud < (start - 0.01 - earliest) * sample_rate].max(initial=-1) + 1)

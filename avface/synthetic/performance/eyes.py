@@ -13,11 +13,11 @@ _DEGREE = np.pi / 180
 
 
 def blink_curve(rng: np.random.Generator, times: F64, with_gaze: Sequence[float] = ()) -> F64:
-    """How far the lids are shut (T,), 0 to 1.
+    """Lid closure (T,), 0 to 1.
 
-    Lids fall within a third of a blink's 150 to 400 ms and rise in the rest. Intervals are log-normal with a person's
-    own median of 1.2 to 6 s; some blinks come in pairs, some stay half open, and some cover a large turn of the gaze,
-    at times `with_gaze` in seconds.
+    A blink lasts 150 to 400 ms and closes in a third of that time. Intervals are log-normal with a median of 1.2 to 6 s
+    per person; some blinks come in pairs, some are partial, and some accompany large saccades at times `with_gaze` in
+    seconds.
     """
     median = float(np.clip(rng.lognormal(np.log(2.4), 0.45), 1.2, 6))
     starts: list[tuple[float, bool]] = []
@@ -32,7 +32,7 @@ def blink_curve(rng: np.random.Generator, times: F64, with_gaze: Sequence[float]
     for start, partial in starts:
         length = float(np.clip(rng.lognormal(np.log(0.29), 0.25), 0.15, 0.4))
         depth = rng.uniform(0.35, 0.7) if partial else rng.uniform(0.92, 1.0)
-        # never so short that no frame of a video could show it shut
+        # at least as long as a frame of a video, so that the closed eye is visible
         course = pulse(times, start, 0.3 * length, max(0.045, 0.15 * length), 0.55 * length)
         shut = np.maximum(shut, depth * course)
     return shut
@@ -41,29 +41,31 @@ def blink_curve(rng: np.random.Generator, times: F64, with_gaze: Sequence[float]
 def gaze_angles(
     rng: np.random.Generator, times: F64, head_turn: F64, gaze_range: F64
 ) -> tuple[F64, list[float]]:
-    """Where the eyes look, as pitch and yaw (T, 2) of the eyeballs in the head, in radians; positive down and left.
+    """Gaze as pitch and yaw (T, 2) of the eyeballs in the head, in radians; positive down and left.
 
-    They rest on one point in space after the other and jump between them; between the jumps they undo the head's own
-    turn (the vestibulo-ocular reflex). Most points are near the partner, whom the head faces by and large.
+    Fixations with saccades between them; during fixations the eyes compensate the head's rotation (the vestibulo-ocular
+    reflex). Most fixations are near the partner, in the mean direction of the head.
 
-    head_turn: (T, 3) pitch, yaw, roll of the head in radians. gaze_range: (4,) largest angles up, down, in and out.
-    Returns the angles and the times of jumps beyond 12 degrees.
+    head_turn: (T, 3) pitch, yaw, roll of the head in radians. gaze_range: (4,) maximum angles up, down, in and out.
+    Returns the angles and the times of saccades beyond 12 degrees.
     """
     up, down, inward, outward = gaze_range
     facing = np.median(head_turn[:, :2], 0)
     reach = np.array([0.5 * min(up, down), 0.6 * min(inward, outward)])
-    partner = facing - np.clip(facing, -reach, reach)  # at the camera unless the head is turned far from it
-    looks_away = float(rng.beta(2, 4))
+    partner = facing - np.clip(
+        facing, -reach, reach
+    )  # at the camera unless the head is turned too far from it
+    averted_share = float(rng.beta(2, 4))
     target = np.zeros((len(times), 2))
     large_jumps = []
     at, here = float(times[0]) - 1.0, partner
     target[:] = here
     while at < times[-1]:
-        away = rng.random() < looks_away
+        away = rng.random() < averted_share
         spread = np.array([5.0, 9.0]) if away else np.array([0.8, 1.5])
         there = partner + _DEGREE * spread * rng.normal(size=2)
         size = float(np.linalg.norm(there - here))
-        duration = 0.021 + 0.0022 * size / _DEGREE  # the main sequence of saccades
+        duration = 0.021 + 0.0022 * size / _DEGREE  # main sequence of saccades
         target += minimum_jerk((times - at) / duration)[:, None] * (there - here)
         if size > 12 * _DEGREE:
             large_jumps.append(at)
@@ -71,7 +73,7 @@ def gaze_angles(
         at += float(np.clip(rng.lognormal(np.log(0.55 if away else 0.9), 0.6), 0.15, 4))
     tremor = 0.15 * _DEGREE * np.stack([smooth_noise(rng, times, 3.0) for _ in range(2)], 1)
     eye = target + tremor - head_turn[:, :2]
-    side = min(inward, outward)  # of the one eye that looks in while the other looks out
+    side = min(inward, outward)  # one eye rotates inwards while the other rotates outwards
     most = np.stack([np.where(eye[:, 0] < 0, up, down), np.full(len(eye), side)], 1)
     return most * np.tanh(eye / most), large_jumps
 

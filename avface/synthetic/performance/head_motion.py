@@ -1,4 +1,4 @@
-"""How a head moves while it speaks, listens or waits."""
+"""Head motion during speech and silence."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _DEGREE = np.pi / 180
 
 
 def head_motion(rng: np.random.Generator, times: F64, stresses: F64, pivot: F64) -> tuple[F64, F64]:
-    """Turn (T, 3) in radians and shift (T, 3) in metres of a head.
+    """Rotation (T, 3) in radians and translation (T, 3) in metres of a head.
 
-    A posture, slow drifts, nods with the stressed syllables and now and then a larger turn, all without power beyond
-    some 5 Hz. The head turns about the neck, so its origin moves too.
+    A posture, slow drift, nods on stressed syllables and occasional larger turns, with little power above 5 Hz. The
+    head rotates about the neck, so its origin moves too.
 
     times: (T,) evenly spaced seconds. stresses: (N, 2) seconds and strength of stressed syllables. pivot: (3,) the
     neck in the head's frame.
-    Returns the turn as pitch, yaw, roll from facing the camera (rotation Ry(yaw) Rx(pitch) Rz(roll) in the head's axes:
-    positive is down, to the subject's left, and towards its right shoulder) and the shift in the camera's axes.
+    Returns pitch, yaw, roll from facing the camera (rotation Ry(yaw) Rx(pitch) Rz(roll) in the head's axes: positive is
+    down, to the subject's left, and towards its right shoulder) and the translation in the camera's axes.
     """
     liveliness = float(np.clip(rng.lognormal(0.5, 0.6), 0.3, 3.5))
     turned_away = rng.random() < 0.2
@@ -41,7 +41,7 @@ def head_motion(rng: np.random.Generator, times: F64, stresses: F64, pivot: F64)
 
 
 def _nods(rng: np.random.Generator, times: F64, stresses: F64) -> F64:
-    """Degrees (T,) of pitch: down on a share of the stressed syllables."""
+    """Pitch (T,) in degrees: nods on a share of the stressed syllables."""
     share, size = rng.uniform(0.1, 0.6), rng.lognormal(np.log(1.8), 0.4)
     nods = np.zeros(len(times))
     for at, strength in stresses:
@@ -52,7 +52,7 @@ def _nods(rng: np.random.Generator, times: F64, stresses: F64) -> F64:
 
 
 def _larger_turns(rng: np.random.Generator, times: F64) -> F64:
-    """Degrees (T, 3) of turns to another place, every six seconds or so."""
+    """Rotation (T, 3) in degrees to another posture, every six seconds on average."""
     turn, here = np.zeros((len(times), 3)), np.zeros(3)
     at = float(times[0] + rng.exponential(6))
     while at < times[-1]:
@@ -65,7 +65,7 @@ def _larger_turns(rng: np.random.Generator, times: F64) -> F64:
 
 
 def _shift_of_turn(turn: F64, pivot: F64) -> F64:
-    """How the head's origin moves (T, 3), in the camera's axes, as it turns about a pivot (3,) of its own frame."""
+    """Translation (T, 3) of the head's origin, in the camera's axes, rotated about a pivot (3,) in its own frame."""
     import torch
 
     from avface.geometry.axes import flip_axes

@@ -1,4 +1,4 @@
-"""Sounds that are no speech, so that a network learns not to open a mouth for them."""
+"""Sounds other than speech: negative examples for audio-driven networks."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def sample_nonspeech(rng: np.random.Generator, seconds: float, sample_rate: int,
 
 
 def room_noise(rng: np.random.Generator, seconds: float, sample_rate: int) -> F64:
-    """Faint noise (N,) of a quiet place."""
+    """Background noise (N,) of a quiet room."""
     times = np.arange(round(seconds * sample_rate)) / sample_rate
     sound = _noise(rng, times)
     return 10 ** rng.uniform(-3.5, -1.8) * sound / max(float(sound.std()), 1e-9)
 
 
 def _hum(rng: np.random.Generator, times: F64) -> F64:
-    """A voiced murmur of a gliding pitch."""
+    """A hum of varying pitch."""
     pitch = rng.uniform(90, 260) * np.exp(0.12 * smooth_noise(rng, times, 1.0))
-    return _harmonics(pitch, times, 1 / np.arange(1, 12) ** 2.2) * _swells(rng, times, 0.6)
+    return _harmonics(pitch, times, 1 / np.arange(1, 12) ** 2.2) * _envelope(rng, times, 0.6)
 
 
 def _laugh(rng: np.random.Generator, times: F64) -> F64:
@@ -36,7 +36,7 @@ def _laugh(rng: np.random.Generator, times: F64) -> F64:
     rate, pitch = rng.uniform(4, 6), rng.uniform(160, 380)
     bursts = np.clip(np.sin(2 * np.pi * rate * times + rng.uniform(0, 6)), 0, 1) ** 0.7
     voice = _harmonics(pitch * (1 + 0.15 * bursts), times, 1 / np.arange(1, 14) ** 1.2)
-    return (voice + 0.4 * rng.normal(size=len(times))) * bursts * _swells(rng, times, 0.5)
+    return (voice + 0.4 * rng.normal(size=len(times))) * bursts * _envelope(rng, times, 0.5)
 
 
 def _music(rng: np.random.Generator, times: F64) -> F64:
@@ -52,7 +52,7 @@ def _music(rng: np.random.Generator, times: F64) -> F64:
 
 
 def _noise(rng: np.random.Generator, times: F64) -> F64:
-    """Noise whose power falls with frequency to some power, and that swells a little."""
+    """Coloured noise, between white and 1/f^2 in power, with a varying level."""
     spectrum = np.fft.rfft(rng.normal(size=len(times)))
     frequency = np.maximum(np.fft.rfftfreq(len(times), times[1] - times[0] if len(times) > 1 else 1.0), 20)
     coloured = np.fft.irfft(spectrum * frequency ** -rng.uniform(0, 1), len(times))
@@ -60,7 +60,7 @@ def _noise(rng: np.random.Generator, times: F64) -> F64:
 
 
 def _clatter(rng: np.random.Generator, times: F64) -> F64:
-    """Knocks and clicks."""
+    """Random impacts: decaying tones with noise."""
     sound = 0.01 * rng.normal(size=len(times))
     for start in rng.uniform(0, times[-1], rng.poisson(2 * times[-1]) + 1):
         after = np.maximum(times - start, 0)
@@ -70,13 +70,13 @@ def _clatter(rng: np.random.Generator, times: F64) -> F64:
 
 
 def _harmonics(pitch: F64, times: F64, amplitudes: F64) -> F64:
-    """A tone whose pitch (N,) in Hz may change, with harmonics of given amplitudes (H,) below 7 kHz."""
+    """A tone of pitch (N,) in Hz, with harmonics of given amplitudes (H,) below 7 kHz."""
     step = times[1] - times[0] if len(times) > 1 else 0.0
     phase = 2 * np.pi * np.cumsum(pitch) * step
     waves = [a * np.sin((k + 1) * phase) * ((k + 1) * pitch < 7000) for k, a in enumerate(amplitudes)]
     return np.asarray(np.sum(waves, 0))
 
 
-def _swells(rng: np.random.Generator, times: F64, bandwidth: float) -> F64:
-    """Loudness (N,) that comes and goes."""
+def _envelope(rng: np.random.Generator, times: F64, bandwidth: float) -> F64:
+    """A random amplitude envelope (N,) in [0, 1]."""
     return np.clip(0.6 + 0.6 * smooth_noise(rng, times, bandwidth), 0, 1)

@@ -1,4 +1,4 @@
-"""A performance: what a face, a head and a voice do over the length of a clip, all known exactly."""
+"""Performances: expression, head motion, gaze and sound of one person over a clip, with exact phoneme times."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from avface.synthetic.performance.coarticulation import (
     VOWELS,
     gesture_curves,
     gestures_to_units,
-    letters,
+    ipa_letters,
     sample_style,
-)
-from avface.synthetic.performance.emotion import (
-    EMOTIONS,
-    brow_curves,
-    emotion_curves,
-    emotional_style,
-    habit_curves,
-    idle_curves,
 )
 from avface.synthetic.performance.espeak import Phoneme, speak
 from avface.synthetic.performance.eyes import blink_curve, gaze_angles, gaze_units
+from avface.synthetic.performance.facial_expression import (
+    EMOTIONS,
+    baseline_curves,
+    brow_curves,
+    emotion_curves,
+    idle_curves,
+    style_under_emotion,
+)
 from avface.synthetic.performance.head_motion import head_motion
 from avface.synthetic.performance.nonspeech import KINDS, room_noise, sample_nonspeech
-from avface.synthetic.performance.texts import LANGUAGES, sample_sentence, sample_voice
+from avface.synthetic.performance.sentences import LANGUAGES, sample_sentence, sample_voice
 
 if TYPE_CHECKING:
     from avface.capture import Capture
@@ -41,7 +41,7 @@ Kind = Literal["speech", "silence", "sounds"]
 
 @dataclass(frozen=True)
 class Performance:
-    """What one person does over T frames. Who the person is, camera and light are not part of it.
+    """One person's motion and sound over T frames, independent of identity, camera and light.
 
     Shapes: expression (T, E), joints (T, J, 3), turn (T, 3), shift (T, 3), sound (N,) at
             `SAMPLE_RATE`.
@@ -54,23 +54,23 @@ class Performance:
     expression: F32
     """Weights of the head's expression units, 0 to 1, in the order of `head.expression_names`."""
     joints: F32
-    """Axis-angle in radians of the head's joints: the eyes as they look, the neck at rest."""
+    """Axis-angle in radians of the head's joints: gaze of the eyes, the neck at rest."""
     turn: F32
     """Radians."""
     shift: F32
-    """Metres from the head's resting place."""
+    """Metres from the head's rest position."""
     sound: F32
-    """16 kHz mono in [-1, 1]; begins with frame 0 and is as long as the frames."""
+    """16 kHz mono in [-1, 1], from the time of frame 0 and as long as the frames."""
     phonemes: tuple[Phoneme, ...]
-    """What is said, in order; starts in seconds from frame 0, of the first one below 0 if it began before the clip."""
+    """Phonemes in order; starts in seconds from frame 0, negative for the first one if it begins before the clip."""
     kind: str
     """"speech", "silence" or "sounds"."""
     language: str
-    """As in `texts.LANGUAGES`; empty without speech."""
+    """Name in `sentences.LANGUAGES`; empty without speech."""
     voice: str
-    """As `speak` takes it; empty without speech."""
+    """Voice of `speak`; empty without speech."""
     emotion: str
-    """As in `EMOTIONS`."""
+    """Name in `EMOTIONS`."""
 
     def __len__(self) -> int:
         """Number of frames T."""
@@ -90,9 +90,9 @@ class Performance:
         focal_length: float = 1000.0,
         place: tuple[float, float, float] = (0.0, 0.0, 0.75),
     ) -> Capture:
-        """The performance by a head of shape (S,) before a camera, as a reconstruction without error would have it.
+        """The performance by a head of shape (S,) in front of a camera, as an exact capture.
 
-        image_size and focal_length in pixels; place is where the head rests, in metres in the camera's axes.
+        image_size and focal_length in pixels; place is the head's rest position in metres in the camera's axes.
         """
         import torch
 
@@ -125,8 +125,8 @@ class Performance:
 
 
 @dataclass(frozen=True)
-class _Talk:
-    """What is heard (N,), at 16 kHz, and the phonemes within and around it with when they end, in seconds of it."""
+class _SoundTrack:
+    """Sound (N,) at 16 kHz, and the phonemes within and around it with their ends, in seconds from its start."""
 
     sound: F64
     phonemes: tuple[Phoneme, ...] = ()
@@ -135,8 +135,8 @@ class _Talk:
     voice: str = ""
 
     @property
-    def heard(self) -> tuple[Phoneme, ...]:
-        """The phonemes within the sound, whole or in part."""
+    def audible_phonemes(self) -> tuple[Phoneme, ...]:
+        """The phonemes within the sound, in full or in part."""
         length = len(self.sound) / SAMPLE_RATE
         pairs = zip(self.phonemes, self.ends, strict=True)
         return tuple(phoneme for phoneme, end in pairs if end > 0 and phoneme.start < length)
@@ -149,45 +149,45 @@ def perform(
     frame_rate: float = 25.0,
     kind: Kind = "speech",
 ) -> Performance:
-    """Make up a performance.
+    """Generate a random performance.
 
     Args:
-        rng: Everything random comes from it: the same state gives the same performance.
-        head: Whose expression units and joints are moved; units that aren't ARKit's stay 0.
+        rng: Source of all random numbers: the same state gives the same performance.
+        head: Head whose expression units and joints are animated; units that aren't ARKit's stay 0.
         seconds: Length, rounded to whole frames.
         frame_rate: Frames a second.
-        kind: "speech" talks; "silence" is still and hears nothing or faint noise; "sounds" hears hums, laughter, music
-            or noise, and moves regardless of it.
+        kind: "speech"; "silence": no speech, no sound or background noise; "sounds": no speech, but hums, laughter,
+            music or noise, unrelated to the motion.
 
     Raises:
-        AvfaceError: if there is no espeak-ng to speak with.
+        AvfaceError: if espeak-ng is not installed.
         ValueError: if the length is under one frame or the kind is unknown.
     """
     if kind not in ("speech", "silence", "sounds"):
-        raise ValueError(f"kind={kind!r}; a performance is of 'speech', 'silence' or 'sounds'")
+        raise ValueError(f"kind={kind!r} must be 'speech', 'silence' or 'sounds'")
     frames = round(seconds * frame_rate)
     if frames < 1:
         raise ValueError(f"{seconds} s at {frame_rate} frames a second is less than one frame")
     seconds = frames / frame_rate
     times = np.arange(frames) / frame_rate
     names = head.expression_names
-    emotion, strength = _mood(rng)
-    style = emotional_style(sample_style(rng), emotion, strength)
-    talk = _talk(rng, seconds) if kind == "speech" else _Talk(_background(rng, seconds, kind))
+    emotion, strength = _sample_emotion(rng)
+    style = style_under_emotion(sample_style(rng), emotion, strength)
+    track = _speech(rng, seconds) if kind == "speech" else _SoundTrack(_background(rng, seconds, kind))
 
-    prominence = _prominence(talk)
-    variation = rng.lognormal(0, style.variation, len(talk.phonemes))
-    end = talk.ends[-1] if talk.ends else 0.0
-    gestures = gesture_curves(talk.phonemes, end, times, style, np.exp(0.22 * prominence) * variation)
-    stresses = _stresses(talk.phonemes, prominence)
+    prominence = _prominence(track)
+    variation = rng.lognormal(0, style.variation, len(track.phonemes))
+    end = track.ends[-1] if track.ends else 0.0
+    gestures = gesture_curves(track.phonemes, end, times, style, np.exp(0.22 * prominence) * variation)
+    stresses = _stresses(track.phonemes, prominence)
     turn, shift = head_motion(rng, times, stresses, _neck(head))
-    gaze, jumps = gaze_angles(rng, times, turn, head.gaze_range)
-    mimic = emotion_curves(rng, times, names, emotion, strength) + habit_curves(rng, times, names)
-    mimic += idle_curves(rng, times, names, 0.08 if kind == "speech" else 0.3)
-    mimic += brow_curves(rng, times, names, stresses)
-    expression = _mixed(gestures_to_units(gestures, names, style), mimic, gestures, names)
-    _look(expression, names, gaze_units(gaze, head.gaze_range))
-    _blink(rng, expression, names, blink_curve(rng, times, jumps))
+    gaze, saccades = gaze_angles(rng, times, turn, head.gaze_range)
+    nonverbal = emotion_curves(rng, times, names, emotion, strength) + baseline_curves(rng, times, names)
+    nonverbal += idle_curves(rng, times, names, 0.08 if kind == "speech" else 0.3)
+    nonverbal += brow_curves(rng, times, names, stresses)
+    expression = _combined(gestures_to_units(gestures, names, style), nonverbal, gestures, names)
+    _set_gaze(expression, names, gaze_units(gaze, head.gaze_range))
+    _add_blinks(rng, expression, names, blink_curve(rng, times, saccades))
 
     joints = np.zeros((frames, head.num_joints, 3), np.float32)
     eyes = [j for j, name in enumerate(head.joint_names) if name in ("left_eye", "right_eye")]
@@ -198,55 +198,55 @@ def perform(
         joints=joints,
         turn=turn.astype(np.float32),
         shift=shift.astype(np.float32),
-        sound=talk.sound.astype(np.float32),
-        phonemes=talk.heard,
+        sound=track.sound.astype(np.float32),
+        phonemes=track.audible_phonemes,
         kind=kind,
-        language=talk.language,
-        voice=talk.voice,
+        language=track.language,
+        voice=track.voice,
         emotion=emotion,
     )
 
 
-def _mood(rng: np.random.Generator) -> tuple[str, float]:
-    """An emotion and its strength; a third of the clips are neutral, a quarter happy."""
+def _sample_emotion(rng: np.random.Generator) -> tuple[str, float]:
+    """A random emotion and its strength; a third of the clips are neutral, a quarter happy."""
     share = np.array([{"neutral": 0.33, "happy": 0.25}.get(name, 0.084) for name in EMOTIONS])
     emotion = str(rng.choice(list(EMOTIONS), p=share / share.sum()))
     return emotion, float(rng.uniform(0.2, 1.0)) if emotion != "neutral" else 0.0
 
 
-def _talk(rng: np.random.Generator, seconds: float) -> _Talk:
+def _speech(rng: np.random.Generator, seconds: float) -> _SoundTrack:
     """Sentences of one voice with pauses between them, cut to a length in seconds.
 
-    Half of the talks begin in the middle of a sentence, as clips cut out of longer videos do.
+    Half of them start in the middle of a sentence, like clips cut out of longer videos.
     """
     language = str(rng.choice(list(LANGUAGES)))
     voice = sample_voice(rng, language)
-    manner = {
+    settings = {
         "words_per_minute": int(np.clip(rng.normal(160, 25), 105, 230)),
         "pitch": int(rng.uniform(25, 75)),
         "pitch_range": int(rng.uniform(25, 90)),
     }
-    begun = float(rng.uniform(0, 2.5)) if rng.random() < 0.5 else 0.0
-    here = 0.0 if begun else float(rng.uniform(0.1, 0.7))
+    skipped = float(rng.uniform(0, 2.5)) if rng.random() < 0.5 else 0.0
+    here = 0.0 if skipped else float(rng.uniform(0.1, 0.7))
     pieces: list[Floats] = [np.zeros(round(here * SAMPLE_RATE))]
     phonemes = [Phoneme("", 0.0)]
-    while here < seconds + begun:
-        said = speak(sample_sentence(rng, language), voice, **manner).resampled(SAMPLE_RATE)
-        phonemes += [Phoneme(phoneme.symbol, phoneme.start + here) for phoneme in said.phonemes]
+    while here < seconds + skipped:
+        sentence = speak(sample_sentence(rng, language), voice, **settings).resampled(SAMPLE_RATE)
+        phonemes += [Phoneme(phoneme.symbol, phoneme.start + here) for phoneme in sentence.phonemes]
         pause = float(np.clip(rng.lognormal(np.log(0.3), 0.6), 0.08, 1.2))
-        pieces += [said.samples, np.zeros(round(pause * SAMPLE_RATE))]
-        phonemes.append(Phoneme("", here + said.duration))
-        here += said.duration + pause
-    first = round(begun * SAMPLE_RATE)
+        pieces += [sentence.samples, np.zeros(round(pause * SAMPLE_RATE))]
+        phonemes.append(Phoneme("", here + sentence.duration))
+        here += sentence.duration + pause
+    first = round(skipped * SAMPLE_RATE)
     sound = np.concatenate(pieces)[first : first + round(seconds * SAMPLE_RATE)]
     sound = 10 ** rng.uniform(-1.0, 0.0) * sound / max(1.0, float(np.abs(sound).max()))
-    merged = [Phoneme(phoneme.symbol, phoneme.start - begun) for phoneme in _merged_pauses(phonemes)]
-    ends = [phoneme.start for phoneme in merged[1:]] + [here - begun]
-    return _Talk(sound, tuple(merged), tuple(ends), language, voice)
+    merged = [Phoneme(phoneme.symbol, phoneme.start - skipped) for phoneme in _merged_pauses(phonemes)]
+    ends = [phoneme.start for phoneme in merged[1:]] + [here - skipped]
+    return _SoundTrack(sound, tuple(merged), tuple(ends), language, voice)
 
 
 def _merged_pauses(phonemes: Sequence[Phoneme]) -> list[Phoneme]:
-    """Pauses that follow each other become one, and phonemes that take no time are left out."""
+    """Phonemes with consecutive pauses merged and those without duration dropped."""
     merged: list[Phoneme] = []
     for phoneme in phonemes:
         if merged and phoneme.start <= merged[-1].start:
@@ -257,7 +257,7 @@ def _merged_pauses(phonemes: Sequence[Phoneme]) -> list[Phoneme]:
 
 
 def _background(rng: np.random.Generator, seconds: float, kind: Kind) -> F64:
-    """Sound (N,) that isn't speech: nothing or a quiet room for "silence", something to hear for "sounds"."""
+    """Sound (N,) other than speech: digital silence or room noise for "silence", a random sound for "sounds"."""
     if kind == "sounds":
         return sample_nonspeech(rng, seconds, SAMPLE_RATE, str(rng.choice(KINDS)))
     if rng.random() < 0.4:
@@ -265,17 +265,17 @@ def _background(rng: np.random.Generator, seconds: float, kind: Kind) -> F64:
     return np.clip(room_noise(rng, seconds, SAMPLE_RATE), -1, 1)
 
 
-def _prominence(talk: _Talk) -> F64:
-    """How much each phoneme (P,) stands out, in standard deviations; 0 for all but vowels, which are loud and long."""
-    result = np.zeros(len(talk.phonemes))
+def _prominence(track: _SoundTrack) -> F64:
+    """Prosodic prominence (P,): mean z-score of a vowel's loudness and duration; 0 for other phonemes."""
+    result = np.zeros(len(track.phonemes))
     rows, features = [], []
-    for row, (phoneme, end) in enumerate(zip(talk.phonemes, talk.ends, strict=True)):
-        parts = letters(phoneme.symbol)
-        heard = talk.sound[max(0, round(phoneme.start * SAMPLE_RATE)) : max(0, round(end * SAMPLE_RATE))]
-        if parts and parts[0][0] in VOWELS and len(heard):
+    for row, (phoneme, end) in enumerate(zip(track.phonemes, track.ends, strict=True)):
+        parts = ipa_letters(phoneme.symbol)
+        samples = track.sound[max(0, round(phoneme.start * SAMPLE_RATE)) : max(0, round(end * SAMPLE_RATE))]
+        if parts and parts[0][0] in VOWELS and len(samples):
             rows.append(row)
             features.append(
-                [np.log(np.sqrt((heard**2).mean()) + 1e-4), np.log(max(end - phoneme.start, 0.02))]
+                [np.log(np.sqrt((samples**2).mean()) + 1e-4), np.log(max(end - phoneme.start, 0.02))]
             )
     if len(rows) > 2:
         values = np.array(features)
@@ -285,14 +285,14 @@ def _prominence(talk: _Talk) -> F64:
 
 
 def _stresses(phonemes: Sequence[Phoneme], prominence: F64) -> F64:
-    """Time and strength (N, 2) of the syllables that stand out."""
+    """Time and strength (N, 2) of the stressed syllables."""
     return np.array(
         [(p.start, z) for p, z in zip(phonemes, prominence, strict=True) if z > 0.6], np.float64
     ).reshape(-1, 2)
 
 
 def _neck(head: HeadModel) -> F64:
-    """Where the average head turns (3,), in its own frame."""
+    """Position (3,) of the average head's neck joint in its own frame."""
     import torch
 
     if "neck" not in head.joint_names:
@@ -302,8 +302,8 @@ def _neck(head: HeadModel) -> F64:
     return np.asarray(positions[head.joint_names.index("neck")].double().cpu().numpy())
 
 
-def _mixed(spoken: F64, mimic: F64, gestures: F64, names: Sequence[str]) -> F64:
-    """Speech and mimic together (T, E): mimic opens no lips that speech closes and spreads none that it rounds."""
+def _combined(spoken: F64, nonverbal: F64, gestures: F64, names: Sequence[str]) -> F64:
+    """Speech and nonverbal weights together (T, E); the latter don't undo the closures and rounding of speech."""
     g = dict(zip(GESTURES, gestures.T, strict=True))
     apart = 1 - np.clip(1.2 * np.maximum(g["seal"], g["bite"]), 0, 1)
     narrow = 1 - 0.7 * np.clip(g["pucker"] + g["funnel"], 0, 1)
@@ -311,21 +311,21 @@ def _mixed(spoken: F64, mimic: F64, gestures: F64, names: Sequence[str]) -> F64:
     spreading = ("mouthSmile", "mouthStretch", "mouthDimple", "mouthPucker")
     closing = ("mouthPress", "mouthRoll", "mouthShrugLower", "cheekPuff")
     speaking = np.clip(3 * (g["jaw"] - 0.04) * (1 - g["seal"]), 0, 1)
-    mixed = spoken.copy()
+    combined = spoken.copy()
     for column, name in enumerate(names):
-        share = mimic[:, column]
+        share = nonverbal[:, column]
         if name.startswith(opening):
             share = share * apart
         elif name.startswith(spreading):
             share = share * narrow
         elif name.startswith(closing):
             share = share * (1 - 0.8 * speaking)
-        mixed[:, column] += share
-    return _plausible(np.clip(mixed, 0, 1), names)
+        combined[:, column] += share
+    return _without_opposites(np.clip(combined, 0, 1), names)
 
 
-def _plausible(weights: F64, names: Sequence[str]) -> F64:
-    """Take back what no face does at once: of two opposite movements the difference remains."""
+def _without_opposites(weights: F64, names: Sequence[str]) -> F64:
+    """Weights of which opposite units cancel: of two opposite movements the difference remains."""
     column = {name: weights[:, number] for number, name in enumerate(names)}
     zero = np.zeros(len(weights))
 
@@ -349,15 +349,15 @@ def _plausible(weights: F64, names: Sequence[str]) -> F64:
     return weights
 
 
-def _look(expression: F64, names: Sequence[str], units: dict[str, F64]) -> None:
+def _set_gaze(expression: F64, names: Sequence[str], units: dict[str, F64]) -> None:
     """Set the eyeLook units."""
     for name, weight in units.items():
         if name in names:
             expression[:, names.index(name)] = weight
 
 
-def _blink(rng: np.random.Generator, expression: F64, names: Sequence[str], shut: F64) -> None:
-    """Shut the lids (T,): a wide eye isn't wide then, and what else lowers a lid leaves less to do."""
+def _add_blinks(rng: np.random.Generator, expression: F64, names: Sequence[str], shut: F64) -> None:
+    """Close the lids by (T,): eyeWide and eyeSquint are suppressed, and units that lower a lid reduce the blink."""
 
     def weight(name: str) -> F64:
         return expression[:, names.index(name)] if name in names else np.zeros(len(expression))

@@ -1,4 +1,4 @@
-"""Smooth random curves and movements: what faces and heads do that has no other cause."""
+"""Smooth random curves: band-limited noise and minimum-jerk movements."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from avface.arrays import F64
 
 
 def smooth_noise(rng: np.random.Generator, times: F64, bandwidth: float) -> F64:
-    """A Gaussian process (T,) of mean 0 and variance 1 at evenly spaced times, without power beyond the bandwidth.
+    """A Gaussian process (T,) of mean 0 and variance 1 at evenly spaced times, with a Gaussian spectrum.
 
-    bandwidth: Hz, at which its spectrum has fallen to exp(-2) of its power.
+    bandwidth: Hz, at which the power spectrum has fallen to exp(-2).
     """
     from scipy.ndimage import gaussian_filter1d
 
@@ -19,17 +19,17 @@ def smooth_noise(rng: np.random.Generator, times: F64, bandwidth: float) -> F64:
     margin = 4 * sigma
     grid = np.arange(times[0] - margin, times[-1] + margin + step, step)
     filtered = gaussian_filter1d(rng.normal(size=len(grid)), sigma / step)
-    power = step / (2 * np.sqrt(np.pi) * sigma)  # of a Gaussian kernel on white noise
+    power = step / (2 * np.sqrt(np.pi) * sigma)  # variance of white noise after a Gaussian kernel
     return np.asarray(np.interp(times, grid, filtered / np.sqrt(power)))
 
 
 def minimum_jerk(progress: F64) -> F64:
-    """From 0 to 1 as limbs and heads move: smooth at both ends (Flash & Hogan 1985). Constant outside of 0 to 1."""
+    """A minimum-jerk trajectory from 0 to 1 (Flash & Hogan 1985); constant outside of 0 to 1."""
     x = np.clip(progress, 0, 1)
     return x**3 * (10 - 15 * x + 6 * x**2)
 
 
 def pulse(times: F64, start: float, rise: float, hold: float, fall: float) -> F64:
-    """A movement (T,) from 0 to 1 and back: it begins at `start`, in seconds, as do the lengths of its three parts."""
+    """A movement (T,) from 0 to 1 and back; its start and the lengths of its three parts in seconds."""
     up = minimum_jerk((times - start) / rise)
     return up - minimum_jerk((times - start - rise - hold) / fall)

@@ -1,4 +1,4 @@
-"""From phonemes to ARKit curves."""
+"""ARKit curves of phonemes by visemes, for the demo clip; `coarticulation` is the detailed model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from avface.arrays import F64
 from avface.synthetic.performance.espeak import Phoneme
 
-SHAPES: dict[str, dict[str, float]] = {
+VISEMES: dict[str, dict[str, float]] = {
     "pause": {"jawOpen": 0.02},
     "bilabial": {"jawOpen": 0.03, "mouthPress": 0.35, "mouthRollLower": 0.25, "mouthRollUpper": 0.15},
     "labiodental": {"jawOpen": 0.06, "mouthRollLower": 0.45, "mouthUpperUp": 0.12},
@@ -26,7 +26,7 @@ SHAPES: dict[str, dict[str, float]] = {
     "mid front": {"jawOpen": 0.24, "mouthSmile": 0.18, "mouthStretch": 0.08},
     "central": {"jawOpen": 0.18},
 }
-"""Weights of the ARKit units by mouth shape; units with a left and a right half are named without the side."""
+"""Weights of the ARKit units by viseme; units with a left and a right half are named without the side."""
 
 CLASSES = {
     "bilabial": "p b m",
@@ -48,28 +48,28 @@ CLASSES = {
 }
 _CLASS_OF = {symbol: name for name, symbols in CLASSES.items() for symbol in symbols.split()}
 LEAD = 0.06
-"""Seconds by which lips are ahead of the sound."""
+"""Lead of the lips over the sound in seconds."""
 SMOOTHING = 0.035
-"""Standard deviation in seconds of the transitions from shape to shape."""
+"""Standard deviation in seconds of the Gaussian that blends visemes."""
 
 
-def mouth_shape(symbol: str) -> dict[str, float]:
-    """Weights of a phoneme in IPA; length marks and endings that aren't known are dropped, a pause is nearly shut."""
+def viseme(symbol: str) -> dict[str, float]:
+    """Weights of a phoneme in IPA by its longest known prefix; "" is a pause."""
     for length in range(len(symbol), 0, -1):
         if symbol[:length] in _CLASS_OF:
-            return SHAPES[_CLASS_OF[symbol[:length]]]
-    return SHAPES["central"] if symbol else SHAPES["pause"]
+            return VISEMES[_CLASS_OF[symbol[:length]]]
+    return VISEMES["central"] if symbol else VISEMES["pause"]
 
 
 def viseme_curves(phonemes: tuple[Phoneme, ...], times: F64, expression_names: tuple[str, ...]) -> F64:
-    """Weights (T, E) of the mouth at times (T,) in seconds: every phoneme's shape, a little ahead and blended."""
+    """Weights (T, E) of the mouth at times (T,) in seconds: the phonemes' visemes, `LEAD` ahead and smoothed."""
     step = 0.005
     grid = np.arange(times[0] - 0.5, times[-1] + 0.5, step)
     starts = np.array([phoneme.start for phoneme in phonemes]) - LEAD
     current = np.searchsorted(starts, grid) - 1
     targets = np.zeros((len(phonemes) + 1, len(expression_names)))
     for row, symbol in enumerate(["", *[phoneme.symbol for phoneme in phonemes]]):
-        for unit, weight in mouth_shape(symbol).items():
+        for unit, weight in viseme(symbol).items():
             for side in ("", "Left", "Right"):
                 if f"{unit}{side}" in expression_names:
                     targets[row, expression_names.index(f"{unit}{side}")] = weight

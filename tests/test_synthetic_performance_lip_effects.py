@@ -1,4 +1,4 @@
-"""Lip shapes that no unit makes: where they are, when they come, and what they do to a mouth."""
+"""Lip effects that no unit makes: their place, their times, and the deformation of a mouth."""
 
 import numpy as np
 import pytest
@@ -7,14 +7,14 @@ import torch
 from avface.head.model import load_head
 from avface.networks.lips.network import EFFECTS
 from avface.synthetic.performance.espeak import Phoneme
-from avface.synthetic.performance.lip_shapes import (
-    LARGEST,
-    LipHabit,
-    LipShapes,
+from avface.synthetic.performance.lip_effects import (
+    MAX_OFFSET,
+    LipEffects,
+    LipStyle,
     effect_curves,
-    habit_numbers,
-    lips,
-    sample_lip_habit,
+    lip_style_vector,
+    sample_lip_offsets,
+    sample_lip_style,
 )
 from avface.synthetic.performance.performance import perform
 
@@ -28,7 +28,7 @@ def head():
 
 @pytest.fixture(scope="module")
 def shapes(head):
-    return LipShapes.of(head)
+    return LipEffects.of(head)
 
 
 def said(letter, before="a", after="a"):
@@ -37,11 +37,11 @@ def said(letter, before="a", after="a"):
     return effect_curves([*phonemes, Phoneme("", 1.15)], 2.0, TIMES)
 
 
-def moved(shapes, effect, habit=None, strength=1.0):
+def moved(shapes, effect, style=None, strength=1.0):
     """Movement (N, 3) in millimetres of one effect."""
     curves = torch.zeros(1, 4)
     curves[0, EFFECTS.index(effect)] = strength
-    return 1000 * shapes.effects(curves, habit_numbers(habit or LipHabit())[None])[0].numpy()
+    return 1000 * shapes.effects(curves, lip_style_vector(style or LipStyle())[None])[0].numpy()
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_phonemes_have_their_effect_ahead_of_the_sound(letter, effect):
     assert 0.65 < peak < 0.9
 
 
-def test_nothing_moves_where_nothing_is_said():
+def test_effects_are_zero_without_speech():
     curves = said("p", "i", "u")
 
     assert (curves[TIMES < 0.1] == 0).all() and (curves[TIMES > 1.6] == 0).all()
@@ -105,18 +105,18 @@ def test_rounding_thickens_and_spreading_thins(shapes):
 
 
 def test_offsets_are_small_fade_at_the_edge_and_leave_the_rest_alone(shapes):
-    strong = LipHabit(strength=(1.6, 1.6, 1.6, 1.6), asymmetry=0.35, lower=0.3)
+    strong = LipStyle(strength=(1.6, 1.6, 1.6, 1.6), asymmetry=0.35, lower=0.3)
     for effect in EFFECTS:
         length = np.linalg.norm(moved(shapes, effect, strong), axis=1)
-        assert 1 < length.max() <= 1000 * LARGEST + 1e-3
+        assert 1 < length.max() <= 1000 * MAX_OFFSET + 1e-3
         assert length[shapes.region.falloff < 0.05].max() < 0.2
 
 
 def test_speakers_differ(shapes):
-    one, other = (sample_lip_habit(np.random.default_rng(seed)) for seed in (0, 1))
+    one, other = (sample_lip_style(np.random.default_rng(seed)) for seed in (0, 1))
     assert one != other
     left, right = shapes.region.across > 0.2, shapes.region.across < -0.2
-    lopsided = np.linalg.norm(moved(shapes, "round", LipHabit(asymmetry=0.3)), axis=1)
+    lopsided = np.linalg.norm(moved(shapes, "round", LipStyle(asymmetry=0.3)), axis=1)
 
     assert lopsided[left].mean() > 1.2 * lopsided[right].mean()
 
@@ -129,20 +129,34 @@ def test_pressed_lips_touch_and_dont_pass_through_each_other(head, shapes):
     curves = torch.tensor([[1.0, 0, 0, 0]])
     assert shapes.contact.opening(base) > 0.0008
 
-    offsets = shapes.offsets(base, curves, habit_numbers(LipHabit())[None])
+    offsets = shapes.offsets(base, curves, lip_style_vector(LipStyle())[None])
 
     assert shapes.contact.opening(base + offsets) < 3e-4
     assert shapes.contact.penetration(base + offsets) <= 5e-5
-    assert not shapes.offsets(base, torch.zeros(1, 4), habit_numbers(LipHabit())[None]).any()
+    assert not shapes.offsets(base, torch.zeros(1, 4), lip_style_vector(LipStyle())[None]).any()
 
 
 def test_offsets_of_a_performance(head):
     performance = perform(np.random.default_rng(3), head, 2.0)
     shape = 0.5 * np.random.default_rng(1).normal(size=head.num_shape)
 
-    offsets = lips(performance, head, shape, seed=5)
+    offsets = sample_lip_offsets(performance, head, shape, seed=5)
 
-    assert offsets.shape == (50, len(LipShapes.of(head).region), 3)
-    assert torch.equal(offsets, lips(performance, head, shape, seed=5))
-    assert not torch.equal(offsets, lips(performance, head, shape, seed=6))
+    assert offsets.shape == (50, len(LipEffects.of(head).region), 3)
+    assert torch.equal(offsets, sample_lip_offsets(performance, head, shape, seed=5))
+    assert not torch.equal(offsets, sample_lip_offsets(performance, head, shape, seed=6))
     assert offsets.abs().max() > 5e-4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strength": (1.0, 1.0, 1.0)}, r"strength=\(1.0, 1.0, 1.0\) must be 4 numbers"),
+        ({"strength": (1.0, 1.0, -1.0, 1.0)}, "must be 4 numbers that aren't negative"),
+        ({"asymmetry": -1.5}, "asymmetry=-1.5 must be from -1 to 1"),
+        ({"lower": 2.0}, "lower=2.0 must be from -1 to 1"),
+    ],
+)
+def test_impossible_lip_styles_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        LipStyle(**settings)

@@ -1,4 +1,4 @@
-"""What a face says besides words: emotions, habits, small idle movements, brows that stress."""
+"""Facial expression apart from speech: emotions, a neutral baseline, idle movements, brows on stressed syllables."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from avface.synthetic.performance.random_curves import pulse, smooth_noise
 
 @dataclass(frozen=True)
 class Emotion:
-    """How an emotion shows at full strength."""
+    """The facial expression and speaking style of an emotion at full strength."""
 
     units: dict[str, float]
     """Weights of ARKit units; those with a left and a right half are named without the side."""
     speech: dict[str, float]
-    """Factors on the numbers of `SpeakingStyle`."""
+    """Factors of the fields of `SpeakingStyle`."""
 
 
 EMOTIONS: dict[str, Emotion] = {
@@ -55,9 +55,9 @@ EMOTIONS: dict[str, Emotion] = {
         {"strength": 0.9, "spreading": 1.3},
     ),
 }
-"""By name. Which units belong to an emotion follows the action units of EMFACS (Friesen & Ekman 1983)."""
+"""By name. The units of an emotion are the action units of EMFACS (Friesen & Ekman 1983)."""
 
-_HABITS = {
+_BASELINE_MAXIMA = {
     "browDown": 0.5,
     "browInnerUp": 0.08,
     "browOuterUp": 0.15,
@@ -76,9 +76,9 @@ _HABITS = {
     "mouthRollLower": 0.15,
     "mouthPucker": 0.1,
 }
-"""Largest weights at which a face may stand all the time."""
+"""Maximum constant weights of a neutral face."""
 
-_IDLE: tuple[tuple[dict[str, float], float], ...] = (
+_IDLE_MOVEMENTS: tuple[tuple[dict[str, float], float], ...] = (
     ({"mouthPress": 0.5, "mouthRollLower": 0.3, "mouthRollUpper": 0.3}, 1.0),
     ({"mouthPucker": 0.45, "mouthShrugLower": 0.1}, 0.7),
     ({"mouthSmile": 0.45, "cheekSquint": 0.3}, 1.0),
@@ -98,20 +98,20 @@ _IDLE: tuple[tuple[dict[str, float], float], ...] = (
     ({"noseSneer": 0.4}, 0.3),
     ({"eyeSquint": 0.4}, 0.4),
 )
-"""Movements that mean nothing, and how often they come, relative to each other."""
+"""Idle movements: weights of units, and relative frequency."""
 
 
 def sided(unit: str, names: Sequence[str]) -> list[str]:
-    """The units of that name, or its left and right half; none if the head has none."""
+    """The unit of that name, or its left and right halves; none if the head has none."""
     return [name for name in (unit, f"{unit}Left", f"{unit}Right") if name in names]
 
 
 def emotion_curves(
     rng: np.random.Generator, times: F64, names: Sequence[str], emotion: str, strength: float
 ) -> F64:
-    """Weights (T, E) of an emotion that swells and fades slowly; strength from 0 to 1 is its largest value."""
+    """Weights (T, E) of an emotion whose level varies slowly; strength from 0 to 1 is its maximum."""
     level = 0.75 + 0.25 * np.tanh(smooth_noise(rng, times, 0.3))
-    if rng.random() < 0.3:  # it comes or goes in the course of the clip
+    if rng.random() < 0.3:  # with an onset and an offset
         swing = pulse(
             times, float(rng.uniform(times[0] - 1, times[-1])), *rng.uniform([0.5, 0.8, 0.7], [1.5, 4, 2])
         )
@@ -122,29 +122,29 @@ def emotion_curves(
     return np.clip(weights, 0, 1)
 
 
-def emotional_style(style: SpeakingStyle, emotion: str, strength: float) -> SpeakingStyle:
-    """How a speaker speaks under an emotion of a strength from 0 to 1."""
+def style_under_emotion(style: SpeakingStyle, emotion: str, strength: float) -> SpeakingStyle:
+    """A speaker's style under an emotion of a strength from 0 to 1."""
     factors = EMOTIONS[emotion].speech
     changed = {name: getattr(style, name) * factor**strength for name, factor in factors.items()}
     return replace(style, **changed)
 
 
-def habit_curves(rng: np.random.Generator, times: F64, names: Sequence[str]) -> F64:
-    """Weights (T, E) at which this face stands all the time, with a little unrest: no two neutral faces are alike."""
+def baseline_curves(rng: np.random.Generator, times: F64, names: Sequence[str]) -> F64:
+    """Weights (T, E) of a random neutral face: constant levels with small fluctuations."""
     weights = np.zeros((len(times), len(names)))
-    for unit, most in _HABITS.items():
-        level = most * max(0.0, float(rng.uniform(-1.2, 1)))
-        unrest = 0.12 * level * smooth_noise(rng, times, 1.5)
-        _add(rng, weights, names, unit, level + unrest)
+    for unit, maximum in _BASELINE_MAXIMA.items():
+        level = maximum * max(0.0, float(rng.uniform(-1.2, 1)))
+        fluctuation = 0.12 * level * smooth_noise(rng, times, 1.5)
+        _add(rng, weights, names, unit, level + fluctuation)
     return np.clip(weights, 0, 1)
 
 
 def idle_curves(rng: np.random.Generator, times: F64, names: Sequence[str], rate: float) -> F64:
-    """Weights (T, E) of small movements that come `rate` times a second."""
+    """Weights (T, E) of idle movements at a Poisson rate per second."""
     weights = np.zeros((len(times), len(names)))
-    shares = np.array([share for _, share in _IDLE])
+    shares = np.array([share for _, share in _IDLE_MOVEMENTS])
     for _ in range(rng.poisson(rate * (times[-1] - times[0] + 2))):
-        units, _ = _IDLE[rng.choice(len(_IDLE), p=shares / shares.sum())]
+        units, _ = _IDLE_MOVEMENTS[rng.choice(len(_IDLE_MOVEMENTS), p=shares / shares.sum())]
         rise, hold, fall = rng.uniform([0.15, 0.0, 0.2], [0.4, 1.2, 0.7])
         course = rng.uniform(0.4, 1.1) * pulse(
             times, float(rng.uniform(times[0] - 1.5, times[-1])), rise, hold, fall
@@ -155,9 +155,9 @@ def idle_curves(rng: np.random.Generator, times: F64, names: Sequence[str], rate
 
 
 def brow_curves(rng: np.random.Generator, times: F64, names: Sequence[str], stresses: F64) -> F64:
-    """Weights (T, E) of brows that rise, seldom frown, with the stressed syllables of speech.
+    """Weights (T, E) of brow raises, seldom frowns, on the stressed syllables of speech.
 
-    stresses (N, 2): seconds, and strength of which 1 is a strong one.
+    stresses (N, 2): time in seconds, and strength; 1 is a strong one.
     """
     weights = np.zeros((len(times), len(names)))
     liveliness = float(rng.lognormal(-1.8, 0.7))
@@ -176,6 +176,6 @@ def brow_curves(rng: np.random.Generator, times: F64, names: Sequence[str], stre
 
 
 def _add(rng: np.random.Generator, weights: F64, names: Sequence[str], unit: str, course: F64) -> None:
-    """Add a unit's course (T,), on its two halves a little unevenly."""
+    """Add a unit's weights (T,), scaled by random factors near 1 on its two halves."""
     for name in sided(unit, names):
         weights[:, names.index(name)] += course * float(rng.normal(1, 0.12))

@@ -1,6 +1,6 @@
-"""Sentences to say: small templates and word lists of our own in several languages, filled at random.
+"""Random sentences from templates and word lists in several languages.
 
-They need not mean much. What counts is that every sound of a language comes, in natural surroundings and rhythm.
+They cover the phonemes of each language in natural contexts and rhythm; their meaning is irrelevant.
 """
 # ruff: noqa: RUF001 - languages have letters of their own
 
@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Language:
-    """What can be said in a language, and by which of espeak-ng's voices."""
+    """Templates, word lists and espeak-ng voices of a language."""
 
     voices: tuple[str, ...]
     """Names that `speak` takes."""
@@ -302,12 +302,12 @@ TIMBRES = (
     *("norbert", "pablo", "paul", "pedro", "quincy", "robert", "Gene2", "shelby", "steph"),
     *("travis", "gustave", "zac"),
 )
-"""espeak-ng's variants that sound like people; a voice is named language+variant, say "fr+f4". Where one turned out not
-to sound the same at every call, another stands in its place, so that what is drawn with the others stays as it is."""
+"""espeak-ng's natural-sounding variants; a voice is named language+variant, such as "fr+f4". Variants that proved
+non-deterministic have been replaced in place, so that random draws of the others don't change."""
 
 
 def sample_sentence(rng: np.random.Generator, language: str) -> str:
-    """A random sentence with its final mark, begun with a capital letter."""
+    """A random sentence with capital letter and final punctuation mark."""
     chosen = LANGUAGES[language]
 
     def filled(slot: re.Match[str]) -> str:
@@ -325,5 +325,5 @@ def sample_voice(rng: np.random.Generator, language: str) -> str:
 
 
 def _number(rng: np.random.Generator) -> int:
-    """Small numbers more often than large ones, up to 9999."""
+    """A number of 1 to 4 digits, each length equally likely."""
     return int(rng.integers(2, 10 ** int(rng.integers(1, 5))))
