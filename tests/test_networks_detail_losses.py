@@ -16,10 +16,10 @@ from avface.networks.detail.losses import (
     regulariser,
     shaded,
     slope_loss,
-    structure_loss,
+    image_gradient_loss,
     symmetry_loss,
-    texture_of_detail,
-    valley_light,
+    detail_texture,
+    valley_occlusion,
 )
 
 SIZE = 32
@@ -127,22 +127,22 @@ def test_true_detail_explains_the_picture_best():
     errors = {}
     for height in (-0.2, 0.0, 0.1, 0.2):
         detailed = bumpy(torch.tensor(height))
-        texture = texture_of_detail(flat, detailed, image, ONES)
+        texture = detail_texture(flat, detailed, image, ONES)
         errors[height] = (
             float(photometric_loss(texture, image, ONES)),
-            float(structure_loss(texture, image, ONES)),
+            float(image_gradient_loss(texture, image, ONES)),
         )
     for k in (0, 1):
         assert errors[0.2][k] < errors[0.1][k] < errors[0.0][k] < errors[-0.2][k]
-    assert float(photometric_loss(image, image, ONES)) == float(structure_loss(image, image, ONES)) == 0
+    assert float(photometric_loss(image, image, ONES)) == float(image_gradient_loss(image, image, ONES)) == 0
 
 
 def test_gradient_of_the_picture_deepens_folds():
     flat = bumpy(torch.tensor(0.0))
     image = shaded(bumpy(torch.tensor(0.2)), torch.full((1, 3, SIZE, SIZE), 0.5), light())
-    for loss in (photometric_loss, structure_loss):
+    for loss in (photometric_loss, image_gradient_loss):
         height = torch.tensor(0.05, requires_grad=True)
-        loss(texture_of_detail(flat, bumpy(height), image, ONES), image, ONES).backward()
+        loss(detail_texture(flat, bumpy(height), image, ONES), image, ONES).backward()
         assert height.grad < 0
 
 
@@ -185,9 +185,9 @@ def test_valleys_lack_light_and_ridges_do_not():
     heights[30:33] = -2e-4
     heights[:, 10:13] = 3e-4
 
-    light = valley_light(heights, side)
+    light = valley_occlusion(heights, side)
 
     assert 0.8 < float(light[31, 40]) < 0.95 and float(light[31, 40]) < float(light[29, 40])
     assert float(light[50, 40]) == 1 and float(light[50, 11]) == 1
-    assert float(valley_light(100 * heights, side).min()) == pytest.approx(0.6)
-    torch.testing.assert_close(valley_light(0 * heights, side), torch.ones(64, 64))
+    assert float(valley_occlusion(100 * heights, side).min()) == pytest.approx(0.6)
+    torch.testing.assert_close(valley_occlusion(0 * heights, side), torch.ones(64, 64))

@@ -306,9 +306,9 @@ def test_bad_files_and_configs(head, tmp_path):
 
 
 def test_usual_detail_ignores_what_was_hidden(atlas):
-    usual = MedianDetail(atlas)
-    with pytest.raises(AvfaceError, match="no frame"):
-        usual.median()
+    medians = MedianDetail(atlas)
+    with pytest.raises(AvfaceError, match="no frame was added"):
+        medians.median()
     true = 1e-4 * torch.sin(torch.arange(SIZE) / 5)[:, None].expand(SIZE, SIZE)
     generator = torch.Generator().manual_seed(0)
     for number in range(100):
@@ -317,21 +317,21 @@ def test_usual_detail_ignores_what_was_hidden(atlas):
         if number < 70:  # a hand is before the left half most of the time
             visibility[:, : SIZE // 2] = 0
             found[:, : SIZE // 2] = 2e-3
-        usual.show(found, visibility)
-    median = usual.median()
+        medians.add(found, visibility)
+    median = medians.median()
     inside = atlas.mask > 0
     assert float((median - true).abs()[inside].max()) < 3e-5
     hidden = torch.zeros(SIZE, SIZE)
-    assert torch.equal(usual.completed(true + 1, hidden, median), median)
-    assert torch.allclose(usual.completed(true, 1 - hidden, median), true, atol=1e-9)
+    assert torch.equal(medians.completed(true + 1, hidden, median), median)
+    assert torch.allclose(medians.completed(true, 1 - hidden, median), true, atol=1e-9)
 
 
 def test_usual_detail_of_the_unseen_side_is_the_other_ones(atlas):
-    usual = MedianDetail(atlas)
+    medians = MedianDetail(atlas)
     visibility = torch.zeros(SIZE, SIZE)
     visibility[:, : SIZE // 2] = 1
-    usual.show(torch.full((SIZE, SIZE), 3e-4) * visibility, visibility)
-    median = usual.median()[atlas.mask > 0]
+    medians.add(torch.full((SIZE, SIZE), 3e-4) * visibility, visibility)
+    median = medians.median()[atlas.mask > 0]
     assert torch.allclose(median, torch.full_like(median, 3e-4), atol=2e-6)
     with pytest.raises(ValueError, match="must be"):
-        usual.show(torch.zeros(3, 3), torch.zeros(3, 3))
+        medians.add(torch.zeros(3, 3), torch.zeros(3, 3))

@@ -1,4 +1,4 @@
-"""A clamp that never leaves a number stuck outside."""
+"""A clamp with a gradient outside its bounds."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ class _ClampInwards(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (values,) = ctx.saved_tensors
-        # descent goes against the gradient
+        # gradient descent moves against the gradient
         outwards = ((values < ctx.low) & (gradient > 0)) | ((values > ctx.high) & (gradient < 0))
         return gradient.masked_fill(outwards, 0), None, None
 
 
 def clamp_inwards(values: Tensor, low: float, high: float) -> Tensor:
-    """Values cut off at low and high, whose gradient still passes where it leads back inside.
+    """Values clamped to [low, high], with a gradient outside wherever descent leads back inside.
 
-    An ordinary clamp has no gradient outside: what has once gone too far never comes back. A sigmoid reaches 0 only at
-    infinity, while most expression units are 0 most of the time. Descent through this one stops at the bounds and
-    nowhere else.
+    An ordinary clamp has no gradient outside, so that values beyond a bound never return. A sigmoid reaches 0 only at
+    infinity, while most expression units are 0 most of the time.
     """
     clamped: Tensor = _ClampInwards.apply(values, low, high)
     return clamped

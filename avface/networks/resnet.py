@@ -1,4 +1,4 @@
-"""ResNet-50, with the names that ImageNet's and DECA's weights have."""
+"""ResNet-50, with the parameter names of torchvision's and DECA's weights."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.nn.functional import relu
 from avface.errors import AvfaceError
 
 FEATURES = 2048
-"""Numbers that describe a picture."""
+"""Size of the features."""
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 (with the stride) and 1 x 1 convolutions beside a short cut: maps (N, C, H, W) -> (N, 4 P, ...)."""
+    """Residual block of 1 x 1, 3 x 3 (strided) and 1 x 1 convolutions: maps (N, C, H, W) -> (N, 4 P, ...)."""
 
     def __init__(self, channels: int, planes: int, stride: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Bottleneck(nn.Module):
             )
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Go through the block."""
+        """Apply the block."""
         short = maps if self.downsample is None else self.downsample(maps)
         maps = relu(self.bn1(self.conv1(maps)))
         maps = relu(self.bn2(self.conv2(maps)))
@@ -43,7 +43,7 @@ class ResNet50(nn.Module):
     """Pictures (N, 3, H, W) -> features (N, 2048), averaged over the picture.
 
     State-dict names are those of torchvision's `resnet50` without its classifier `fc`.
-    Source: He et al., Deep residual learning, 2016, table 1; the stride sits on the 3 x 3 convolution.
+    Source: He et al., Deep residual learning, 2016, table 1; the 3 x 3 convolution has the stride.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class ResNet50(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Describe pictures."""
+        """Compute features."""
         maps = self.maxpool(relu(self.bn1(self.conv1(pictures))))
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             maps = layer(maps)
@@ -73,24 +73,33 @@ def _blocks(channels: int, planes: int, count: int, stride: int) -> nn.Sequentia
 
 
 def load_imagenet(path: str | Path, network: ResNet50) -> None:
-    """Give a network the weights in a file of torchvision's `resnet50` (.pth or .safetensors), but for its classifier.
+    """Load the weights of torchvision's `resnet50` (.pth or .safetensors) into a network, without the classifier.
 
     Raises:
         AvfaceError: if the file is missing, damaged, would have to be executed, or holds another network.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            weights = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise AvfaceError(f"{path}: not a readable safetensors file ({error}); fetch it again") from None
-    else:
-        weights = load_torch_file(path)
-    weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
+    weights = {name: value for name, value in load_state(path).items() if not name.startswith("fc.")}
     copy_backbone(path, weights, network)
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dictionary in safetensors or, with any other suffix, of torch.save; nothing in it is executed.
+
+    Raises:
+        AvfaceError: if the file is missing, damaged, not a dictionary, or would have to be executed.
+    """
+    if path.suffix != ".safetensors":
+        return load_torch_file(path)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise AvfaceError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise AvfaceError(f"{path}: not a readable safetensors file ({error}); fetch it again") from None
 
 
 def load_torch_file(path: Path) -> dict:
@@ -120,7 +129,7 @@ def load_torch_file(path: Path) -> dict:
 
 
 def copy_backbone(path: Path, weights: dict[str, Tensor], network: ResNet50) -> None:
-    """Copy weights by name into a network. Counters of batches, which old files lack, may be missing.
+    """Copy weights by name into a network. Batch counters, which old files lack, may be missing.
 
     Raises:
         AvfaceError: naming `path`, if names or shapes don't match.

@@ -24,7 +24,7 @@ from avface.geometry.rasteriser import rasterise
 from avface.geometry.shading import sample_texture
 from avface.head.model import load_head
 from avface.head.skin.atlas import DetailAtlas, DetailMaps, detail_atlas, unit
-from avface.networks.detail.losses import on_coarse, photometric_loss, texture_of_detail
+from avface.networks.detail.losses import from_tangent_space, photometric_loss, detail_texture
 from avface.networks.detail.network import DetailNetwork, load_detail, predict_detail
 from avface.networks.detail.refinement import MedianDetail
 from avface.training.detail.frames import DetailFrames
@@ -133,7 +133,7 @@ def _medians(network: DetailNetwork, frames: DetailFrames, atlas: DetailAtlas) -
         maps, hidden, _, speech = frame_maps(frames, row)
         told = maps.without(hidden)
         detailed = predict_detail(network, told, speech)
-        found.setdefault(person, MedianDetail(atlas)).show(detailed, told.visibility)
+        found.setdefault(person, MedianDetail(atlas)).add(detailed, told.visibility)
     return {person: usual.median() for person, usual in found.items()}
 
 
@@ -151,7 +151,7 @@ def frame_maps(frames: DetailFrames, row: int) -> tuple[DetailMaps, Tensor, Tens
         unit(frames.normals[row].float(), 0),
         frames.visibility[row].float() / 255,
     )
-    return maps, frames.hidden[row], frames.displacement[row].float() * 1e-6, frames.speech[row].float()
+    return maps, frames.occluded[row], frames.displacement[row].float() * 1e-6, frames.speech[row].float()
 
 
 def smooth(displacement: Tensor) -> Tensor:
@@ -203,9 +203,9 @@ def _correlation(one: Tensor, other: Tensor) -> float:
 def _light(atlas: DetailAtlas, maps: DetailMaps, displacement: Tensor, seen: Tensor) -> tuple[float, float]:
     """Photometric error of the seen skin under coarse and under detailed normals."""
     coarse, image, weight = maps.normals[None], maps.image[None], seen.float()[None]
-    detailed = on_coarse(coarse, atlas.tangent_normals(displacement)[None])
-    texture = texture_of_detail(coarse, detailed, image, weight)
-    plain = texture_of_detail(coarse, coarse, image, weight)
+    detailed = from_tangent_space(coarse, atlas.tangent_normals(displacement)[None])
+    texture = detail_texture(coarse, detailed, image, weight)
+    plain = detail_texture(coarse, coarse, image, weight)
     return float(photometric_loss(plain, image, weight)), float(photometric_loss(texture, image, weight))
 
 

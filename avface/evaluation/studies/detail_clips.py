@@ -19,7 +19,7 @@ from avface.errors import AvfaceError
 from avface.evaluation.tables import aligned
 from avface.geometry.axes import flip_axes
 from avface.media import Clip
-from avface.networks.detail.losses import photometric_loss, texture_of_detail, valley_light
+from avface.networks.detail.losses import photometric_loss, detail_texture, valley_occlusion
 
 FRAMES = 16
 """Frames of a clip that are looked at, evenly over those with the person."""
@@ -31,7 +31,7 @@ class ClipLight:
 
     coarse: shading by the mesh's normals; detailed: by those with folds, under the same light and albedo, which were
     fitted to the mesh's; shifted: by the folds moved 4 % of the face aside, which are as rough, but in the wrong place.
-    The same with what light the valleys of the folds lack (`valley_light`): shadowed, shadowed_shifted.
+    The same with what light the valleys of the folds lack (`valley_occlusion`): shadowed, shadowed_shifted.
     """
 
     name: str
@@ -70,9 +70,9 @@ def clip_light(capture: Capture, video: Path | None = None) -> ClipLight:
         slopes, shadows = [], []
         for part in (0 * height, height, height.roll((aside, aside), (0, 1)) * atlas.mask):
             detailed = flip_axes(atlas.normals(points, part)).movedim(-1, 0)[None]
-            texture = texture_of_detail(coarse, detailed, image, seen)
+            texture = detail_texture(coarse, detailed, image, seen)
             slopes.append(float(photometric_loss(texture, image, seen)))
-            texture = texture * valley_light(part, atlas.side)
+            texture = texture * valley_occlusion(part, atlas.side)
             shadows.append(float(photometric_loss(texture, image, seen)))
         errors.append(slopes + shadows[1:])
     return ClipLight(Path(capture.source).stem, len(errors), *np.mean(errors, 0).tolist())

@@ -1,6 +1,6 @@
-"""Losses of the fine stage: equations 3 and 4 of AVFace, and what is asked where the true displacement is known.
+"""Losses of the fine stage: equations 3 and 4 of AVFace, and supervised losses for known displacements.
 
-All are over maps of the face's window (`avface.head.skin.atlas`), as DECA's are, not over pictures.
+All are over maps in texture space (`avface.head.skin.atlas`), as DECA's are, not over pictures.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, normalize
 from avface.errors import AvfaceError
 from avface.geometry.shading import sh_basis
 from avface.networks.laplacian import laplacian
-from avface.networks.resnet import load_torch_file
+from avface.networks.resnet import load_state
 
-SMALL = 0.1
-"""Millimetres of displacement, and parts of a unit normal, up to which errors count by their square."""
+CHARBONNIER = 0.1
+"""Scale of the Charbonnier loss, below which it is quadratic: millimetres of displacement, parts of unit normals."""
 
 
 @dataclass(frozen=True)
 class DetailWeights:
-    """Weights of equation 4, and of the supervised terms, which the paper hasn't. Displacements are in millimetres."""
+    """Weights of equation 4, and of the supervised terms, which the paper lacks. Displacements are in millimetres."""
 
     photometric: float = 1.0
-    """L_i; 0 where the truth is known, which says more."""
+    """L_i; 0 in supervised training."""
     normals: float = 10.0
     """lambda_n."""
     mrf: float = 5e-2
     """lambda_m."""
     symmetry: float = 5e-3
-    """lambda_s. A mean over texels: DECA's is a sum, which depends on the window's size."""
+    """lambda_s, of a mean over texels. DECA's is a sum, which depends on the size of the maps."""
     regulariser: float = 5e-3
     """lambda_d."""
     displacement: float = 4.0
@@ -53,17 +53,17 @@ def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     return total / (values.shape[1] * weight.sum()).clamp_min(1e-6)
 
 
-def _distance(difference: Tensor, small: float) -> Tensor:
-    """|difference|; of small ones the square, for most skin is smooth, and of lengths alone 0 is a good answer."""
-    return (difference.square() + small**2).sqrt() - small
+def _charbonnier(difference: Tensor, scale: float) -> Tensor:
+    """Charbonnier loss. Unlike |difference|, its minimum isn't attracted to 0, the median of mostly smooth skin."""
+    return (difference.square() + scale**2).sqrt() - scale
 
 
 def normals_loss(predicted: Tensor, reference: Tensor, weight: Tensor) -> Tensor:
     """Mean of |lap(predicted) - lap(reference)| over texels and channels.
 
-    predicted and reference (B, 3, H, W) unit normals in the same axes, of V_d and of the truth or of a network that
-    sees the picture; no gradient goes into the reference. weight (B, H, W) from 0 to 1; a texel has the least of its
-    own and its eight neighbours'.
+    predicted and reference (B, 3, H, W) unit normals in the same axes, of V_d and of the truth or of an estimate from
+    the picture; no gradient goes into the reference. weight (B, H, W) from 0 to 1; a texel has the minimum of its own
+    and its eight neighbours'.
     Source: AVFace, eq. 3, with a mean for its sum; 8 neighbours by our choice.
     """
     kept = -max_pool2d(-weight[:, None], 3, 1)[:, 0]
@@ -71,13 +71,13 @@ def normals_loss(predicted: Tensor, reference: Tensor, weight: Tensor) -> Tensor
 
 
 def slope_loss(predicted: Tensor, reference: Tensor, weight: Tensor) -> Tensor:
-    """Mean distance of the entries of normals (B, 3, H, W), by weight (B, H, W)."""
-    return weighted_mean(_distance(predicted - reference.detach(), SMALL), weight)
+    """Charbonnier loss of normals (B, 3, H, W), by weight (B, H, W)."""
+    return weighted_mean(_charbonnier(predicted - reference.detach(), CHARBONNIER), weight)
 
 
 def displacement_loss(predicted: Tensor, reference: Tensor, weight: Tensor) -> Tensor:
-    """Mean distance, in millimetres, of displacements (B, H, W) in metres, by weight (B, H, W)."""
-    return weighted_mean(_distance(1000 * (predicted - reference.detach()), SMALL)[:, None], weight)
+    """Charbonnier loss, in millimetres, of displacements (B, H, W) in metres, by weight (B, H, W)."""
+    return weighted_mean(_charbonnier(1000 * (predicted - reference.detach()), CHARBONNIER)[:, None], weight)
 
 
 def regulariser(displacement: Tensor, mask: Tensor) -> Tensor:
@@ -86,10 +86,10 @@ def regulariser(displacement: Tensor, mask: Tensor) -> Tensor:
 
 
 def symmetry_loss(displacement: Tensor, mirrored: Tensor, visibility: Tensor, mask: Tensor) -> Tensor:
-    """L_sym: what isn't seen is as the other side, in millimetres.
+    """L_sym: difference of invisible texels from the other side of the face, in millimetres.
 
     displacement (B, H, W) metres and its mirror image (`DetailAtlas.flipped`), visibility (B, H, W) from 0 to 1, mask
-    (B, H, W). No gradient goes into the mirror image, so that only the unseen side follows the seen one.
+    (B, H, W). No gradient goes into the mirror image, so that only the invisible side changes.
     Source: DECA, whose visibility is eroded by a 5 x 5 square.
     """
     unseen = (1 + max_pool2d(-visibility[:, None], 5, 1, 2)[:, 0]) * mask
@@ -97,7 +97,7 @@ def symmetry_loss(displacement: Tensor, mirrored: Tensor, visibility: Tensor, ma
 
 
 def fit_light(normals: Tensor, albedo: Tensor, image: Tensor, weight: Tensor, ridge: float = 1e-3) -> Tensor:
-    """Light (B, 9, 3), harmonics, with which albedo * shading comes closest to pictures, by least squares.
+    """Spherical harmonic light (B, 9, 3) with which albedo * shading fits pictures best, by ridge regression.
 
     normals (B, 3, H, W) unit in the light's axes, albedo and image (B, 3, H, W) from 0 to 1, weight (B, H, W).
     """
@@ -115,9 +115,9 @@ def fit_light(normals: Tensor, albedo: Tensor, image: Tensor, weight: Tensor, ri
 
 
 def fit_albedo(shading: Tensor, image: Tensor, weight: Tensor, scale: int = 8) -> Tensor:
-    """Smooth albedo (B, 3, H, W) that explains pictures under a shading, both (B, 3, H, W), by weight (B, H, W).
+    """Smooth albedo (B, 3, H, W) that fits pictures under a shading, both (B, 3, H, W), by weight (B, H, W).
 
-    Means over squares of `scale` texels: what is finer must be explained by shading, that is, by folds.
+    Least squares over squares of `scale` texels, so that finer structure is left to shading, that is, to folds.
     """
     counted = weight[:, None]
     above = avg_pool2d(image * shading * counted, scale)
@@ -133,29 +133,28 @@ def shaded(normals: Tensor, albedo: Tensor, light: Tensor) -> Tensor:
 
 
 VALLEY_SHADE = 0.8
-"""Part of its light that a valley lacks for each millimetre of its depth, as a rule."""
-VALLEY_REACH = 3.5 / 512
-"""How far around a place its surroundings say how deep it lies, as a share of the uv square: two millimetres."""
-_DARKEST = 0.4
-"""Part of its light that a valley lacks at most."""
+"""Loss of light per millimetre of a valley's depth."""
+VALLEY_SIGMA = 3.5 / 512
+"""Standard deviation of the Gaussian whose mean is the reference for depth, as a share of the uv square (2 mm)."""
+_MAX_SHADE = 0.4
+"""Largest loss of light."""
 
 
-def valley_light(heights: Tensor, side: float, shade: float = VALLEY_SHADE) -> Tensor:
-    """How much of its light each place of a relief (R, R) in metres gets, from 0.6 to 1: valleys see less of the sky.
+def valley_occlusion(heights: Tensor, side: float, shade: float = VALLEY_SHADE) -> Tensor:
+    """Ambient occlusion of a relief (R, R) in metres: the factor of light, from 0.6 to 1.
 
-    The map covers `side` of the uv square across. A place's depth is how far it lies under the mean of its
-    surroundings, a Gaussian of `VALLEY_REACH`. Lambert's law lights slopes and knows no such shadow, which is most of
-    what one sees of a narrow fold.
+    The map covers `side` of the uv square across. The depth of a texel is its distance below the local mean, a Gaussian
+    of `VALLEY_SIGMA`. Lambertian shading lacks this shadow, which is most of the contrast of a narrow fold.
     """
-    mean = cv2.GaussianBlur(heights.cpu().numpy(), (0, 0), VALLEY_REACH * len(heights) / side)
+    mean = cv2.GaussianBlur(heights.cpu().numpy(), (0, 0), VALLEY_SIGMA * len(heights) / side)
     depth = 1e3 * (torch.from_numpy(mean).to(heights) - heights).clamp_min(0)
-    return 1 - (shade * depth).clamp_max(_DARKEST)
+    return 1 - (shade * depth).clamp_max(_MAX_SHADE)
 
 
-def on_coarse(coarse: Tensor, tangent: Tensor) -> Tensor:
-    """Detailed normals (B, 3, H, W) in the axes of the coarse ones (B, 3, H, W), of those in tangent space.
+def from_tangent_space(coarse: Tensor, tangent: Tensor) -> Tensor:
+    """Detailed normals (B, 3, H, W) from normals in tangent space (B, 3, H, W), in the axes of the coarse ones.
 
-    For heads that are upright in the picture: u goes to the right in it.
+    For heads that are upright in the picture, where u points to the right.
     """
     across = torch.zeros_like(coarse)
     across[:, 0] = 1
@@ -165,11 +164,11 @@ def on_coarse(coarse: Tensor, tangent: Tensor) -> Tensor:
     return x[:, None] * along_u + y[:, None] * along_v + z[:, None] * coarse
 
 
-def texture_of_detail(coarse: Tensor, detailed: Tensor, image: Tensor, weight: Tensor) -> Tensor:
-    """The picture (B, 3, H, W) in the window that the detailed normals explain.
+def detail_texture(coarse: Tensor, detailed: Tensor, image: Tensor, weight: Tensor) -> Tensor:
+    """Texture (B, 3, H, W) rendered with the detailed normals.
 
-    coarse and detailed normals and image (B, 3, H, W), weight (B, H, W) of seen skin. Light and albedo are fitted to
-    the coarse normals and get no gradient: detail must explain what is left.
+    coarse and detailed normals and image (B, 3, H, W), weight (B, H, W) of visible skin. Light and albedo are fitted to
+    the coarse normals without gradient, so that the residual is left to detail.
     """
     albedo, light = fit_appearance(coarse.detach(), image, weight)
     return shaded(detailed, albedo, light)
@@ -177,9 +176,9 @@ def texture_of_detail(coarse: Tensor, detailed: Tensor, image: Tensor, weight: T
 
 @torch.no_grad()
 def fit_appearance(normals: Tensor, image: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Smooth albedo (B, 3, H, W) and light (B, 9, 3) that explain pictures of a surface, three rounds of each in turn.
+    """Smooth albedo (B, 3, H, W) and light (B, 9, 3) that fit pictures of a surface, by three alternations.
 
-    normals and image (B, 3, H, W), weight (B, H, W) of seen skin.
+    normals and image (B, 3, H, W), weight (B, H, W) of visible skin.
     """
     albedo = (
         (image * weight[:, None]).sum((-2, -1), keepdim=True)
@@ -194,18 +193,18 @@ def fit_appearance(normals: Tensor, image: Tensor, weight: Tensor) -> tuple[Tens
 
 
 def photometric_loss(texture: Tensor, image: Tensor, weight: Tensor) -> Tensor:
-    """L_i: mean of |texture - image| over texels and channels, both (B, 3, H, W), by weight (B, H, W) of seen skin.
+    """L_i: mean of |texture - image| over texels and channels, both (B, 3, H, W), by weight (B, H, W) of visible skin.
 
     Source: DECA, whose detailed texture is compared with the unwrapped picture.
     """
     return weighted_mean((texture - image.detach()).abs(), weight)
 
 
-def structure_loss(texture: Tensor, image: Tensor, weight: Tensor, levels: int = 3) -> Tensor:
-    """What is taken for the ID-MRF loss without VGG's weights: differences between neighbours, at several sizes.
+def image_gradient_loss(texture: Tensor, image: Tensor, weight: Tensor, levels: int = 3) -> Tensor:
+    """Image gradient loss over several scales, in place of the ID-MRF loss where VGG's weights aren't available.
 
-    texture and image (B, 3, H, W), weight (B, H, W). The level of light doesn't matter, creases do. It is no perceptual
-    loss: a fold must be where the picture has it.
+    texture and image (B, 3, H, W), weight (B, H, W). It is independent of the level of light. It isn't a perceptual
+    loss: folds must be in their place.
     """
     total = texture.new_zeros(())
     image = image.detach()
@@ -256,26 +255,12 @@ class Vgg19(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> Vgg19:
-        """The network with the weights in a file of torchvision's `vgg19` (.pth or .safetensors), which learns nothing.
+        """The network, frozen, with the weights in a file of torchvision's `vgg19` (.pth or .safetensors).
 
         Raises:
             AvfaceError: if the file is missing, damaged, would have to be executed, or holds another network.
         """
-        path = Path(path)
-        if path.suffix == ".safetensors":
-            from safetensors import SafetensorError
-            from safetensors.torch import load_file
-
-            try:
-                weights = load_file(path)
-            except FileNotFoundError:
-                raise AvfaceError(f"{path}: no such file") from None
-            except (SafetensorError, OSError) as error:
-                raise AvfaceError(
-                    f"{path}: not a readable safetensors file ({error}); fetch it again"
-                ) from None
-        else:
-            weights = load_torch_file(path)
+        weights = load_state(Path(path))
         network = cls()
         wanted = network.state_dict()
         wrong = [n for n in wanted if n not in weights or weights[n].shape != wanted[n].shape]
@@ -289,7 +274,7 @@ class Vgg19(nn.Module):
 
 
 class IdMrfLoss(nn.Module):
-    """L_mrf: each patch of the picture's features must be found somewhere in the texture's.
+    """L_mrf: each patch of the picture's features needs a similar one among the texture's.
 
     Layers and their weights are DECA's: relu3_1 and relu4_1 for style, relu4_1 again for content, as its code counts.
     Source: Wang et al., Image inpainting via generative multi-column convolutional neural networks, 2018; DECA,

@@ -1,8 +1,8 @@
-"""The fine stage: from what a frame shows of the face to the displacement of its skin (AVFace, section 3.3).
+"""The detail network of the fine stage: displacement of the skin from a frame's maps (AVFace, section 3.3).
 
-A UNet with a ResNet encoder over maps of the face's window (`detail_maps`). Its form is that of the network for normals
-that AVFace begins with (Abrevaya et al. 2020), thinner: skips are merged with the decoder's last channels by the larger
-of the two. Sound comes in as one more channel of the encoder's third layer.
+A UNet with a ResNet encoder over maps in texture space (`avface.head.skin.atlas`). Its architecture is that of the
+normal estimation network that AVFace begins with (Abrevaya et al. 2020), thinner: skips are merged with the decoder's
+last channels by the maximum. Sound is one more channel of the encoder's third layer.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from avface.head.skin.atlas import DetailMaps, detail_atlas
 INPUTS = 7
 """Channels of `DetailMaps.stacked`: image, normals, visibility."""
 STRIDE = 32
-"""Texels to one of the encoder's last layer; sizes of maps and crops are multiples of it."""
+"""Stride of the encoder's last layer in texels; sizes of maps and crops are multiples of it."""
 _AUDIO_STRIDE = 16
 _AUDIO_PLANE = 16
 
 
 @dataclass(frozen=True)
 class DetailConfig:
-    """All choices of the detail network. Saved with the weights."""
+    """Config of the detail network, saved with its weights."""
 
     head: str = "open"
-    """The head model whose skin it is about."""
+    """Name of the head model."""
     resolution: int = 256
-    """Texels R across the window."""
+    """Size R of the maps in texels."""
     encoder: tuple[int, int, int, int, int] = (24, 24, 48, 96, 192)
     """Channels of the encoder's layers, at R / 2, / 4, / 8, / 16 and / 32; a ResNet-18 has 64, 64, 128, 256, 512."""
     decoder: tuple[int, int, int, int, int] = (96, 48, 32, 24, 8)
-    """Channels of the decoder from R / 16 on, beside those that are merged with a skip."""
+    """Channels of the decoder from R / 16 on, in addition to those that are merged with a skip."""
     image: int = 8
-    """Channels of the input's own skip, at R."""
+    """Channels of the skip from the input, at R."""
     out: int = 8
     """Channels before the last convolution."""
     bound: float = 0.003
-    """Metres that a displacement never exceeds. DECA's 10 mm would be noses; folds of skin are within 2 mm, and what a
-    network makes of a picture that it doesn't understand can do no more harm than this."""
+    """Bound of the displacement in metres. Folds of skin are within 2 mm; the bound limits the error on pictures unlike
+    the training data. DECA's is 10 mm."""
     audio: bool = True
-    """Whether it listens."""
+    """Whether sound is an input."""
     speech: int = 29
-    """Numbers in a row of the speech features."""
+    """Size of the speech features."""
 
     def __post_init__(self) -> None:
         if self.resolution < STRIDE or self.resolution % STRIDE:
@@ -65,7 +65,7 @@ class DetailConfig:
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a short cut: maps (N, C, H, W) -> (N, P, H / stride, W / stride).
+    """Residual block of two 3 x 3 convolutions: maps (N, C, H, W) -> (N, P, H / stride, W / stride).
 
     Source: He et al., Deep residual learning, 2016; names as in torchvision.
     """
@@ -83,7 +83,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Go through the block."""
+        """Apply the block."""
         short = maps if self.downsample is None else self.downsample(maps)
         return relu(self.bn2(self.conv2(relu(self.bn1(self.conv1(maps))))) + short)
 
@@ -91,13 +91,13 @@ class BasicBlock(nn.Module):
 class DetailNetwork(nn.Module):
     """Maps of a frame and the sound around it -> displacement of the skin in metres along the coarse normals.
 
-    It begins as no displacement at all, and there is never any where the face's `mask` (R, R) is 0.
+    A new network predicts a displacement of 0. It is always 0 where the face's `mask` (R, R) is.
     """
 
     mask: Tensor
 
     def __init__(self, config: DetailConfig) -> None:
-        """Make a network of a config; its head's mask comes from `of`, or from a file with the weights."""
+        """Initialise from a config; the mask of the head is set by `of` or by loading weights."""
         super().__init__()
         self.config = config
         self.register_buffer("mask", torch.zeros(config.resolution, config.resolution))
@@ -130,7 +130,7 @@ class DetailNetwork(nn.Module):
             assert isinstance(first, BasicBlock) and first.downsample is not None
             short = first.downsample[0]
             assert isinstance(short, nn.Conv2d)
-            with torch.no_grad():  # what it hears doesn't matter yet
+            with torch.no_grad():  # initially, sound has no effect
                 first.conv1.weight[:, -1] = 0
                 short.weight[:, -1] = 0
 
@@ -139,7 +139,7 @@ class DetailNetwork(nn.Module):
         """A new network for a head's skin.
 
         Raises:
-            AvfaceError: if the head has no face, or isn't the same on both sides.
+            AvfaceError: if the head has no face region, or its texture space isn't symmetric.
         """
         config = config or DetailConfig(head=head.name)
         network = cls(config)
@@ -154,28 +154,30 @@ class DetailNetwork(nn.Module):
         Args:
             maps: (B, 7, R, R) as of `DetailMaps.stacked`.
             speech: (B, 16, D) features around each frame; None is no sound.
-            corner: row and column at which `maps` were cut out of the window, multiples of `STRIDE`; then maps and
-                result are (.., C, C), C a multiple of `STRIDE`. None is the whole window.
+            corner: row and column of a crop of the maps, multiples of `STRIDE`; maps and result are (.., C, C) then,
+                C a multiple of `STRIDE`. None for whole maps.
         """
         half = relu(self.bn1(self.conv1(maps)))
         first = self.layer1(self.pool(half))
         second = self.layer2(first)
         third = self.layer3(second)
-        deep = third if self.speech is None else torch.cat([third, self._heard(third, speech, corner)], 1)
+        deep = (
+            third if self.speech is None else torch.cat([third, self._audio_plane(third, speech, corner)], 1)
+        )
         x = relu(self.bottom(self.layer4(deep)))
         for number, skip in enumerate((third, second, first, half)):
-            x = _merged(_doubled(x), relu(self.skips[number](skip)))
+            x = _merge_skip(_upsample(x), relu(self.skips[number](skip)))
             x = self.up[number](x)
-        x = self.up[4](_merged(_doubled(x), self.image(maps)))
+        x = self.up[4](_merge_skip(_upsample(x), self.image(maps)))
         displacement = self.config.bound * torch.tanh(self.last(x)[:, 0])
         top, left = corner or (0, 0)
         size = maps.shape[-2:]
         return displacement * self.mask[top : top + size[0], left : left + size[1]]
 
-    def _heard(self, third: Tensor, speech: Tensor | None, corner: tuple[int, int] | None) -> Tensor:
-        """The sound as a channel (B, 1, h, w) beside the third layer's: rows in time across, what is heard down.
+    def _audio_plane(self, third: Tensor, speech: Tensor | None, corner: tuple[int, int] | None) -> Tensor:
+        """The sound as a channel (B, 1, h, w) of the third layer: one axis is time, the other the projected features.
 
-        Source: AVFace, section 3.3; the linear layer that makes a plane of the 16 x 29 features is our choice.
+        Source: AVFace, section 3.3; the linear projection of the 16 x 29 features to a plane is our choice.
         """
         if speech is None:
             return third.new_zeros(len(third), 1, *third.shape[-2:])
@@ -195,18 +197,18 @@ def _blocks(channels: int, planes: int, stride: int) -> nn.Sequential:
 
 
 def _convolution(channels: int, planes: int) -> nn.Sequential:
-    """3 x 3, normalised: without, the larger of two grows from layer to layer until the last ones say nothing."""
+    """3 x 3 with batch norm, without which the maxima of `_merge_skip` grow from layer to layer."""
     return nn.Sequential(nn.Conv2d(channels, planes, 3, 1, 1, bias=False), nn.BatchNorm2d(planes), nn.ReLU())
 
 
-def _doubled(maps: Tensor) -> Tensor:
+def _upsample(maps: Tensor) -> Tensor:
     return interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-def _merged(maps: Tensor, skip: Tensor) -> Tensor:
-    """Maps whose last channels are the larger of themselves and the skip's ("deactivable skip")."""
-    own = maps.shape[1] - skip.shape[1]
-    return torch.cat([maps[:, :own], torch.maximum(maps[:, own:], skip)], 1)
+def _merge_skip(maps: Tensor, skip: Tensor) -> Tensor:
+    """Maps whose last channels are the maximum with the skip's ("deactivable skip")."""
+    kept = maps.shape[1] - skip.shape[1]
+    return torch.cat([maps[:, :kept], torch.maximum(maps[:, kept:], skip)], 1)
 
 
 @torch.no_grad()
@@ -217,8 +219,8 @@ def predict_detail(network: DetailNetwork, maps: DetailMaps, speech: Tensor | No
     if single:
         stacked, speech = stacked[None], None if speech is None else speech[None]
     device = network.mask.device
-    found = network(stacked.to(device), None if speech is None else speech.float().to(device)).cpu()
-    return found[0] if single else found
+    predicted = network(stacked.to(device), None if speech is None else speech.float().to(device)).cpu()
+    return predicted[0] if single else predicted
 
 
 FORMAT = WeightFormat(

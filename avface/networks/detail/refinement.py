@@ -1,6 +1,6 @@
-"""The detail of a whole clip: what isn't seen in a frame is as it usually is in the clip.
+"""Detail refinement of a whole clip: occluded skin of a frame has the clip's median displacement.
 
-AVFace has none of this and names the lack as its limit (section 5): there, hands and hair become geometry.
+AVFace has no such handling of occlusion and names it as a limitation (section 5): hands and hair become geometry there.
 """
 
 from __future__ import annotations
@@ -19,126 +19,127 @@ from avface.geometry.axes import flip_axes
 from avface.geometry.camera import Camera
 from avface.head.model import HeadModel
 from avface.head.skin.atlas import DetailAtlas, DetailMaps, detail_atlas
-from avface.networks.detail.losses import fit_appearance, shaded, valley_light
+from avface.networks.detail.losses import fit_appearance, shaded, valley_occlusion
 from avface.networks.detail.network import DetailNetwork, predict_detail, pretrained_detail
 from avface.networks.running_pca import RunningPca
 from avface.speech.stream import SoundStream
 
-MOST = 32
-"""Frames that are remembered, evenly over those that were shown: 6 MB."""
+MEDIAN_FRAMES = 32
+"""Most frames that the median is taken over, evenly spaced: 6 MB."""
 COMPONENTS = 8
-"""Ways in which the detail of a clip changes, at most. Folds come and go with few movements of the face: more ways hold
-noise rather than skin."""
+"""Most principal components of a clip's detail. Folds depend on few movements of the face; further components are
+mostly noise."""
 SMOOTHING = 0.05
-"""Seconds, standard deviation, over which these ways are averaged in time."""
+"""Standard deviation in seconds of the Gaussian that smooths the components' weights."""
 EVIDENCE_FRAMES = 8
-"""Frames of those remembered whose pictures must bear the detail out."""
-EVIDENCE_AROUND = 5.0
-"""Texels of 256, standard deviation, over which they do so together."""
-DOUBT = 0.3
-"""What counts as little that the pictures say: this part of the average."""
-DEEPEST = 3.0
-"""Factor by which what the network says is deepened at most where the pictures want it: it is right on average about
-made people, so that it says less than there is about most folds."""
+"""Frames, of those of the median, whose pictures are compared with the shading of the detail."""
+EVIDENCE_SIGMA = 5.0
+"""Standard deviation of the Gaussian neighbourhood of the gain, in texels of a map of 256."""
+PRIOR_SHARE = 0.3
+"""Weight of the gain's prior value 1, as a share of the mean evidence."""
+MAX_GAIN = 3.0
+"""Largest gain. Gains above 1 are needed, because the network regresses towards the mean of its training data and
+underestimates most folds."""
 _BLOCK = 16
 
 
 class MedianDetail:
-    """The median displacement of a clip, from frames that are shown one by one, in memory that doesn't grow."""
+    """The median displacement of a clip, accumulated frame by frame in bounded memory (`MEDIAN_FRAMES`)."""
 
     def __init__(self, atlas: DetailAtlas) -> None:
         self.atlas = atlas
-        self._every, self._count = 1, 0
+        self._stride, self._count = 1, 0
         self._kept: list[tuple[Tensor, Tensor]] = []
 
-    def show(self, displacement: Tensor, visibility: Tensor) -> None:
-        """Take in a frame: displacement (R, R) metres, visibility (R, R) from 0 to 1, 0 where something is before it.
+    def add(self, displacement: Tensor, visibility: Tensor) -> None:
+        """Add a frame: displacement (R, R) metres, visibility (R, R) from 0 (turned away or occluded) to 1.
 
         Raises:
-            ValueError: if the maps haven't the window's size.
+            ValueError: if the size of the maps isn't the atlas's.
         """
         if not displacement.shape == visibility.shape == self.atlas.mask.shape:
             raise ValueError(
                 f"maps {tuple(displacement.shape)} and {tuple(visibility.shape)} must be {tuple(self.atlas.mask.shape)}"
             )
-        if self._count % self._every == 0:
-            if len(self._kept) == MOST:
+        if self._count % self._stride == 0:
+            if len(self._kept) == MEDIAN_FRAMES:
                 self._kept = self._kept[::2]
-                self._every *= 2
-            if self._count % self._every == 0:
+                self._stride *= 2
+            if self._count % self._stride == 0:
                 self._kept.append(((1e6 * displacement).to(torch.int16), (255 * visibility).byte()))
         self._count += 1
 
     def median(self) -> Tensor:
-        """The usual displacement (R, R) in metres: each texel's median over the frames by how well they show it.
+        """Displacement (R, R) in metres: each texel's median over the frames, weighted by visibility.
 
-        What is never seen is as on the other side of the face, and 0 if that isn't seen either.
+        Texels that are never visible have the value of the other side of the face, or 0 if that isn't visible either.
 
         Raises:
-            AvfaceError: if no frame was shown.
+            AvfaceError: if no frame was added.
         """
         if not self._kept:
-            raise AvfaceError("no frame was shown whose detail could be usual")
+            raise AvfaceError("no frame was added to take the median displacement of")
         values, weights = (torch.stack(parts).float() for parts in zip(*self._kept, strict=True))
         order = values.argsort(0)
         values, weights = values.gather(0, order), weights.gather(0, order)
-        share = weights.cumsum(0)
-        middle = (share < share[-1] / 2).sum(0, keepdim=True).clamp_max(len(values) - 1)
-        usual = 1e-6 * values.gather(0, middle)[0]
-        known = (share[-1] > 0).float()
-        other, there = self.atlas.flipped(torch.stack([usual * known, known]))
-        guess = torch.where(there > 0.5, other / there.clamp_min(0.5), 0.0)
-        return torch.where(known > 0, usual, guess) * (self.atlas.mask > 0)
+        cumulative = weights.cumsum(0)
+        middle = (cumulative < cumulative[-1] / 2).sum(0, keepdim=True).clamp_max(len(values) - 1)
+        median = 1e-6 * values.gather(0, middle)[0]
+        known = (cumulative[-1] > 0).float()
+        mirrored, mirrored_known = self.atlas.flipped(torch.stack([median * known, known]))
+        guess = torch.where(mirrored_known > 0.5, mirrored / mirrored_known.clamp_min(0.5), 0.0)
+        return torch.where(known > 0, median, guess) * (self.atlas.mask > 0)
 
     @staticmethod
     def completed(displacement: Tensor, visibility: Tensor, median: Tensor) -> Tensor:
-        """A frame's displacement (..., R, R) as far as it is seen, the median (R, R) where it isn't."""
+        """The displacement (..., R, R) of a frame blended with the median (R, R) by visibility (..., R, R)."""
         return median + visibility * (displacement - median)
 
 
 class ShadingEvidence:
-    """Where the pictures of a clip bear out what the network says of it.
+    """Local gain of the predicted displacement by the evidence of shading.
 
-    At each place of the face the factor of the displacement, between 0 and `DEEPEST`, with which its shading comes
-    closest to the pictures, by least squares over the neighbourhood and the frames; where they say little, near 1.
-    Shading counts twice, by the slopes alone and with the shadow in valleys: how deep that is, nobody knows.
+    At each texel it is the gain, within [0, `MAX_GAIN`], whose change of shading fits the pictures best, by least
+    squares over a neighbourhood and the frames with a prior value of 1. The change of shading is taken with and without
+    the shadow in valleys, whose depth is unknown; both count.
     """
 
     def __init__(self, atlas: DetailAtlas) -> None:
         self.atlas = atlas
-        self._agreed = torch.zeros_like(atlas.mask)
-        self._claimed = torch.zeros_like(atlas.mask)
+        self._covariance = torch.zeros_like(atlas.mask)
+        self._variance = torch.zeros_like(atlas.mask)
 
-    def show(self, maps: DetailMaps, points: Tensor, displacement: Tensor) -> None:
-        """Take in a frame: its maps, the coarse vertices (V, 3) in camera axes, displacement (R, R) metres."""
-        seen = ((maps.visibility > 0.5) & (self.atlas.mask > 0.5)).float()[None]
-        if not bool(seen.any()):
+    def add(self, maps: DetailMaps, points: Tensor, displacement: Tensor) -> None:
+        """Add a frame: its maps, the coarse vertices (V, 3) in camera axes, displacement (R, R) metres."""
+        visible = ((maps.visibility > 0.5) & (self.atlas.mask > 0.5)).float()[None]
+        if not bool(visible.any()):
             return
         image, coarse = maps.image[None], maps.normals[None]
-        albedo, light = fit_appearance(coarse, image, seen)
+        albedo, light = fit_appearance(coarse, image, visible)
         detailed = flip_axes(self.atlas.normals(points, displacement)).movedim(-1, 0)[None]
         plain = shaded(coarse, albedo, light)
         lit = shaded(detailed, albedo, light)
-        valleys = valley_light(displacement, self.atlas.side)
+        valleys = valley_occlusion(displacement, self.atlas.side)
         for change in (lit - plain, lit * valleys - plain):
-            self._agreed += ((image - plain) * change).sum(1)[0] * seen[0]
-            self._claimed += change.square().sum(1)[0] * seen[0]
+            self._covariance += ((image - plain) * change).sum(1)[0] * visible[0]
+            self._variance += change.square().sum(1)[0] * visible[0]
 
-    def trust(self) -> Tensor:
-        """The factor (R, R)."""
-        claims = self._claimed > 0
-        doubt = DOUBT * float(self._claimed.sum() / claims.sum().clamp_min(1)) + 1e-12
-        around = EVIDENCE_AROUND * self.atlas.resolution / 256
-        agreed, claimed = (
-            torch.as_tensor(gaussian_filter(part.numpy(), around)) for part in (self._agreed, self._claimed)
+    def gain(self) -> Tensor:
+        """The gain (R, R)."""
+        count = (self._variance > 0).sum().clamp_min(1)
+        prior = PRIOR_SHARE * float(self._variance.sum() / count) + 1e-12
+        sigma = EVIDENCE_SIGMA * self.atlas.resolution / 256
+        covariance, variance = (
+            torch.as_tensor(gaussian_filter(part.numpy(), sigma))
+            for part in (self._covariance, self._variance)
         )
-        return ((agreed + doubt) / (claimed + doubt)).clamp(0, DEEPEST)
+        return ((covariance + prior) / (variance + prior)).clamp(0, MAX_GAIN)
 
 
 @dataclass(frozen=True, eq=False)
 class ClipDetail:
     """Displacement over T frames, static + weights @ basis: static (R, R) and basis (K, R, R) metres along the coarse
-    normals, weights (T, K). K is 0 where the skin doesn't change."""
+    normals, weights (T, K). K is 0 if the displacement is constant."""
 
     static: F32
     basis: F32
@@ -147,37 +148,38 @@ class ClipDetail:
 
 @dataclass(frozen=True, eq=False)
 class ClipView:
-    """A clip as the fine stage looks at it, T frames.
-
-    frames gives all pictures (H, W, 3) RGB from the first on, each time it is called; vertices the coarse surface
-    (B, V, 3) in camera axes of some rows; sound the blocks of samples at 16 kHz, sample 0 at time 0, or None. times
-    (T,) seconds; shots (T,) the number of the shot each frame is in; chosen (T,) the frames with the person;
-    visibility gives for a frame the probability that each landmark is seen, (478,); None where it was not estimated.
-    """
+    """The input of detail refinement: a clip of T frames."""
 
     frames: Callable[[], Iterable[U8]]
+    """Gives all pictures (H, W, 3) RGB, from the first on at each call."""
     vertices: Callable[[Int], F32]
+    """Gives the coarse surface (B, V, 3) of some frames, in camera axes."""
     camera: Camera
     times: F64
+    """(T,) seconds."""
     shots: Int
+    """(T,) number of each frame's shot."""
     chosen: Bool
+    """(T,) frames with the person."""
     sound: Callable[[], Iterable[F32]] | None = None
+    """Gives blocks of samples at 16 kHz, sample 0 at time 0; None for no sound."""
     visibility: Callable[[int], F32] | None = None
+    """Gives for a frame the probability (478,) that each landmark is visible; None if it wasn't estimated."""
 
 
 @dataclass(frozen=True, eq=False)
 class DetailRefinement:
-    """A detail network with the head that it is about."""
+    """A detail network and the atlas of the head that it was trained for."""
 
     network: DetailNetwork
     atlas: DetailAtlas
 
     @classmethod
     def of(cls, network: DetailNetwork, head: HeadModel) -> DetailRefinement:
-        """Bring a network and a head together.
+        """Combine a network with its head.
 
         Raises:
-            AvfaceError: if the network is about another head.
+            AvfaceError: if the network was trained for another head.
         """
         if network.config.head != head.name:
             raise AvfaceError(
@@ -190,47 +192,46 @@ class DetailRefinement:
     ) -> ClipDetail | None:
         """The detail of a clip; None if no frame shows the person.
 
-        The clip is gone through twice. `MOST` of its frames say how the skin usually is, texel by texel, from those
-        that show it, and how far the pictures bear it out (`ShadingEvidence`). Then every frame says how it differs from
-        that, where it is seen; the differences are kept as principal components, whose weights are averaged over
-        a few frames. What no frame shows, or something hides, is as usual. Memory depends on `MOST` and
-        `COMPONENTS`, apart from a few weights a frame.
-        on_frames is told how many more frames are done.
+        There are two passes over the clip. The first takes the median displacement and the gain (`ShadingEvidence`)
+        from `MEDIAN_FRAMES` frames. The second takes the deviation of each frame from the median where the skin is
+        visible, as principal components, whose weights are smoothed in time. Occluded skin has the median. Memory
+        depends on `MEDIAN_FRAMES` and `COMPONENTS`, apart from a few weights a frame.
+        on_frames is called with the number of further frames done.
         """
         rows = np.flatnonzero(view.chosen)
         if not len(rows):
             return None
-        usual, evidence = MedianDetail(self.atlas), ShadingEvidence(self.atlas)
-        some = np.unique(rows[np.linspace(0, len(rows) - 1, MOST).round().astype(int)])
-        judged = set(some[:: max(1, len(some) // EVIDENCE_FRAMES)].tolist())
-        for numbers, displacement, maps in self._seen(view, some):
+        medians, evidence = MedianDetail(self.atlas), ShadingEvidence(self.atlas)
+        some = np.unique(rows[np.linspace(0, len(rows) - 1, MEDIAN_FRAMES).round().astype(int)])
+        compared = set(some[:: max(1, len(some) // EVIDENCE_FRAMES)].tolist())
+        for numbers, displacement, maps in self._predictions(view, some):
             for row, number in enumerate(numbers.tolist()):
-                usual.show(displacement[row], maps.visibility[row])
-                if number in judged:
+                medians.add(displacement[row], maps.visibility[row])
+                if number in compared:
                     points = torch.as_tensor(view.vertices(numbers[row : row + 1])[0])
-                    evidence.show(maps.of(row), points, displacement[row])
-        trust = evidence.trust()
-        median = trust * usual.median()
+                    evidence.add(maps.of(row), points, displacement[row])
+        gain = evidence.gain()
+        median = gain * medians.median()
         inside = self.atlas.mask > 0
-        found = RunningPca(int(inside.sum()), COMPONENTS)
+        pca = RunningPca(int(inside.sum()), COMPONENTS)
         done = 0
-        for numbers, displacement, maps in self._seen(view, rows):
-            change = maps.visibility * (trust * displacement - median)
+        for numbers, displacement, maps in self._predictions(view, rows):
+            change = maps.visibility * (gain * displacement - median)
             block = np.zeros((int(numbers[-1]) + 1 - done, int(inside.sum())))
             block[numbers - done] = change[:, inside].double().numpy()
-            found.add(block)
+            pca.add(block)
             done += len(block)
             on_frames(len(block))
         if done < len(view.times):
-            found.add(np.zeros((len(view.times) - done, int(inside.sum()))))
+            pca.add(np.zeros((len(view.times) - done, int(inside.sum()))))
             on_frames(len(view.times) - done)
-        ways, weights = found.finish()
-        basis = np.zeros((len(ways), *inside.shape), np.float32)
-        basis[:, inside.numpy()] = ways
-        weights = smoothed(weights, view.times, view.shots, view.chosen)
+        components, weights = pca.finish()
+        basis = np.zeros((len(components), *inside.shape), np.float32)
+        basis[:, inside.numpy()] = components
+        weights = smooth_weights(weights, view.times, view.shots, view.chosen)
         return ClipDetail(median.numpy().astype(np.float32), basis, weights.astype(np.float32))
 
-    def _seen(self, view: ClipView, rows: Int) -> Iterator[tuple[Int, Tensor, DetailMaps]]:
+    def _predictions(self, view: ClipView, rows: Int) -> Iterator[tuple[Int, Tensor, DetailMaps]]:
         """Numbers (B,), displacement (B, R, R) and maps of the frames in `rows`, block by block."""
         stream = None if view.sound is None or not self.network.config.audio else SoundStream(view.sound())
         wanted = set(rows.tolist())
@@ -259,28 +260,28 @@ class DetailRefinement:
         maps = []
         points = torch.as_tensor(view.vertices(numbers))
         for number, picture, vertices in zip(numbers.tolist(), pictures, points, strict=True):
-            seen = self.atlas.maps(picture, vertices, view.camera)
+            frame_maps = self.atlas.maps(picture, vertices, view.camera)
             if view.visibility is not None:
-                covered = torch.as_tensor(view.visibility(number))[self.atlas.nearest_landmark] < 0.5
-                seen = seen.without(covered)
-            maps.append(seen)
+                occluded = torch.as_tensor(view.visibility(number))[self.atlas.nearest_landmark] < 0.5
+                frame_maps = frame_maps.without(occluded)
+            maps.append(frame_maps)
         joined = DetailMaps.stack(maps)
         speech = None
         if stream is not None:
-            _, heard = stream.features(view.times[numbers], "deepspeech", "cpu")
-            speech = None if heard is None else torch.from_numpy(heard.values)
+            _, features = stream.features(view.times[numbers], "deepspeech", "cpu")
+            speech = None if features is None else torch.from_numpy(features.values)
         return numbers, predict_detail(self.network, joined, speech), joined
 
 
-def smoothed(
+def smooth_weights(
     weights: F64,
     times: F64,
     shots: Int,
     chosen: Bool,
 ) -> F64:
-    """Weights (T, K) averaged over `SMOOTHING` seconds (a Gaussian) within a shot, among the chosen frames (T,).
+    """Weights (T, K) smoothed by a Gaussian of `SMOOTHING` seconds within each shot, among the chosen frames (T,).
 
-    Others keep theirs. times (T,) ascending seconds, shots (T,).
+    Other frames are unchanged. times (T,) ascending seconds, shots (T,).
     """
     total, share = weights * chosen[:, None], chosen.astype(np.float64)
     for step in range(1, len(times)):
@@ -297,7 +298,7 @@ def smoothed(
 
 
 def pretrained_detail_refinement(head: HeadModel, device: str) -> DetailRefinement | None:
-    """The refinement with the weights that come with avface; None where none do, or they are about another head.
+    """The refinement with the pretrained network; None if there is none for this head.
 
     Raises:
         AvfaceError: if the weights are damaged.
