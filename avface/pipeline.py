@@ -1,4 +1,4 @@
-"""From a video to a `Capture`: the clip is tracked while the stages load, then the stages run."""
+"""`reconstruct`: a clip is tracked while the stages load, then the stages run."""
 
 from __future__ import annotations
 
@@ -41,29 +41,29 @@ def reconstruct(
     Args:
         path: The video, in any container and codec that FFmpeg reads.
         head: Name or file of a head model.
-        face: Whom to follow: None for the most prominent person, N for the N-th next one, or a point (x, y) in pixels
-            for whoever is seen there first.
-        focal_length: Pixels, if it is known; estimated otherwise.
+        face: The person to track: None for the most prominent one, N for the N-th next one, or a point (x, y) in pixels
+            for the first one seen there.
+        focal_length: Pixels; estimated by default.
         device: Torch device of networks and solver.
-        audio: Whether to use the sound; without a sound track it makes no difference.
-        video: Whether to use the picture of the mouth. Without, lips, jaw and cheeks follow the sound alone; shape,
-            pose, eyes and brows still come from the picture.
+        audio: Whether to use the sound, if there is any.
+        video: Whether to use the picture of the mouth. If not, lips, jaw and cheeks are predicted from sound alone;
+            shape, pose, eyes and brows are still fitted to the picture.
         networks: Weights of the coarse networks (safetensors) in place of the pretrained ones.
-        stages: Which stages run: "coarse" is shape, expression and pose, "lips" refines the lips by sound and picture,
-            "detail" estimates the skin's displacement. Lips need sound; both need a head that their network was trained
-            for (the open one), and are skipped otherwise.
-        solver: Noise and priors of the fit; the defaults suit talking heads.
-        progress: Called as the work goes on.
+        stages: Names of the stages to run: "coarse" fits shape, expression and pose, "lips" refines the lips by sound
+            and picture, "detail" estimates the skin's displacement. Lips need sound; both need a head that their
+            network was trained for (the open one). They are skipped otherwise.
+        solver: Noise model and priors of the fit.
+        progress: Called with (name, frames done, total frames or None).
 
     Returns:
-        One row a video frame, nothing dropped; frames without a face are filled in and have confidence 0.
+        One row per video frame; frames without a face are filled in by the priors and have confidence 0.
 
     Raises:
-        AvfaceError: if the file can't be read, no face is found, the head is unknown, neither picture nor sound can be
-            used, the networks can't be used, or there is no such stage.
+        AvfaceError: if the file can't be read, no face is found, an argument can't be used, or neither picture nor
+            sound may be used.
 
     Warns:
-        AvfaceWarning: if parts of the video were lost, or it shows the person only between some of its cuts.
+        AvfaceWarning: if parts of the video were lost, or some of its shots don't show the person.
     """
     from avface.media import Clip
     from avface.tracking import refine_by_flow, track
@@ -81,41 +81,47 @@ def reconstruct(
     if not (audio and clip.info.has_audio):
         kinds = tuple(kind for kind in kinds if not kind.needs_audio)
     with _loading(request, kinds) as (begin, loaded):
-        if not video:
-            loaded()  # so that a lack of networks is told before the clip is tracked
+        if not video or networks is not None:
+            loaded()  # unusable networks are refused before the clip is tracked
 
         def on_frame(done: int) -> None:
-            begin()  # from here on the tracker computes outside Python, which leaves room for imports
+            begin()  # after its first frame MediaPipe computes outside the GIL, which leaves time for imports
             progress("track", done, total)
 
         try:
-            found = track(clip.frames(), face=face, on_frame=on_frame, occlusions=True, views=views)
-        except AvfaceError as error:  # the tracker knows frames, but no file
+            found = track(clip.frames(), face=face, on_frame=on_frame, occlusions=True, aligned_crops=views)
+        except AvfaceError as error:  # the tracker doesn't know the path
             raise error if str(path) in str(error) else AvfaceError(f"{path}: {error}") from None
         model, running = loaded()
     inputs = StageInputs(request, clip, refine_by_flow(clip.frames(), found), model)
     capture = _unfitted(inputs)
     for stage in running:
         capture = stage.run(capture, inputs)
-    _warn_of_losses(clip, capture, request.path)
+    _warn_of_gaps(clip, capture, request.path)
     return capture
 
 
 def _check_head(head: str | Path) -> bool:
-    """Refuse an unknown head before a video is tracked for it; returns whether corrected landmarks serve it."""
+    """Whether landmarks are corrected for a head.
+
+    Raises:
+        AvfaceError: if the head is unknown or has no embedding of the tracker's landmarks.
+    """
     from avface.head.model import OPEN_NAME, find_head, load_head
 
-    if str(head) == OPEN_NAME:  # better loaded while the tracker works
+    if str(head) == OPEN_NAME:  # loaded while the clip is tracked
         return True
     find_head(head)
-    return corrects_landmarks(load_head(head))
+    model = load_head(head)
+    model.embedding("mediapipe478")
+    return corrects_landmarks(model)
 
 
 @contextmanager
 def _loading(
     request: Request, kinds: Sequence[type[Stage]]
 ) -> Iterator[tuple[Callable[[], None], Callable[[], tuple[HeadModel, list[Stage]]]]]:
-    """Load the head model and the stages in the background; yields a function that begins it and one that waits."""
+    """Load head model and stages in a background thread; yields a function that starts it and one that waits for it."""
     result: dict[str, tuple[HeadModel, list[Stage]]] = {}
     errors: list[BaseException] = []
 
@@ -134,7 +140,7 @@ def _loading(
     def begin() -> None:
         if thread.ident is None:
             thread.start()
-        if errors:  # no need to go on
+        if errors:
             raise errors[0]
 
     def loaded() -> tuple[HeadModel, list[Stage]]:
@@ -151,7 +157,7 @@ def _loading(
 
 
 def _unfitted(inputs: StageInputs) -> Capture:
-    """The capture before the first stage: the clip and the track's frames, with a mean face at rest."""
+    """The capture before the first stage: frames and segments of the track, with the mean head at rest."""
     import avface
 
     track, head = inputs.track, inputs.head
@@ -177,8 +183,8 @@ def _unfitted(inputs: StageInputs) -> Capture:
     )
 
 
-def _warn_of_losses(clip: Clip, capture: Capture, path: Path) -> None:
-    """Warn of damaged parts of the video, and of shots without the person."""
+def _warn_of_gaps(clip: Clip, capture: Capture, path: Path) -> None:
+    """Warn of damaged parts of the video and of shots without the person."""
     if clip.damage is not None and clip.damage.message:
         warnings.warn(clip.damage.message, AvfaceWarning, stacklevel=3)
     others = int((~capture.segment_same_person).sum())

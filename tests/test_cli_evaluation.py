@@ -1,4 +1,4 @@
-"""The verbs that measure: what they ask for, and what they print."""
+"""The verb `evaluate`: the calls it makes, and its output."""
 
 import json
 import types
@@ -39,13 +39,13 @@ def folder(tmp_path, monkeypatch):
     ],
 )
 def test_a_report_is_printed_as_tables_or_as_json(monkeypatch, capsys, words, function, expected):
-    asked = []
+    calls = []
 
     def evaluate(*positional, progress, **options):
         progress("a.mp4", "track", 1, None)
         if "config" in options:
             assert options.pop("config").seed == 7
-        asked.append((positional, options))
+        calls.append((positional, options))
         return types.SimpleNamespace(table=lambda: "the table", to_json=lambda: '{"nme": 1.0}')
 
     monkeypatch.setattr(f"avface.evaluation.{function}", evaluate, raising=False)
@@ -53,11 +53,11 @@ def test_a_report_is_printed_as_tables_or_as_json(monkeypatch, capsys, words, fu
     assert capsys.readouterr().out == "the table\n"
     assert main(["evaluate", *words.split(), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"nme": 1.0, "warnings": []}
-    assert asked == [expected] * 2
+    assert calls == [expected] * 2
 
 
 @pytest.mark.parametrize("what", ["clips", "occlusion", "ablation", "shape"])
-def test_everything_that_is_measured_explains_itself(capsys, what):
+def test_every_evaluation_has_help(capsys, what):
     assert main(["evaluate", what, "--help"]) == 0
     assert f"usage: avface evaluate {what}" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""The verb that imports FLAME: from the command line to a head known by its name."""
+"""`avface head import`: from the command line to a head that is found by its name."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def model(folder, monkeypatch):
-    """A FLAME file, and landmarks without pictures."""
+    """A FLAME file, and landmark embeddings without renderings."""
     from avface.head.flame import importer as flame_import
 
     def embeddings(head, detect, config, on_portrait):
@@ -49,9 +49,9 @@ def model(folder, monkeypatch):
 
 def refusal(capsys, *words):
     assert main([*map(str, words)]) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1, said.err
-    return said.err
+    output = capsys.readouterr()
+    assert output.out == "" and output.err.count("\n") == 1, output.err
+    return output.err
 
 
 def test_a_head_is_imported_and_found_by_its_name(model, folder, capsys):
@@ -66,7 +66,7 @@ def test_a_head_is_imported_and_found_by_its_name(model, folder, capsys):
     assert facts["expression_units"][-3:] == ["jawPitch", "jawYaw", "jawRoll"]
 
 
-def test_a_head_can_go_to_any_file(model, folder, capsys):
+def test_a_head_can_be_written_to_any_path(model, folder, capsys):
     assert main(["head", "import", str(model), "-o", "mine.npz", "--expression-components", "9"]) == 0
     assert "--head mine.npz" in capsys.readouterr().out
     assert load_head(folder / "mine.npz").num_expression == 12
@@ -84,16 +84,16 @@ def test_published_landmarks_and_template_are_used(model, folder):
     np.testing.assert_allclose(embedding.barycentric[112:], 1 / 3)
 
 
-def test_a_hostile_pickle_is_refused_and_nothing_runs(folder, capsys):
+def test_a_pickle_with_code_is_refused_and_nothing_runs(folder, capsys):
     class Trap:
         def __reduce__(self):
             return os.system, ("touch ran",)
 
     (folder / "model.pkl").write_bytes(pickle.dumps({"v_template": Trap()}))
 
-    said = refusal(capsys, "head", "import", "model.pkl", "--name", "flame2020")
+    output = refusal(capsys, "head", "import", "model.pkl", "--name", "flame2020")
 
-    assert "model.pkl" in said and f"{os.system.__module__}.system" in said
+    assert "model.pkl" in output and f"{os.system.__module__}.system" in output
     assert {file.name for file in folder.iterdir()} == {"model.pkl"}
 
 

@@ -1,4 +1,4 @@
-"""`avface reconstruct`, `view` and their refusals: a drawn head for a video, and every kind of bad file."""
+"""`avface reconstruct`, `view` and their refusals: a rendered head as video, and every kind of bad file."""
 
 import io
 import json
@@ -23,6 +23,7 @@ import avface.pipeline
 import avface.tracking
 from avface.capture import Capture
 from avface.cli import main
+from avface.errors import AvfaceError
 from avface.export.overlay import export_overlay
 from avface.media import EncodingConfig, VideoWriter
 
@@ -33,7 +34,7 @@ CLIP = "0Fi83BHQsMA_00002.mp4"
 
 @pytest.fixture(scope="module")
 def talking(tmp_path_factory):
-    """A video of the open head that moves and talks before a grey wall: the tracker takes it for a face."""
+    """A video of the open head, moving and talking before a grey background; the tracker finds its face."""
     folder = tmp_path_factory.mktemp("talking")
     made = moving_capture(FRAMES)
     with VideoWriter(folder / "wall.mp4", encoding=EncodingConfig(crf=5)) as writer:
@@ -43,19 +44,19 @@ def talking(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def solved(talking):
+def reconstructed(talking):
     return avface.pipeline.reconstruct(talking)
 
 
 @pytest.fixture
-def at_once(monkeypatch, solved):
-    """Reconstruction without its work: for what comes after it."""
-    monkeypatch.setattr(avface.pipeline, "reconstruct", lambda path, **options: solved)
+def reconstruct_at_once(monkeypatch, reconstructed):
+    """`reconstruct` returns a stored capture at once: for tests of what follows it."""
+    monkeypatch.setattr(avface.pipeline, "reconstruct", lambda path, **options: reconstructed)
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """Where commands run; bad input must leave it as it was."""
+    """The current folder of commands; bad input must not change it."""
     place = tmp_path / "here"
     place.mkdir()
     monkeypatch.chdir(place)
@@ -67,13 +68,13 @@ def files(place):
 
 
 def refusal(capsys, *words, code=2):
-    """The one line on stderr of a command that fails and prints nothing else."""
+    """The line on stderr of a command that fails; it must print nothing else."""
     assert main([*map(str, words)]) == code
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("avface: error: ")
-    assert said.err.count("\n") == 1 and said.err.endswith("\n"), said.err
-    return said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("avface: error: ")
+    assert output.err.count("\n") == 1 and output.err.endswith("\n"), output.err
+    return output.err
 
 
 def make_no_face(path):
@@ -107,7 +108,7 @@ def make_undecodable(path):
 
 @pytest.mark.parametrize("verb", [["reconstruct"], ["view", "--no-open"]])
 @pytest.mark.parametrize(
-    ("make", "complaint"),
+    ("make", "message"),
     [
         (lambda path: path, "no such file"),
         (make_empty, "is empty"),
@@ -119,59 +120,61 @@ def make_undecodable(path):
     ids=["missing", "empty", "no video", "sound only", "nothing decodable", "no face"],
 )
 def test_a_bad_video_gets_one_line_with_its_name_and_leaves_nothing(
-    tmp_path, folder, monkeypatch, capsys, verb, make, complaint
+    tmp_path, folder, monkeypatch, capsys, verb, make, message
 ):
     video = make(tmp_path / "bad.mp4")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = files(tmp_path)
 
-    said = refusal(capsys, *verb, video)
+    output = refusal(capsys, *verb, video)
 
-    assert complaint in said
-    assert str(video) in said
+    assert message in output
+    assert str(video) in output
     assert files(tmp_path) == before
 
 
-def test_reconstruct_writes_a_folder_named_after_the_video_without_noise(folder, talking, capfd):
+def test_reconstruct_writes_a_folder_named_after_the_video_and_nothing_to_stderr(folder, talking, capfd):
     assert main(["reconstruct", str(talking)]) == 0
 
-    said = capfd.readouterr()  # what MediaPipe's C++ says would be here too
+    output = capfd.readouterr()  # would hold the log of MediaPipe's C++ too
     assert files(folder) == ["talk-avface", *(f"talk-avface/{name}" for name in RESULTS)]
     capture = Capture.load(folder / "talk-avface" / "capture.npz")
     assert len(capture) == FRAMES
-    assert f"{FRAMES} frames, face found in all {FRAMES}" in said.out
-    assert all(str(Path("talk-avface", name)) in said.out for name in RESULTS)
-    assert said.err == ""
+    assert f"{FRAMES} frames, face found in all {FRAMES}" in output.out
+    assert all(str(Path("talk-avface", name)) in output.out for name in RESULTS)
+    assert output.err == ""
 
 
-def test_the_options_add_their_files(folder, talking, at_once, capsys):
+def test_the_options_add_their_files(folder, talking, reconstruct_at_once, capsys):
     options = ["--overlay", "--page", "--usd", "--json"]
     assert main(["reconstruct", str(talking), "-o", "deep/er", *options]) == 0
 
-    told = json.loads(capsys.readouterr().out)
+    facts = json.loads(capsys.readouterr().out)
     names = sorted([*RESULTS, "overlay.mp4", "page.html", "head.usdc"])
     assert files(folder / "deep" / "er") == names
-    assert sorted(Path(each["path"]).name for each in told["written"]) == names
-    assert all(each["bytes"] == Path(each["path"]).stat().st_size for each in told["written"])
-    assert (told["frames"], told["frames_with_face"], told["warnings"]) == (FRAMES, FRAMES, [])
+    assert sorted(Path(each["path"]).name for each in facts["written"]) == names
+    assert all(each["bytes"] == Path(each["path"]).stat().st_size for each in facts["written"])
+    assert (facts["frames"], facts["frames_with_face"], facts["warnings"]) == (FRAMES, FRAMES, [])
 
 
-def test_choices_reach_the_reconstruction(talking, solved, monkeypatch):
-    asked = []
-    monkeypatch.setattr(avface.pipeline, "reconstruct", lambda path, **given: asked.append(given) or solved)
+def test_options_are_passed_to_reconstruct(talking, reconstructed, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        avface.pipeline, "reconstruct", lambda path, **given: calls.append(given) or reconstructed
+    )
 
     assert main(["reconstruct", str(talking), "--face", "1", "--focal-length", "400.5", "--quiet"]) == 0
     assert main(["reconstruct", str(talking), "--face", "160,120.5", "--quiet"]) == 0
     assert main(["reconstruct", str(talking), "--stages", "coarse,lips,detail", "--quiet"]) == 0
 
-    assert [given["stages"] for given in asked] == [("coarse",), ("coarse",), ("coarse", "lips", "detail")]
-    assert asked[0]["face"] == 1 and asked[0]["focal_length"] == 400.5
-    assert asked[1]["face"] == (160, 120.5) and asked[1]["focal_length"] is None
+    assert [given["stages"] for given in calls] == [("coarse",), ("coarse",), ("coarse", "lips", "detail")]
+    assert calls[0]["face"] == 1 and calls[0]["focal_length"] == 400.5
+    assert calls[1]["face"] == (160, 120.5) and calls[1]["focal_length"] is None
 
 
 def test_a_person_who_is_not_there_is_refused_with_the_videos_name(folder, talking, capsys):
-    said = refusal(capsys, "reconstruct", talking, "--face", 3)
-    assert "face 3" in said and str(talking) in said
+    output = refusal(capsys, "reconstruct", talking, "--face", 3)
+    assert "face 3" in output and str(talking) in output
     assert files(folder) == []
 
 
@@ -179,9 +182,9 @@ def test_a_person_who_is_not_there_is_refused_with_the_videos_name(folder, talki
 def test_an_unknown_stage_is_refused_before_the_work(folder, talking, monkeypatch, capsys, stages):
     monkeypatch.setattr(avface.tracking, "track", lambda *_, **__: pytest.fail("too late"))
 
-    said = refusal(capsys, "reconstruct", talking, "--stages", stages)
+    output = refusal(capsys, "reconstruct", talking, "--stages", stages)
 
-    assert f"stages {stages}" in said and "use coarse or coarse,lips" in said
+    assert f"stages {stages}" in output and "use coarse or coarse,lips" in output
     assert files(folder) == []
 
 
@@ -215,15 +218,15 @@ def test_a_folder_where_a_file_should_be(folder, talking, capsys):
 
 @pytest.mark.parametrize("below", ["", "new"])
 def test_a_folder_without_write_permission(monkeypatch, talking, capsys, below):
-    place = Path(tempfile.mkdtemp())  # not in tmp_path, whose parents nobody may enter
+    place = Path(tempfile.mkdtemp())  # not in tmp_path, whose parents the user nobody may not enter
     place.chmod(0o555)
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     monkeypatch.setattr(avface.pipeline, "reconstruct", lambda *_, **__: pytest.fail("too late"))
     try:
-        if root:  # root may write everywhere, so try as nobody
+        if root:  # root may write everywhere, so test as nobody
             os.seteuid(65534)
-        said = refusal(capsys, "reconstruct", talking, "-o", place / below)
-        assert f"{place / below}: can't be written (Permission denied)" in said
+        output = refusal(capsys, "reconstruct", talking, "-o", place / below)
+        assert f"{place / below}: can't be written (Permission denied)" in output
         assert files(place) == []
     finally:
         if root:
@@ -236,7 +239,7 @@ def test_a_folder_without_write_permission(monkeypatch, talking, capsys, below):
 )
 @pytest.mark.parametrize("earlier", [False, True])
 def test_stopped_while_writing_nothing_is_left_and_earlier_results_stay(
-    folder, talking, at_once, monkeypatch, capsys, stop, earlier
+    folder, talking, reconstruct_at_once, monkeypatch, capsys, stop, earlier
 ):
     if earlier:
         (folder / "out").mkdir()
@@ -249,7 +252,7 @@ def test_stopped_while_writing_nothing_is_left_and_earlier_results_stay(
     words = ["reconstruct", str(talking), "-o", "out"]
     if stop is KeyboardInterrupt:
         assert "interrupted" in refusal(capsys, *words, code=130)
-    elif isinstance(stop, RuntimeError):  # a defect of avface: its traceback is wanted
+    elif isinstance(stop, RuntimeError):  # a bug: its traceback is wanted
         with pytest.raises(RuntimeError, match="a defect"):
             main(words)
     else:
@@ -261,17 +264,17 @@ def test_stopped_while_writing_nothing_is_left_and_earlier_results_stay(
 
 
 def test_errors_while_writing_name_the_file_and_not_the_temporary_one(
-    folder, talking, at_once, monkeypatch, capsys
+    folder, talking, reconstruct_at_once, monkeypatch, capsys
 ):
     def refuse(capture, path, **_):
-        raise avface.capture.AvfaceError(f"{path}: can't be written")
+        raise AvfaceError(f"{path}: can't be written")
 
     monkeypatch.setattr(avface.export.gltf, "export_glb", refuse)
-    said = refusal(capsys, "reconstruct", talking, "-o", "out")
-    assert said == f"avface: error: {Path('out', 'head.glb')}: can't be written\n"
+    output = refusal(capsys, "reconstruct", talking, "-o", "out")
+    assert output == f"avface: error: {Path('out', 'head.glb')}: can't be written\n"
 
 
-def test_results_of_an_earlier_run_are_replaced_and_other_files_stay(folder, talking, at_once):
+def test_results_of_an_earlier_run_are_replaced_and_other_files_stay(folder, talking, reconstruct_at_once):
     out = folder / "out"
     out.mkdir()
     (out / "head.glb").write_text("old")
@@ -281,7 +284,7 @@ def test_results_of_an_earlier_run_are_replaced_and_other_files_stay(folder, tal
     assert files(out) == sorted([*RESULTS, "notes.txt"])
 
 
-def test_of_a_truncated_video_the_rest_is_used_and_the_loss_told(tmp_path, folder, talking, capsys):
+def test_of_a_truncated_video_the_rest_is_used_with_a_warning(tmp_path, folder, talking, capsys):
     import av
 
     whole = tmp_path / "whole.mp4"
@@ -298,22 +301,22 @@ def test_of_a_truncated_video_the_rest_is_used_and_the_loss_told(tmp_path, folde
 
     assert main(["reconstruct", str(broken)]) == 0
 
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     kept = len(Capture.load(folder / "broken-avface" / "capture.npz"))
     assert 0 < kept < FRAMES
-    assert said.err.startswith(f"avface: warning: {broken}: ") and said.err.count("\n") == 1
-    assert f"{kept} of {FRAMES} frames" in said.err
+    assert output.err.startswith(f"avface: warning: {broken}: ") and output.err.count("\n") == 1
+    assert f"{kept} of {FRAMES} frames" in output.err
     assert main(["reconstruct", str(broken), "--json"]) == 0
-    said = capsys.readouterr()
-    assert said.err == "" and str(broken) in json.loads(said.out)["warnings"][0]
+    output = capsys.readouterr()
+    assert output.err == "" and str(broken) in json.loads(output.out)["warnings"][0]
 
 
-def test_the_video_is_never_written_over(folder, talking, solved, capsys):
+def test_the_video_is_never_overwritten(folder, talking, reconstructed, capsys):
     video = folder / "overlay.mp4"
     shutil.copy(talking, video)
-    said = refusal(capsys, "reconstruct", "overlay.mp4", "-o", ".", "--overlay")
-    assert "overlay.mp4: is the captured video" in said
-    replace(solved, source="overlay.mp4").save("capture.npz")
+    output = refusal(capsys, "reconstruct", "overlay.mp4", "-o", ".", "--overlay")
+    assert "overlay.mp4: is the captured video" in output
+    replace(reconstructed, source="overlay.mp4").save("capture.npz")
     assert "is the captured video" in refusal(
         capsys, "export", "capture.npz", "a.csv", folder / "overlay.mp4"
     )
@@ -322,11 +325,11 @@ def test_the_video_is_never_written_over(folder, talking, solved, capsys):
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no such terminals")
-def test_bars_count_frames_on_a_terminal_and_go_away(talking, solved, monkeypatch, capsys):
+def test_progress_bars_count_frames_on_a_terminal_and_are_erased(talking, reconstructed, monkeypatch, capsys):
     def reconstruct(path, *, progress, **_):
         for done in range(FRAMES):
             progress("track", done + 1, FRAMES)
-        return solved
+        return reconstructed
 
     monkeypatch.setattr(avface.pipeline, "reconstruct", reconstruct)
     ours, theirs = os.openpty()
@@ -335,16 +338,18 @@ def test_bars_count_frames_on_a_terminal_and_go_away(talking, solved, monkeypatc
         monkeypatch.setenv("TERM", "xterm")
         assert main(["reconstruct", str(talking)]) == 0
     shown = b""
-    with open(ours, "rb", buffering=0) as screen, suppress(OSError):  # how a terminal that was left ends
+    with open(ours, "rb", buffering=0) as screen, suppress(OSError):  # how a closed terminal ends
         while part := screen.read(1 << 16):
             shown += part
     assert b"writing head.glb" in shown
-    assert shown.rstrip().endswith(b"\x1b[2K"), "the last bar is not wiped out"
+    assert shown.rstrip().endswith(b"\x1b[2K"), "the last bar isn't erased"
     assert "\x1b" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_names_that_the_terminal_cannot_show_do_not_spoil_the_end(talking, at_once, monkeypatch, encoding):
+def test_paths_that_the_terminal_cannot_encode_are_escaped(
+    talking, reconstruct_at_once, monkeypatch, encoding
+):
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding=encoding))
     assert main(["reconstruct", str(talking), "-o", "größe"]) == 0
@@ -352,24 +357,24 @@ def test_names_that_the_terminal_cannot_show_do_not_spoil_the_end(talking, at_on
     assert ("größe" if encoding == "utf-8" else "gr\\xf6\\xdfe") in shown.getvalue().decode()
 
 
-def test_quiet_says_nothing(talking, at_once, capfd):
+def test_quiet_prints_nothing(talking, reconstruct_at_once, capfd):
     assert main(["reconstruct", str(talking), "--quiet"]) == 0
     assert capfd.readouterr() == ("", "")
 
 
 def test_errors_as_json(capsys):
     assert main(["reconstruct", "none.mp4", "--json"]) == 2
-    said = capsys.readouterr()
-    assert said.err == ""
-    assert "none.mp4: no such file" in json.loads(said.out)["error"]
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert "none.mp4: no such file" in json.loads(output.out)["error"]
 
 
-def test_a_strange_name_stays_one_line(folder, capsys):
-    said = refusal(capsys, "reconstruct", "a\nb\x1b[31m.mp4")
-    assert "a\\nb\\x1b[31m.mp4: no such file" in said
+def test_control_characters_in_a_path_are_escaped(folder, capsys):
+    output = refusal(capsys, "reconstruct", "a\nb\x1b[31m.mp4")
+    assert "a\\nb\\x1b[31m.mp4: no such file" in output
 
 
-def test_view_writes_and_opens_a_page(folder, talking, at_once, monkeypatch, capsys):
+def test_view_writes_and_opens_a_page(folder, talking, reconstruct_at_once, monkeypatch, capsys):
     opened = []
     monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
     assert main(["view", str(talking), "-o", "seen.html"]) == 0
@@ -380,21 +385,35 @@ def test_view_writes_and_opens_a_page(folder, talking, at_once, monkeypatch, cap
     assert "open seen.html in a browser" in capsys.readouterr().out
 
 
-def test_view_without_opening_prints_the_pages_path_only(tmp_path, talking, solved, monkeypatch, capsys):
+def test_view_refuses_a_page_or_a_video_that_cannot_work_before_the_work(
+    folder, talking, monkeypatch, capsys
+):
+    monkeypatch.setattr(avface.pipeline, "reconstruct", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr(avface.capture.Capture, "load", lambda path: pytest.fail("too late"))
+    assert "none.mp4: no such file" in refusal(capsys, "view", talking, "--video", "none.mp4")
+    for source in (talking, "capture.npz"):
+        assert "ends in .html" in refusal(capsys, "view", source, "-o", "page.txt")
+        assert "none doesn't exist" in refusal(capsys, "view", source, "-o", "none/page.html")
+    assert files(folder) == []
+
+
+def test_view_without_opening_prints_the_pages_path_only(
+    tmp_path, talking, reconstructed, monkeypatch, capsys
+):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr("webbrowser.open", lambda address: pytest.fail("not asked for"))
-    solved.save("capture.npz")
+    monkeypatch.setattr("webbrowser.open", lambda address: pytest.fail("opened a browser"))
+    reconstructed.save("capture.npz")
     assert main(["view", "capture.npz", "--no-open", "--quiet"]) == 0
     page = Path(capsys.readouterr().out.removesuffix("\n"))
     assert page.name == "talk.html" and tmp_path in page.parents
     assert 'class="video"' in page.read_text()
 
 
-def test_view_leaves_no_temporary_folder_when_the_page_fails(tmp_path, solved, monkeypatch, capsys):
+def test_view_leaves_no_temporary_folder_when_the_page_fails(tmp_path, reconstructed, monkeypatch, capsys):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    solved.save("capture.npz")
+    reconstructed.save("capture.npz")
     assert "none.mp4: no such file" in refusal(
         capsys, "view", "capture.npz", "--video", "none.mp4", "--no-open"
     )
@@ -402,7 +421,7 @@ def test_view_leaves_no_temporary_folder_when_the_page_fails(tmp_path, solved, m
 
 
 @pytest.mark.slow
-def test_the_whole_command_on_a_real_clip_makes_no_noise(folder):
+def test_the_whole_command_on_a_real_clip_prints_only_its_result(folder):
     clip = real_clip(CLIP)
     done = subprocess.run(
         [sys.executable, "-m", "avface", "reconstruct", str(clip), "-o", "out"],

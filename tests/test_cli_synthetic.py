@@ -13,14 +13,14 @@ from avface.synthetic.truth import ClipTruth
 TINY = ("--size", "96", "--seconds", "0.6", "--workers", "1")
 
 
-def test_synthesize_writes_clips_and_a_contact_sheet_and_tells_programs(tmp_path, capsys):
+def test_synthesize_writes_clips_a_contact_sheet_and_json(tmp_path, capsys):
     pytest.importorskip("espeakng_loader")
     out = tmp_path / "out"
 
     assert main(["synthesize", str(out), "--clips", "1", "--preview", "--json", *TINY]) == 0
 
-    told = json.loads(capsys.readouterr().out)
-    assert told["clips"] == 1 and told["frames"] == 15
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["clips"] == 1 and facts["frames"] == 15
     assert len(ClipTruth.load(out / "clip_000000" / "truth.npz")) == 15
     sheet = np.asarray(Image.open(out / "preview.png"))
     assert sheet.shape == (160, 6 * 160, 3) and sheet.std() > 10
@@ -41,7 +41,7 @@ def test_synthesize_writes_clips_and_a_contact_sheet_and_tells_programs(tmp_path
         (["data", "prepare", "{folder}", "{folder}/out"], "no videos"),
     ],
 )
-def test_bad_input_is_told_in_one_line_with_exit_code_2(tmp_path, capsys, words, message):
+def test_bad_input_is_reported_in_one_line_with_exit_code_2(tmp_path, capsys, words, message):
     file = tmp_path / "file"
     file.write_text("text")
     folder = tmp_path / "folder"
@@ -49,19 +49,19 @@ def test_bad_input_is_told_in_one_line_with_exit_code_2(tmp_path, capsys, words,
 
     code = main([word.format(folder=folder, file=file) for word in words])
 
-    said = capsys.readouterr().err
-    assert code == 2 and message in said and len(said.splitlines()) == 1, said
+    output = capsys.readouterr().err
+    assert code == 2 and message in output and len(output.splitlines()) == 1, output
     assert sorted(path.name for path in folder.iterdir()) in ([], ["none"]), "something was left behind"
 
 
 @pytest.mark.slow
-def test_occlude_hides_a_part_of_the_demo_clip_and_says_which(tmp_path, capsys):
+def test_occlude_hides_a_part_of_the_demo_clip_and_reports_shares(tmp_path, capsys):
     out = tmp_path / "hidden"
 
     assert main(["synthesize", "occlude", str(DEMO_CLIP), "-o", str(out), "--seed", "3", "--json"]) == 0
 
-    told = json.loads(capsys.readouterr().out)
-    assert 0.02 < told["face_hidden"] < 0.9
+    facts = json.loads(capsys.readouterr().out)
+    assert 0.02 < facts["face_hidden"] < 0.9
     assert sorted(path.name for path in out.iterdir()) == [
         "clean.mp4",
         "mask.mp4",
@@ -71,7 +71,7 @@ def test_occlude_hides_a_part_of_the_demo_clip_and_says_which(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_prepare_makes_shards_of_a_folder_with_one_video_and_one_that_is_none(tmp_path, capsys):
+def test_prepare_makes_shards_of_a_folder_with_one_video_and_one_broken_file(tmp_path, capsys):
     (tmp_path / "videos" / "someone").mkdir(parents=True)
     (tmp_path / "videos" / "someone" / "talk.mp4").write_bytes(DEMO_CLIP.read_bytes())
     (tmp_path / "videos" / "someone" / "broken.mp4").write_text("no video")
@@ -79,6 +79,6 @@ def test_prepare_makes_shards_of_a_folder_with_one_video_and_one_that_is_none(tm
 
     assert main([*words, "--validation", "0", "--test", "0"]) == 0
 
-    told = json.loads(capsys.readouterr().out)
-    assert told["frames"]["train"] == 159 and told["items"] == 2
-    assert ["broken" in skipped["id"] for skipped in told["skipped"]] == [True]
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["frames"]["train"] == 159 and facts["items"] == 2
+    assert ["broken" in skipped["id"] for skipped in facts["skipped"]] == [True]

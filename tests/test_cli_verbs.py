@@ -1,4 +1,4 @@
-"""The command line itself, and the verbs that work on captures."""
+"""The command line itself, and the verbs about captures."""
 
 import io
 import json
@@ -40,11 +40,11 @@ def capture(folder):
 
 def refusal(capsys, *words):
     assert main([*map(str, words)]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("avface: error: ")
-    assert said.err.count("\n") == 1 and said.err.endswith("\n"), said.err
-    return said.err.removeprefix("avface: error: ")
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("avface: error: ")
+    assert output.err.count("\n") == 1 and output.err.endswith("\n"), output.err
+    return output.err.removeprefix("avface: error: ")
 
 
 def test_help_loads_nothing_heavy():
@@ -67,10 +67,10 @@ def test_the_module_runs_and_gives_its_exit_code():
 
 
 @pytest.mark.parametrize("verb", [*VERBS, "head build-open", "head import", "head info"])
-def test_every_verb_explains_itself(capsys, verb):
+def test_every_verb_has_help(capsys, verb):
     assert main([*verb.split(), "--help"]) == 0
-    said = capsys.readouterr()
-    assert said.out.startswith(f"usage: avface {verb}") and said.err == ""
+    output = capsys.readouterr()
+    assert output.out.startswith(f"usage: avface {verb}") and output.err == ""
 
 
 def test_version(capsys):
@@ -79,7 +79,7 @@ def test_version(capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "output"),
     [
         ("", "expected one of {demo, reconstruct"),
         ("recostruct a.mp4", "recostruct: no such verb; use demo, reconstruct, "),
@@ -91,17 +91,20 @@ def test_version(capsys):
         ("reconstruct a.mp4 --face 1,", "--face: '1,' is neither a number"),
         ("export c.npz a.ply --frames 7", "--frames: '7' is no range A:B"),
         ("export c.npz a.ply --frames -1:3", "--frames: '-1:3' is no range A:B"),
+        ("synthesize out --seed -1", "--seed: '-1' is no seed"),
+        ("synthesize occlude a.mp4 --seed 1.5", "--seed: '1.5' is no seed"),
+        ("evaluate shape --seed -1", "--seed: '-1' is no seed"),
         ("head", "expected one of {build-open, import, info}"),
         ("evaluate heads .", "heads"),
     ],
 )
-def test_wrong_usage_is_one_line(capsys, words, said):
-    assert said in refusal(capsys, *words.split())
+def test_wrong_usage_is_one_line(capsys, words, output):
+    assert output in refusal(capsys, *words.split())
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_wrong_usage_is_one_line_whatever_the_terminal_can_show(capsys, monkeypatch, encoding):
-    # it decides what tyro draws around its words
+def test_wrong_usage_is_one_line_in_every_encoding_of_the_terminal(capsys, monkeypatch, encoding):
+    # which decides the borders of tyro's boxes
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
     assert refusal(capsys, "reconstruct") == (
         "missing from avface reconstruct: VIDEO; see avface reconstruct --help\n"
@@ -110,14 +113,14 @@ def test_wrong_usage_is_one_line_whatever_the_terminal_can_show(capsys, monkeypa
 
 def test_wrong_usage_as_json(capsys):
     assert main(["reconstruct", "--json"]) == 2
-    said = capsys.readouterr()
-    assert "VIDEO" in json.loads(said.out)["error"] and said.err == ""
+    output = capsys.readouterr()
+    assert "VIDEO" in json.loads(output.out)["error"] and output.err == ""
 
 
 def test_export_by_suffix_and_to_several_files(folder, capture, capsys):
     assert main(["export", "capture.npz", "a.glb", "b.csv"]) == 0
-    said = capsys.readouterr().out
-    assert "a.glb" in said and "b.csv" in said
+    output = capsys.readouterr().out
+    assert "a.glb" in output and "b.csv" in output
     assert (folder / "a.glb").read_bytes()[:4] == b"glTF"
     assert len((folder / "b.csv").read_text().splitlines()) == 1 + len(capture)
 
@@ -144,27 +147,33 @@ def test_export_after_a_stage(folder, capture, capsys):
     assert ".glb takes no --stage" in refusal(capsys, "export", "capture.npz", "a.glb", "--stage", "lips")
 
 
-def test_export_refuses_what_no_format_takes_before_writing(folder, capture, capsys):
+def test_export_refuses_options_and_paths_that_cannot_work_before_writing(folder, capture, capsys):
     assert ".glb takes no --frames" in refusal(capsys, "export", "capture.npz", "a.glb", "--frames", "0:2")
     assert ".csv takes no --video" in refusal(capsys, "export", "capture.npz", "a.csv", "--video", "v.mp4")
     assert "12 frames" in refusal(capsys, "export", "capture.npz", "a.ply", "--frames", "50:60")
-    said = refusal(capsys, "export", "capture.npz", "a.glb", "a.fbx")
-    assert "a.fbx" in said and ".glb" in said and ".usdc" in said and ".csv" in said
+    output = refusal(capsys, "export", "capture.npz", "a.glb", "a.fbx")
+    assert "a.fbx" in output and ".glb" in output and ".usdc" in output and ".csv" in output
     assert "a.glb" in refusal(capsys, "export", "capture.npz", "b.csv", "none/a.glb")
     assert "capture.npz: name at least one file" in refusal(capsys, "export", "capture.npz")
     assert [path.name for path in folder.iterdir()] == ["capture.npz"]
 
 
-def test_an_overlay_needs_the_video_and_a_page_says_that_it_is_missing(folder, capture, capsys):
-    said = refusal(capsys, "export", "capture.npz", "o.mp4")
-    assert "gone.mp4" in said and "--video" in said
+def test_an_overlay_needs_the_video_and_a_page_warns_without_it(folder, capture, capsys):
+    output = refusal(capsys, "export", "capture.npz", "o.mp4")
+    assert "gone.mp4" in output and "--video" in output
     assert main(["export", "capture.npz", "p.html"]) == 0
-    said = capsys.readouterr().err
-    assert said.startswith("avface: warning: p.html: ") and "gone.mp4" in said and said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith("avface: warning: p.html: ") and "gone.mp4" in output and output.count("\n") == 1
     video = write_video(folder / "found.mp4", gradients(12, 320, 240), constant_rate(12))
     assert main(["export", "capture.npz", "p.html", "o.mp4", "--video", str(video)]) == 0
     assert capsys.readouterr().err == ""
     assert 'class="video"' in (folder / "p.html").read_text()
+
+
+def test_a_video_that_cannot_be_read_is_refused_before_anything_is_written(folder, capture, capsys):
+    output = refusal(capsys, "export", "capture.npz", "a.glb", "p.html", "--video", "none.mp4")
+    assert output == "none.mp4: no such file\n"
+    assert [path.name for path in folder.iterdir()] == ["capture.npz"]
 
 
 def damaged(folder):
@@ -228,11 +237,11 @@ def test_head_info(capsys):
 
 def test_evaluate_prints_the_table_or_the_figures(monkeypatch, capsys):
     report = types.SimpleNamespace(table=lambda: "clip  NME\na  1.0", to_json=lambda: '{"nme": 1.0}')
-    asked = []
+    calls = []
 
     def evaluate_clips(directory, *, progress):
         progress("a.mp4", "track", 1, 2)
-        asked.append(directory)
+        calls.append(directory)
         return report
 
     monkeypatch.setattr("avface.evaluation.evaluate_clips", evaluate_clips, raising=False)
@@ -240,10 +249,10 @@ def test_evaluate_prints_the_table_or_the_figures(monkeypatch, capsys):
     assert capsys.readouterr().out == "clip  NME\na  1.0\n"
     assert main(["evaluate", "clips", "videos", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"nme": 1.0, "warnings": []}
-    assert asked == [Path("videos")] * 2
+    assert calls == [Path("videos")] * 2
 
 
-def test_demo_tells_the_error_and_where_the_page_is(folder, monkeypatch, capsys):
+def test_demo_prints_the_error_and_the_path_of_the_page(folder, monkeypatch, capsys):
     def run_demo(output, progress):
         progress("track", 1, 1)
         output.mkdir()
@@ -255,7 +264,7 @@ def test_demo_tells_the_error_and_where_the_page_is(folder, monkeypatch, capsys)
 
     monkeypatch.setattr("avface.evaluation.demo.run_demo", run_demo)
     assert main(["demo", "--no-open", "-o", "out"]) == 0
-    said = capsys.readouterr().out
-    assert "60 frames" in said and "1.23 mm" in said and str(Path("out", "page.html")) in said
+    output = capsys.readouterr().out
+    assert "60 frames" in output and "1.23 mm" in output and str(Path("out", "page.html")) in output
     (folder / "taken").touch()
     assert "taken: is a file" in refusal(capsys, "demo", "-o", "taken")

@@ -1,9 +1,10 @@
-"""From a real video to a capture; the videos are in the folder that AVFACE_CLIPS names, skipped without."""
+"""From a real video to a capture. Real clips are in the folder AVFACE_CLIPS; tests of them are skipped without it."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+from export_heads import jawed_capture
 from real_clips import real_clip
 from videos import constant_rate, noises, write_video
 
@@ -30,7 +31,7 @@ def reconstruction(clip):
 
 @pytest.fixture(scope="module")
 def reference(clip):
-    """What the tracker sees in the clip, and the frames' times."""
+    """The track of the clip's most prominent person."""
     from avface.media import Clip
     from avface.tracking import track
 
@@ -66,7 +67,7 @@ def test_the_landmarks_fit_the_picture(reconstruction, reference):
 
 
 @pytest.mark.slow
-def test_the_mouth_opens_when_the_pictures_does(reconstruction, reference):
+def test_the_mouth_opens_in_step_with_the_tracked_landmarks(reconstruction, reference):
     def opening(points):
         gap = (points[:, LIPS_INNER_LOWER, 1] - points[:, LIPS_INNER_UPPER, 1]).mean(1)
         return gap - gap.mean()
@@ -107,10 +108,18 @@ def test_progress_counts_every_frame_of_both_stages(reconstruction):
 # Bad input
 
 
-@pytest.mark.parametrize("focal_length", [0, -900.0, float("nan")])
-def test_an_impossible_focal_length_is_refused_before_any_work(tmp_path, focal_length):
-    with pytest.raises(AvfaceError, match=r"focal length .*must be above 0 pixels"):
-        avface.reconstruct(tmp_path / "not even there.mp4", focal_length=focal_length)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"focal_length": 0}, "focal length 0: must be a finite number above 0 pixels"),
+        ({"face": -1}, "face -1: people are numbered from 0"),
+        ({"device": "abacus"}, "device abacus: can't be used"),
+        ({"stages": ("hair",)}, "no such stage as 'hair'"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused_before_the_video_is_opened(tmp_path, arguments, message):
+    with pytest.raises(AvfaceError, match=message):
+        avface.reconstruct(tmp_path / "missing.mp4", **arguments)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +131,23 @@ def test_an_unknown_head_is_refused_before_the_video_is_tracked(tmp_path, monkey
     video = write_video(tmp_path / "noise.mp4", noises(3), constant_rate(3))
 
     with pytest.raises(AvfaceError, match=message):
+        avface.reconstruct(video, head=head)
+
+
+def test_networks_that_cannot_be_used_are_refused_before_the_video_is_tracked(tmp_path, monkeypatch):
+    monkeypatch.setattr(avface.tracking, "track", lambda *_, **__: pytest.fail("too late"))
+    video = write_video(tmp_path / "noise.mp4", noises(3), constant_rate(3))
+
+    with pytest.raises(AvfaceError, match=r"none\.safetensors: no such file"):
+        avface.reconstruct(video, networks=tmp_path / "none.safetensors")
+
+
+def test_a_head_without_landmarks_is_refused_before_the_video_is_tracked(tmp_path, monkeypatch):
+    monkeypatch.setattr(avface.tracking, "track", lambda *_, **__: pytest.fail("too late"))
+    head = jawed_capture(tmp_path).head
+    video = write_video(tmp_path / "noise.mp4", noises(3), constant_rate(3))
+
+    with pytest.raises(AvfaceError, match="no landmark scheme 'mediapipe478'"):
         avface.reconstruct(video, head=head)
 
 
@@ -141,7 +167,7 @@ def test_a_missing_video_is_refused_by_its_name(tmp_path):
 
 
 def test_gaze_becomes_the_rotation_of_the_eye_joints():
-    from avface.pipeline import _joints
+    from avface.stages.coarse import _joints
 
     head = load_head("open")
 

@@ -1,6 +1,6 @@
-"""From a track and sound to a capture through the networks: what they are asked, and what becomes of their answers.
+"""From a track and sound to a capture through the networks: their inputs, and the use of their outputs.
 
-The tracker is replaced by one that knows the head; the videos are noise with or without sound.
+The tracker is replaced by a track of a known head; the videos are noise with or without sound.
 """
 
 from dataclasses import replace
@@ -28,7 +28,7 @@ from avface.networks.regions import LANDMARK_REGIONS, REGIONS
 from avface.tracking import FaceTrack, Segment
 
 FRAMES, HIDDEN = 66, slice(8, 58)
-"""Two seconds of the clip's 2.6 are hidden."""
+"""The occluded frames: 2 s of the clip's 2.6 s."""
 LOWER = np.isin(LANDMARK_REGIONS.numpy(), [REGIONS.index(name) for name in ("lips", "jaw", "cheeks")])
 
 
@@ -70,19 +70,19 @@ def videos(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_lips(monkeypatch, tmp_path):
-    """Without weights of the lips, unless a test has its own."""
+    """Without weights of the lip network, unless a test provides its own."""
     monkeypatch.setattr(pretrained_lips, "path", tmp_path / "no lips.safetensors")
 
 
 @pytest.fixture
 def own_lips(no_lips):
-    """A small network in place of the shipped one."""
+    """A small random network in place of the pretrained one."""
     save_lips(small_lips(), pretrained_lips.path)
 
 
 @pytest.fixture
 def own_detail(monkeypatch, tmp_path):
-    """A small network in place of the shipped one."""
+    """A small random network in place of the pretrained one."""
     monkeypatch.setattr(pretrained_detail, "path", tmp_path / "detail.safetensors")
     save_detail(small_detail(), pretrained_detail.path)
 
@@ -98,8 +98,8 @@ def reconstruct(monkeypatch, track, videos, weights):
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """What the networks are asked, and their answers, which can be changed."""
+def predictions(monkeypatch):
+    """The calls of `predict_clip`; `changes` replaces fields of its result."""
     calls = []
     real = avface.networks.coarse.inference.predict_clip
 
@@ -118,8 +118,8 @@ def jaw(capture):
     return capture.expression[:, capture.expression_names.index("jawOpen")]
 
 
-def knows(clip, sigma, **rows):
-    """A prediction of the true expression."""
+def true_prediction(clip, sigma, **rows):
+    """Fields of a prediction of the true expression."""
     expression = clip.parameters.expression.numpy().astype(np.float32)
     nothing = np.full((FRAMES, 6), 0.01, np.float32)
     return {
@@ -132,7 +132,7 @@ def knows(clip, sigma, **rows):
     }
 
 
-def sensible(capture):
+def check_plausible(capture):
     for name in ("shape", "expression", "rotation", "translation", "joints", "visibility"):
         assert np.isfinite(getattr(capture, name)).all(), name
     assert np.abs(np.diff(capture.rotation, axis=0)).max() < 0.2, "no jump"
@@ -140,18 +140,20 @@ def sensible(capture):
     assert capture.translation[:, 2].min() > 0.2 and capture.translation[:, 2].max() < 1.5
 
 
-def test_two_seconds_behind_something_follow_the_sound(clip, track, reconstruct, asked, tmp_path):
+def test_an_occluded_mouth_follows_the_prediction_for_two_seconds(
+    clip, track, reconstruct, predictions, tmp_path
+):
     landmarks, visibility = track.landmarks.copy(), np.ones((FRAMES, 478), np.float32)
     landmarks[HIDDEN, LOWER] += 25
     visibility[HIDDEN, LOWER] = 0
-    asked.changes = knows(clip, 0.04)
+    predictions.changes = true_prediction(clip, 0.04)
 
     capture = reconstruct(replace(track, landmarks=landmarks, visibility=visibility))
 
     true = clip.parameters.expression.numpy()[:, capture.expression_names.index("jawOpen")]
     assert np.corrcoef(jaw(capture)[HIDDEN], true[HIDDEN])[0, 1] > 0.9
     assert np.abs(jaw(capture) - true)[HIDDEN].mean() < 0.1
-    sensible(capture)
+    check_plausible(capture)
     assert capture.visibility_regions == REGIONS
     lips, eyes = capture.visibility[:, REGIONS.index("lips")], capture.visibility[:, REGIONS.index("eyes")]
     assert lips[HIDDEN].max() == 0 and lips[: HIDDEN.start].min() > 0.99 and eyes.min() > 0.99
@@ -162,37 +164,37 @@ def test_two_seconds_behind_something_follow_the_sound(clip, track, reconstruct,
     assert loaded.select(slice(10, 20)).visibility.shape == (10, 6)
 
 
-def test_two_seconds_without_a_face_are_filled_in(clip, track, reconstruct, asked):
+def test_two_seconds_without_a_face_are_filled_in(clip, track, reconstruct, predictions):
     landmarks, confidence = track.landmarks.copy(), track.confidence.copy()
     landmarks[HIDDEN] = np.nan
     confidence[HIDDEN] = 0
-    asked.changes = knows(clip, 0.04)
+    predictions.changes = true_prediction(clip, 0.04)
 
     capture = reconstruct(replace(track, landmarks=landmarks, confidence=confidence))
 
-    sensible(capture)
+    check_plausible(capture)
     true = clip.parameters.expression.numpy()[:, capture.expression_names.index("jawOpen")]
     assert np.corrcoef(jaw(capture)[HIDDEN], true[HIDDEN])[0, 1] > 0.9
     assert capture.visibility[HIDDEN].max() == 0
 
 
 @pytest.mark.parametrize("gap", [slice(0, 33), slice(33, FRAMES)])
-def test_a_head_that_is_only_heard_for_a_while_is_sensible(track, reconstruct, gap):
+def test_frames_with_sound_alone_are_plausible(track, reconstruct, gap):
     landmarks, confidence = track.landmarks.copy(), track.confidence.copy()
     landmarks[gap] = np.nan
     confidence[gap] = 0
 
-    sensible(reconstruct(replace(track, landmarks=landmarks, confidence=confidence)))
+    check_plausible(reconstruct(replace(track, landmarks=landmarks, confidence=confidence)))
 
 
-def test_a_mouth_that_nobody_looks_at_follows_the_prediction(clip, track, reconstruct, asked):
-    asked.changes = knows(clip, 0.05)
-    asked.changes["expression"] = asked.changes["expression"].copy()
-    asked.changes["expression"][:, jaw_unit(clip)] = 0.8
+def test_without_the_picture_the_mouth_follows_the_prediction(clip, track, reconstruct, predictions):
+    predictions.changes = true_prediction(clip, 0.05)
+    predictions.changes["expression"] = predictions.changes["expression"].copy()
+    predictions.changes["expression"][:, jaw_unit(clip)] = 0.8
 
     capture = reconstruct(video=False)
 
-    assert asked.calls[0]["use_video"] is False
+    assert predictions.calls[0]["use_video"] is False
     assert jaw(capture).min() > 0.65
     assert capture.visibility[:, REGIONS.index("lips")].max() == 0
 
@@ -201,39 +203,39 @@ def jaw_unit(clip):
     return head_without_tracker_errors().expression_names.index("jawOpen")
 
 
-def test_what_the_networks_are_given(reconstruct, asked):
+def test_the_networks_get_sound_only_where_it_may_be_used(reconstruct, predictions):
     rough = replace(QUICK, iterations=1)
     reconstruct(solver=rough)
     reconstruct(audio=False, solver=rough)
     reconstruct(sound=False, solver=rough)
 
-    assert [call["sound"] is not None for call in asked.calls] == [True, False, False]
-    assert all(call["use_video"] and call["focal_length"] == 900.0 for call in asked.calls)
+    assert [call["sound"] is not None for call in predictions.calls] == [True, False, False]
+    assert all(call["use_video"] and call["focal_length"] == 900.0 for call in predictions.calls)
 
 
 @pytest.fixture
-def everybody_speaks(monkeypatch):
-    """The sound of the video is noise, which the acoustic model rightly doesn't take for speech."""
+def always_speech(monkeypatch):
+    """Speech activity 1 everywhere; the sound of the video is noise, which isn't detected as speech."""
     import avface.networks.coarse.inference
 
     real = avface.speech.stream.speech_features
 
-    def heard(*arguments):
+    def fully_active(*arguments):
         features = real(*arguments)
         return replace(features, speech_activity=np.ones_like(features.speech_activity))
 
-    monkeypatch.setattr(avface.speech.stream, "speech_features", heard)
+    monkeypatch.setattr(avface.speech.stream, "speech_features", fully_active)
 
 
-def test_lips_follow_the_sound_and_nothing_else_does(reconstruct, own_lips, everybody_speaks, tmp_path):
-    rough, told, both = replace(QUICK, iterations=1), [], ("coarse", "lips")
-    capture = reconstruct(solver=rough, stages=both, progress=lambda *words: told.append(words))
+def test_lips_are_refined_by_sound_and_nothing_else_changes(reconstruct, own_lips, always_speech, tmp_path):
+    rough, reports, both = replace(QUICK, iterations=1), [], ("coarse", "lips")
+    capture = reconstruct(solver=rough, stages=both, progress=lambda *words: reports.append(words))
     coarse = reconstruct(solver=rough)
 
     assert capture.lips.vertices.shape == (390,) and 0 < len(capture.lips.basis) <= 8
     assert np.abs(capture.lips.weights).max(1).min() > 0
-    assert ("lips", 0, FRAMES) in told and told[-1] == ("lips", FRAMES, FRAMES)
-    assert "network that hears" in capture.provenance["lips"] and "lips" not in coarse.provenance
+    assert ("lips", 0, FRAMES) in reports and reports[-1] == ("lips", FRAMES, FRAMES)
+    assert "offsets predicted from sound" in capture.provenance["lips"] and "lips" not in coarse.provenance
     assert coarse.lips is None
     np.testing.assert_array_equal(coarse.expression, capture.expression)
     np.testing.assert_array_equal(coarse.vertices(5), capture.vertices(5, stage="coarse"))
@@ -242,20 +244,22 @@ def test_lips_follow_the_sound_and_nothing_else_does(reconstruct, own_lips, ever
     np.testing.assert_array_equal(loaded.vertices(5), capture.vertices(5))
 
 
-def test_without_sound_or_speech_the_lips_stay(reconstruct, own_lips):
+def test_without_sound_or_speech_lips_are_not_refined(reconstruct, own_lips):
     rough = replace(QUICK, iterations=1)
     for options in ({"sound": False}, {"audio": False}, {}):  # the sound is noise
         capture = reconstruct(solver=rough, stages=("coarse", "lips"), **options)
         assert capture.lips is None
 
 
-def test_stages_that_are_none_are_refused(reconstruct):
+def test_unknown_or_incomplete_stages_are_refused(reconstruct):
     for stages in (("lips",), ("coarse", "hair"), ()):
         with pytest.raises(AvfaceError, match="use coarse or coarse,lips"):
             reconstruct(stages=stages)
 
 
-def test_without_networks_for_the_head_everything_is_as_ever(track, reconstruct, monkeypatch, tmp_path):
+def test_without_networks_for_the_head_the_fit_is_to_landmarks_alone(
+    track, reconstruct, monkeypatch, tmp_path
+):
     path = tmp_path / "flame.safetensors"
     save_networks(small_networks(code=CodeConfig(expression=50), head="flame2020"), path)
     monkeypatch.setattr(pretrained_coarse_networks, "path", path)
@@ -268,7 +272,7 @@ def test_without_networks_for_the_head_everything_is_as_ever(track, reconstruct,
         reconstruct(networks=path)
 
 
-def test_without_networks_nobody_is_tracked_for_a_mouth_that_can_only_be_heard(videos, monkeypatch):
+def test_without_networks_and_picture_the_request_is_refused_before_tracking(videos, monkeypatch):
     monkeypatch.setattr(avface.stages.coarse, "_load_networks", lambda head, request: None)
     monkeypatch.setattr(avface.tracking, "track", lambda *_, **__: pytest.fail("the video was tracked"))
 
@@ -286,20 +290,20 @@ def test_without_networks_nobody_is_tracked_for_a_mouth_that_can_only_be_heard(v
         (True, {"networks": "none.safetensors"}, r"none\.safetensors: no such file"),
     ],
 )
-def test_what_cannot_be_done_is_refused(reconstruct, sound, options, message):
+def test_requests_without_usable_input_are_refused(reconstruct, sound, options, message):
     with pytest.raises(AvfaceError, match=message):
         reconstruct(sound=sound, **options)
 
 
-def test_detail_is_found_when_it_is_asked_for(track, reconstruct, own_detail):
-    told = []
-    capture = reconstruct(stages=("coarse", "detail"), progress=lambda *said: told.append(said))
+def test_detail_is_estimated_if_its_stage_is_named(track, reconstruct, own_detail):
+    reports = []
+    capture = reconstruct(stages=("coarse", "detail"), progress=lambda *said: reports.append(said))
     assert capture.detail.weights.shape[0] == FRAMES
     assert "trained on synthetic people" in capture.provenance["detail"]
-    assert [done for stage, done, _ in told if stage == "detail"][-1] == FRAMES
+    assert [done for stage, done, _ in reports if stage == "detail"][-1] == FRAMES
     assert reconstruct().detail is None
 
 
-def test_without_weights_there_is_no_detail(reconstruct, own_detail):
+def test_without_weights_detail_is_skipped(reconstruct, own_detail):
     pretrained_detail.path.unlink()
     assert reconstruct(stages=("coarse", "detail")).detail is None

@@ -1,4 +1,4 @@
-"""Stages are objects: what registers one, what they need, and what a request refuses before a video is read."""
+"""Stages: registering one, what they need, and the requests that are refused before a video is read."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from avface.tracking import FaceTrack, Segment
 FRAMES = 8
 
 
-# A stage of its own: this is all that somebody writes who adds one. -------------------------------------------------
+# A stage for these tests: the code that a new stage needs. ------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class NoseLayer(Layer):
 
 @dataclass(frozen=True)
 class NoseStage:
-    """Lengthens the nose by what is said."""
+    """Lengthens the nose; needs sound."""
 
     name: ClassVar[str] = "nose"
     needs: ClassVar[tuple[str, ...]] = ("coarse",)
@@ -137,8 +137,9 @@ def test_stages_run_in_their_own_order_whatever_the_order_of_the_names():
     ("stages", "message"),
     [
         (("coarse", "fine"), "stages coarse,fine: no such stage as 'fine'; use coarse or coarse,lips,detail"),
-        (("lips",), "stages lips: nothing can be refined without 'coarse'"),
-        ((), "stages : nothing can be refined without 'coarse'"),
+        (("lips",), "stages lips: 'coarse' is required; use coarse or coarse,lips,detail"),
+        ((), "stages : 'coarse' is required"),
+        ("coarse", r"stages 'coarse': give a sequence of names"),
     ],
 )
 def test_stages_that_cannot_run_are_refused(stages, message):
@@ -149,11 +150,29 @@ def test_stages_that_cannot_run_are_refused(stages, message):
 def test_a_stage_that_needs_another_is_refused_without_it(nose, monkeypatch):
     monkeypatch.setattr(NoseStage, "needs", ("coarse", "lips"))
 
-    with pytest.raises(AvfaceError, match="stages coarse,nose: nothing can be refined without 'lips'"):
+    with pytest.raises(AvfaceError, match="stages coarse,nose: 'lips' is required"):
         find_stages(["coarse", "nose"])
 
 
-@pytest.mark.parametrize("focal_length", [0.0, -1.0, float("nan")])
-def test_a_focal_length_that_is_none_is_refused(focal_length):
-    with pytest.raises(AvfaceError, match="must be above 0 pixels"):
-        Request(Path("clip.mp4"), focal_length=focal_length)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"focal_length": 0.0}, r"focal length 0\.0: must be a finite number above 0 pixels"),
+        ({"focal_length": -1.0}, r"focal length -1\.0: must be a finite number above 0 pixels"),
+        ({"focal_length": float("nan")}, "focal length nan: must be a finite number above 0 pixels"),
+        ({"focal_length": float("inf")}, "focal length inf: must be a finite number above 0 pixels"),
+        ({"face": -1}, "face -1: people are numbered from 0"),
+        ({"face": (1.0, float("nan"))}, r"face \(1\.0, nan\): a point must be two finite numbers"),
+        ({"face": (1.0, 2.0, 3.0)}, r"face \(1\.0, 2\.0, 3\.0\): a point must be two finite numbers"),
+        ({"device": "abacus"}, r"device abacus: can't be used \(.*\); try cpu"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused(arguments, message):
+    with pytest.raises(AvfaceError, match=message) as caught:
+        Request(Path("clip.mp4"), **arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("face", [None, 0, 3, np.int64(1), (0, 0), (-20.0, 1e6)])
+def test_any_person_or_point_can_be_requested(face):
+    assert Request(Path("clip.mp4"), face=face).face == face

@@ -1,6 +1,6 @@
-"""The command line: one dataclass a verb. Its docstrings are its help, the work is done in the rooms below.
+"""The command line: one dataclass per verb, whose docstrings are its help text.
 
-Nothing heavy is imported before a verb needs it, so that help and mistyped commands are answered at once.
+Verbs import numerical libraries only when they run, so that help and usage errors are printed without delay.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from avface.cli.datasets import Data
 from avface.cli.evaluation import Evaluate
 from avface.cli.heads import Head
 from avface.cli.synthetic import Occlude, Synthesize
-from avface.cli.terminal import Bars, printable, warnings_told
+from avface.cli.terminal import Bars, collected_warnings, printable
 from avface.errors import AvfaceError
 
 DESCRIPTION = """From a video of a talking person to an animated 3D head.
@@ -32,13 +32,13 @@ avface VERB --help explains a verb, avface --version prints the version."""
 
 
 USAGE_ERROR, INTERRUPTED = 2, 130
-"""Exit codes: of every `AvfaceError` and of wrong arguments; of Ctrl-C, as shells have it."""
+"""Exit codes: of every `AvfaceError` and of wrong arguments; of Ctrl-C, 128 + SIGINT as in shells."""
 
 
 Command = Demo | Reconstruct | Export | View | Info | Evaluate | Synthesize | Occlude | Data | Head
 
 
-VERBS: Any = Union[  # noqa: UP007 - tyro tells the verbs apart by their annotations, which | can't hold here
+VERBS: Any = Union[  # noqa: UP007 - tyro distinguishes the verbs by their annotations, which | can't hold here
     Annotated[Demo, subcommand("demo")],
     Annotated[Reconstruct, subcommand("reconstruct")],
     Annotated[Export, subcommand("export")],
@@ -55,10 +55,10 @@ VERBS: Any = Union[  # noqa: UP007 - tyro tells the verbs apart by their annotat
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line, by default the process's own; returns the exit code.
 
-    0: done. 2: an `AvfaceError` or wrong arguments, told in one line. 130: Ctrl-C. Anything else raises.
+    0: success. 2: an `AvfaceError` or wrong arguments, reported in one line. 130: Ctrl-C. Other exceptions propagate.
     """
-    # Importing the libraries makes a million objects that stay; looking through them again and again, and one last time
-    # at the end, would take most of a second.
+    # Importing the libraries allocates a million long-lived objects; collecting over them repeatedly, and once more at
+    # exit, would take most of a second.
     gc.set_threshold(20_000, 20, 20)
     atexit.register(gc.freeze)
     words = sys.argv[1:] if argv is None else list(argv)
@@ -66,18 +66,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"avface {__version__}")
         return 0
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names that the terminal can't show
+        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that the terminal can't encode
     as_json = "--json" in words
     try:
         command = _parse(words)
         if command is None:
             return 0
-        hushed = command.messages.quiet or command.messages.json
-        with warnings_told(hushed) as told, Bars(shown=not hushed) as bars:
+        silent = command.messages.quiet or command.messages.json
+        with collected_warnings(printed=not silent) as warnings, Bars(enabled=not silent) as bars:
             outcome = command.run(bars)
         if command.messages.json:
-            print(json.dumps({**outcome.facts, "warnings": told}))
-        elif outcome.asked_for or not command.messages.quiet:
+            print(json.dumps({**outcome.facts, "warnings": warnings}))
+        elif outcome.is_result or not command.messages.quiet:
             print("\n".join(map(printable, outcome.text.splitlines())))
         return 0
     except AvfaceError as error:
@@ -87,16 +87,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(words: Sequence[str]) -> Command | None:
-    """The command of the words, or None where help was asked for and given.
+    """The command of the words; None if help was requested and printed.
 
     Raises:
-        AvfaceError: if the words are no command; tyro's explanation in one line.
+        AvfaceError: if the words are no valid command; tyro's explanation in one line.
     """
     known = [verb.__metadata__[0].name for verb in VERBS.__args__]
     if words[:2] == [
         "synthesize",
         "occlude",
-    ]:  # a verb of its own to tyro, as `synthesize` takes a folder there
+    ]:  # a verb of its own for tyro, since `synthesize` takes a folder at this place
         words = ["synthesize-occlude", *words[2:]]
     if words and not words[0].startswith("-") and words[0] not in known:
         raise AvfaceError(f"{words[0]}: no such verb; use {', '.join(known)}")
@@ -123,16 +123,16 @@ def _parse(words: Sequence[str]) -> Command | None:
 
 
 def _first_sentence(box: str) -> str:
-    """What tyro says first in its box of several lines; what is indented deeper explains single options."""
-    said: list[str] = []
+    """The first sentence in tyro's box of several lines; deeper indented lines explain single options."""
+    parts: list[str] = []
     for line in box.splitlines()[1:]:  # the first holds a title
         content = line[2:].rstrip("│ ")  # left border, text, right border; blanks where there is no UTF-8
         if set(content.strip()) <= set("─-╰╯"):
-            if said:
+            if parts:
                 break
         elif not content.startswith(" " * 8):
-            said.append(content.strip())
-    sentence = " ".join(said).removeprefix("Error parsing ").rstrip(".") or "wrong arguments"
+            parts.append(content.strip())
+    sentence = " ".join(parts).removeprefix("Error parsing ").rstrip(".") or "wrong arguments"
     return sentence[0].lower() + sentence[1:]
 
 

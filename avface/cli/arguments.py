@@ -1,4 +1,4 @@
-"""The kinds of arguments that verbs take, and what they give back."""
+"""Types of the verbs' arguments, and the outcome that a verb returns."""
 
 from __future__ import annotations
 
@@ -58,6 +58,12 @@ def _parse_pixels(text: str) -> float:
         raise ValueError(f"{text!r} is no number of pixels") from None
 
 
+def _parse_seed(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"{text!r} is no seed; use a whole number from 0")
+    return int(text)
+
+
 Flag = Annotated[bool, arg(help_behavior_hint="")]
 
 
@@ -73,7 +79,10 @@ Pixels = Annotated[float | None, _parsed(_parse_pixels, "PX"), arg(help_behavior
 Stages = Annotated[tuple[str, ...], _parsed(_parse_stages, "STAGE,..."), arg(help_behavior_hint="")]
 
 
-Shown = Annotated[str | None, _parsed(_parse_stage, "STAGE"), arg(help_behavior_hint="")]
+StageName = Annotated[str | None, _parsed(_parse_stage, "STAGE"), arg(help_behavior_hint="")]
+
+
+Seed = Annotated[int, _parsed(_parse_seed, "INT")]
 
 
 FrameRange = Annotated[slice | None, _parsed(_parse_frames, "A:B"), arg(help_behavior_hint="")]
@@ -81,25 +90,25 @@ FrameRange = Annotated[slice | None, _parsed(_parse_frames, "A:B"), arg(help_beh
 
 @dataclass(frozen=True)
 class Messages:
-    """What is printed, in all verbs."""
+    """Output options of every verb."""
 
     quiet: Flag = False
-    """Print errors only, and what was asked for."""
+    """Print only errors and the result that the verb exists to print."""
     json: Flag = False
     """Print one JSON object on stdout and nothing else, errors included: {"error": ...}."""
 
 
-SPOKEN = Messages()
-"""The default: everything is said, for people."""
+PRINT_ALL = Messages()
+"""The default: text, warnings and progress bars."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a verb leaves to say."""
+    """What a verb prints when it is done."""
 
     text: str
-    """For people."""
+    """Human-readable."""
     facts: dict[str, Any]
-    """The same for programs."""
-    asked_for: bool = False
-    """Whether the text is what the verb is for, so that --quiet doesn't hold it back."""
+    """The same as JSON values, for --json."""
+    is_result: bool = False
+    """Whether the text is the verb's result, which --quiet prints too."""

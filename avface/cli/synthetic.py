@@ -1,4 +1,4 @@
-"""The verb that makes talking heads with exact truth."""
+"""The verbs `synthesize` and `synthesize occlude`: synthetic clips and occluders with exact ground truth."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from avface.cli.arguments import SPOKEN, Flag, Messages, Outcome
-from avface.cli.files import check_device, check_folder
+from avface.cli.arguments import PRINT_ALL, Flag, Messages, Outcome, Seed
+from avface.cli.files import check_folder
 from avface.cli.terminal import Bars, listing, sizes
 
 SHEET_CLIPS = 12
@@ -18,54 +18,54 @@ SHEET_CLIPS = 12
 
 @dataclass(frozen=True)
 class Synthesize:
-    """Make clips of people who don't exist, talking, with everything known about them.
+    """Render clips of synthetic talking people with exact ground truth.
 
     Writes OUT/clip_000000/clip.mp4 and truth.npz and so on. The same options give the same clips; an interrupted run
-    goes on where it stopped, and a larger --clips adds to what is there. To hide parts of faces in a video of your own
+    resumes where it stopped, and a larger --clips adds clips. To occlude parts of the face in a video of your own
     see `avface synthesize occlude VIDEO`. Needs `pip install avface[build]`.
     """
 
     out: Annotated[Positional[Path], arg(metavar="OUT")]
-    """Folder for the clips; made if need be."""
+    """Folder for the clips; created if missing."""
     clips: int = 16
-    """How many."""
-    seed: int = 0
-    """Another seed gives other people, words and scenes."""
+    """Number of clips."""
+    seed: Seed = 0
+    """Seed of people, words and scenes."""
     seconds: float = 4.0
-    """Length of a clip."""
+    """Duration of a clip."""
     size: int = 256
     """Width and height in pixels."""
     frame_rate: float = 25.0
-    """Frames a second."""
+    """Frames per second."""
     occluded: float = 0.0
-    """Share of the clips in which something hides a part of the face."""
+    """Share of the clips in which objects occlude a part of the face."""
     preview: Flag = False
     """Also write preview.png, a contact sheet of the first clips."""
     workers: int | None = None
-    """Processes; by default one a core."""
+    """Processes; by default one per core."""
     device: Annotated[str, arg(metavar="DEVICE")] = "cpu"
-    """Where pictures are rendered: cpu, cuda, cuda:1, ..."""
-    messages: Messages = SPOKEN
+    """Torch device that renders: cpu, cuda, cuda:1, ..."""
+    messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
-        """Make what is missing, then say how it went."""
+        """Render the missing clips, then report."""
         import time
 
+        from avface.stages import check_device
         from avface.synthetic.clips import VIDEO, SceneConfig, SynthesisConfig, synthesize
 
         check_folder(self.out)
         check_device(self.device)
         scene = SceneConfig(size=self.size, seconds=self.seconds, frame_rate=self.frame_rate)
         config = SynthesisConfig(seed=self.seed, scene=scene, occluded=self.occluded)
-        start, already = time.perf_counter(), 0
-
-        def on_clip(done: int) -> None:
-            nonlocal already
-            already = already or done
-            bars("making clips", done, self.clips)
-
+        start = time.perf_counter()
         made = synthesize(
-            self.out, self.clips, config, workers=self.workers, device=self.device, on_clip=on_clip
+            self.out,
+            self.clips,
+            config,
+            workers=self.workers,
+            device=self.device,
+            on_clip=lambda done: bars("rendering clips", done, self.clips),
         )
         seconds = time.perf_counter() - start
         frames, tracked = sum(clip.frames for clip in made), sum(clip.tracked for clip in made)
@@ -97,23 +97,24 @@ class Synthesize:
 
 @dataclass(frozen=True)
 class Occlude:
-    """Hide parts of the most prominent face in a video behind hands, cups, phones and more; keep the truth about it.
+    """Occlude parts of the most prominent face in a video by hands, cups, phones and more, with ground truth.
 
-    Writes occluded.mp4, clean.mp4 (the same video without them, compressed alike), mask.mp4 and truth.npz.
+    Writes occluded.mp4, clean.mp4 (the same video without occluders, same encoding), mask.mp4 and truth.npz.
     """
 
     video: Annotated[Positional[Path], arg(metavar="VIDEO")]
     """The video, of any kind that FFmpeg reads."""
     output: Annotated[Path | None, arg(aliases=("-o",), metavar="DIR", help_behavior_hint="")] = None
-    """Folder for the results, made if need be; by default the video's name with "-occluded", in the current folder."""
-    seed: int = 0
-    """Another seed gives other occluders and motions."""
+    """Folder for the results, created if missing; by default the video's name with "-occluded", in the
+    current folder."""
+    seed: Seed = 0
+    """Seed of occluders and their motion."""
     kinds: Annotated[tuple[str, ...], arg(metavar="KIND", help_behavior_hint="")] = ()
-    """Which occluders: hand, microphone, ...; all if none is named."""
-    messages: Messages = SPOKEN
+    """Kinds of occluder: hand, microphone, ...; all by default."""
+    messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
-        """Track the face, then draw over it."""
+        """Track the face, then render the occluders."""
         from avface.media import Clip
         from avface.synthetic.occlusion.occluders.sampling import OCCLUDER_KINDS
         from avface.synthetic.occlusion.video import occlude_video

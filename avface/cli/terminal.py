@@ -1,4 +1,4 @@
-"""What people see: progress bars, warnings, tables."""
+"""Terminal output: progress bars, warnings, tables."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 STAGES = {
     "track": "tracking",
     "solve": "solving",
-    "lips": "listening to the lips",
-    "detail": "looking at the skin",
+    "lips": "refining lips",
+    "detail": "estimating detail",
     "reference": "reference",
     "mediapipe": "MediaPipe alone",
 }
-"""What the stages of the rooms are called on the screen."""
+"""Labels of progress bars by the names that `reconstruct` and the evaluations report."""
 
 
 def printable(text: str) -> str:
-    """One line for a terminal: file names may hold line ends, escape codes and bytes that are no text."""
+    """Text with line ends, control codes and undecodable bytes escaped, as file names may contain them."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
@@ -36,36 +36,39 @@ def printable(text: str) -> str:
 
 
 @contextlib.contextmanager
-def warnings_told(hushed: bool) -> Iterator[list[str]]:
-    """Collect avface's warnings and print them at the end, one line each. Those of libraries are dropped."""
+def collected_warnings(printed: bool) -> Iterator[list[str]]:
+    """Collect avface's warnings; they are in the list, and printed if wanted, when the block ends, one line each.
+
+    Warnings of libraries are dropped.
+    """
     import logging
 
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # says on its first run that it looks for fonts
-    told: list[str] = []
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # logs a search for fonts on its first run
+    messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", AvfaceWarning)
         try:
-            yield told
+            yield messages
         finally:
-            told += [str(warning.message) for warning in caught]
-            if not hushed:
-                for text in told:
+            messages += [str(warning.message) for warning in caught]
+            if printed:
+                for text in messages:
                     print(f"avface: warning: {printable(text)}", file=sys.stderr)
 
 
 class Bars:
-    """Progress bars on the terminal, one a stage, with the time left; none where stderr is no terminal."""
+    """Progress bars, one per stage, with the remaining time; none where stderr is not a terminal."""
 
-    def __init__(self, shown: bool) -> None:
+    def __init__(self, enabled: bool) -> None:
         self._progress: Progress | None = None
         self._stages: dict[str, Any] = {}
-        if not shown or not sys.stderr.isatty():
+        if not enabled or not sys.stderr.isatty():
             return
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        # a descriptor of its own: the tracker holds back what arrives at 2 while MediaPipe starts
+        # a duplicate descriptor: the tracker redirects descriptor 2 while MediaPipe starts
         terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace")
         self._terminal = terminal
         self._progress = Progress(
@@ -80,8 +83,6 @@ class Bars:
         )
 
     def __enter__(self) -> Bars:
-        if self._progress is not None:
-            self._progress.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -90,42 +91,43 @@ class Bars:
             self._terminal.close()
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
-        """A stage has done so many of its frames or pieces; total None if nobody knows."""
+        """Update the bar of a stage: items done of a total, None if it is unknown."""
         if self._progress is None:
             return
+        self._progress.start()  # not before: a training has bars of its own
         if stage not in self._stages:
-            for earlier in self._stages.values():  # totals may have been estimates
+            for earlier in self._stages.values():  # even if its estimated total wasn't reached
                 self._progress.update(earlier, visible=False)
             self._stages[stage] = self._progress.add_task(printable(STAGES.get(stage, stage)), total=total)
         self._progress.update(self._stages[stage], completed=done, total=total)
 
     def each(self, stage: str, total: int | None) -> Callable[[], None]:
-        """Begin a stage; the function returned counts one more piece done."""
+        """Start a stage; each call of the returned function counts one more item."""
         done = 0
         self(stage, done, total)
 
-        def one_more() -> None:
+        def advance() -> None:
             nonlocal done
             done += 1
             self(stage, done, total)
 
-        return one_more
+        return advance
 
 
 def table(facts: dict[str, Any]) -> str:
-    """Facts as aligned lines."""
+    """Facts as lines of two aligned columns."""
     import textwrap
 
     width = max(map(len, facts)) + 2
     lines = []
     for name, value in facts.items():
-        text = textwrap.wrap(_said(value), 100 - width, break_long_words=False) or [""]
+        text = textwrap.wrap(_formatted(value), 100 - width, break_long_words=False) or [""]
         lines.append(name.replace("_", " ").ljust(width) + text[0])
         lines += [" " * width + more for more in text[1:]]
     return "\n".join(lines)
 
 
-def _said(value: Any) -> str:
+def _formatted(value: Any) -> str:
     if value is None:
         return "unknown"
     if isinstance(value, bool):
@@ -135,14 +137,14 @@ def _said(value: Any) -> str:
     if isinstance(value, dict):
         if any(isinstance(each, str) for each in value.values()):
             return "; ".join(f"{key}: {each}" for key, each in value.items())
-        return ", ".join(f"{key.replace('_', ' ')} {_said(each)}" for key, each in value.items())
+        return ", ".join(f"{key.replace('_', ' ')} {_formatted(each)}" for key, each in value.items())
     if isinstance(value, list):
-        return ("; " if value and isinstance(value[0], dict) else ", ").join(map(_said, value))
+        return ("; " if value and isinstance(value[0], dict) else ", ").join(map(_formatted, value))
     return str(value)
 
 
 def share(part: int, whole: int) -> str:
-    """How much of a whole, in words."""
+    """Text of a share, such as "12 of 40 (30%)"."""
     return f"all {whole}" if part == whole else f"{part} of {whole} ({part / whole:.0%})"
 
 
@@ -152,7 +154,7 @@ def sizes(paths: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def listing(paths: Sequence[Path]) -> str:
-    """One line a file with its size; of a long sequence the first and last."""
+    """One line per file with its size; for a long sequence its first and last name and total size."""
     if len(paths) > 12:
         total = sum(path.stat().st_size for path in paths)
         return f"{_size(total):>8}  {paths[0]} to {paths[-1].name}, {len(paths)} files"

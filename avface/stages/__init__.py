@@ -1,7 +1,7 @@
 """The stages of a reconstruction, in the order in which they run.
 
-A new stage is a module with a class that satisfies `Stage`, and a line in `STAGES`. What it finds that isn't a field of
-`Capture` is an `avface.capture.Layer`, registered in `avface.capture.LAYERS`.
+A new stage is a module with a class that satisfies `Stage`, and a line in `STAGES`. Results that aren't fields of
+`Capture` are an `avface.capture.Layer`, registered in `avface.capture.LAYERS`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from avface.errors import AvfaceError
 from avface.stages.coarse import CoarseStage, corrects_landmarks
 from avface.stages.detail import DetailStage
 from avface.stages.lips import LipsStage
-from avface.stages.stage import Progress, Request, Stage, StageInputs, no_progress
+from avface.stages.stage import Progress, Request, Stage, StageInputs, check_device, no_progress
 
 STAGES: list[type[Stage]] = [CoarseStage, LipsStage, DetailStage]
 
@@ -22,9 +22,11 @@ def find_stages(names: Sequence[str]) -> tuple[type[Stage], ...]:
     """The stages of these names, in the order in which they run.
 
     Raises:
-        AvfaceError: if a name is unknown, or a stage lacks one that it needs.
+        AvfaceError: if a name is unknown, or a stage is missing that another one needs.
     """
     known = [stage.name for stage in STAGES]
+    if isinstance(names, str):
+        raise AvfaceError(f"stages {names!r}: give a sequence of names, such as ('coarse',)")
     given = ",".join(map(str, names))
     for name in names:
         if name not in known:
@@ -33,9 +35,7 @@ def find_stages(names: Sequence[str]) -> tuple[type[Stage], ...]:
     needed = [need for stage in found for need in stage.needs] or [COARSE]
     missing = [need for need in needed if need not in names]
     if missing:
-        raise AvfaceError(
-            f"stages {given}: nothing can be refined without {missing[0]!r}; use coarse or {','.join(known)}"
-        )
+        raise AvfaceError(f"stages {given}: {missing[0]!r} is required; use coarse or {','.join(known)}")
     return found
 
 
@@ -45,6 +45,7 @@ __all__ = [
     "Request",
     "Stage",
     "StageInputs",
+    "check_device",
     "corrects_landmarks",
     "find_stages",
     "no_progress",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class CoarseStage:
-    """Coarse networks and solver. Without networks for the head the fit has general priors only."""
+    """Coarse networks and solver. For a head without networks the fit has the solver's own priors only."""
 
     name: ClassVar[str] = COARSE
     needs: ClassVar[tuple[str, ...]] = ()
@@ -36,9 +36,8 @@ class CoarseStage:
         """Load solver, networks and acoustic model.
 
         Raises:
-            AvfaceError: if the networks can't be used, or there are none and the request wants none of the picture.
+            AvfaceError: if the networks can't be used, or there are none and the request excludes the picture.
         """
-
         networks = _load_networks(head, request)
         if networks is None and not request.video:
             raise AvfaceError(
@@ -57,10 +56,10 @@ class CoarseStage:
         return cls(networks)
 
     def run(self, capture: Capture, inputs: StageInputs) -> Capture:
-        """Fill in everything of the capture but its layers.
+        """The capture with all its fields but layers.
 
-        Where the mouth is occluded at times, a second fit has a prediction that is adapted to how the mouth moves where
-        it is visible.
+        If the mouth is occluded in some frames, a second fit has a prior that is adapted to the mouth's motion in the
+        others.
         """
         expected = None
         if self.networks is not None:
@@ -87,7 +86,7 @@ class CoarseStage:
                 inputs.track,
                 audio,
                 inputs.focal_length,
-                see_expression=inputs.request.video,
+                use_video=inputs.request.video,
                 visibility_limit=visibility_limit,
             )
 
@@ -110,17 +109,17 @@ class CoarseStage:
 
 
 def corrects_landmarks(head: HeadModel) -> bool:
-    """Whether corrected landmarks serve this head: whether there is a shape prior for them."""
+    """Whether landmarks are corrected for this head: whether it has a shape prior that was fitted with them."""
     from avface.solve.shape_prior import load_shape_prior
 
     return load_shape_prior(head, corrected=True) is not None
 
 
 def _load_networks(head: HeadModel, request: Request) -> CoarseNetworks | None:
-    """The networks for a head: those of a file, or the pretrained ones if they are about this head.
+    """The networks for a head: those of a file, or the pretrained ones if they were trained for this head.
 
     Raises:
-        AvfaceError: if the file isn't there or damaged, or about another head.
+        AvfaceError: if the file is missing, damaged or for another head.
     """
     from avface.networks.coarse.model import load_networks, pretrained_coarse_networks
 
@@ -141,13 +140,13 @@ def _load_networks(head: HeadModel, request: Request) -> CoarseNetworks | None:
 
 
 def _correct_landmarks(inputs: StageInputs) -> LandmarkCorrections | None:
-    """Offsets of some frames' landmarks from where the picture shows them, for the person's shape."""
+    """Corrections of some frames' landmarks by the correction network, for the fit of the shape; None without crops."""
     from avface.networks.fusion.landmark_weights import LandmarkWeights
     from avface.networks.landmark_correction import pretrained_landmark_network
     from avface.solve import LandmarkCorrections
 
     track = inputs.track
-    views = track.views
+    views = track.aligned_crops
     if views is None:
         return None
     weights = LandmarkWeights(track, None, without=_ignored_regions(inputs), flow=False)
@@ -158,10 +157,10 @@ def _correct_landmarks(inputs: StageInputs) -> LandmarkCorrections | None:
 
 
 def _ignored_regions(inputs: StageInputs) -> tuple[str, ...]:
-    """Regions whose landmarks don't count."""
-    from avface.networks.fusion.clip_adaptation import ADAPTED_REGIONS
+    """Regions whose landmarks have zero weight."""
+    from avface.networks.regions import AUDIO_DRIVEN_REGIONS
 
-    return () if inputs.request.video else ADAPTED_REGIONS
+    return () if inputs.request.video else AUDIO_DRIVEN_REGIONS
 
 
 def _fit(
@@ -221,7 +220,7 @@ def _prior(expected: ClipPrediction) -> Prediction:
         expression=expected.expression,
         expression_sigma=expected.expression_sigma,
         rotation=expected.rotation,
-        # Errors of a window's frames are the same, so that they count as one; expressions change too fast for that.
+        # The errors of the frames of a window are fully correlated, so they count as one; those of expressions are not.
         rotation_sigma=expected.rotation_sigma * np.sqrt(expected.window),
         shape=expected.shape,
         shape_sigma=expected.shape_sigma,
@@ -229,7 +228,7 @@ def _prior(expected: ClipPrediction) -> Prediction:
 
 
 def _joints(head: HeadModel, fit: Fit) -> F32:
-    """Joint rotations (T, J, 3): the eyes' gaze, everything else at rest."""
+    """Joint rotations (T, J, 3): gaze of the eyes, identity for other joints."""
     joints = np.zeros((len(fit.gaze), head.num_joints, 3), np.float32)
     eyes = [j for j, name in enumerate(head.joint_names) if name in ("left_eye", "right_eye")]
     joints[:, eyes, :2] = fit.gaze

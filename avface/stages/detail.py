@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class DetailStage:
-    """The fine stage, for heads that the detail network was trained for."""
+    """Detail refinement, for heads that the detail network was trained for."""
 
     name: ClassVar[str] = DetailLayer.stage
     needs: ClassVar[tuple[str, ...]] = ("coarse",)
@@ -27,14 +27,14 @@ class DetailStage:
 
     @classmethod
     def load(cls, head: HeadModel, request: Request) -> DetailStage | None:
-        """The stage with the pretrained network; None for heads that it isn't about."""
+        """The stage with the pretrained network; None for other heads."""
         from avface.networks.detail.refinement import pretrained_detail_refinement
 
         refinement = pretrained_detail_refinement(head, request.device)
         return None if refinement is None else cls(refinement)
 
     def run(self, capture: Capture, inputs: StageInputs) -> Capture:
-        """Add the layer; the capture as it is where no frame shows the person."""
+        """The capture with a layer; unchanged if no frame shows the person."""
         from avface.networks.detail.refinement import ClipView
 
         visibility = inputs.track.visibility

@@ -27,20 +27,20 @@ class LipsStage:
 
     @classmethod
     def load(cls, head: HeadModel, request: Request) -> LipsStage | None:
-        """The stage with the pretrained network; None for heads that it isn't about."""
+        """The stage with the pretrained network; None for other heads."""
         from avface.networks.lips.refinement import pretrained_lip_refinement
 
         refinement = pretrained_lip_refinement(head, request.device)
         return None if refinement is None else cls(refinement)
 
     def run(self, capture: Capture, inputs: StageInputs) -> Capture:
-        """Add the layer; the capture as it is where nobody speaks."""
-        from avface.networks.lips.visual_evidence import LipView
+        """The capture with a layer; unchanged if nobody speaks."""
+        from avface.networks.lips.visual_evidence import LipObservation
 
         visible = (capture.confidence > 0).astype(np.float32)
         if capture.visibility_regions:
             visible *= capture.visibility[:, capture.visibility_regions.index("lips")]
-        view = LipView(
+        view = LipObservation(
             inputs.track.best_landmarks, visible, capture.rotation, capture.translation, capture.camera
         )
         lips = self.refinement.refine(
@@ -56,5 +56,5 @@ class LipsStage:
             return capture
         return capture.with_layer(
             LipLayer(lips.vertices, lips.basis, lips.weights),
-            "offsets by a network that hears, as far as the picture agrees; parted and closed where they meet",
+            "offsets predicted from sound, weighted by visual evidence; contact of the lips resolved",
         )

@@ -1,7 +1,8 @@
-"""What a stage is, and what all stages of a reconstruction share."""
+"""The protocol of stages, and the inputs that all stages of a reconstruction share."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,17 +22,36 @@ if TYPE_CHECKING:
     from avface.tracking import FaceTrack
 
 Progress = Callable[[str, int, "int | None"], None]
-"""Called with (name, frames done, frames in all or None) as work goes on; names are "track", "solve" and those of later
-stages."""
+"""Called with (name, frames done, total frames or None); names are "track", "solve" and those of later stages."""
 
 
 def no_progress(name: str, done: int, total: int | None) -> None:
     """Report nothing."""
 
 
+def check_device(device: str) -> None:
+    """Check that torch can compute on a device.
+
+    Raises:
+        AvfaceError: if it can't.
+    """
+    if device != "cpu":
+        import torch
+
+        try:
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise AvfaceError(f"device {device}: can't be used ({reason}); try cpu") from None
+
+
 @dataclass(frozen=True)
 class Request:
-    """The arguments of `avface.reconstruct`, with their meaning there. Refuses, on its own, what can't work."""
+    """The arguments of `avface.reconstruct`, with their meaning there.
+
+    Raises:
+        AvfaceError: if an argument can't work, whatever the video.
+    """
 
     path: Path
     head: str | Path = "open"
@@ -46,17 +66,25 @@ class Request:
     progress: Progress = no_progress
 
     def __post_init__(self) -> None:
-        if self.focal_length is not None and not self.focal_length > 0:
+        if self.focal_length is not None and not 0 < self.focal_length < math.inf:
             raise AvfaceError(
-                f"focal length {self.focal_length}: must be above 0 pixels; leave it out to have it estimated"
+                f"focal length {self.focal_length}: must be a finite number above 0 pixels; leave it out to have it "
+                "estimated"
             )
+        point = isinstance(self.face, tuple)
+        values = self.face if isinstance(self.face, tuple) else () if self.face is None else (self.face,)
+        if (point and len(values) != 2) or not all(map(math.isfinite, values)):
+            raise AvfaceError(f"face {self.face}: a point must be two finite numbers (x, y) in pixels")
+        if not point and any(number < 0 for number in values):
+            raise AvfaceError(f"face {self.face}: people are numbered from 0, the most prominent first")
+        check_device(self.device)
 
 
 class Stage(Protocol):
     """One step from a clip to a capture, loaded for one head.
 
-    A class satisfies the protocol by its members; it is registered in `avface.stages.STAGES`. What a stage finds that
-    isn't a field of `Capture` goes into a `avface.capture.Layer`.
+    A class satisfies the protocol by its members, and is registered in `avface.stages.STAGES`. Results of a stage that
+    aren't fields of `Capture` go into an `avface.capture.Layer`.
     """
 
     name: ClassVar[str]
@@ -68,16 +96,16 @@ class Stage(Protocol):
 
     @classmethod
     def load(cls, head: HeadModel, request: Request) -> Stage | None:
-        """Load weights and libraries; runs in the background while the clip is tracked.
+        """Load weights and libraries, in the background while the clip is tracked.
 
-        None if the stage is not available for this head: it is skipped then.
+        None if the stage isn't available for this head; it is skipped then.
 
         Raises:
-            AvfaceError: if files can't be used, or the request asks for what this head hasn't.
+            AvfaceError: if files can't be used, or the request needs something that this head lacks.
         """
 
     def run(self, capture: Capture, inputs: StageInputs) -> Capture:
-        """The capture with what this stage adds.
+        """The capture with the results of this stage.
 
         Raises:
             AvfaceError: if the clip can't be used.
@@ -86,22 +114,22 @@ class Stage(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class StageInputs:
-    """What stages know of a clip besides the capture so far."""
+    """Inputs of a stage besides the capture of the stages before it."""
 
     request: Request
     clip: Clip
     track: FaceTrack
-    """The person, refined by optical flow."""
+    """The person's track, refined by optical flow."""
     head: HeadModel
 
     @property
     def has_audio(self) -> bool:
-        """Whether there is sound, and it is to be used."""
+        """Whether the clip has sound that may be used."""
         return self.request.audio and self.clip.info.has_audio
 
     @cached_property
     def audio_lag(self) -> float:
-        """Seconds by which the sound is late for the picture; 0 where the mouth isn't to be seen."""
+        """Delay of the sound against the picture in seconds; 0 without sound, or if the mouth may not be seen."""
         from avface.networks.fusion.av_sync import estimate_audio_lag
 
         if not (self.has_audio and self.request.video):
@@ -109,32 +137,32 @@ class StageInputs:
         return estimate_audio_lag(self.track, self.clip.audio_blocks(), self.request.device)
 
     def audio(self) -> Iterator[F32]:
-        """Blocks of samples at 16 kHz, aligned with the picture, from the beginning each time; only if `has_audio`."""
+        """Blocks of samples at 16 kHz from the start of the clip, aligned with the picture; only if `has_audio`."""
         from avface.networks.fusion.av_sync import align_audio
 
         return align_audio(self.clip.audio_blocks(), self.audio_lag)
 
     @property
     def focal_length(self) -> float:
-        """Pixels: the given one, or the mean of its prior."""
+        """Pixels; the mean of its prior if none is given."""
         from avface.solve import SolverConfig
 
         config = self.request.solver or SolverConfig()
         return self.request.focal_length or config.focal_prior * max(self.track.image_size)
 
     def shots(self) -> Int:
-        """(T,) number of the shot that each frame is in."""
+        """(T,) number of the shot of each frame."""
         numbers = np.zeros(len(self.track.times), np.int64)
         for number, segment in enumerate(self.track.segments):
             numbers[segment.start : segment.end] = number
         return numbers
 
     def same_person(self) -> Bool:
-        """(T,) whether a frame's shot shows the person."""
+        """(T,) whether the shot of each frame shows the person."""
         return np.array([segment.same_person for segment in self.track.segments], bool)[self.shots()]
 
     def counter(self, name: str) -> Callable[[int], None]:
-        """Reports progress under a name; called with how many more frames are done."""
+        """A function that adds to the number of frames done and reports it under a name."""
         done, total = 0, len(self.track.times)
 
         def count(more: int) -> None:
