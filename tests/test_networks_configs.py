@@ -59,7 +59,7 @@ from avface.speech.acoustic import AcousticConfig
         (LandmarkConfig, {"side": 0}, "side=0 must be a multiple of 8"),
         (LandmarkConfig, {"side": 90}, "side=90 must be a multiple of 8"),
         (LandmarkConfig, {"hidden": 0}, "hidden=0"),
-        (LandmarkConfig, {"components": 0}, "components=0"),
+        (LandmarkConfig, {"error_components": 0}, "error_components=0"),
         (LandmarkConfig, {"channels": (4, 4)}, r"channels=\(4, 4\) must be three"),
         (LandmarkConfig, {"channels": (4, 0, 4)}, r"channels=\(4, 0, 4\) must be three"),
         (LandmarkConfig, {"dropout": 1.0}, "dropout=1.0 must be at least 0 and below 1"),

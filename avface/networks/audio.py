@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from torch import Tensor, nn
 
 from avface.errors import AvfaceError
-
-SpeechKind = Literal["deepspeech", "wav2vec2", "mel"]
-"""Kinds of speech features."""
-ROWS = 16
-"""Rows of speech features around each frame, `avface.speech.features.WINDOW`."""
+from avface.speech.features import KINDS, WINDOW, SpeechKind
 
 
 @dataclass(frozen=True)
@@ -25,10 +20,10 @@ class AudioConfig:
     """Feature size: 29 of deepspeech, 80 of mel, 768 of wav2vec2's base model."""
 
     def __post_init__(self) -> None:
-        if self.speech not in get_args(SpeechKind):
-            raise AvfaceError(f"speech={self.speech!r} must be one of {', '.join(get_args(SpeechKind))}")
+        if self.speech not in KINDS:
+            raise AvfaceError(f"speech={self.speech!r} must be one of {', '.join(KINDS)}")
         if self.width < 1:
-            raise AvfaceError(f"width={self.width}: speech features have at least one number a row")
+            raise AvfaceError(f"width={self.width}: speech features have a size above 0")
 
 
 class AudioNet(nn.Module):
@@ -50,13 +45,13 @@ class AudioNet(nn.Module):
         self.head = nn.Sequential(nn.Linear(channels, 64), nn.LeakyReLU(0.02), nn.Linear(64, size))
 
     def forward(self, speech: Tensor) -> Tensor:
-        """Embed each frame by itself.
+        """Embed frames independently.
 
         Raises:
-            ValueError: if a frame hasn't 16 rows.
+            ValueError: if the number of rows isn't 16.
         """
-        if speech.shape[-2] != ROWS:
-            raise ValueError(f"speech features {tuple(speech.shape)} must be (..., {ROWS}, D)")
+        if speech.shape[-2] != WINDOW:
+            raise ValueError(f"speech features {tuple(speech.shape)} must be (..., {WINDOW}, D)")
         rows = speech.flatten(0, -3).transpose(1, 2)
         embedded: Tensor = self.head(self.convolutions(rows)[..., 0])
         return embedded.unflatten(0, speech.shape[:-2])

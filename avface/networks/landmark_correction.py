@@ -1,9 +1,9 @@
-"""How far a tracker's landmarks are off what they should lie on, by the picture.
+"""Correction of tracked landmarks: offsets from where the picture shows them.
 
-A tracker's points follow its idea of a face and make people alike. Here a face is sampled through the tracked points
-into a layout in which every texel is the same skin, a little beyond the outline: what was drawn off its nominal place
-shows as a shift. A small network, which has learned on made people whose landmarks are known
-(`avface.training.landmarks.train`), says by how much, in principal components of the tracker's errors.
+Tracked landmarks are biased towards the tracker's mean face. The picture is warped by the tracked points into a layout
+in which each texel is a fixed place of the skin, a little beyond the outline; errors of the points appear as shifts. A
+small network, trained on synthetic people with known landmarks (`avface.training.landmarks.train`), predicts the
+offsets, in principal components of the tracker's errors.
 """
 
 from __future__ import annotations
@@ -20,48 +20,48 @@ from torch import Tensor, nn
 from avface.arrays import F32, F64, U8, Bool, Floats, Int
 from avface.errors import AvfaceError
 from avface.files.weight_file import Pretrained, WeightFile, WeightFormat
-from avface.tracking.aligned_crops import FACE, in_view, view_matrix
+from avface.tracking.aligned_crops import FACE_SIZE, crop_matrix, to_crop
 
 LANDMARKS = 468
-"""Landmarks of the skin, the first ones of the scheme: irises slide over it."""
+"""Number of landmarks of the skin, the first ones of the scheme; the others are of the irises."""
+SECOND_STEP = 0.5
+"""Step size of the second iteration, from the points that the first one corrected; the best of 0 to 1 on synthetic
+people."""
 
-
-_GLANCING = (0.1, 0.35)
-"""Size of a texel in the picture, over that of the larger ones, up to which it is not seen (turned away, or folded
-over), and from which it is fully seen."""
-_DARK = 8.0
-"""Added to brightness before the logarithm."""
-_FLAT = 0.02
-"""Contrast (of logarithms) below which there is nothing but noise."""
-SECOND = 0.5
-"""By how much a second look counts, from where the first one ends: on made people the best between none and 1."""
-_NEAR, _AROUND = 5.0, 8.0
-"""Texels over which the local level and the local contrast are taken."""
+_VISIBLE_AREA = (0.1, 0.35)
+"""Area of a texel in the picture, relative to the 75th percentile, up to which its visibility is 0 (turned away, or
+folded over), and from which it is 1."""
+_BRIGHTNESS_OFFSET = 8.0
+"""Added to the brightness before the logarithm."""
+_NOISE_CONTRAST = 0.02
+"""Contrast of the log brightness that is added as noise in the normalisation."""
+_LEVEL_SIGMA, _CONTRAST_SIGMA = 5.0, 8.0
+"""Standard deviations in texels of the Gaussians of the local level and the local contrast."""
 
 
 @dataclass(frozen=True)
 class LandmarkConfig:
-    """Sizes of the network. Saved with the weights."""
+    """Config of the network, saved with its weights."""
 
     side: int = 96
-    """Texels across and down the layout."""
+    """Size of the layout in texels."""
     channels: tuple[int, int, int] = (20, 36, 64)
-    """Of the three stages of convolutions, each of half the last one's resolution."""
+    """Channels of the three stages of convolutions, each of which halves the resolution."""
     reduced: int = 24
     """Channels that the last stage is reduced to."""
     hidden: int = 192
     """Width of the fully connected layers."""
-    described: int = 32
-    """Principal components of the tracked points that it is told."""
-    components: int = 80
-    """Principal components of the errors that it says."""
+    point_components: int = 32
+    """Number of principal components of the tracked points in the input."""
+    error_components: int = 80
+    """Number of principal components of the errors in the output."""
     dropout: float = 0.15
-    """Of the fully connected layers' inputs, while it learns."""
+    """Dropout of the inputs of the fully connected layers in training."""
 
     def __post_init__(self) -> None:
         if self.side < 8 or self.side % 8:
             raise AvfaceError(f"side={self.side} must be a multiple of 8, at least 8")
-        for name in ("reduced", "hidden", "described", "components"):
+        for name in ("reduced", "hidden", "point_components", "error_components"):
             if getattr(self, name) < 1:
                 raise AvfaceError(f"{name}={getattr(self, name)} must be above 0")
         if len(self.channels) != 3 or min(self.channels) < 1:
@@ -72,22 +72,23 @@ class LandmarkConfig:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where texels lie between the landmarks.
-
-    inside (side, side) texels that there are; corners (N, 3) numbers of the points they lie between and weights (N, 3)
-    of these; ring (P, 2) numbers of landmarks: behind the 468 come P points beyond the outline, each as far from the
-    first of the two, away from the second, as `reach` of their distance.
-    """
+    """Barycentric map from the landmarks to the texels of a square."""
 
     inside: Bool
+    """(side, side) texels that are covered."""
     corners: Int
+    """(N, 3) indices of the three points around each of them: the 468 landmarks, and behind them the P of `ring`."""
     weights: F32
+    """(N, 3) barycentric weights."""
     ring: Int
+    """(P, 2) landmarks of which P points beyond the outline are extrapolated: outwards from the first, away from the
+    second, by `reach` times their distance."""
     reach: float
 
     @classmethod
     def of(cls, points: F64, side: int, reach: float = 0.2, axis: float = 0.25) -> Layout:
-        """For points (478, 3) of a face at rest, metres, unrolled about an axis that far behind them."""
+        """The layout of points (478, 3) of a neutral face, metres, by a cylindrical projection about a vertical axis,
+        `axis` metres behind them."""
         from scipy.spatial import ConvexHull, Delaunay
 
         x, y, z = points[:LANDMARKS].T
@@ -110,7 +111,7 @@ class Layout:
         return cls(inside, corners, weights.astype(np.float32), ring.astype(np.int64), reach)
 
     def on_texels(self, values: F32) -> F32:
-        """Values (478, C) of landmarks at the texels, (side, side, C); 0 beyond them."""
+        """Values (478, C) of landmarks, interpolated at the texels, (side, side, C); 0 outside."""
         values = np.asarray(values[:LANDMARKS], np.float32)
         beyond = (1 + self.reach) * values[self.ring[:, 0]] - self.reach * values[self.ring[:, 1]]
         spread = np.zeros((*self.inside.shape, values.shape[1]), np.float32)
@@ -119,10 +120,10 @@ class Layout:
         )
         return spread
 
-    def look(self, view: U8, points: F32, seen: F32 | None = None) -> F32:
-        """What the network sees of a face, (3, side, side): local contrast, brightness, and how well texels are seen.
+    def sample(self, view: U8, points: F32, visibility: F32 | None = None) -> F32:
+        """The network's input of a face, (3, side, side): local contrast, brightness, and visibility of the texels.
 
-        view (S, S) uint8 grey, points (478, 2) in it, seen (478,) how surely each landmark is seen; surely if None.
+        view (S, S) uint8 grey, points (478, 2) in it, visibility (478,) of the landmarks from 0 to 1; 1 if None.
         """
         inside = self.inside.astype(np.float32)
         place = self.on_texels(points)
@@ -130,17 +131,19 @@ class Layout:
             view, place[..., 0], place[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         across, down = np.gradient(place, axis=1), np.gradient(place, axis=0)
-        size = across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]
-        usual = max(float(np.percentile(size[self.inside], 75)), 1e-6)
-        shown = ((size / usual - _GLANCING[0]) / (_GLANCING[1] - _GLANCING[0])).clip(0, 1) * inside
-        if seen is not None:
-            shown = shown * self.on_texels(np.asarray(seen, np.float32)[:, None])[..., 0].clip(0, 1)
-        brightness = np.log(value.astype(np.float32) + _DARK)
+        area = across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]
+        reference = max(float(np.percentile(area[self.inside], 75)), 1e-6)
+        shown = ((area / reference - _VISIBLE_AREA[0]) / (_VISIBLE_AREA[1] - _VISIBLE_AREA[0])).clip(
+            0, 1
+        ) * inside
+        if visibility is not None:
+            shown = shown * self.on_texels(np.asarray(visibility, np.float32)[:, None])[..., 0].clip(0, 1)
+        brightness = np.log(value.astype(np.float32) + _BRIGHTNESS_OFFSET)
         weight = np.maximum(shown, 0.05) * inside
-        away = brightness - _mean_around(brightness, weight, _NEAR)
-        contrast = np.sqrt(_mean_around(away * away, weight, _AROUND) + _FLAT**2)
+        away = brightness - _local_mean(brightness, weight, _LEVEL_SIGMA)
+        contrast = np.sqrt(_local_mean(away * away, weight, _CONTRAST_SIGMA) + _NOISE_CONTRAST**2)
         away_from_all = brightness - (brightness * weight).sum() / weight.sum()
-        contrast_of_all = np.sqrt((away_from_all**2 * weight).sum() / weight.sum() + _FLAT**2)
+        contrast_of_all = np.sqrt((away_from_all**2 * weight).sum() / weight.sum() + _NOISE_CONTRAST**2)
         return np.stack(
             [
                 (away / contrast).clip(-3, 3) * inside,
@@ -150,19 +153,19 @@ class Layout:
         ).astype(np.float32)
 
 
-def _mean_around(values: F32, weight: F32, reach: float) -> F32:
-    """Weighted mean under a Gaussian of a reach in texels."""
+def _local_mean(values: F32, weight: F32, sigma: float) -> F32:
+    """Weighted mean under a Gaussian of a standard deviation in texels."""
 
     def blurred(image: F32) -> F32:
-        return np.asarray(cv2.GaussianBlur(image, (0, 0), reach, borderType=cv2.BORDER_CONSTANT))
+        return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT))
 
     return np.asarray(blurred(values * weight) / (blurred(weight) + 1e-3))
 
 
 class LandmarkNetwork(nn.Module):
-    """From what `Layout.look` gives, and a description of the points, to how far these are off.
+    """Samples of a face (`Layout.sample`) and principal components of its points -> offsets of the points.
 
-    Lengths are shares of the face's size, in a view's axes.
+    Lengths are relative to the face's size, in the axes of a view.
     """
 
     corners: Tensor
@@ -186,18 +189,18 @@ class LandmarkNetwork(nn.Module):
         self.coarse = _convolution(two, three, 3, 2)
         self.coarse_again = nn.Sequential(_convolution(three, three), _convolution(three, three))
         self.reduce = _convolution(three, config.reduced, 1)
-        width = config.reduced * (config.side // 8) ** 2 + config.described
+        width = config.reduced * (config.side // 8) ** 2 + config.point_components
         self.first = nn.Linear(width, config.hidden)
         self.second = nn.Linear(config.hidden, config.hidden)
-        self.last = nn.Linear(config.hidden, config.components)
+        self.last = nn.Linear(config.hidden, config.error_components)
         self.dropout = nn.Dropout(config.dropout)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
         for name, value in (
             ("error_mean", torch.zeros(flat)),
-            ("error_basis", torch.zeros(config.components, flat)),
+            ("error_basis", torch.zeros(config.error_components, flat)),
             ("points_mean", torch.zeros(flat)),
-            ("points_basis", torch.zeros(config.described, flat)),
+            ("points_basis", torch.zeros(config.point_components, flat)),
             ("inside", torch.from_numpy(layout.inside)),
             ("corners", torch.from_numpy(layout.corners).to(torch.int16)),
             ("weights", torch.from_numpy(layout.weights)),
@@ -205,55 +208,55 @@ class LandmarkNetwork(nn.Module):
         ):
             self.register_buffer(name, value)
 
-    def forward(self, looks: Tensor, description: Tensor) -> Tensor:
-        """Offsets (B, 468, 2) from the points to where they should be.
+    def forward(self, samples: Tensor, coefficients: Tensor) -> Tensor:
+        """Offsets (B, 468, 2) from the points to their true place.
 
-        Shapes: looks (B, 3, side, side), description (B, D), see `describe`.
+        Shapes: samples (B, 3, side, side), coefficients (B, D), see `point_coefficients`.
         """
-        x = self.middle(self.fine(looks))
+        x = self.middle(self.fine(samples))
         x = self.coarse(x + self.middle_again(x))
         x = self.reduce(x + self.coarse_again(x)).flatten(1)
-        hidden = nn.functional.silu(self.first(torch.cat([self.dropout(x), description], 1)))
+        hidden = nn.functional.silu(self.first(torch.cat([self.dropout(x), coefficients], 1)))
         hidden = hidden + nn.functional.silu(self.second(self.dropout(hidden)))
-        said = self.last(hidden).float() @ self.error_basis + self.error_mean
-        return said.unflatten(1, (LANDMARKS, 2))
+        offsets = self.last(hidden).float() @ self.error_basis + self.error_mean
+        return offsets.unflatten(1, (LANDMARKS, 2))
 
-    def describe(self, points: Tensor) -> Tensor:
-        """Points (B, 478, 2) in a view by their principal components, in standard deviations, (B, D)."""
+    def point_coefficients(self, points: Tensor) -> Tensor:
+        """Coefficients (B, D) of points (B, 478, 2) in a view in their principal components, in standard deviations."""
         points = points[:, :LANDMARKS]
-        placed = (points - points.mean(1, keepdim=True)).flatten(1) / FACE
+        placed = (points - points.mean(1, keepdim=True)).flatten(1) / FACE_SIZE
         return ((placed - self.points_mean) @ self.points_basis.T).clamp(-4, 4)
 
     @torch.inference_mode()
-    def refine(self, pictures: U8, landmarks: Floats, seen: F32 | None = None) -> F32:
-        """How far landmarks are off, (K, 478, 2) in the pixels of their pictures; 0 for the irises.
+    def predict_offsets(self, pictures: U8, landmarks: Floats, visibility: F32 | None = None) -> F32:
+        """Offsets (K, 478, 2) from tracked landmarks to their true place, in pixels of the video; 0 for the irises.
 
-        Shapes: pictures (K, S, S) uint8, views (`avface.tracking.aligned_crops`) of landmarks (K, 478, 2) in pixels;
-        seen (K, 478) how surely each of them is seen, all are if None.
+        Shapes: pictures (K, S, S) uint8, aligned crops (`avface.tracking.aligned_crops`) around landmarks (K, 478, 2)
+        in pixels of the video; visibility (K, 478) of these from 0 to 1, 1 if None.
         """
         offsets = np.zeros((len(pictures), landmarks.shape[1], 2), np.float32)
         if not len(pictures):
             return offsets
-        matrices = [view_matrix(each) for each in landmarks]
-        points = np.stack([in_view(*each) for each in zip(matrices, landmarks, strict=True)])
-        said = self._say(pictures, points, seen)
-        moved = points.copy()
-        moved[:, :LANDMARKS] += said
-        said = said + SECOND * self._say(pictures, moved, seen)
-        for offset, away, matrix in zip(offsets, said, matrices, strict=True):
-            offset[:LANDMARKS] = away @ np.linalg.inv(matrix[:, :2]).T
+        matrices = [crop_matrix(each) for each in landmarks]
+        points = np.stack([to_crop(*each) for each in zip(matrices, landmarks, strict=True)])
+        in_crop = self._offsets_in_crop(pictures, points, visibility)
+        corrected = points.copy()
+        corrected[:, :LANDMARKS] += in_crop
+        in_crop = in_crop + SECOND_STEP * self._offsets_in_crop(pictures, corrected, visibility)
+        for offset, cropped, matrix in zip(offsets, in_crop, matrices, strict=True):
+            offset[:LANDMARKS] = cropped @ np.linalg.inv(matrix[:, :2]).T
         return offsets
 
-    def _say(self, pictures: U8, points: F32, seen: F32 | None) -> F32:
-        """How far points (K, 478, 2) are off in their views, (K, 468, 2) pixels of these."""
-        looks = np.stack(
+    def _offsets_in_crop(self, pictures: U8, points: F32, visibility: F32 | None) -> F32:
+        """Offsets (K, 468, 2) of points (K, 478, 2) in pixels of their crops."""
+        samples = np.stack(
             [
-                self.layout.look(picture, each, None if seen is None else seen[number])
+                self.layout.sample(picture, each, None if visibility is None else visibility[number])
                 for number, (picture, each) in enumerate(zip(pictures, points, strict=True))
             ]
         )
-        said = self(torch.from_numpy(looks), self.describe(torch.from_numpy(points)))
-        return np.asarray(FACE * said.numpy(), np.float32)
+        offsets = self(torch.from_numpy(samples), self.point_coefficients(torch.from_numpy(points)))
+        return np.asarray(FACE_SIZE * offsets.numpy(), np.float32)
 
 
 def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -308,11 +311,11 @@ def _stored_layout(file: WeightFile[LandmarkConfig]) -> Layout:
         float(file.metadata["reach"]),
     )
     if layout.inside.shape != (side, side) or layout.inside.sum() != len(layout.corners):
-        raise ValueError("its layout doesn't fit its size")
+        raise ValueError("its layout isn't of its size")
     if not 0 <= layout.corners.min() <= layout.corners.max() < LANDMARKS + len(layout.ring):
-        raise ValueError("its layout has points that there aren't")
+        raise ValueError("its layout has unknown points")
     if not 0 <= layout.ring.min() <= layout.ring.max() < LANDMARKS:
-        raise ValueError("its layout has landmarks that there aren't")
+        raise ValueError("its layout has unknown landmarks")
     return layout
 
 

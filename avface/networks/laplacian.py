@@ -1,4 +1,4 @@
-"""The Laplacian of images, which losses compare: it drops low-frequency differences and keeps edges and creases."""
+"""The Laplacian of images for losses: it removes low frequencies and keeps edges and creases."""
 
 from __future__ import annotations
 
