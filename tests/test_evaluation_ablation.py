@@ -43,7 +43,7 @@ def recipe(name="default", *, audio=0.25, video=0.25, window=16, hidden=0.35, sp
         ExpressionConfig(eyes, AudioConfig(speech, width), 4, tiny, audio, video),
     )
     made = Recipe(name, network, Supervision())
-    return replace(made, hiding=replace(made.hiding, hidden=hidden))
+    return replace(made, occlusion=replace(made.occlusion, occluded=hidden))
 
 
 def save(path, made, seed=0):
@@ -75,7 +75,7 @@ def made_clip(capture, hidden=(), truth=True):
 
 
 @pytest.mark.parametrize(
-    ("options", "said", "speech", "occlusion"),
+    ("options", "label", "speech", "occlusion"),
     [
         ({"audio": 1, "video": 0, "window": 1}, "e from video", "-", "some"),
         ({"audio": 0, "video": 1}, "e from audio + temporal", "deepspeech", "some"),
@@ -85,9 +85,9 @@ def made_clip(capture, hidden=(), truth=True):
         ({"name": "default+occlusion"}, "e from AV + dropout + temporal", "deepspeech", "tuned"),
     ],
 )
-def test_a_recipe_says_which_row_it_is(options, said, speech, occlusion):
+def test_a_recipe_says_which_row_it_is(options, label, speech, occlusion):
     row = AblationRow.of("file", recipe(**options))
-    assert (row.said, row.speech, row.occlusion) == (said, speech, occlusion)
+    assert (row.label, row.speech, row.occlusion) == (label, speech, occlusion)
 
 
 def rows():
@@ -133,26 +133,28 @@ def test_known_errors_are_found_and_hidden_frames_counted_apart(capture):
 def test_wider_shapes_and_other_expressions_have_errors_in_mm(capture):
     other = replace(capture, expression=0 * capture.expression)
     assert 0.2 < network_figures([made_clip(capture)], [other]).vertices_mm < 10
-    with pytest.raises(ValueError, match="frames read"):
+    with pytest.raises(ValueError, match="5 frames predicted, 10 in the clip"):
         network_figures([made_clip(capture)], [capture.select(slice(5))])
 
 
-def test_networks_are_read_without_the_sense_that_the_row_has_not(capture, tmp_path):
+def test_networks_get_only_the_inputs_of_their_row(capture, tmp_path):
     save(tmp_path / "a.safetensors", recipe())
     row, networks = read_row(tmp_path / "a.safetensors")
     assert row.name == "a"
     clip = made_clip(capture)
     with torch.no_grad():  # a projection that starts near 0 hides what comes in
-        networks.expression.temporal.projection[-1].weight.normal_()
+        networks.expression.temporal.projection[-1].weight.normal_(generator=torch.Generator().manual_seed(0))
     full, deaf, blind = (
-        read_clip(networks, clip, **senses).expression
-        for senses in ({}, {"heard": False}, {"watched": False})
+        read_clip(networks, clip, **inputs).expression
+        for inputs in ({}, {"use_audio": False}, {"use_video": False})
     )
     assert len(full) == FRAMES and not np.allclose(full, deaf) and not np.allclose(full, blind)
     clip.speech["deepspeech"] = clip.speech["deepspeech"] + 1
     clip.tracked = clip.tracked + 1
-    assert np.allclose(read_clip(networks, clip, heard=False).rotation, read_clip(networks, clip).rotation)
-    assert not np.allclose(read_clip(networks, clip, watched=False).expression, blind)
+    assert np.allclose(
+        read_clip(networks, clip, use_audio=False).rotation, read_clip(networks, clip).rotation
+    )
+    assert not np.allclose(read_clip(networks, clip, use_video=False).expression, blind)
 
 
 def test_another_kind_of_speech_features_is_asked_for(capture, tmp_path):
@@ -168,7 +170,7 @@ def test_networks_over_pictures_and_files_without_a_recipe_are_refused(tmp_path)
     with pytest.raises(AvfaceError, match="recipe inside"):
         read_row(tmp_path / "bare.safetensors")
     network = replace(made.network, coarse=replace(made.network.coarse, video=ResNetConfig()))
-    with pytest.raises(AvfaceError, match="over pictures"):
+    with pytest.raises(AvfaceError, match="images or depth as input"):
         protocol.check_measurable(tmp_path / "p.safetensors", replace(made, network=network))
 
 
@@ -201,6 +203,8 @@ def test_json_has_null_where_a_figure_is_missing():
 def test_missing_folders_and_nothing_to_measure_on_are_told(tmp_path):
     with pytest.raises(AvfaceError, match="--shards"):
         evaluate_ablation(tmp_path)
+    with pytest.raises(AvfaceError, match="seeds=-1: must be 0 or more"):
+        evaluate_ablation(tmp_path, shards=[tmp_path], seeds=-1)
     with pytest.raises(AvfaceError, match="no such folder"):
         evaluate_ablation(tmp_path / "none", shards=[tmp_path])
     with pytest.raises(AvfaceError, match="no weights"):

@@ -4,8 +4,8 @@ import pytest
 from avface.evaluation.gap_filling import carry, hold, interpolate
 
 FRAMES, POINTS = 10, 40
-GOOD = np.ones(FRAMES, bool)
-GOOD[4:7] = False
+VALID = np.ones(FRAMES, bool)
+VALID[4:7] = False
 TIMES = np.arange(FRAMES) / 25
 
 
@@ -18,29 +18,29 @@ def moved(points, angle, scale, shift):
     return points @ turn.T + shift
 
 
-def test_hold_repeats_the_last_good_frame():
+def test_hold_repeats_the_last_valid_frame():
     points = clip()
-    filled = hold(points, GOOD)
-    np.testing.assert_array_equal(filled[GOOD], points[GOOD])
+    filled = hold(points, VALID)
+    np.testing.assert_array_equal(filled[VALID], points[VALID])
     np.testing.assert_array_equal(filled[4:7], np.repeat(points[3:4], 3, 0))
 
 
-def test_before_the_first_good_frame_that_one_is_held():
-    good = np.arange(FRAMES) >= 3
-    np.testing.assert_array_equal(hold(clip(), good)[:3], np.repeat(clip()[3:4], 3, 0))
+def test_before_the_first_valid_frame_that_one_is_held():
+    valid = np.arange(FRAMES) >= 3
+    np.testing.assert_array_equal(hold(clip(), valid)[:3], np.repeat(clip()[3:4], 3, 0))
 
 
 def test_interpolation_is_exact_on_even_motion_at_uneven_times():
     times = np.array([0, 1, 2, 3, 3.2, 4, 5.5, 6, 7, 8])
     start, speed = clip()[0], clip(1)[0]
     truth = start + times[:, None, None] * speed
-    damaged = np.where(GOOD[:, None, None], truth, np.nan)
-    np.testing.assert_allclose(interpolate(damaged, GOOD, times), truth)
+    damaged = np.where(VALID[:, None, None], truth, np.nan)
+    np.testing.assert_allclose(interpolate(damaged, VALID, times), truth)
 
 
-def test_interpolation_stays_outside_of_the_good_frames():
-    good = (np.arange(FRAMES) >= 2) & (np.arange(FRAMES) < 8)
-    filled = interpolate(clip(), good, TIMES)
+def test_interpolation_stays_outside_of_the_valid_frames():
+    valid = (np.arange(FRAMES) >= 2) & (np.arange(FRAMES) < 8)
+    filled = interpolate(clip(), valid, TIMES)
     np.testing.assert_allclose(filled[:2], np.repeat(clip()[2:3], 2, 0))
     np.testing.assert_allclose(filled[8:], np.repeat(clip()[7:8], 2, 0))
 
@@ -52,7 +52,7 @@ def test_carrying_is_exact_where_the_face_moves_rigidly():
     visible[:, :20] = True
     tracked = truth.copy()
     tracked[4:7, 20:] += 50  # nonsense where something hides the face
-    np.testing.assert_allclose(carry(tracked, GOOD, visible), truth, atol=1e-9)
+    np.testing.assert_allclose(carry(tracked, VALID, visible), truth, atol=1e-9)
 
 
 def test_carrying_keeps_what_is_seen_and_the_last_expression_elsewhere():
@@ -61,7 +61,7 @@ def test_carrying_keeps_what_is_seen_and_the_last_expression_elsewhere():
     tracked[:4, 30] += (0, 7)  # a lip that was lower before it
     visible = np.zeros((FRAMES, POINTS), bool)
     visible[:, :25] = True
-    filled = carry(tracked, GOOD, visible)
+    filled = carry(tracked, VALID, visible)
     np.testing.assert_array_equal(filled[5, 0], tracked[5, 0])
     np.testing.assert_allclose(filled[5, 30], tracked[3, 30], atol=1)
 
@@ -72,15 +72,15 @@ def test_where_too_little_is_seen_the_last_motion_goes_on():
     visible[5, 3:] = False
     lost = truth.copy()
     lost[6] = np.nan
-    filled = carry(lost, GOOD, visible)
+    filled = carry(lost, VALID, visible)
     np.testing.assert_allclose(filled[5], truth[4], atol=1e-9)
     np.testing.assert_allclose(filled[6], truth[4], atol=1e-9)
 
 
-def test_a_new_gap_starts_from_its_own_last_good_frame():
+def test_a_new_gap_starts_from_its_own_last_valid_frame():
     points = clip()
-    good = np.array([True, False, True, False, True, True, True, True, True, True])
-    filled = carry(points, good, np.zeros((FRAMES, POINTS), bool))
+    valid = np.array([True, False, True, False, True, True, True, True, True, True])
+    filled = carry(points, valid, np.zeros((FRAMES, POINTS), bool))
     np.testing.assert_array_equal(filled[[1, 3]], points[[0, 2]])
 
 
@@ -88,6 +88,6 @@ def test_a_new_gap_starts_from_its_own_last_good_frame():
     "fill",
     [hold, lambda p, g: interpolate(p, g, TIMES), lambda p, g: carry(p, g, np.ones((FRAMES, POINTS), bool))],
 )
-def test_without_a_good_frame_there_is_nothing_to_fill_with(fill):
-    with pytest.raises(ValueError, match="no frame is good"):
+def test_without_a_valid_frame_there_is_nothing_to_fill_with(fill):
+    with pytest.raises(ValueError, match="no valid frame"):
         fill(clip(), np.zeros(FRAMES, bool))

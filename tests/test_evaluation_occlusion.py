@@ -14,7 +14,7 @@ from avface.evaluation.occluded_clips import (
     OccludedClip,
     OccludedClipsConfig,
     make_occluded_clip,
-    plan_stays,
+    plan_events,
 )
 from avface.evaluation.occlusion import (
     CARRY,
@@ -22,8 +22,8 @@ from avface.evaluation.occlusion import (
     INTERPOLATE,
     TRACKER,
     OcclusionReport,
+    estimates,
     evaluate_occlusion,
-    filled_in,
     head_motion_percent,
     measure_case,
     occluded_figures,
@@ -127,7 +127,7 @@ def test_the_baselines_are_what_their_names_say(landmarks):
     tracked = landmarks.copy()
     tracked[20:30] += 40
     tracked[27] = np.nan
-    made = filled_in(made_clip(landmarks, covered), tracked)
+    made = estimates(made_clip(landmarks, covered), tracked)
     assert list(made) == [TRACKER, HOLD, INTERPOLATE, CARRY]
     np.testing.assert_array_equal(made[TRACKER][27], tracked[26])
     np.testing.assert_array_equal(made[HOLD][25], landmarks[19])
@@ -142,8 +142,8 @@ def test_the_baselines_are_what_their_names_say(landmarks):
 
 def test_a_clip_whose_face_is_lost_while_it_is_clear_is_refused(landmarks):
     with pytest.raises(AvfaceError, match=r"a\.mp4"):
-        filled_in(made_clip(landmarks, covering([3])), np.full_like(landmarks, np.nan))
-    with pytest.raises(AvfaceError, match="another seed"):
+        estimates(made_clip(landmarks, covering([3])), np.full_like(landmarks, np.nan))
+    with pytest.raises(AvfaceError, match="never occluded; try another seed"):
         measure_case(made_clip(landmarks, covering([])), {})
 
 
@@ -161,25 +161,25 @@ def test_motion_is_in_per_cent_of_the_face_a_second(landmarks):
 @pytest.mark.parametrize("slack", [1.15, 1.7])
 def test_stays_are_inside_apart_and_as_long_as_wanted(frames, slack):
     config = OccludedClipsConfig()
-    stays = plan_stays(np.random.default_rng(frames), frames, 25.0, config, slack)
+    events = plan_events(np.random.default_rng(frames), frames, 25.0, config, slack)
     covered = np.zeros(frames, int)
-    for stay in stays:
+    for stay in events:
         covered[stay.start : stay.stop] += 1
         assert 0 < stay.start < stay.stop < frames and stay.enters and stay.leaves
     assert covered.max() == 1
     assert covered.mean() == pytest.approx(slack * config.share, abs=0.06)
-    assert len(stays) == max(1, round(config.share * frames / (config.stretch * 25)))
+    assert len(events) == max(1, round(config.share * frames / (config.stretch * 25)))
 
 
 def test_what_would_be_covered_is_what_is_covered(landmarks):
     """Of frames like the pictures: same places, same colour of skin or none."""
-    stays = (OcclusionEvent(10, 30, True, True),)
+    events = (OcclusionEvent(10, 30, True, True),)
     config = dataclasses.replace(protocol_config(), kinds=("cup",))
     grey = np.full((240, 320, 3), 128, np.uint8)
     landmarks = landmarks[:50]
-    frames = occlude((grey for _ in landmarks), landmarks, occlusion_rng(5), config, stays)
+    frames = occlude((grey for _ in landmarks), landmarks, occlusion_rng(5), config, events)
     made = np.stack([frame.landmark_hidden for frame in frames])
-    planned = covered_landmarks(landmarks, (320, 240), occlusion_rng(5), config, stays, 5)
+    planned = covered_landmarks(landmarks, (320, 240), occlusion_rng(5), config, events, 5)
     assert made.any()
     assert (planned != made[::5]).mean() < 0.01
 
@@ -240,7 +240,7 @@ def test_the_protocol_measures_methods_and_names_what_it_cannot(video, tmp_path,
     assert content["means"]["all"][sound]["lips"]["mean"] < 1e-4
     text = report.table()
     assert "made.mp4 #0" in text and "not measured" in text and max(map(len, text.splitlines())) < 130
-    with pytest.raises(AvfaceError, match="seeds"):
+    with pytest.raises(AvfaceError, match="seeds=0: must be 1 or more"):
         evaluate_occlusion(video.parent, seeds=0)
 
 
@@ -256,7 +256,7 @@ def test_means_are_over_cases_and_apart_for_still_and_moving_heads(landmarks):
     assert report.mean(TRACKER, "lips", moving=True) == 0
     assert report.mean(TRACKER, "lips", moving=False) == 2
     assert report.mean(TRACKER, "lips") == 1
-    assert "the head moves" in report.table() and "nearly still" in report.table()
+    assert "moving heads" in report.table() and "nearly still heads" in report.table()
     assert json.loads(report.to_json())["means"]["all"][TRACKER]["lips"] == {"mean": 1.0, "spread": 1.0}
 
 
@@ -270,3 +270,20 @@ def test_a_real_clip_is_hidden_for_two_fifths_of_its_frames(tmp_path):
     report = evaluate_occlusion(tmp_path / "one", seeds=1, work=tmp_path)
     assert report.mean(HOLD, "lips") > report.mean(INTERPOLATE, "lips") * 0.5 > 0
     assert len(report.methods) >= 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kinds": ()}, r"kinds=\(\): name at least one kind"),
+        ({"share": 0}, "share=0: must be above 0 and at most 1"),
+        ({"share": 1.5}, "share=1.5: must be above 0 and at most 1"),
+        ({"tolerance": -0.1}, "tolerance=-0.1: must be from 0 to 1"),
+        ({"eyes": 2}, "eyes=2: must be from 0 to 1"),
+        ({"stretch": 0}, "stretch=0: must be above 0 seconds"),
+        ({"trials": 0}, "trials=0: must be 1 or more"),
+    ],
+)
+def test_a_config_that_cannot_work_is_refused(changes, message):
+    with pytest.raises(AvfaceError, match=message):
+        OccludedClipsConfig(**changes)

@@ -15,7 +15,7 @@ from avface.evaluation.out_of_model import (
     skin_triangles,
 )
 from avface.evaluation.scan_to_mesh import NOW_LANDMARKS
-from avface.evaluation.shape import ShapeReport, apart_mm, distances_mm, evaluate_shape, fit_to_vertices
+from avface.evaluation.shape import ShapeReport, distances_mm, evaluate_shape, fit_to_vertices, pairwise_mm
 from avface.head import load_head
 
 POINTS = 500
@@ -32,7 +32,7 @@ def neutral(head, shape):
     return head.neutral(torch.as_tensor(shape, dtype=torch.float32)).double().numpy()
 
 
-def test_strangers_are_the_same_every_time_and_differ_from_each_other():
+def test_out_of_model_heads_are_the_same_every_time_and_differ_from_each_other():
     config = OutOfModelConfig()
     first, again, other = (out_of_model_head(number, config).template for number in (0, 0, 1))
     assert torch.equal(first, again)
@@ -40,7 +40,7 @@ def test_strangers_are_the_same_every_time_and_differ_from_each_other():
     assert not torch.equal(first, out_of_model_head(0, replace(config, seed=1)).template)
 
 
-def test_strangers_lie_outside_of_the_models_space_and_their_eyes_stay_round(model):
+def test_out_of_model_heads_lie_outside_of_the_shape_space_and_their_eyes_stay_round(model):
     head = out_of_model_head(0, OutOfModelConfig())
     found = fit_to_vertices(model, head.template.double().numpy())
     true = scan(head, POINTS)
@@ -75,11 +75,11 @@ def test_the_seven_landmarks_are_eyes_nose_and_mouth(model):
     assert right_inner[1] > nose[1] > mouth_left[1] and mouth_right[0] < 0 < mouth_left[0]
 
 
-def test_distances_between_shapes_know_no_size(model):
+def test_distances_between_shapes_ignore_size(model):
     shapes = np.zeros((3, model.num_shape))
     shapes[1, model.size_component] = 1.5
     shapes[2, 1] = 2.0
-    apart = apart_mm(model, list(shapes))
+    apart = pairwise_mm(model, list(shapes))
     np.testing.assert_allclose(apart, apart.T)
     assert apart[0, 1] < 0.1 * apart[0, 2]
 
@@ -90,7 +90,7 @@ def made_report(apart):
     return ShapeReport(distances, tuple(each / 4 for each in distances), clips, np.array(apart))
 
 
-def test_the_report_has_the_ratio_and_who_is_who():
+def test_the_report_has_the_ratio_and_the_identification():
     apart = [[0, 1, 5, 6], [1, 0, 7, 0.5], [5, 7, 0, 2], [6, 0.5, 2, 0]]
     report = made_report(apart)
     assert report.ratio == pytest.approx(1.5 / 3)
@@ -104,7 +104,7 @@ def test_the_report_has_the_ratio_and_who_is_who():
 
 
 def test_the_protocol_measures_what_was_reconstructed(model, monkeypatch, tmp_path):
-    """The reconstruction knows one of two people, and takes the other for somebody average."""
+    """The reconstruction finds the shape of one of two people, and the mean head for the other."""
     config = OutOfModelConfig(seed=4)
     known = [fit_to_vertices(model, out_of_model_head(n, config).template.double().numpy()) for n in range(2)]
     asked = []
@@ -136,10 +136,10 @@ def test_the_protocol_measures_what_was_reconstructed(model, monkeypatch, tmp_pa
 
 
 def test_one_person_is_too_few():
-    with pytest.raises(AvfaceError, match="at least two"):
+    with pytest.raises(AvfaceError, match="people=1: must be 2 or more"):
         evaluate_shape(people=1)
 
 
-def test_people_that_the_solver_learnt_from_are_refused():
+def test_heads_of_the_shape_priors_training_are_refused():
     with pytest.raises(AvfaceError, match="seed 101"):
         evaluate_shape(people=2, config=OutOfModelConfig(seed=101))

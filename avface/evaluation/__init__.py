@@ -1,4 +1,4 @@
-"""How good is a reconstruction? Metrics of the field, and their values on videos, hidden faces, weights and shapes."""
+"""Accuracy of reconstructions: standard metrics, protocols over clips, occluded faces, weights and shapes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load the public names when first used: measuring MediaPipe alone must not load torch."""
+    """Import public names on first use: running MediaPipe alone must not import torch."""
     if name in _MODULES:
         return getattr(importlib.import_module(f"avface.evaluation.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

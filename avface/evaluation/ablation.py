@@ -1,8 +1,8 @@
-"""The ablation: AVFace's Tables 1, 2 and 3 on our material, one row for each file of weights.
+"""The ablation study: Tables 1, 2 and 3 of AVFace on avface's own test data, one row per weight file.
 
-What a row is (expression from video, sound or both; modality dropout; time; occlusions; kind of speech features) stands
-in the recipe inside its file. Measured is what the networks say by themselves, as in the paper; the solver, which
-sees the landmarks too, would make all rows alike where nothing is hidden.
+The recipe inside a weight file says what its row is (expression from video, audio or both; modality dropout; temporal
+context; occlusions in training; kind of speech features). The networks' own predictions are measured, as in the paper;
+the solver, which also fits the landmarks, would make all rows alike wherever nothing is occluded.
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ SYNTHETIC, REAL = "synthetic test split", "real clips"
 FACE_REGIONS = ("face", "lips", "eyelids", "nose")
 _LIPS = np.concatenate([IBUG_LIPS_OUTER, IBUG_LIPS_INNER])
 _BLOCK = 64
-"""Frames whose meshes are compared at a time."""
+"""Frames whose meshes are compared in one batch."""
 
 
 @dataclass(frozen=True)
 class AblationRow:
-    """What a file of weights is a row of."""
+    """The row of the ablation tables that a weight file belongs to."""
 
     name: str
-    """The file's name without its suffix."""
+    """File name without suffix."""
     source: str
-    """Where the expression comes from: "video", "audio" or "AV"."""
+    """Input of the expression branch: "video", "audio" or "AV"."""
     dropout: bool
-    """Whether sound and picture were left out at random in training."""
+    """Whether training used modality dropout."""
     temporal: bool
-    """Whether the networks see more than one frame."""
+    """Whether the networks have temporal context (a window of more than one frame)."""
     occlusion: str
-    """What the training hid: "none", "some" windows, or "tuned" with mostly hidden faces afterwards."""
+    """Occlusions in training: "none", "some" windows, or "tuned": fine-tuned on mostly occluded faces."""
     speech: str
-    """Kind of speech features; "-" without sound."""
+    """Kind of speech features; "-" without audio."""
 
     @classmethod
     def of(cls, name: str, recipe: Recipe) -> AblationRow:
-        """The row that a recipe is."""
+        """The row of a training recipe."""
         branch = recipe.network.expression
         source = VIDEO if branch.audio_dropout >= 1 else AUDIO if branch.video_dropout >= 1 else BOTH
         tuned = recipe.name.endswith("+occlusion")
@@ -71,13 +71,13 @@ class AblationRow:
             source=source,
             dropout=source == BOTH and branch.audio_dropout + branch.video_dropout > 0,
             temporal=recipe.network.window > 1,
-            occlusion="tuned" if tuned else "some" if recipe.hiding.hidden > 0 else "none",
+            occlusion="tuned" if tuned else "some" if recipe.occlusion.occluded > 0 else "none",
             speech="-" if source == VIDEO else branch.audio.speech,
         )
 
     @property
-    def said(self) -> str:
-        """In the paper's words."""
+    def label(self) -> str:
+        """The row's name in the paper."""
         parts = [f"e from {self.source}"]
         parts += ["+ dropout"] if self.dropout else []
         parts += ["+ temporal"] if self.temporal else []
@@ -85,7 +85,7 @@ class AblationRow:
 
     @property
     def _order(self) -> tuple[int, bool, bool, int, str]:
-        """As in the paper's tables."""
+        """Sort key: the order of the paper's tables."""
         return (
             (VIDEO, AUDIO, BOTH).index(self.source),
             self.dropout,
@@ -97,22 +97,22 @@ class AblationRow:
 
 @dataclass(frozen=True)
 class NetworkFigures:
-    """Figures of one row on one material; nan where it has no such figure. Errors in per cent of the face's size."""
+    """Figures of one row on one dataset; nan where undefined. Errors in per cent of the face's size."""
 
     nme: float
-    """Mean over all frames of the error of iBUG's 68 points, in the clips in which the lips are never hidden."""
+    """NME of iBUG's 68 points, mean over all frames of the clips whose lips are never occluded."""
     auc10: float
     """Area under the cumulative curve of these errors up to 10 %."""
     lips: float
-    """Mean error of the 20 points of the lips, by the box of the 68."""
+    """Mean error of the 20 lip points, normalised by the box of the 68."""
     occluded: float
-    """`nme` of the frames whose lips are hidden."""
+    """`nme` over the frames whose lips are occluded."""
     occluded_lips: float
-    """`lips` of the frames whose lips are hidden."""
+    """`lips` over the frames whose lips are occluded."""
     vertices_mm: float
-    """Mean distance of the face's vertices from the true ones, each frame aligned with scale."""
+    """Mean vertex error of the face after similarity alignment of each frame."""
     jitter: float
-    """Mean second difference of the 478 points."""
+    """Mean second difference in time of the 478 points."""
 
 
 _COLUMNS = (
@@ -128,23 +128,23 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class AblationReport:
-    """Figures of all rows by material, as the paper's three tables (`table`) and as JSON (`to_json`)."""
+    """Figures of all rows by dataset, as the paper's three tables (`table`) and as JSON (`to_json`)."""
 
     rows: tuple[AblationRow, ...]
     figures: dict[str, dict[str, NetworkFigures]]
-    """By material, then by the row's name."""
+    """By dataset, then by the row's name."""
     failed: dict[str, str] = field(default_factory=dict)
-    """By what was left out: why."""
+    """Reasons for what was left out, by its name."""
 
     def table(self) -> str:
-        """Plain text: for each material the tables of those rows that differ in nothing but the table's subject."""
+        """Plain text: for each dataset the tables of the rows that differ only in the table's subject."""
         parts = []
-        for material, figures in self.figures.items():
+        for dataset, figures in self.figures.items():
             rows = [row for row in self.rows if row.name in figures]
             parts += [
-                self._table(f"{material}: {title}", group, figures) for title, group in paper_tables(rows)
+                self._table(f"{dataset}: {title}", group, figures) for title, group in paper_tables(rows)
             ]
-            parts.append(self._table(f"{material}: all", rows, figures))
+            parts.append(self._table(f"{dataset}: all", rows, figures))
         parts += [f"left out: {reason}" for reason in self.failed.values()]
         return "\n\n".join(parts)
 
@@ -154,19 +154,19 @@ class AblationReport:
         for row in rows:
             values = [(getattr(figures[row.name], name), style) for _, name, style in _COLUMNS]
             numbers = ["-" if value != value else format(value, style) for value, style in values]
-            cells.append([row.said, row.speech, row.occlusion, *numbers, row.name])
+            cells.append([row.label, row.speech, row.occlusion, *numbers, row.name])
         return aligned(cells)
 
     def to_json(self) -> str:
-        """Rows and figures as a JSON object; figures that a row hasn't are null."""
+        """Rows and figures as a JSON object; undefined figures are null."""
         content = {
             "rows": [asdict(row) for row in self.rows],
             "figures": {
-                material: {
+                dataset: {
                     name: {key: value if np.isfinite(value) else None for key, value in asdict(each).items()}
                     for name, each in figures.items()
                 }
-                for material, figures in self.figures.items()
+                for dataset, figures in self.figures.items()
             },
             "failed": self.failed,
         }
@@ -174,18 +174,18 @@ class AblationReport:
 
 
 def paper_tables(rows: Sequence[AblationRow]) -> list[tuple[str, list[AblationRow]]]:
-    """Title and rows of the paper's tables, as far as there are two rows or more to compare.
+    """Title and rows of those of the paper's tables that have at least two rows.
 
-    Table 1: rows of one kind of speech features and one way of hiding, with those that use no sound. Table 2: rows that
-    differ in nothing but the speech features. Table 3: in nothing but what the training hid.
+    Table 1: rows with the same speech features and the same occlusions in training, and those without audio. Table 2:
+    rows that differ only in the speech features. Table 3: rows that differ only in the occlusions in training.
     """
     tables: list[tuple[str, list[AblationRow]]] = []
-    heard = [row for row in rows if row.source != VIDEO]
-    for occlusion, speech in dict.fromkeys((row.occlusion, row.speech) for row in heard):
+    with_audio = [row for row in rows if row.source != VIDEO]
+    for occlusion, speech in dict.fromkeys((row.occlusion, row.speech) for row in with_audio):
         group = [row for row in rows if row.occlusion == occlusion and row.speech in (speech, "-")]
         tables.append(("Table 1", group))
     by_rest: dict[tuple[str, AblationRow], list[AblationRow]] = {}
-    for row in heard:
+    for row in with_audio:
         by_rest.setdefault(("Table 2, speech features", replace(row, name="", speech="")), []).append(row)
     for row in rows:
         by_rest.setdefault(("Table 3, occlusions", replace(row, name="", occlusion="")), []).append(row)
@@ -202,19 +202,21 @@ def evaluate_ablation(
     work: Path | None = None,
     progress: Progress = lambda clip, stage, done, total: None,
 ) -> AblationReport:
-    """Measure every file of weights of a folder on synthetic and real clips.
+    """Measure every weight file of a folder on synthetic and real clips.
 
     Args:
         weights: A folder of .safetensors files with their recipes inside.
         shards: Prepared synthetic clips, of which the test split is used; one folder for each kind of speech features.
-        clips: A folder of real videos; they are measured clean, and with the lower face hidden.
-        seeds: Occluded versions of each real video.
-        work: Folder in which occluded videos are kept for the next run; by default they are thrown away.
-        progress: Told about the work as it goes on.
+        clips: A folder of real videos, measured as they are and with the lower face occluded.
+        seeds: Number of occluded versions of each real video; with 0 they are measured as they are only.
+        work: Folder that keeps occluded videos for the next run; by default a temporary one.
+        progress: Called as the work advances.
 
     Raises:
-        AvfaceError: if there are no weights, nothing to measure them on, or no row can be measured.
+        AvfaceError: if `seeds` is negative, or there are no weights, no test data, or no row that can be measured.
     """
+    if seeds < 0:
+        raise AvfaceError(f"seeds={seeds}: must be 0 or more occluded versions of each video")
     if not shards and clips is None:
         raise AvfaceError(
             "nothing to measure on; give prepared synthetic clips (--shards), real ones (--clips) or both"
@@ -229,30 +231,30 @@ def evaluate_ablation(
     if not networks:
         raise AvfaceError(f"{weights}: no row can be measured; {next(iter(failed.values()))}")
     networks.sort(key=lambda pair: pair[0]._order)
-    materials: dict[str, list[list[NetworkClip]]] = {}
+    datasets: dict[str, list[list[NetworkClip]]] = {}
     if shards:
-        materials[SYNTHETIC] = []
+        datasets[SYNTHETIC] = []
         for number, folder in enumerate(shards):
-            materials[SYNTHETIC].append(synthetic_clips(folder)[0])
+            datasets[SYNTHETIC].append(synthetic_clips(folder)[0])
             progress("shards", "read", number + 1, len(shards))
     with tempfile.TemporaryDirectory(prefix="avface-") if work is None else nullcontext(work) as place:
         if clips is not None:
-            materials[REAL] = [_real_clips(clips, seeds, Path(place), failed, progress)]
-    figures: dict[str, dict[str, NetworkFigures]] = {name: {} for name in materials}
-    for material, sets in materials.items():
+            datasets[REAL] = [_real_clips(clips, seeds, Path(place), failed, progress)]
+    figures: dict[str, dict[str, NetworkFigures]] = {name: {} for name in datasets}
+    for dataset, sets in datasets.items():
         for done, (row, each) in enumerate(networks):
-            progress(material, "networks", done, len(networks))
+            progress(dataset, "networks", done, len(networks))
             try:
-                figures[material][row.name] = _figures_on(sets, row, each)
+                figures[dataset][row.name] = _figures_on(sets, row, each)
             except AvfaceError as problem:
-                failed[f"{row.name}, {material}"] = str(problem)
+                failed[f"{row.name}, {dataset}"] = str(problem)
     if not any(figures.values()):
         raise AvfaceError(f"{weights}: no row can be measured; {next(iter(failed.values()))}")
     return AblationReport(tuple(row for row, _ in networks), figures, failed)
 
 
 def read_row(path: Path) -> tuple[AblationRow, CoarseNetworks]:
-    """The row that a file of weights is, and its networks.
+    """The row of a weight file, and its networks.
 
     Raises:
         AvfaceError: if the file can't be read, has no recipe inside, or its networks can't be measured here.
@@ -289,10 +291,10 @@ def _real_clips(
             clips.append(clean)
             for seed in range(seeds):
 
-                def told(stage: str, done: int, name: str = f"{path.name} #{seed}") -> None:
+                def on_frame(stage: str, done: int, name: str = f"{path.name} #{seed}") -> None:
                     progress(name, stage, done, None)
 
-                made = make_occluded_clip(path, seed, work, on_frame=told)
+                made = make_occluded_clip(path, seed, work, on_frame=on_frame)
                 clips.append(video_clip(made.video, made.reference, made.lips_occluded))
         except AvfaceError as problem:
             failed[path.name] = str(problem)
@@ -304,12 +306,12 @@ def _real_clips(
 def _figures_on(
     sets: Sequence[Sequence[NetworkClip]], row: AblationRow, networks: CoarseNetworks
 ) -> NetworkFigures:
-    """Figures on the first set of clips that has, or can have, the row's kind of speech features."""
+    """Figures on the first set of clips with speech features of the row's kind, stored or computed."""
     problem: AvfaceError | None = None
     for clips in sets:
         try:
             read = [
-                read_clip(networks, clip, heard=row.source != VIDEO, watched=row.source != AUDIO)
+                read_clip(networks, clip, use_audio=row.source != VIDEO, use_video=row.source != AUDIO)
                 for clip in clips
             ]
         except AvfaceError as error:
@@ -320,7 +322,7 @@ def _figures_on(
 
 
 def network_figures(clips: Sequence[NetworkClip], captures: Sequence[Capture]) -> NetworkFigures:
-    """Figures of what was read from clips; every frame with a reference counts alike, no error is above 100 %.
+    """Figures of predicted captures; each frame with a reference has the same weight, errors are capped at 100 %.
 
     Raises:
         ValueError: if a capture has another number of frames than its clip.
@@ -330,11 +332,13 @@ def network_figures(clips: Sequence[NetworkClip], captures: Sequence[Capture]) -
     occluded_errors: list[F64] = []
     occluded_lips: list[F64] = []
     vertices: list[F64] = []
-    restless: list[tuple[float, int]] = []
+    jitters: list[tuple[float, int]] = []
     for clip, capture in zip(clips, captures, strict=True):
         points = np.asarray(capture.landmarks(), np.float64)
         if len(points) != len(clip.reference):
-            raise ValueError(f"{clip.name}: {len(points)} frames read, {len(clip.reference)} in the clip")
+            raise ValueError(
+                f"{clip.name}: {len(points)} frames predicted, {len(clip.reference)} in the clip"
+            )
         known = np.isfinite(clip.reference).all((1, 2))
         found, true = (ibug68_from_mediapipe(np.asarray(p, np.float64)) for p in (points, clip.reference))
         face = np.minimum(nme(found[known], true[known]), WORST_ERROR)
@@ -347,10 +351,10 @@ def network_figures(clips: Sequence[NetworkClip], captures: Sequence[Capture]) -
                 vertices.append(_vertex_errors(capture, clip.truth))
             value = jitter(points, box_size(points))
             if np.isfinite(value):
-                restless.append((value, len(points)))
+                jitters.append((value, len(points)))
         occluded_errors.append(face[occluded])
         occluded_lips.append(mouth[occluded])
-    values, weights = np.array(restless).reshape(-1, 2).T
+    values, weights = np.array(jitters).reshape(-1, 2).T
     return NetworkFigures(
         nme=_mean(errors),
         auc10=auc(np.concatenate(errors), 10) if errors else float("nan"),
@@ -358,12 +362,12 @@ def network_figures(clips: Sequence[NetworkClip], captures: Sequence[Capture]) -
         occluded=_mean(occluded_errors),
         occluded_lips=_mean(occluded_lips),
         vertices_mm=_mean(vertices),
-        jitter=float(np.average(values, weights=weights)) if restless else float("nan"),
+        jitter=float(np.average(values, weights=weights)) if jitters else float("nan"),
     )
 
 
 def _vertex_errors(capture: Capture, truth: Capture) -> F64:
-    """Mean millimetres (T,) of the face's vertices in each frame."""
+    """Mean error in millimetres (T,) of the face's vertices in each frame."""
     regions = truth.head_model.regions
     face = np.logical_or.reduce([regions[name] for name in FACE_REGIONS])
     errors = []

@@ -1,9 +1,9 @@
-"""Reconstruct every video of a folder and measure how well the heads fit, how they move, and how fast it
-went."""
+"""Reconstruct every video of a folder: landmark accuracy, motion and speed."""
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -25,16 +25,18 @@ if TYPE_CHECKING:
     from avface.capture import Capture
     from avface.tracking import FaceTrack
 
+CLIPS_VARIABLE = "AVFACE_CLIPS"
+"""Environment variable with the folder of real clips for studies and benchmarks."""
 LAG_SECONDS = 0.4
-"""How far the mouth is looked for before and after the reference."""
+"""Largest lag of the mouth's opening, in seconds before and after the reference."""
 NOISE_EVERY = 5
-"""Frames between two on which the tracker's own uncertainty is sampled."""
+"""Step in frames between samples of the tracker's noise."""
 
 
 _IBUG_LIPS = np.concatenate([IBUG_LIPS_OUTER, IBUG_LIPS_INNER])
 
 _Column = tuple[str, str, str]
-"""Heading, figure of `ClipResult` (or "name"), format."""
+"""Heading, figure of `ClipResult` (or "name"), number format."""
 _ACCURACY: tuple[_Column, ...] = (
     ("accuracy, % of face size", "name", ""),
     ("frames", "frames", ".0f"),
@@ -61,57 +63,56 @@ _MOTION: tuple[_Column, ...] = (
 )
 
 Progress = Callable[[str, str, int, "int | None"], None]
-"""Told (file name, stage, frames done, frames in all or None); stages are "reference", "mediapipe", "track",
+"""Called with (file name, stage, frames done, total frames or None); stages are "reference", "mediapipe", "track",
 "solve"."""
 
 
 @dataclass(frozen=True)
 class ClipResult:
-    """One clip's figures. Errors and jitter are in per cent of the face's size; nan where a clip has no such
-    figure."""
+    """Figures of one clip. Errors and jitter are in per cent of the face's size; undefined figures are nan."""
 
     name: str
-    """The file."""
+    """File name."""
     frames: int
     """Frames of the video."""
     measured: int
-    """Frames with a reference; the others are left out of all errors."""
+    """Frames with a reference; the others don't count in any error."""
     found: float
-    """Per cent of all frames in which the method saw the face."""
+    """Per cent of all frames with a detected face."""
     nme478: float
-    """Mean over the frames of the error of MediaPipe's 478 points."""
+    """NME of MediaPipe's 478 points, mean over frames."""
     nme68: float
-    """The same of iBUG's 68 points, by their own box."""
+    """NME of iBUG's 68 points, normalised by their own box."""
     lips: float
-    """The same of MediaPipe's 40 points on the lips, by the box of the 478."""
+    """NME of MediaPipe's 40 lip points, normalised by the box of the 478."""
     lips68: float
-    """The same of iBUG's 20 points on the lips, by the box of the 68."""
+    """NME of iBUG's 20 lip points, normalised by the box of the 68."""
     auc10: float
     """Area under the cumulative curve of the 68 points' errors up to 10 %."""
     auc7: float
     """The same up to 7 %."""
     jitter: float
-    """Mean second difference of the 478 points."""
+    """Mean second difference in time of the 478 points."""
     jitter_ratio: float
-    """Jitter over the reference's, in the same frames."""
+    """Ratio to the jitter of the reference in the same frames."""
     lag: int
-    """Frames by which the mouth's opening comes after the reference's."""
+    """Delay in frames of the mouth's opening against the reference's."""
     lag_correlation: float
     """Correlation of the two openings at that lag."""
     largest_shape_weight: float
     """Largest absolute weight of a shape component, in standard deviations."""
     fps: float
-    """Frames a second of `avface.reconstruct`, from the file to the capture, in a process that is warm."""
+    """Frames per second of `avface.reconstruct`, from the file to the capture, in a warm process."""
     mediapipe_fps: float
-    """Frames a second of MediaPipe alone on the same file: decoding and its own face mesh."""
+    """Frames per second of MediaPipe alone on the same file: decoding and its own face mesh."""
     noise478: float
-    """The tracker against itself: NME478 between its static and its video mode, on every fifth frame."""
+    """Noise of the tracker: NME478 between its static and its video mode, on every fifth frame."""
     noise_lips: float
-    """The same on the lips."""
+    """Noise of the tracker on the lips."""
 
     @property
     def speed_ratio(self) -> float:
-        """Frames a second over those of MediaPipe alone."""
+        """Ratio to the frames per second of MediaPipe alone."""
         return self.fps / self.mediapipe_fps
 
 
@@ -120,17 +121,17 @@ class ClipsReport:
     """Figures of all clips of a folder, as a text table (`table`) and as JSON (`to_json`)."""
 
     clips: tuple[ClipResult, ...]
-    """One result a clip that could be measured, sorted by name."""
+    """Results of the measured clips, sorted by name."""
     failed: dict[str, str] = field(default_factory=dict)
-    """By file name: why a video couldn't be measured."""
+    """Reasons why videos couldn't be measured, by file name."""
     machine: str = ""
-    """What the speed was measured on."""
+    """Machine of the speed measurement."""
 
     def mean(self, by_frame: bool = False) -> dict[str, float]:
-        """Each figure's mean over the clips; `by_frame` counts each clip as often as it has measured frames.
+        """Mean of each figure over the clips; with `by_frame` weighted by their numbers of measured frames.
 
-        Of `lag` the mean of the absolute values, of `largest_shape_weight` the maximum, of `frames` and
-        `measured` the sum. Clips without a figure (nan) are left out of its mean.
+        For `lag` the mean of absolute values, for `largest_shape_weight` the maximum, for `frames` and `measured` the
+        sum. nan is left out of means.
         """
         means: dict[str, float] = {}
         weights = np.array([clip.measured if by_frame else 1 for clip in self.clips], np.float64)
@@ -148,7 +149,7 @@ class ClipsReport:
         return means
 
     def table(self) -> str:
-        """Two plain text tables, one row a clip and the means: accuracy, then motion and speed."""
+        """Two plain text tables with one row per clip and the means: accuracy, then motion and speed."""
         rows: list[dict[str, str | float]] = [{"name": clip.name, **_values(clip)} for clip in self.clips]
         rows.append({"name": "mean of clips", **self.mean()})
         rows.append({"name": "mean of frames", **self.mean(by_frame=True)})
@@ -162,7 +163,7 @@ class ClipsReport:
     def to_json(self) -> str:
         """Everything in the tables as a JSON object: clips, mean_of_clips, mean_of_frames, failed, machine.
 
-        Figures that a clip hasn't are null.
+        Undefined figures are null.
         """
         content = {
             "clips": [{"name": clip.name, **_known(_values(clip))} for clip in self.clips],
@@ -182,24 +183,22 @@ def evaluate_clips(
 ) -> ClipsReport:
     """Reconstruct every video of a folder and compare it with the tracker's landmarks.
 
-    The reference is what avface's own tracker finds in the clean video. It is also what the reconstruction
-    was fitted to, so this measures how well the head model, its priors and the motion prior can follow the
-    picture, not how true the tracker is; `noise478` and `noise_lips` say how far the tracker agrees with
-    itself. `reconstruct` doesn't hand out its track, so the tracker runs once more for the reference; it is
-    deterministic.
+    The reference is the output of avface's own tracker on the same video, to which the reconstruction was fitted. The
+    errors therefore measure how well the head model can follow the picture under its priors, not the accuracy of the
+    tracker; `noise478` and `noise_lips` are the noise of the tracker. `reconstruct` doesn't return its track, so the
+    tracker, which is deterministic, runs once more for the reference.
 
-    In every frame that has a reference, errors are capped at 100 % of the face's size, and a frame in which
-    the method saw no face (confidence 0, or no numbers) has that error, whatever the solver filled in. Frames
-    without a reference are left out and counted. No pictures are kept.
+    In frames with a reference errors are capped at 100 % of the face's size; a frame without a detected face
+    (confidence 0, or nan) has that error, whatever the solver filled in. Frames without a reference are left out and
+    counted.
 
     Args:
-        directory: A folder of videos; others of its files, and folders in it, are passed over.
+        directory: A folder of videos; other files and folders in it are ignored.
         head: Name or file of the head model.
-        progress: Told about the work as it goes on.
+        progress: Called as the work advances.
 
     Returns:
-        A report. Videos that can't be reconstructed are listed in `failed`; the others are measured all the
-        same.
+        A report. Videos that can't be reconstructed are listed in `failed`.
 
     Raises:
         AvfaceError: if the folder is missing or has no videos, or none of them can be measured.
@@ -235,9 +234,27 @@ def find_videos(directory: Path) -> list[Path]:
     return videos
 
 
+def clips_folder(folder: Path | None, default: Path = Path("clips")) -> Path:
+    """A folder of real clips: the given one, else that of the environment's AVFACE_CLIPS, else the default."""
+    return folder or Path(os.environ.get(CLIPS_VARIABLE, default))
+
+
+def real_videos(folder: Path | None) -> list[Path]:
+    """Videos directly in `clips_folder(folder)`, sorted by name.
+
+    Raises:
+        AvfaceError: if there are none.
+    """
+    folder = clips_folder(folder)
+    videos = sorted(path for path in folder.glob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    if not videos:
+        raise AvfaceError(f"{folder}: no videos in it; name a folder of talking people with {CLIPS_VARIABLE}")
+    return videos
+
+
 def _evaluate_clip(path: Path, head: str | Path, progress: Progress) -> ClipResult:
-    """Reference first: it also warms up the tracker, so that speed is measured in a warm process."""
-    import avface.solve  # noqa: F401 - loading it isn't part of the speed
+    """Figures of one video. The reference comes first: it warms up the process for the measurement of speed."""
+    import avface.solve  # noqa: F401 - its import doesn't count
     from avface.evaluation.mediapipe_alone import StaticSample, run_mediapipe
     from avface.media import Clip
     from avface.pipeline import reconstruct
@@ -268,8 +285,8 @@ def measure(
     fps: float,
     mediapipe_fps: float,
 ) -> ClipResult:
-    """One clip's figures from its capture, its reference track and MediaPipe's static landmarks (T, 478, 2;
-    nan: none).
+    """Figures of one clip from its capture, its reference track and MediaPipe's static landmarks (T, 478, 2), nan where
+    not sampled.
 
     Raises:
         ValueError: if capture and reference differ in their number of frames.
@@ -283,7 +300,7 @@ def measure(
     truth68, points68 = ibug68_from_mediapipe(truth), ibug68_from_mediapipe(points)
 
     def errors(predicted: F64, target: F64, box_of: F64) -> F64:
-        """Of the frames with a reference, capped, and the worst there is where the method saw nothing."""
+        """Errors of the frames with a reference, capped; the largest error where no face was detected."""
         raw = nme(predicted[known], target[known], box_of[known])
         return np.where(seen[known] & np.isfinite(raw), np.minimum(raw, WORST_ERROR), WORST_ERROR)
 
@@ -339,7 +356,7 @@ def _known(values: dict[str, float]) -> dict[str, float | None]:
 
 
 def _table(rows: Sequence[Mapping[str, str | float]], columns: Sequence[_Column]) -> str:
-    """Aligned text with a rule above the two rows of means."""
+    """Aligned text with a line above the two rows of means."""
     cells = [[heading for heading, _, _ in columns]]
     for row in rows:
         values = [(row[key], style) for _, key, style in columns]

@@ -1,4 +1,4 @@
-"""The demo: reconstruct the bundled clip of a made person and hold the result against the truth."""
+"""The demo: reconstruct the bundled clip of a synthetic person and compare the result with its ground truth."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from avface.evaluation.metrics import vertex_error_mm
 
 FACE_REGIONS = ("face", "lips", "eyelids", "nose")
 BLOCK = 32
-"""Frames whose meshes are compared at a time."""
+"""Frames whose meshes are compared in one batch."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made and measured; errors are means over frames and vertices of the face region."""
+    """Files and errors of the demo; errors are means over frames and vertices of the face region."""
 
     capture: Capture
     """The reconstruction."""
     written: tuple[Path, ...]
     """The capture, the animated head, the ARKit curves and the page."""
     page: Path
-    """The page to look at."""
+    """The page for the browser."""
     error_mm: float
-    """Millimetres after aligning each frame by rotation, translation and scale: one camera can't tell size."""
+    """Millimetres after similarity alignment of each frame: scale is ambiguous with one camera."""
     rigid_error_mm: float
-    """Millimetres after aligning each frame by rotation and translation alone."""
+    """Millimetres after rigid alignment of each frame."""
     average_error_mm: float
-    """As `error_mm` for the average head at rest, which a method must beat."""
+    """`error_mm` of the mean head in neutral expression, as a baseline."""
 
 
 def run_demo(output: Path, progress: Callable[[str, int, int | None], None] = lambda *_: None) -> DemoResult:
-    """Reconstruct the bundled clip into a folder, and measure the result against its ground truth.
+    """Reconstruct the bundled clip into a folder and measure the errors against its ground truth.
 
     Raises:
         AvfaceError: if the folder can't be written.
@@ -54,7 +54,7 @@ def run_demo(output: Path, progress: Callable[[str, int, int | None], None] = la
 
 
 def _errors(capture: Capture, truth: Capture) -> tuple[float, float, float]:
-    """Mean errors in millimetres over the face: with scale, rigid, and of the average head with scale."""
+    """Mean errors in millimetres over the face: similarity, rigid, and the mean head's with similarity."""
     regions = truth.head_model.regions
     face = np.logical_or.reduce([regions[name] for name in FACE_REGIONS])
     average = truth.head_model.template.numpy()

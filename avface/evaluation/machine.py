@@ -9,10 +9,9 @@ from pathlib import Path
 
 
 def describe_machine() -> str:
-    """Processor, cores this process may use, versions, and how busy the machine is now.
+    """Processor, cores available to this process, versions, and load.
 
-    The load is that of the last minute (Unix only); figures of time from a machine busy with other work say
-    little.
+    The load is the average of the last minute (Unix only); timings from a machine with other load are unreliable.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = [f"Python {platform.python_version()}"]

@@ -1,4 +1,4 @@
-"""MediaPipe's own face mesh loop on a video: the yardstick for speed, and a second opinion on landmarks."""
+"""MediaPipe's own face mesh on a video: the baseline for speed, and an estimate of the tracker's noise."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from avface.tracking.facemesh import quiet_stderr
 
 
 def run_mediapipe(path: Path) -> tuple[int, float]:
-    """Run MediaPipe alone on a video: decoding it and `solutions.face_mesh.FaceMesh`, nothing else.
+    """Run MediaPipe alone on a video: decoding and `solutions.face_mesh.FaceMesh`, nothing else.
 
-    Video mode with refined landmarks (478 points) and one face, the settings with which it is usually run.
-    Frames are decoded as avface decodes them, a few ahead in a second thread, so that only what follows
-    differs. Returns the number of frames and the seconds they took; loading the networks isn't counted.
+    Video mode with refined landmarks (478 points) and one face, its usual settings. Frames are decoded as in avface, a
+    few ahead in a second thread, so that only the processing differs. Returns the number of frames and their time in
+    seconds without the loading of the networks.
 
     Raises:
         AvfaceError: if the video can't be read.
@@ -41,17 +41,17 @@ def run_mediapipe(path: Path) -> tuple[int, float]:
 class StaticSample:
     """MediaPipe in static mode on every n-th frame of a stream that passes through.
 
-    Static mode looks for the face anew in every picture, so it differs from video mode by the tracker's own
-    uncertainty: the landmarks no reconstruction can be expected to agree with better.
+    Static mode detects the face anew in every frame, so that it differs from video mode by the tracker's own noise: a
+    lower bound for the landmark error of a reconstruction.
     """
 
     every: int
-    """Frames between two that are looked at."""
+    """Step in frames between samples."""
     faces: dict[int, F32] = field(default_factory=dict)
-    """By frame: landmarks (N, 478, 2) in pixels of the N faces seen in it."""
+    """By frame: landmarks (N, 478, 2) in pixels of its N detected faces."""
 
     def through(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """Pass frames on unchanged, looking at some."""
+        """Pass frames on unchanged and sample every n-th."""
         with _face_mesh(static_image_mode=True, max_num_faces=4) as mesh:
             for frame in frames:
                 if frame.index % self.every == 0:
@@ -60,35 +60,34 @@ class StaticSample:
                 yield frame
 
     def nearest_to(self, reference: Floats) -> F32:
-        """The face nearest to the reference (T, 478, 2) in each frame looked at: (T, 478, 2) pixels; nan
-        elsewhere."""
+        """The face nearest to the reference (T, 478, 2) in each sampled frame: (T, 478, 2) pixels, nan elsewhere."""
         nearest = np.full(reference.shape, np.nan, np.float32)
         for index, faces in self.faces.items():
             if len(faces) and np.isfinite(reference[index]).all():
-                apart = np.linalg.norm(faces - reference[index], axis=-1).mean(1)
-                nearest[index] = faces[apart.argmin()]
+                distances = np.linalg.norm(faces - reference[index], axis=-1).mean(1)
+                nearest[index] = faces[distances.argmin()]
         return nearest
 
 
 @contextmanager
 def _face_mesh(**options: Any) -> Iterator[Any]:
-    """A FaceMesh whose networks are loaded, without the log that they write while loading."""
+    """A FaceMesh with its networks loaded; their log output is suppressed."""
     from mediapipe.python.solutions.face_mesh import FaceMesh
 
     with quiet_stderr():
         mesh = FaceMesh(refine_landmarks=True, **options)
-        mesh.process(np.zeros((64, 64, 3), np.uint8))  # they finish loading on their first picture
+        mesh.process(np.zeros((64, 64, 3), np.uint8))  # loading ends with the first frame
     with mesh:
         yield mesh
 
 
 def _quiet_once(index: int) -> AbstractContextManager[None]:
-    """For frame 0, on whose face a FaceMesh writes a last line of its log."""
+    """For frame 0, with which a FaceMesh writes the last line of its log."""
     return nullcontext() if index else quiet_stderr()
 
 
 def _landmarks(mesh: Any, image: U8) -> F32:
-    """(N, 478, 2) pixels, (0, 0) the middle of the top-left one."""
+    """(N, 478, 2) pixels; (0, 0) is the centre of the top-left pixel."""
     found = mesh.process(image).multi_face_landmarks or []
     points = [[(point.x, point.y) for point in face.landmark] for face in found]
     height, width = image.shape[:2]

@@ -1,8 +1,8 @@
 """Metrics of face reconstruction as pure numpy functions: landmarks, motion, mouth, vertices.
 
-T frames, L landmarks, V vertices. Landmarks are in pixels, vertices in metres; errors of landmarks come out
-in per cent of the face's size (`head.landmark_measures.box_size`), errors of vertices in millimetres. nan
-marks what wasn't seen and stays nan.
+T frames, L landmarks, V vertices. Landmarks are in pixels and their errors in per cent of the face's size
+(`head.measures.box_size`); vertices are in metres and their errors in millimetres. nan marks missing observations and
+is propagated.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from avface.geometry.alignment import rigid_align
 from avface.head.measures import box_size
 
 WORST_ERROR = 100.0
-"""Per cent. The largest error a frame can have, and the error of a frame in which the method found no
-face."""
+"""Per cent: the cap of a frame's error, and the error of a frame without a detected face."""
 
 
 def nme(predicted: Floats, reference: Floats, box_of: Floats | None = None) -> F64:
     """Normalised mean error of each frame, in per cent: 100 mean_l |p_l - r_l| / sqrt(w h).
 
-    w and h are those of the box of `box_of` (T, L', 2), the reference itself by default; for the lips it is
-    the whole face, so that their error is in the same unit as the face's.
+    w and h are the sides of the bounding box of `box_of` (T, L', 2), the reference itself by default; for lips it is
+    the whole face, so that both errors have the same unit.
 
     Shapes: predicted (T, L, 2), reference (T, L, 2) pixels -> (T,) per cent; nan where either has a nan.
     Source: section 4.3.1 of Zhu et al., "Face Alignment in Full Pose Range: A 3D Total Solution" (TPAMI
@@ -62,11 +61,11 @@ def auc(errors: Floats, threshold: float) -> float:
 
 
 def jitter(points: Floats, size: Floats, cuts: Sequence[int] = ()) -> float:
-    """How restless points are, in per cent of the face: 100 mean_t,l |p(t+1) - 2 p(t) + p(t-1)| / size(t).
+    """Jitter in per cent of the face's size: 100 mean_t,l |p(t+1) - 2 p(t) + p(t-1)| / size(t).
 
-    Contains the true motion's acceleration as well, so only the ratio of two methods on one clip says
-    something; and a face that never moves has none, so read it beside error and lag. The frames are taken to
-    be evenly spaced.
+    It includes the acceleration of the true motion, so only the ratio of two methods on one clip is meaningful; and it
+    is 0 for a face that never moves, so it must be read together with error and lag. Frames are assumed to be evenly
+    spaced.
 
     Shapes: points (T, L, 2) and size (T,) in pixels. Frames with a nan don't count, nor do steps over `cuts`,
             the first frames of new shots. nan if no three frames in a row are left.
@@ -83,13 +82,13 @@ def jitter(points: Floats, size: Floats, cuts: Sequence[int] = ()) -> float:
 
 
 def lag(delayed: Floats, reference: Floats, max_lag: int) -> tuple[int, float]:
-    """By how many frames one curve comes after another, and how alike they are then.
+    """Delay of one curve against another in frames, and their correlation at that delay.
 
     Pearson's correlation r of delayed(t + k) and reference(t) over all t where both are known, for every k
-    from -max_lag to max_lag; the k with the largest r is returned with it (of equal ones the smallest).
-    Positive: `delayed` is late.
+    from -max_lag to max_lag; returned are the k with the largest r (the smallest |k| of equal ones) and that r.
+    Positive k: `delayed` is late.
 
-    Shapes: delayed (T,), reference (T,), in any units; nan where unknown. (0, nan) if either never changes.
+    Shapes: delayed (T,), reference (T,), in any units; nan where unknown. (0, nan) if either is constant.
 
     Raises:
         ValueError: if the shapes differ or max_lag leaves fewer than three frames to compare.
@@ -124,9 +123,8 @@ def vertex_error_mm(
 ) -> F64:
     """Distance of each vertex from the true one, in millimetres.
 
-    Each frame is aligned on its own, over the vertices that are measured, so that where the head is in front
-    of the camera doesn't count ("similarity": nor how large it is); with None both are compared as they
-    stand.
+    Each frame is aligned separately over the measured vertices, so that the head's pose ("similarity": and scale)
+    doesn't count; with None there is no alignment.
 
     Shapes: predicted (T, V, 3), truth (T, V, 3) metres in one topology, mask (V,) the M vertices to measure
             (all by default) -> (T, M) millimetres. Take the mean for the usual mean vertex error.
@@ -146,13 +144,11 @@ def vertex_error_mm(
 
 
 def lip_vertex_error(predicted: Floats, truth: Floats, lips: Bool) -> float:
-    """LVE in millimetres: the largest distance over the lips' vertices in each frame, averaged over the
-    frames.
+    """Lip vertex error (LVE) in millimetres: the largest distance of a lip vertex in each frame, averaged over frames.
 
-    Distances are plain ones; published tables that are near 1e-4 have squared metres instead (CodeTalker's
-    script).
+    Distances aren't squared; published values near 1e-4 are in squared metres (CodeTalker's script).
 
-    Shapes: predicted (T, V, 3), truth (T, V, 3) metres, lips (V,). Compared as they stand: in the head's
+    Shapes: predicted (T, V, 3), truth (T, V, 3) metres, lips (V,). Not aligned here: in the head's
             frame, or aligned before.
     Source: Richard et al., "MeshTalk" (ICCV 2021).
 

@@ -1,4 +1,4 @@
-"""What the coarse networks alone say about a clip, without the solver: the material and the reading of the ablation."""
+"""Predictions of the coarse networks on clips, without the solver: data and inference of the ablation study."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from avface.networks.frames import FaceCrop, Frames, face_boxes
 from avface.training.coarse.recipes import Recipe
 
 FOCAL_LENGTH = 1.6
-"""Of real clips, over the picture's longer side: the solver's most likely one."""
+"""Focal length of real clips over the longer side of the image: the mode of the solver's prior."""
 OCCLUDED_LIPS = 0.5
 """A frame of a synthetic clip counts as occluded when more than this share of the lips' landmarks is covered."""
 
 
 @dataclass(eq=False)
 class NetworkClip:
-    """One shot of one person as networks see it, and what is true of it.
+    """One shot of one person as input of the networks, with its reference.
 
-    Shapes: tracked (T, 478, 2) pixels, nan or anything finite where confidence (T,) is 0; visibility (T, 478) how
-            likely each point is to be seen, as the networks are told; box (T, 3) squares around the face;
+    Shapes: tracked (T, 478, 2) pixels, nan or anything finite where confidence (T,) is 0; visibility (T, 478)
+            probability that a point is visible, an input of the networks; box (T, 3) squares around the face;
             principal_point (2,); times (T,) seconds; reference (T, 478, 2) pixels, nan where unknown; lips_occluded
             (T,) the frames whose lips are occluded.
     """
@@ -49,11 +49,11 @@ class NetworkClip:
     reference: Floats
     lips_occluded: Bool
     truth: Capture | None = None
-    """The true head of a synthetic clip."""
+    """Ground truth of a synthetic clip."""
     sound: Floats | None = None
-    """Samples at 16 kHz, for speech features of any kind."""
+    """Audio samples at 16 kHz, for speech features of any kind."""
     speech: dict[str, Floats] = field(default_factory=dict)
-    """Speech features (T, 16, D) by kind, as far as they are known."""
+    """Known speech features (T, 16, D) by kind."""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -61,7 +61,7 @@ class NetworkClip:
         return round(2 * self.principal_point[0] + 1), round(2 * self.principal_point[1] + 1)
 
     def speech_of(self, kind: str) -> Floats | None:
-        """Speech features of a kind, computed once if there is sound; None if they can't be had.
+        """Speech features of a kind, computed once if there is audio; None without either.
 
         Raises:
             AvfaceError: if the kind needs weights that aren't there.
@@ -76,8 +76,7 @@ class NetworkClip:
 def synthetic_clips(shards: Path) -> tuple[list[NetworkClip], str]:
     """The test split of a prepared dataset of synthetic clips, and the kind of its speech features.
 
-    The networks are told what the truth says of hidden points: pictures, to find it out from, aren't in the shards as
-    they were filmed.
+    The visibility of points is the ground truth's: shards don't contain the frames that it could be estimated from.
 
     Raises:
         AvfaceError: as `avface.training.coarse.tracked_takes.read_tracked_takes`.
@@ -109,13 +108,13 @@ def synthetic_clips(shards: Path) -> tuple[list[NetworkClip], str]:
                 name,
                 takes.tracked[rows].numpy(),
                 takes.confidence[rows].numpy(),
-                1.0 - takes.hidden[rows].numpy(),
+                takes.visible[rows].numpy().astype(np.float64),
                 takes.box[rows].numpy(),
                 float(takes.focal[number]),
                 (centre[0], centre[1]),
                 times,
                 truth.landmarks(),
-                takes.hidden[rows][:, LIPS].float().mean(1).numpy() > OCCLUDED_LIPS,
+                (~takes.visible[rows][:, LIPS]).float().mean(1).numpy() > OCCLUDED_LIPS,
                 truth,
                 speech={kind: takes.speech[rows].float().numpy()},
             )
@@ -156,27 +155,29 @@ def video_clip(
 
 
 def check_measurable(path: Path, recipe: Recipe) -> None:
-    """Refuse networks that need more than tracked points.
+    """Refuse networks that need more than tracked landmarks.
 
     Raises:
-        AvfaceError: if they look at pictures or depth, or aren't about the open head under perspective.
+        AvfaceError: if their input is images or depth, or they aren't for the open head under perspective projection.
     """
     network = recipe.network
     for branch in (network.coarse, network.expression):
         if isinstance(branch.video, ResNetConfig) or branch.video.depth:
             raise AvfaceError(
-                f"{path}: networks over pictures or depth; the ablation is of those over landmarks"
+                f"{path}: networks with images or depth as input; the ablation study needs landmarks as input"
             )
     if network.code.camera != "perspective" or network.head != "open":
-        raise AvfaceError(f"{path}: not about the open head under perspective; train with the default recipe")
+        raise AvfaceError(
+            f"{path}: not for the open head under perspective projection; train with the default recipe"
+        )
 
 
 def read_clip(
-    networks: CoarseNetworks, clip: NetworkClip, *, heard: bool = True, watched: bool = True
+    networks: CoarseNetworks, clip: NetworkClip, *, use_audio: bool = True, use_video: bool = True
 ) -> Capture:
-    """What networks say about a clip: one shape, and pose and expression of every frame.
+    """Prediction of networks for a clip: one shape, and pose and expression of every frame.
 
-    heard, watched: whether the expression branch gets sound and picture.
+    use_audio, use_video: inputs of the expression branch.
 
     Raises:
         AvfaceError: if the clip has no speech features of the networks' kind and they can't be computed.
@@ -184,11 +185,11 @@ def read_clip(
     config = networks.config
     seen = torch.as_tensor(np.asarray(clip.confidence) > 0)[None]
     speech: torch.Tensor | None = None
-    if heard:
+    if use_audio:
         kind = config.expression.audio.speech
         values = clip.speech_of(kind)
         if values is None:
-            raise AvfaceError(f"{clip.name}: has no {kind} features; prepare shards with --speech {kind}")
+            raise AvfaceError(f"{clip.name}: no {kind} features; prepare shards with --speech {kind}")
         speech = torch.as_tensor(np.asarray(values, np.float32))[None]
     crop = FaceCrop.of(
         torch.as_tensor(np.asarray(clip.box, np.float32))[None], clip.focal_length, clip.principal_point
@@ -203,7 +204,7 @@ def read_clip(
         speech=speech,
     )
     embeddings = embed(networks, frames)
-    if not watched:
+    if not use_video:
         blind = embed(networks, replace(frames, seen=torch.zeros_like(seen)))
         embeddings = Embeddings(embeddings.coarse, blind.expression, embeddings.crop)
     coarse, expression = read_windows(networks, embeddings)
@@ -231,7 +232,7 @@ def _capture(
     times: F64,
     joints: torch.Tensor | None = None,
 ) -> Capture:
-    """Rotation as matrices (T, 3, 3)."""
+    """Capture of predicted or true parameters; rotation as matrices (T, 3, 3)."""
     count = len(times)
     arrays: dict[str, Any] = {
         "shape": shape,

@@ -1,4 +1,4 @@
-"""Videos whose lower face is hidden for a given share of their frames, with what is hidden known: the material of the
+"""Videos whose lower face is occluded in a given share of the frames, with known occlusion masks: the test data of the
 occlusion protocol."""
 
 from __future__ import annotations
@@ -23,53 +23,69 @@ RECIPE_VERSION = 1
 OCCLUDED_LIPS = 0.5
 """A frame counts as occluded when more than this share of the lips' landmarks is covered."""
 CLEAR_POINTS = 0.1
-"""A frame counts as clear when nothing covers the lips and at most this share of all landmarks is covered."""
+"""A frame counts as clear when no lip landmark and at most this share of all landmarks is covered."""
 
 _TRIAL_FACE = 48.0
-"""Pixels across the face in trials, which only ask what will be hidden."""
+"""Width of the face in pixels in trials, which only estimate what a plan covers."""
 _TRIAL_EVERY = 3
-"""Frames between two that trials look at."""
+"""Step in frames between those that trials evaluate."""
 _SHORTEST_CLEAR = 0.2
-"""Seconds between two stays, at least."""
+"""Minimum gap in seconds between two events."""
 _SLACK = 1.45
-"""Length of a stay over the time that the lips are to be hidden, at first: things come and go."""
-
+"""Initial ratio of an event's duration to the time for which it occludes the lips: objects enter and leave."""
 
 _ADJUSTMENTS = 2
-"""How often a plan's stays are made shorter or longer, if it leaves the eyes, before another one is drawn."""
+"""Number of times a plan's durations are rescaled, if it keeps the limit of the eyes, before another one is drawn."""
 
 
 @dataclass(frozen=True)
 class OccludedClipsConfig:
-    """How the lower face is hidden."""
+    """How the lower face is occluded.
+
+    Raises:
+        AvfaceError: if a value can't work.
+    """
 
     kinds: tuple[str, ...] = ("hand", "cup", "phone", "paper")
-    """What comes before the mouth; each of them moves freely and is large enough."""
+    """Kinds of occluders: those that move freely and are large enough."""
     share: float = 0.4
-    """Share of the frames in which the lips are hidden."""
+    """Share of the frames in which the lips are occluded."""
     tolerance: float = 0.03
-    """How far that share may be off."""
+    """Tolerance of that share."""
     eyes: float = 0.15
-    """Share of the eyes' landmarks that may be covered while the lips are: it is the lower face that is hidden."""
+    """Maximum share of the eyes' landmarks that is covered while the lips are occluded."""
     stretch: float = 1.3
-    """Seconds for which the lips stay hidden, on average."""
+    """Mean duration in seconds of an occlusion of the lips."""
     trials: int = 24
-    """Plans that are tried at most; if none keeps both limits, the one that misses them least is taken."""
+    """Maximum number of trials; if no plan keeps both limits, the one with the smallest violation is taken."""
+
+    def __post_init__(self) -> None:
+        if not self.kinds:
+            raise AvfaceError("kinds=(): name at least one kind of occluder")
+        if not 0 < self.share <= 1:
+            raise AvfaceError(f"share={self.share}: must be above 0 and at most 1")
+        for name in ("tolerance", "eyes"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise AvfaceError(f"{name}={getattr(self, name)}: must be from 0 to 1")
+        if not self.stretch > 0:
+            raise AvfaceError(f"stretch={self.stretch}: must be above 0 seconds")
+        if self.trials < 1:
+            raise AvfaceError(f"trials={self.trials}: must be 1 or more")
 
 
 @dataclass(frozen=True, eq=False)
 class OccludedClip:
-    """One video with something before the mouth.
+    """One video with an occluded mouth.
 
-    Shapes: reference (T, 478, 2) pixels of the tracker on the clean video, nan where it saw no face; covered (T, 478)
-            landmarks of it that lie behind something; times (T,) seconds.
+    Shapes: reference (T, 478, 2) pixels of the tracker on the clean video, nan without a face; covered (T, 478) its
+            landmarks behind an occluder; times (T,) seconds.
     """
 
     source: Path
     """The clean video."""
     seed: int
     video: Path
-    """The occluded video, of the same frames and sound."""
+    """The occluded video, with the same frames and audio."""
     reference: F64
     covered: Bool
     times: F64
@@ -81,17 +97,17 @@ class OccludedClip:
 
     @property
     def known(self) -> Bool:
-        """(T,) whether there is a reference."""
+        """(T,) frames with a reference."""
         return np.asarray(np.isfinite(self.reference).all((1, 2)))
 
     @property
     def lips_occluded(self) -> Bool:
-        """(T,) whether the lips are occluded: over half of their landmarks are covered."""
+        """(T,) frames whose lips are occluded: more than half of their landmarks are covered."""
         return np.asarray((self.covered[:, LIPS].mean(1) > OCCLUDED_LIPS) & self.known)
 
     @property
     def clear(self) -> Bool:
-        """(T,) whether nothing covers the lips and next to nothing the face, so that its landmarks are believed."""
+        """(T,) frames without occlusion of the lips and nearly none of the face, whose landmarks are reliable."""
         free = ~self.covered[:, LIPS].any(1) & (self.covered.mean(1) <= CLEAR_POINTS) & self.known
         return np.asarray(free if free.any() else ~self.lips_occluded & self.known)
 
@@ -103,10 +119,10 @@ def make_occluded_clip(
     config: OccludedClipsConfig | None = None,
     on_frame: Callable[[str, int], None] = lambda stage, done: None,
 ) -> OccludedClip:
-    """Hide the lower face of a video, or take what an earlier run left in the folder `work`.
+    """Occlude the lower face of a video, or read the result of an earlier run from the folder `work`.
 
-    Plans are drawn until one hides the lips in the wanted share of the frames and leaves the eyes; the same source,
-    seed and config give the same pictures.
+    Plans are drawn until one occludes the lips in the wanted share of the frames and spares the eyes. The result
+    depends only on source, seed and config.
 
     Raises:
         AvfaceError: if the video can't be read or has no face, or the folder can't be written.
@@ -125,12 +141,12 @@ def make_occluded_clip(
     return _read(source, seed, folder)
 
 
-def plan_stays(
+def plan_events(
     rng: np.random.Generator, frames: int, frame_rate: float, config: OccludedClipsConfig, slack: float
 ) -> tuple[OcclusionEvent, ...]:
-    """When something comes before the mouth: stays of different lengths with random pauses between them.
+    """When occluders cover the mouth: events of different durations with random gaps between them.
 
-    slack: length of a stay over the time that the lips are to be hidden in it.
+    slack: ratio of an event's duration to the time for which it is to occlude the lips.
     """
     wanted = config.share * frames
     count = max(1, round(wanted / (config.stretch * frame_rate)))
@@ -153,13 +169,13 @@ def plan_stays(
 
 @dataclass(frozen=True)
 class _Trial:
-    """A plan and what it would hide; `missed` is how far it is outside of the limits."""
+    """A plan and its estimated effect; `violation` is how far it exceeds the limits."""
 
-    missed: float
+    violation: float
     seed: int
     share: float
     eyes: float
-    stays: tuple[OcclusionEvent, ...]
+    events: tuple[OcclusionEvent, ...]
 
 
 def _make(
@@ -178,23 +194,23 @@ def _make(
     rate = clip.info.frame_rate
     occlusion = OcclusionConfig(kinds=config.kinds, mouth_share=1.0, frame_rate=rate)
 
-    def tried(own_seed: int, slack: float) -> _Trial:
+    def run_trial(own_seed: int, slack: float) -> _Trial:
         planner = np.random.default_rng([own_seed, 0x5741])
-        stays = plan_stays(planner, len(landmarks), rate, config, slack)
-        share, eyes = _hidden_by(landmarks, found.image_size, occlusion, own_seed, stays)
-        missed = max(abs(share - config.share) - config.tolerance, 0) + max(eyes - config.eyes, 0)
-        return _Trial(missed, own_seed, share, eyes, stays)
+        events = plan_events(planner, len(landmarks), rate, config, slack)
+        share, eyes = _occluded_by(landmarks, found.image_size, occlusion, own_seed, events)
+        violation = max(abs(share - config.share) - config.tolerance, 0) + max(eyes - config.eyes, 0)
+        return _Trial(violation, own_seed, share, eyes, events)
 
     best: _Trial | None = None
     number, slack, adjusted = 0, _SLACK, 0
     for trial in range(config.trials):
-        latest = tried(1000 * seed + number, slack)
+        latest = run_trial(1000 * seed + number, slack)
         on_frame("planning", trial + 1)
-        if best is None or latest.missed < best.missed:
+        if best is None or latest.violation < best.violation:
             best = latest
-        if best.missed == 0:
+        if best.violation == 0:
             break
-        if latest.eyes <= config.eyes and adjusted < _ADJUSTMENTS:  # the same things, for another time
+        if latest.eyes <= config.eyes and adjusted < _ADJUSTMENTS:  # the same occluders with other durations
             slack = float(np.clip(slack * config.share / max(latest.share, 0.1), 0.7, 2.2))
             adjusted += 1
         else:
@@ -202,29 +218,29 @@ def _make(
     assert best is not None
     with replacing_folder(folder) as partial:
         files = occlude_video(
-            source, partial, best.seed, config.kinds, config=occlusion, events=best.stays, on_frame=on_frame
+            source, partial, best.seed, config.kinds, config=occlusion, events=best.events, on_frame=on_frame
         )
         files.clean.unlink()
         files.mask.unlink()
 
 
-def _hidden_by(
+def _occluded_by(
     landmarks: F64,
     image_size: tuple[int, int],
     config: OcclusionConfig,
     seed: int,
-    stays: tuple[OcclusionEvent, ...],
+    events: tuple[OcclusionEvent, ...],
 ) -> tuple[float, float]:
-    """Share of the frames whose lips a plan hides, and of the eyes' landmarks that it covers in these (1 without any).
+    """Share of the frames whose lips a plan occludes, and of the eyes' landmarks that it covers in them (1 if none).
 
-    Tried without pictures, for a face of few pixels, on some of the frames.
+    Estimated without images, for a small face, on every third frame.
     """
     seen = np.isfinite(landmarks).all((1, 2))
     across = np.median(np.ptp(landmarks[seen], axis=1).mean(-1))
     scale = min(1.0, _TRIAL_FACE / max(float(across), 1.0))
     width, height = (max(round(scale * side), 16) for side in image_size)
     points = scale * (landmarks + 0.5) - 0.5
-    covered = covered_landmarks(points, (width, height), occlusion_rng(seed), config, stays, _TRIAL_EVERY)
+    covered = covered_landmarks(points, (width, height), occlusion_rng(seed), config, events, _TRIAL_EVERY)
     occluded = covered[:, LIPS].mean(1) > OCCLUDED_LIPS
     eyes = covered[occluded][:, np.concatenate([LEFT_EYE, RIGHT_EYE])]
     return float(occluded.mean()), float(eyes.mean()) if occluded.any() else 1.0

@@ -1,8 +1,7 @@
-"""The occlusion protocol: how well the hidden lower face is filled in, on real clips whose truth is the clean video.
+"""The occlusion protocol: reconstruction of the occluded lower face on real clips; the reference is the clean video.
 
-Every clip is hidden by several occluders (`occluded_clips`); measured are only the frames whose lips are hidden.
-Compared are the tracker itself, baselines that need no head model (`gap_filling`), and `avface.reconstruct` with and
-without sound.
+Every clip is occluded by several occluders (`occluded_clips`); only frames with occluded lips are measured. Compared
+are the tracker, baselines without a head model (`gap_filling`), and `avface.reconstruct` with and without audio.
 """
 
 from __future__ import annotations
@@ -28,50 +27,50 @@ from avface.head.measures import box_size, mouth_opening
 from avface.head.schemes import LIPS
 
 MOVING = 5.0
-"""Per cent of the face's size that a head moves in a second, on average, from which on it counts as moving."""
+"""Mean speed of a head, in per cent of the face's size per second, from which it counts as moving."""
 TRACKER, HOLD, INTERPOLATE, CARRY = "tracker", "hold", "interpolate", "carry"
 WITH_SOUND, WITHOUT_SOUND = "avface, sound", "avface, no sound"
-_SAID = {
+_LABELS = {
     TRACKER: "tracker on the occluded video",
-    HOLD: "last good frame held",
-    INTERPOLATE: "interpolated across the gap",
-    CARRY: "last expression carried along",
+    HOLD: "last clear frame held",
+    INTERPOLATE: "linear interpolation across the gap",
+    CARRY: "last expression, visible motion",
 }
 
 
 @dataclass(frozen=True)
 class OccludedFigures:
-    """How one method did in the hidden frames of one occluded clip. Errors in per cent of the face's size."""
+    """Figures of one method in the occluded frames of one clip. Errors in per cent of the face's size."""
 
     nme478: float
-    """Mean error of MediaPipe's 478 points."""
+    """NME of MediaPipe's 478 points."""
     lips: float
-    """The same of the 40 points of the lips."""
+    """NME of the 40 lip points."""
     opening: float
-    """Correlation of the mouth's opening with the reference's over all hidden frames; 0 if it never changes."""
+    """Correlation of the mouth's opening with the reference's over all occluded frames; 0 if it is constant."""
     opening_within: float
-    """The same with the mean of each gap taken off both: how the mouth moves within gaps."""
+    """The same after subtraction of each gap's mean from both: motion of the mouth within gaps."""
 
 
 @dataclass(frozen=True)
 class OcclusionCase:
-    """One clip with one seed's occluders."""
+    """One clip with the occluders of one seed."""
 
     clip: str
     seed: int
     frames: int
     hidden: int
-    """Frames with hidden lips and a reference: the measured ones."""
+    """Frames with occluded lips and a reference: the measured ones."""
     motion: float
-    """Per cent of the face's size that the head moves in a second, on average."""
+    """Mean speed of the head, in per cent of the face's size per second."""
     lost: int
-    """Hidden frames in which the tracker found no face; its last points stand in for them."""
+    """Occluded frames without a tracked face; the tracker's last points replace them."""
     figures: dict[str, OccludedFigures]
     """By method."""
 
     @property
     def moving(self) -> bool:
-        """Whether the head moves."""
+        """Whether the head counts as moving."""
         return self.motion >= MOVING
 
 
@@ -81,7 +80,7 @@ class OcclusionReport:
 
     cases: tuple[OcclusionCase, ...]
     failed: dict[str, str] = field(default_factory=dict)
-    """By file name: why a video couldn't be measured."""
+    """Reasons why videos couldn't be measured, by file name."""
 
     @property
     def methods(self) -> list[str]:
@@ -89,7 +88,7 @@ class OcclusionReport:
         return list(self.cases[0].figures)
 
     def mean(self, method: str, figure: str, moving: bool | None = None) -> float:
-        """Mean of a method's figure over the cases: all, or those with moving or with still heads; nan for none."""
+        """Mean of a method's figure over all cases, or those with moving or with still heads; nan for none."""
         values = self._values(method, figure, moving)
         return float(np.mean(values)) if values else float("nan")
 
@@ -101,18 +100,18 @@ class OcclusionReport:
         ]
 
     def table(self) -> str:
-        """Plain text: means and spreads of all methods, over all cases, moving and still heads; and the cases."""
+        """Plain text: mean and deviation of all methods over all cases, moving and still heads; and the cases."""
         parts = []
-        for title, moving in (("all", None), ("the head moves", True), ("the head is nearly still", False)):
+        for title, moving in (("all", None), ("moving heads", True), ("nearly still heads", False)):
             cases = [case for case in self.cases if moving is None or case.moving == moving]
             if cases:
                 parts.append(self._group(f"{title}: {_number(cases)}", moving))
         parts.append(self._case_table())
         parts += ["not measured: " + reason for reason in self.failed.values()]
         parts.append(
-            "Errors over the frames with hidden lips, % of face size: mean ± standard deviation over clips and seeds.\n"
-            "r: correlation of the mouth's opening with the reference's, over all hidden frames; in gaps: with each "
-            "gap's mean taken off."
+            "Errors over frames with occluded lips, % of face size: mean ± standard deviation over clips and seeds.\n"
+            "r: correlation of the mouth's opening with the reference's over all occluded frames; in gaps: after "
+            "subtraction of each gap's mean."
         )
         return "\n\n".join(parts)
 
@@ -125,11 +124,11 @@ class OcclusionReport:
                 with_spread(self._values(method, name, moving))
                 for name in ("nme478", "lips", "opening", "opening_within")
             ]
-            rows.append([_SAID.get(method, method), cells[0], f"{share:.2f}", *cells[1:]])
+            rows.append([_LABELS.get(method, method), cells[0], f"{share:.2f}", *cells[1:]])
         return aligned(rows)
 
     def _case_table(self) -> str:
-        rows = [["lips by case", "motion %/s", "frames", "hidden", "lost", *self.methods]]
+        rows = [["lips by case", "motion %/s", "frames", "occl.", "lost", *self.methods]]
         for case in self.cases:
             lips = [f"{figures.lips:.2f}" for figures in case.figures.values()]
             numbers = [f"{case.motion:.1f}", *(str(n) for n in (case.frames, case.hidden, case.lost))]
@@ -170,33 +169,33 @@ def evaluate_occlusion(
     config: OccludedClipsConfig | None = None,
     progress: Progress = lambda clip, stage, done, total: None,
 ) -> OcclusionReport:
-    """Hide the lower face in every video of a folder and measure what each method says about it.
+    """Occlude the lower face in every video of a folder and measure each method's estimate of it.
 
     Args:
-        clips: A folder of videos with sound.
-        seeds: Occluded versions of each.
+        clips: A folder of videos with audio.
+        seeds: Number of occluded versions of each.
         networks: Weights for `avface.reconstruct`; its own by default.
-        work: Folder in which the occluded videos are kept for the next run; by default they are thrown away.
-        config: How faces are hidden.
-        progress: Told about the work as it goes on.
+        work: Folder that keeps the occluded videos for the next run; by default a temporary one.
+        config: How faces are occluded.
+        progress: Called as the work advances.
 
     Raises:
-        AvfaceError: if the folder is missing or has no videos, or none of them can be measured.
+        AvfaceError: if `seeds` is below 1, the folder is missing or has no videos, or none of them can be measured.
     """
     if seeds < 1:
-        raise AvfaceError(f"{seeds} seeds: use at least one")
+        raise AvfaceError(f"seeds={seeds}: must be 1 or more occluded versions of each video")
     cases: list[OcclusionCase] = []
     failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="avface-") if work is None else nullcontext(work) as folder:
         for path in find_videos(clips):
             for seed in range(seeds):
 
-                def told(stage: str, done: int, name: str = f"{path.name} #{seed}") -> None:
+                def on_frame(stage: str, done: int, name: str = f"{path.name} #{seed}") -> None:
                     progress(name, stage, done, None)
 
                 try:
-                    clip = make_occluded_clip(path, seed, Path(folder), config, told)
-                    cases.append(_measured(clip, networks, told))
+                    clip = make_occluded_clip(path, seed, Path(folder), config, on_frame)
+                    cases.append(_measured(clip, networks, on_frame))
                 except AvfaceError as problem:
                     failed[path.name] = str(problem)
     if not cases:
@@ -205,47 +204,49 @@ def evaluate_occlusion(
 
 
 def reconstructions(networks: Path | None) -> dict[str, dict[str, Any]]:
-    """The options of `avface.reconstruct` that are compared, by the name that they have in the table."""
+    """The compared options of `avface.reconstruct`, by their name in the table."""
     shared = {} if networks is None else {"networks": networks}
     return {WITH_SOUND: {**shared, "audio": True}, WITHOUT_SOUND: {**shared, "audio": False}}
 
 
-def _measured(clip: OccludedClip, networks: Path | None, told: Callable[[str, int], None]) -> OcclusionCase:
+def _measured(
+    clip: OccludedClip, networks: Path | None, on_frame: Callable[[str, int], None]
+) -> OcclusionCase:
     from avface.media import Clip
     from avface.pipeline import reconstruct
     from avface.tracking import track
 
-    found = track(Clip.open(clip.video).frames(), on_frame=lambda done: told("tracker", done))
-    points = filled_in(clip, np.asarray(found.landmarks, np.float64))
+    found = track(Clip.open(clip.video).frames(), on_frame=lambda done: on_frame("tracker", done))
+    points = estimates(clip, np.asarray(found.landmarks, np.float64))
     for name, options in reconstructions(networks).items():
-        capture = reconstruct(clip.video, progress=lambda stage, done, _: told(stage, done), **options)
+        capture = reconstruct(clip.video, progress=lambda stage, done, _: on_frame(stage, done), **options)
         points[name] = np.asarray(capture.landmarks(), np.float64)
     return measure_case(clip, points, lost=int((clip.lips_occluded & ~found.seen).sum()))
 
 
-def filled_in(clip: OccludedClip, tracked: F64) -> dict[str, F64]:
-    """What the tracker and the baselines say, by name; tracked (T, 478, 2) pixels on the occluded video, nan if lost.
+def estimates(clip: OccludedClip, tracked: F64) -> dict[str, F64]:
+    """Landmarks of tracker and baselines by name; tracked (T, 478, 2) pixels on the occluded video, nan if lost.
 
-    Where the tracker lost the face, its last points stand in for it: a clip with nobody in it would be as bad as can
-    be, and to be better than that is no achievement.
+    Where the tracker lost the face, its last points are used: frames without an estimate would have the largest error,
+    which makes a weak baseline.
 
     Raises:
-        AvfaceError: if the tracker saw no face while it was clear.
+        AvfaceError: if the tracker found no face in any clear frame.
     """
     seen = np.isfinite(tracked).all((1, 2))
-    good = clip.clear & seen
-    if not good.any():
-        raise AvfaceError(f"{clip.source}: no frame in which the whole face is seen; choose a longer video")
+    valid = clip.clear & seen
+    if not valid.any():
+        raise AvfaceError(f"{clip.source}: no frame shows the whole face; choose a longer video")
     return {
         TRACKER: hold(tracked, seen),
-        HOLD: hold(tracked, good),
-        INTERPOLATE: interpolate(tracked, good, clip.times),
-        CARRY: carry(tracked, good, upper_face() & ~clip.covered),
+        HOLD: hold(tracked, valid),
+        INTERPOLATE: interpolate(tracked, valid, clip.times),
+        CARRY: carry(tracked, valid, upper_face() & ~clip.covered),
     }
 
 
 def upper_face() -> Bool:
-    """(478,) the landmarks that lie higher than the tip of the nose on the average face."""
+    """(478,) landmarks above the tip of the nose on the average face."""
     from avface.synthetic.occlusion.occluders.average_face import average_face
 
     face = average_face()
@@ -253,15 +254,15 @@ def upper_face() -> Bool:
 
 
 def measure_case(clip: OccludedClip, points: Mapping[str, Floats], lost: int = 0) -> OcclusionCase:
-    """The figures of methods' landmarks (T, 478, 2) by name. A frame's error is 100 % at most, and where there is none.
+    """Figures of methods by name from landmarks (T, 478, 2). Errors are capped at 100 %, which nan counts as, too.
 
     Raises:
-        AvfaceError: if no frame's lips are hidden.
+        AvfaceError: if the lips aren't occluded in any frame.
         ValueError: if a method has another number of frames.
     """
     occluded = clip.lips_occluded
     if not occluded.any():
-        raise AvfaceError(f"{clip.source}: nothing came before the mouth; try another seed")
+        raise AvfaceError(f"{clip.source}: the mouth is never occluded; try another seed")
     return OcclusionCase(
         clip=clip.source.name,
         seed=clip.seed,
@@ -289,18 +290,20 @@ def occluded_figures(points: Floats, reference: Floats, occluded: Bool) -> Occlu
         raw = nme(predicted[:, rows], truth[:, rows], truth)
         return float(np.where(np.isfinite(raw), np.minimum(raw, WORST_ERROR), WORST_ERROR).mean())
 
-    # one size for all frames: the true face's own grows as the mouth opens, and would make a still mouth close
+    # one size for all frames: the face's box grows as the mouth opens, so that a still mouth would seem to close
     size = np.full(len(truth), np.median(box_size(truth)))
     openings = np.stack([mouth_opening(predicted, size), mouth_opening(truth, size)])
     gap = np.cumsum(np.diff(np.flatnonzero(occluded), prepend=-2) > 1)
     within = openings.copy()
     for number in np.unique(gap):
         within[:, gap == number] -= within[:, gap == number].mean(1, keepdims=True)
-    return OccludedFigures(error(slice(None)), error(LIPS), _follows(openings), _follows(within))
+    return OccludedFigures(
+        error(slice(None)), error(LIPS), _opening_correlation(openings), _opening_correlation(within)
+    )
 
 
-def _follows(openings: F64) -> float:
-    """Pearson's correlation of two curves (2, N); 0 where one never changes: it follows nothing."""
+def _opening_correlation(openings: F64) -> float:
+    """Pearson's correlation of two curves (2, N); 0 where one is constant or not finite."""
     centred = openings - openings.mean(1, keepdims=True)
     lengths = np.linalg.norm(centred, axis=1)
     if not np.isfinite(lengths).all() or lengths.min() < 1e-9:
@@ -309,10 +312,10 @@ def _follows(openings: F64) -> float:
 
 
 def head_motion_percent(reference: Floats, times: Floats) -> float:
-    """How far a head moves in a second, in per cent of its size: the mean over a clip's frames and steady points.
+    """Displacement of a head within one second, in per cent of its size: mean over frames and rigid landmarks.
 
-    Shapes: reference (T, 478, 2) pixels, nan where unknown; times (T,) seconds. In a clip under two seconds it is how
-            far it moves in half the clip's length, scaled up.
+    Shapes: reference (T, 478, 2) pixels, nan where unknown; times (T,) seconds. In clips under two seconds it is the
+            displacement within half the clip's length, scaled to one second.
     """
     from avface.tracking.reidentification import STABLE_LANDMARKS
 
@@ -326,5 +329,5 @@ def head_motion_percent(reference: Floats, times: Floats) -> float:
         return float("nan")
     points = np.asarray(reference, np.float64)
     steps = points[later[rows]][:, STABLE_LANDMARKS] - points[rows][:, STABLE_LANDMARKS]
-    way = np.linalg.norm(steps, axis=-1).mean(1) / box_size(points[rows])
-    return float(100 * (way / (times[later[rows]] - times[rows])).mean())
+    distance = np.linalg.norm(steps, axis=-1).mean(1) / box_size(points[rows])
+    return float(100 * (distance / (times[later[rows]] - times[rows])).mean())

@@ -1,4 +1,4 @@
-"""Scans of people whose faces the head model can't make (`avface.synthetic.out_of_model`), for the shape protocol."""
+"""Scans of out-of-model heads (`avface.synthetic.out_of_model`), for the shape protocol."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _SCAN = 0x5CA
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A scanned face at rest: points (N, 3) spread evenly over the skin, without the mesh they were taken from, and the
-    seven landmarks (7, 3) of `NOW_LANDMARKS`. Metres in the head's frame."""
+    """A scan of a neutral face: points (N, 3) sampled uniformly on the skin, and landmarks (7, 3), `NOW_LANDMARKS`.
+    Metres in the head's frame."""
 
     points: F64
     landmarks: F64
 
 
 def scan(head: HeadModel, points: int = 20_000, seed: int = 0) -> Scan:
-    """Scan a head's template: points drawn evenly over the area of the skin's front half."""
+    """Scan of a head's template: points sampled uniformly by area on the front half of the skin."""
     rng = np.random.default_rng([seed, _SCAN])
     vertices, triangles = head.template.double().numpy(), skin_triangles(head)
     triangles = triangles[vertices[triangles][..., 2].mean(1) > np.median(vertices[:, 2])]
@@ -49,7 +49,7 @@ def scan(head: HeadModel, points: int = 20_000, seed: int = 0) -> Scan:
 
 
 def skin_triangles(head: HeadModel) -> Int:
-    """Triangles (F, 3) of the skin: no eyeballs, teeth, tongue."""
+    """Triangles (F, 3) of the skin, without eyeballs, teeth and tongue."""
     return np.asarray(head.faces.numpy()[head.face_parts == head.part_names.index("skin")], np.int64)
 
 

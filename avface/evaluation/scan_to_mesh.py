@@ -1,9 +1,9 @@
-"""How far a scanned face is from a reconstructed one: the NoW challenge's protocol in numpy.
+"""Scan-to-mesh distance between a scanned and a reconstructed face: the protocol of the NoW challenge in numpy.
 
-N scan vertices, V vertices and F triangles of the prediction. Metres; distances come out in millimetres.
+N scan vertices, V vertices and F triangles of the prediction. Inputs in metres, distances in millimetres.
 Source: Sanyal et al., "Learning to Regress 3D Face Shape and Expression from an Image without 3D Supervision" (CVPR
         2019), and its `now_evaluation`: crop, similarity from seven landmarks, refinement, scan-to-mesh distances.
-        Unlike there a mirror image is never taken.
+        Unlike there, the alignment is never a reflection.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ NOW_LANDMARKS = np.array([36, 39, 42, 45, 33, 48, 54])
 """Of iBUG's 68: right eye outer and inner, left eye inner and outer, nose bottom, mouth right and left."""
 
 _CANDIDATES = 10
-"""Triangles with the nearest centres among which a point's nearest place is looked for."""
+"""Number of triangles with the nearest centroids that are searched for a point's nearest surface point."""
 _ITERATIONS = 60
 _TOLERANCE = 1e-7
-"""Metres by which the root mean square distance must still fall."""
+"""Convergence: minimum decrease of the root mean square distance in metres."""
 
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """A triangle mesh, for questions about its nearest places. vertices (V, 3), triangles (F, 3)."""
+    """A triangle mesh with nearest point queries. vertices (V, 3), triangles (F, 3)."""
 
     vertices: F64
     triangles: Int
 
     def nearest(self, points: Floats) -> tuple[F64, F64]:
-        """The nearest place (N, 3) of the surface to each point (N, 3), and the unit normal (N, 3) of its triangle.
+        """Nearest surface point (N, 3) to each point (N, 3), and the unit normal (N, 3) of its triangle.
 
-        Looked for among the triangles with the nearest centres, which is exact where they are of similar size.
+        Only the triangles with the nearest centroids are searched, which is exact for triangles of similar size.
         """
         from scipy.spatial import cKDTree
 
@@ -57,7 +57,7 @@ class Surface:
 
 
 def crop_radius(landmarks: Floats) -> tuple[F64, float]:
-    """Centre (3,) and radius of the ball within which a scan is compared, from its seven landmarks (7, 3)."""
+    """Centre (3,) and radius of the sphere to which a scan is cropped, from its seven landmarks (7, 3)."""
     points = np.asarray(landmarks, np.float64)
     bridge = (points[1] + points[2]) / 2
     centre = points[4] + 0.3 * (bridge - points[4])
@@ -74,11 +74,11 @@ def scan_to_mesh_mm(
     *,
     scale: bool = True,
 ) -> F64:
-    """Distance in millimetres of each cropped scan vertex (M,) to the prediction, after the prediction was aligned.
+    """Distance (M,) in millimetres of each cropped scan vertex to the aligned prediction.
 
-    Shapes: scan (N, 3), scan_landmarks (7, 3), vertices (V, 3) of the face at rest, triangles (F, 3), landmarks (7, 3)
-            of the prediction, in the order of `NOW_LANDMARKS`. All in metres; scan and prediction may lie anywhere.
-    scale: whether the prediction is scaled too; without it this is NoW's metrical variant.
+    Shapes: scan (N, 3), scan_landmarks (7, 3), vertices (V, 3) of the neutral face, triangles (F, 3), landmarks (7, 3)
+            of the prediction, in the order of `NOW_LANDMARKS`. All in metres; scan and prediction may have any pose.
+    scale: whether the alignment scales the prediction; without scale this is NoW's metrical variant.
 
     The alignment from the landmarks is refined by Gauss-Newton steps on the distances of all cropped scan vertices.
 
@@ -96,14 +96,14 @@ def scan_to_mesh_mm(
     marks[-7:] = True
     stacked = np.concatenate([np.asarray(vertices, np.float64), landmarks])
     onto = np.concatenate([np.zeros((len(vertices), 3)), scan_landmarks])
-    moved = rigid_align(stacked, onto, marks, scale=scale)[:-7]
-    moved = _refined(cropped, moved, triangles, scale)
-    place, _ = Surface(moved, triangles).nearest(cropped)
+    aligned = rigid_align(stacked, onto, marks, scale=scale)[:-7]
+    aligned = _refine_alignment(cropped, aligned, triangles, scale)
+    place, _ = Surface(aligned, triangles).nearest(cropped)
     return np.asarray(1000 * np.linalg.norm(cropped - place, axis=1))
 
 
-def _refined(scan: F64, vertices: F64, triangles: Int, scale: bool) -> F64:
-    """Vertices moved so that the squares of the scan's distances become as small as they can."""
+def _refine_alignment(scan: F64, vertices: F64, triangles: Int, scale: bool) -> F64:
+    """Vertices after Levenberg-Marquardt minimisation of the scan's squared distances."""
     place, normal = Surface(vertices, triangles).nearest(scan)
     error = _mean_square(scan, place)
     damping = 1e-6
@@ -119,7 +119,7 @@ def _refined(scan: F64, vertices: F64, triangles: Int, scale: bool) -> F64:
         residual = (away * direction).sum(1)
         system = jacobian.T @ jacobian
         step = np.linalg.solve(system + damping * np.diag(np.diag(system)), jacobian.T @ residual)
-        trial = _moved(vertices, place.mean(0), step)
+        trial = _transformed(vertices, place.mean(0), step)
         new_place, new_normal = Surface(trial, triangles).nearest(scan)
         new_error = _mean_square(scan, new_place)
         if new_error < error:
@@ -139,8 +139,8 @@ def _mean_square(points: F64, places: F64) -> float:
     return float(((points - places) ** 2).sum(1).mean())
 
 
-def _moved(vertices: F64, pivot: F64, step: F64) -> F64:
-    """Turned by step[:3] radians about the pivot, shifted by step[3:6], and scaled by exp(step[6]) if there is one."""
+def _transformed(vertices: F64, pivot: F64, step: F64) -> F64:
+    """Rotated by step[:3] radians about the pivot, translated by step[3:6], and scaled by exp(step[6]) if present."""
     from scipy.spatial.transform import Rotation
 
     size = np.exp(step[6]) if len(step) > 6 else 1.0
@@ -149,10 +149,10 @@ def _moved(vertices: F64, pivot: F64, step: F64) -> F64:
 
 
 def _nearest_in_triangle(points: F64, corners: F64) -> F64:
-    """Nearest place (N, 3) to points (N, 3) within triangles (N, 3, 3).
+    """Nearest points (N, 3) to points (N, 3) on triangles (N, 3, 3).
 
-    The foot of the perpendicular if it lies inside, else the nearest place of the nearest edge (Ericson, "Real-Time
-    Collision Detection", 2005, 5.1.5).
+    The orthogonal projection if it is inside, else the nearest point of the nearest edge (Ericson, "Real-Time Collision
+    Detection", 2005, 5.1.5).
     """
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
     ab, ac, ap = b - a, c - a, points - a

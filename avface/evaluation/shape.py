@@ -1,5 +1,5 @@
-"""The shape protocol: are reconstructed neutral heads nearer to the true ones than the average head is, and do two
-clips of one person give one person? On rendered people whose faces lie outside the head model's space (`strangers`)."""
+"""The shape protocol on rendered out-of-model heads: scan-to-mesh distance of reconstructed neutral heads compared with
+the mean head's, and identification: do two clips of one person give the most similar shapes?"""
 
 from __future__ import annotations
 
@@ -40,44 +40,44 @@ from avface.synthetic.out_of_model import TRAINING_SEEDS
 CLIPS_EACH = 2
 SCAN_POINTS = 6000
 FIT_NOISE = 0.0005
-"""Metres that a vertex may be off in the fit to the truth, against shape weights of one standard deviation."""
+"""Standard deviation in metres of the vertices in the fit to the truth, against a unit prior of shape weights."""
 
 
 @dataclass(frozen=True, eq=False)
 class ShapeReport:
-    """Scan-to-mesh distances in millimetres and who is who, as text (`table`) and JSON (`to_json`).
+    """Scan-to-mesh distances in millimetres and identification, as text (`table`) and JSON (`to_json`).
 
     Shapes: P people, C clips each: mean_head and fitted, P arrays of distances of one scan's vertices; reconstructed,
-            P times C of them. apart (P C, P C): millimetres between the reconstructed heads of two clips.
+            P times C of them. pairwise (P C, P C): millimetres between the reconstructed heads of two clips.
     """
 
     mean_head: tuple[F64, ...]
-    """Of the average head."""
+    """Of the mean head."""
     fitted: tuple[F64, ...]
-    """Of the head model fitted to the true vertices: the best its space can do."""
+    """Of the head model fitted to the true vertices: the lower bound of its shape space."""
     reconstructed: tuple[tuple[F64, ...], ...]
     """Of the neutral heads from the clips."""
-    apart: F64
+    pairwise: F64
 
     @property
     def ratio(self) -> float:
-        """Median distance of the reconstructed heads over the average head's, over all vertices of all scans."""
+        """Median distance of the reconstructed heads over the mean head's, over all vertices of all scans."""
         return _median(self._flat) / _median(self.mean_head)
 
     @property
     def recognised(self) -> tuple[int, int]:
-        """Clips whose nearest other clip shows the same person, and clips in all."""
+        """Number of clips whose nearest other clip shows the same person, and of all clips."""
         clips = len(self._flat)
-        apart = self.apart + np.where(np.eye(clips, dtype=bool), np.inf, 0)
+        distances = self.pairwise + np.where(np.eye(clips, dtype=bool), np.inf, 0)
         person = np.repeat(np.arange(len(self.reconstructed)), [len(each) for each in self.reconstructed])
-        return int((person[apart.argmin(1)] == person).sum()), clips
+        return int((person[distances.argmin(1)] == person).sum()), clips
 
     @property
     def _flat(self) -> list[F64]:
         return [distances for clips in self.reconstructed for distances in clips]
 
     def table(self) -> str:
-        """Plain text: distances of the average head, of the reconstructed ones and of the best fit; and who is who."""
+        """Plain text: distances of the mean head, the reconstructed heads and the best fit; and identification."""
         base = _median(self.mean_head)
         rows = [["scan to mesh, mm", "median", "mean", "std", "of mean head"]]
         for name, distances in (
@@ -98,26 +98,26 @@ class ShapeReport:
                 np.median(self.fitted[number]),
             ]
             people.append([str(number), *(f"{median:.3f}" for median in medians)])
-        own, other = self._own_and_other()
-        right, clips_in_all = self.recognised
-        who = (
-            f"{right} of {clips_in_all} clips have another clip of the same person as their nearest; heads of one "
-            f"person are {own:.3f} mm apart,\nthe nearest of other people {other:.3f} mm (means)"
+        own, other = self._within_and_between()
+        correct, clips_in_all = self.recognised
+        identification = (
+            f"{correct} of {clips_in_all} clips have another clip of the same person as their nearest; mean distance "
+            f"between heads of one person {own:.3f} mm,\nto the nearest of other people {other:.3f} mm"
         )
-        return "\n\n".join([aligned(rows), aligned(people), who])
+        return "\n\n".join([aligned(rows), aligned(people), identification])
 
-    def _own_and_other(self) -> tuple[float, float]:
-        """Mean millimetres between clips of one person, and from a clip to the nearest one of somebody else."""
+    def _within_and_between(self) -> tuple[float, float]:
+        """Mean distance in millimetres between clips of one person, and from a clip to the nearest of another."""
         person = np.repeat(np.arange(len(self.reconstructed)), [len(each) for each in self.reconstructed])
         same = person[:, None] == person
-        others = np.where(same, np.inf, self.apart).min(1)
-        own = self.apart[same & ~np.eye(len(person), dtype=bool)]
+        others = np.where(same, np.inf, self.pairwise).min(1)
+        own = self.pairwise[same & ~np.eye(len(person), dtype=bool)]
         return (float(own.mean()) if len(own) else float("nan")), float(others[np.isfinite(others)].mean())
 
     def to_json(self) -> str:
         """The figures of the table as a JSON object."""
-        own, other = self._own_and_other()
-        right, clips = self.recognised
+        own, other = self._within_and_between()
+        correct, clips = self.recognised
 
         def figures(distances: Sequence[F64]) -> dict[str, Any]:
             pooled = np.concatenate(list(distances))
@@ -133,7 +133,7 @@ class ShapeReport:
             "reconstructed": figures(self._flat),
             "fitted": figures(self.fitted),
             "ratio": self.ratio,
-            "recognised": right,
+            "recognised": correct,
             "clips": clips,
             "own_apart_mm": own,
             "nearest_other_apart_mm": other,
@@ -154,40 +154,42 @@ def evaluate_shape(
     config: OutOfModelConfig | None = None,
     progress: Progress = lambda clip, stage, done, total: None,
 ) -> ShapeReport:
-    """Film people whom the head model doesn't know, two clips each, reconstruct them and compare the shapes.
+    """Render clips of out-of-model heads, two each, reconstruct them and compare the shapes.
 
     Args:
-        people: How many, two or more.
+        people: Number of heads, two or more.
         networks: Weights for `avface.reconstruct`; its own by default.
-        work: Folder in which the clips are kept for the next run; by default they are thrown away.
-        workers: Processes that render; by default one a core.
-        config: Who is filmed, and how.
-        progress: Told about the work as it goes on.
+        work: Folder that keeps the clips for the next run; by default a temporary one.
+        workers: Number of rendering processes; by default one per core.
+        config: Heads and rendering.
+        progress: Called as the work advances.
 
     Raises:
-        AvfaceError: if there are too few people, or the solver learnt from them, espeakng-loader is missing, or the
+        AvfaceError: if `people` is below 2, the seed is one of the training heads, espeakng-loader is missing, or the
             folder can't be written.
     """
     from avface.pipeline import reconstruct
 
     if people < 2:
-        raise AvfaceError(f"{people} people: compare at least two")
+        raise AvfaceError(f"people={people}: must be 2 or more; compare at least two")
     config = config or OutOfModelConfig()
     if config.seed in TRAINING_SEEDS:
-        raise AvfaceError(f"seed {config.seed}: the solver has learnt from these people; take another seed")
+        raise AvfaceError(
+            f"seed {config.seed}: the shape prior was trained on these heads; choose another seed"
+        )
     options: dict[str, Any] = {} if networks is None else {"networks": networks}
     model = load_head()
     shapes: list[list[F64]] = []
     with tempfile.TemporaryDirectory(prefix="avface-") if work is None else nullcontext(work) as folder:
-        videos = _filmed(people, Path(folder), config, workers, progress)
+        videos = _render_clips(people, Path(folder), config, workers, progress)
         for number, clips in enumerate(videos):
             shapes.append([])
             for clip in clips:
 
-                def told(stage: str, done: int, total: int | None, name: str = clip.name) -> None:
+                def on_frames(stage: str, done: int, total: int | None, name: str = clip.name) -> None:
                     progress(name, stage, done, total)
 
-                capture = reconstruct(clip, progress=told, **options)
+                capture = reconstruct(clip, progress=on_frames, **options)
                 shapes[number].append(np.asarray(capture.shape, np.float64))
     progress("shapes", "compare", 0, people)
     mean_head, fitted, reconstructed = [], [], []
@@ -199,11 +201,11 @@ def evaluate_shape(
         reconstructed.append(tuple(distances_mm(true, model, each) for each in weights))
         progress("shapes", "compare", number + 1, people)
     flat = [each for weights in shapes for each in weights]
-    return ShapeReport(tuple(mean_head), tuple(fitted), tuple(reconstructed), apart_mm(model, flat))
+    return ShapeReport(tuple(mean_head), tuple(fitted), tuple(reconstructed), pairwise_mm(model, flat))
 
 
 def distances_mm(true: Scan, head: HeadModel, shape: F64) -> F64:
-    """Scan-to-mesh distances (M,) in millimetres of a head at rest, shape (S,), after alignment with scale."""
+    """Scan-to-mesh distances (M,) in millimetres of a neutral head of shape (S,), after similarity alignment."""
     vertices = _neutral(head, shape)
     return scan_to_mesh_mm(
         true.points, true.landmarks, vertices, skin_triangles(head), seven_landmarks(head, vertices)
@@ -211,9 +213,9 @@ def distances_mm(true: Scan, head: HeadModel, shape: F64) -> F64:
 
 
 def fit_to_vertices(head: HeadModel, vertices: F64) -> F64:
-    """Shape weights (S,) of the head that is most like given vertices (V, 3) over the face: how near its space gets.
+    """Shape weights (S,) of the best fit to given vertices (V, 3) over the face: the lower bound of the shape space.
 
-    Least squares with a prior, alternating with an alignment by a similarity.
+    Regularised least squares, alternating with a similarity alignment.
     """
     face = head.regions["face"]
     basis = head.shape_basis.double().numpy()[:, face].reshape(head.num_shape, -1).T
@@ -226,40 +228,40 @@ def fit_to_vertices(head: HeadModel, vertices: F64) -> F64:
     return shape
 
 
-def apart_mm(head: HeadModel, shapes: Sequence[F64]) -> F64:
-    """Mean distances (N, N) in millimetres of the faces of N shapes (S,) at rest, aligned in pairs with scale."""
+def pairwise_mm(head: HeadModel, shapes: Sequence[F64]) -> F64:
+    """Mean distances (N, N) in millimetres between N neutral faces of shapes (S,), pairwise aligned with scale."""
     face = head.regions["face"]
     points = np.stack([_neutral(head, shape)[face] for shape in shapes])
-    apart = np.zeros((len(shapes), len(shapes)))
+    distances = np.zeros((len(shapes), len(shapes)))
     for row, one in enumerate(points):
-        moved = similarity_align(points, np.broadcast_to(one, points.shape))
-        apart[row] = 1000 * np.linalg.norm(moved - one, axis=-1).mean(1)
-    return (apart + apart.T) / 2
+        aligned_points = similarity_align(points, np.broadcast_to(one, points.shape))
+        distances[row] = 1000 * np.linalg.norm(aligned_points - one, axis=-1).mean(1)
+    return (distances + distances.T) / 2
 
 
 def _neutral(head: HeadModel, shape: F64) -> F64:
     return np.asarray(head.neutral(torch.as_tensor(shape, dtype=torch.float32)).double().numpy())
 
 
-def _filmed(
+def _render_clips(
     people: int, work: Path, config: OutOfModelConfig, workers: int | None, progress: Progress
 ) -> list[list[Path]]:
-    """The clips of everybody, made as far as they aren't there yet; those of other configs lie in other folders."""
-    folder = work / f"strangers-{sha256(json.dumps(asdict(config)).encode()).hexdigest()[:12]}"
+    """Clips of all heads; existing ones are kept. Each config has its own folder."""
+    folder = work / f"out-of-model-{sha256(json.dumps(asdict(config)).encode()).hexdigest()[:12]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AvfaceError(f"{folder}: can't be made ({error.strerror}); choose another folder") from None
+        raise AvfaceError(f"{folder}: can't be created ({error.strerror}); choose another folder") from None
     videos = [[folder / f"person_{p:03d}_{c}.mp4" for c in range(CLIPS_EACH)] for p in range(people)]
     missing = [(p, c) for p in range(people) for c in range(CLIPS_EACH) if not videos[p][c].is_file()]
     done = people * CLIPS_EACH - len(missing)
-    for _ in _film_all([(p, c, videos[p][c]) for p, c in missing], config, workers):
+    for _ in _render_all([(p, c, videos[p][c]) for p, c in missing], config, workers):
         done += 1
-        progress("strangers", "film", done, people * CLIPS_EACH)
+        progress("out-of-model heads", "render", done, people * CLIPS_EACH)
     return videos
 
 
-def _film_all(
+def _render_all(
     jobs: list[tuple[int, int, Path]], config: OutOfModelConfig, workers: int | None
 ) -> Iterator[None]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -269,7 +271,7 @@ def _film_all(
             film(*job, config)
             yield
         return
-    context = multiprocessing.get_context("spawn")  # forked copies of torch's threads would hang
+    context = multiprocessing.get_context("spawn")  # torch's threads deadlock in forked processes
     with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         futures = [pool.submit(film, *job, config) for job in jobs]
         try:
@@ -278,7 +280,7 @@ def _film_all(
                 yield
         except BrokenProcessPool:
             raise AvfaceError(
-                f"{jobs[0][2].parent}: a worker process died, perhaps for want of memory; run again with fewer workers"
+                f"{jobs[0][2].parent}: a worker process died, perhaps out of memory; run again with fewer workers"
             ) from None
         finally:
             for future in futures:

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], rules: Collection[int] = (1,)) -> str:
-    """Rows of cells as lines of text: the first column to the left, the others to the right.
+    """Rows of cells as lines of text: the first column left-aligned, the others right-aligned.
 
-    rules: numbers of the rows over which a line is drawn.
+    rules: indices of the rows that have a line above.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -26,7 +26,7 @@ def aligned(rows: Sequence[Sequence[str]], rules: Collection[int] = (1,)) -> str
 
 
 def with_spread(values: Sequence[float], style: str = ".2f") -> str:
-    """Mean and standard deviation of the known values, "-" if there are none."""
+    """Mean and standard deviation of the values that aren't nan; "-" if there are none."""
     known = [value for value in values if value == value]
     if not known:
         return "-"
