@@ -1,4 +1,4 @@
-"""Array types of annotations, by the type of their elements."""
+"""NumPy array types for annotations."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""The one exception that users are meant to read."""
+"""The user-facing exception and warning."""
 
 from __future__ import annotations
 
 
 class AvfaceError(Exception):
-    """Something the user can put right: a bad file, an unknown name, a folder without permission.
+    """An error that the user can correct: a bad file, an unknown name, a folder without permission.
 
-    The message is one line that names the file or value, says what is wrong and what to do. The command line
-    prints it without a traceback and exits with code 2; every other exception is a defect of avface.
+    The message is one line with the file or value, the fault and the remedy. The command line prints it without a
+    traceback and exits with code 2; any other exception is a defect of avface.
     """
 
 
 class AvfaceWarning(UserWarning):
-    """Something the user should know about a result that was made all the same, such as a damaged video."""
+    """A warning about a result that is delivered all the same, such as that of a damaged video."""

@@ -1,4 +1,4 @@
-"""How many threads compute."""
+"""Thread counts of numerical libraries."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let PyTorch and the BLAS of NumPy and SciPy compute with one thread: with small matrices others wait for each
-    other more than they gain, and sums over several come out different in the last bit."""
+    """Limit PyTorch and the BLAS of NumPy and SciPy to one thread: with small matrices more threads cost more in
+    synchronisation than they gain, and their sums differ in the last bit."""
     import torch
     from threadpoolctl import threadpool_limits
 

@@ -61,3 +61,17 @@ def test_the_gradient_of_the_projection_is_the_numerical_one():
     points = torch.tensor([[0.1, -0.2, 0.7], [-0.3, 0.1, 1.1]], dtype=torch.float64, requires_grad=True)
 
     assert torch.autograd.gradcheck(camera.project, points)
+
+
+@pytest.mark.parametrize(
+    ("focal_length", "width", "height", "message"),
+    [
+        (0.0, 4, 3, "focal_length=0.0 must be above 0 pixels"),
+        (float("nan"), 4, 3, "focal_length=nan must be above 0 pixels"),
+        (100.0, 0, 3, "width=0 must be 1 pixel or more"),
+        (100.0, 4, -1, "height=-1 must be 1 pixel or more"),
+    ],
+)
+def test_cameras_that_cannot_project_are_refused(focal_length, width, height, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        Camera.centred(focal_length, width, height)

@@ -203,3 +203,8 @@ def test_displacing_moves_every_texel_along_its_normal():
     torch.testing.assert_close(step, relief[..., None] * along * atlas.mask[..., None])
     assert moved[~atlas.mask].eq(0).all()
     assert torch.autograd.gradcheck(lambda d: atlas.displace(points.detach(), normals.detach(), d), (relief,))
+
+
+def test_an_atlas_without_texels_is_refused():
+    with pytest.raises(ValueError, match=r"^resolution=0 must be 1 texel or more$"):
+        UVAtlas.of(torch.tensor([[0, 1, 2]]), torch.eye(3)[:, :2], torch.tensor([[0, 1, 2]]), 0)

@@ -240,7 +240,7 @@ def test_other_files_are_refused(tmp_path, fields):
         ("v_template", lambda a: np.where(a > a.mean(), np.nan, a), "finite"),
         ("v_template", lambda a: "text", "no array"),
         ("J_regressor", lambda a: scipy.sparse.csc_matrix(a.toarray()[:4]), "4 x 60"),
-        ("kintree_table", lambda a: a[:, [0, 1, 2, 2, 4]] * 0, "hang"),
+        ("kintree_table", lambda a: a[:, [0, 1, 2, 2, 4]] * 0, "parents"),
         ("f", lambda a: a + 50, "triangles"),
         ("f", lambda a: a[:, :2], "x 2"),
         ("weights", None, "has no weights"),
@@ -254,7 +254,7 @@ def test_fields_of_wrong_size_or_content_are_named(tmp_path, fields, name, chang
     with path.open("wb") as file:
         Python2Pickler(file, 2).dump(changed)
 
-    refused(lambda: read_flame(path), str(path), name if word != "hang" else "joints", word)
+    refused(lambda: read_flame(path), str(path), name if word != "parents" else "joints", word)
 
 
 def test_asking_for_more_components_than_there_are_is_refused():

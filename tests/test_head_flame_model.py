@@ -1,7 +1,5 @@
 """FLAME as a `HeadModel`: the vertices are those of its own computation, written here once more in plain numpy."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -327,13 +325,13 @@ def test_a_head_whose_parts_do_not_fit_is_refused(head, flame):
         "embeddings": {},
         "gaze_range": np.zeros(4),
     }
-    from avface.head.model import HeadModel
+    from avface.head.model import HeadModel, UnitRange
 
     for wrong, word in (
-        ({"joint_units": {0: (1, 0)}}, "moves vertices"),
-        ({"joint_units": {2: (9, 0)}}, "isn't there"),
+        ({"joint_units": {0: (1, 0)}}, "has a basis of its own"),
+        ({"joint_units": {2: (9, 0)}}, "doesn't exist"),
         ({"corrective_basis": np.zeros((9, VERTICES, 3))}, "corrective_basis"),
-        ({"unit_range": replace(small.unit_range, low=np.zeros(3))}, "unit_range"),
+        ({"unit_range": UnitRange.from_zero_to_one(3)}, "unit_range must have 5 entries"),
     ):
         with pytest.raises(ValueError, match=word):
             HeadModel("wrong", **arguments, **wrong)

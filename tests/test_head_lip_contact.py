@@ -64,7 +64,7 @@ def test_penetrating_lips_come_apart(head, region, contact):
         inside = shifted(base, region, depth)
         assert contact.penetration(inside) > 0.0004
 
-        parted = contact.parted(inside)
+        parted = contact.resolve_penetration(inside)
 
         assert contact.penetration(parted) <= 5e-5
         up = (parted - inside)[0, :, 1].numpy()
@@ -81,39 +81,39 @@ def test_pressing_units_come_apart_for_many_people(head, region, contact):
     pressed = (people + head.expression_basis[names].sum(0))[:, region.vertices]
     assert contact.penetration(pressed).max() > 0.002
 
-    assert contact.penetration(contact.parted(pressed)).max() <= 5e-5
+    assert contact.penetration(contact.resolve_penetration(pressed)).max() <= 5e-5
 
 
 def test_lips_that_dont_touch_stay_bit_for_bit(head, region, contact):
     apart = lips(head, region, jawOpen=0.3)
     both = torch.cat([apart, shifted(lips(head, region), region, 0.003)])
 
-    parted = contact.parted(both)
+    parted = contact.resolve_penetration(both)
 
     assert contact.penetration(apart) == 0
     assert torch.equal(parted[0], apart[0]) and not torch.equal(parted[1], both[1])
-    assert torch.equal(contact.closed(apart, torch.zeros(1)), apart)
+    assert torch.equal(contact.close_gap(apart, torch.zeros(1)), apart)
 
 
 def test_bilabials_close_to_no_gap_and_open_mouths_stay_open(head, region, contact):
     ajar = lips(head, region, jawOpen=0.07)
     assert contact.opening(ajar) > 0.001
 
-    closed = contact.closed(ajar, torch.ones(1))
+    closed = contact.close_gap(ajar, torch.ones(1))
 
     assert contact.opening(closed) < 2e-4 and contact.penetration(closed) <= 1e-4
-    half = contact.closed(ajar, torch.tensor([0.5]))
+    half = contact.close_gap(ajar, torch.tensor([0.5]))
     assert contact.opening(closed) < contact.opening(half) < contact.opening(ajar)
     wide = lips(head, region, jawOpen=0.6)
-    assert torch.equal(contact.closed(wide, torch.ones(1)), wide)
+    assert torch.equal(contact.close_gap(wide, torch.ones(1)), wide)
 
 
 def test_pressed_lips_give_way_behind_and_stay_shut_in_front(head, region, contact):
-    shut = contact.closed(lips(head, region, jawOpen=0.04), torch.ones(1))
+    shut = contact.close_gap(lips(head, region, jawOpen=0.04), torch.ones(1))
     pressed = shifted(shut, region, 0.0015)
     assert contact.penetration(pressed) > 0.001 and contact.opening(pressed) < 2e-4
 
-    parted = contact.parted(pressed)
+    parted = contact.resolve_penetration(pressed)
 
     assert contact.penetration(parted) <= 5e-5
     assert contact.opening(parted) < 8e-4, "the whole lips would open by what is inside"
@@ -125,7 +125,7 @@ def test_a_lip_in_front_of_the_other_is_left_alone(head, region, contact):
     ajar = lips(head, region, jawOpen=0.05)
     ajar[..., 2] -= torch.from_numpy(region.lower * region.falloff * 0.012).float()
 
-    assert torch.equal(contact.closed(ajar, torch.ones(1)), ajar)
+    assert torch.equal(contact.close_gap(ajar, torch.ones(1)), ajar)
 
 
 def test_penetration_loss_pulls_lips_apart(head, region, contact):
@@ -138,7 +138,7 @@ def test_penetration_loss_pulls_lips_apart(head, region, contact):
     assert loss > 0
     assert contact.penetration_loss(step.detach()) < loss
     assert inside.grad[0, region.lower == 0, 1].sum() < 0 < inside.grad[0, region.lower == 1, 1].sum()
-    moved = contact.parted(inside)
+    moved = contact.resolve_penetration(inside)
     (moved**2).sum().backward()
     assert torch.isfinite(inside.grad).all()
 

@@ -6,7 +6,7 @@ import torch
 
 from avface.geometry.rasteriser import rasterise
 from avface.head import load_head
-from avface.head.open.inner_mouth import InnerMouthConfig, settled
+from avface.head.open.inner_mouth import InnerMouthConfig, place_inner_mouth
 
 PARTS = ("upper_teeth", "lower_teeth", "tongue")
 
@@ -59,7 +59,7 @@ def test_the_tongue_lies_behind_the_teeth_and_teeth_behind_the_lips(head, rows):
 
 def test_only_teeth_and_tongue_move(head, rows):
     points = head.template.double().numpy()
-    moved = settled(points, rows, InnerMouthConfig(forward=0.001))
+    moved = place_inner_mouth(points, rows, InnerMouthConfig(forward=0.001))
     others = np.setdiff1d(np.arange(len(points)), np.concatenate(list(rows.values())))
     np.testing.assert_array_equal(moved[others], points[others])
     np.testing.assert_allclose(

@@ -8,7 +8,7 @@ import pytest
 from videos import TICK, Track, beep, constant_rate, cut, noises, spoil, write_video
 
 from avface.media import Clip
-from avface.media.container import MOST_ERRORS_IN_A_ROW, ReadErrors, packets
+from avface.media.container import MAX_CONSECUTIVE_ERRORS, ReadErrors, packets
 
 FRONT_INDEX = {"movflags": "+faststart"}
 SHORT_GROUPS = {"crf": "10", "g": "10", "preset": "ultrafast"}
@@ -141,7 +141,7 @@ def test_reading_goes_on_after_errors_and_gives_up_on_endless_ones(tmp_path):
         errors = ReadErrors()
         (flush,) = packets(endless, stream, errors)
         assert flush.size == 0
-        assert errors.count == MOST_ERRORS_IN_A_ROW
+        assert errors.count == MAX_CONSECUTIVE_ERRORS
 
 
 def test_damaged_sound_keeps_its_place(tmp_path):

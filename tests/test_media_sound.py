@@ -124,3 +124,12 @@ def test_wrong_sound_stamps_neither_stretch_nor_flood_the_sound(tmp_path, monkey
 
     assert beep_onset(samples) == pytest.approx(1.8, abs=SYNC)
     assert len(samples) / 16_000 == pytest.approx(2.2, abs=0.05)
+
+
+@pytest.mark.parametrize("sample_rate", [0, -16_000])
+def test_a_sample_rate_that_is_not_positive_is_refused(tmp_path, sample_rate):
+    times = constant_rate(2)
+    path = write_video(tmp_path / "clip.mp4", gradients(2), times, tracks=[Track(beep(0.1, 0.0))])
+
+    with pytest.raises(ValueError, match=f"^sample_rate={sample_rate} must be above 0 samples per second$"):
+        Clip.open(path).audio(sample_rate)

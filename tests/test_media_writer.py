@@ -197,5 +197,18 @@ def test_a_finer_crf_gives_a_better_picture(tmp_path):
         )
         error[crf] = np.abs(next(clip.frames()).image.astype(int) - picture).mean()
     assert error[10] < error[40] / 1.5
-    with pytest.raises(ValueError, match="crf=60"):
-        EncodingConfig(crf=60)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"crf": 60}, r"crf=60 must be between 0 \(lossless\) and 51"),
+        ({"crf": -1}, r"crf=-1 must be between 0 \(lossless\) and 51"),
+        ({"keyframe_interval": 0}, "keyframe_interval=0 must be at least 1 frame"),
+        ({"preset": "swift"}, "preset='swift' must be one of ultrafast, superfast, .*, placebo"),
+        ({"audio_bit_rate": 0}, "audio_bit_rate=0 must be 1 bit per second or more"),
+    ],
+)
+def test_settings_that_the_encoder_cannot_use_are_refused(settings, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        EncodingConfig(**settings)

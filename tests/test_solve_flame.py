@@ -178,7 +178,7 @@ def test_a_face_joint_under_another_that_turns_is_refused(head):
 
     other = copy.copy(head)
     other.joint_parents = (-1, 0, 1, 0)
-    with pytest.raises(AvfaceError, match="left_eye hangs on a joint that turns"):
+    with pytest.raises(AvfaceError, match="left_eye is the child of a joint that turns"):
         landmark_model(other, CENTRE)
 
 

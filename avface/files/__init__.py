@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Of the system's errors, those that say that a disk is full."""
+"""System errors of a full disk."""
 
 
 def write_error(path: Path, error: OSError) -> AvfaceError:
@@ -33,13 +33,13 @@ def write_error(path: Path, error: OSError) -> AvfaceError:
 
 @contextmanager
 def replacing(path: Path, unwritable: Callable[[Path, OSError], AvfaceError] = write_error) -> Iterator[Path]:
-    """Give a temporary path in the folder of `path`, with its suffix; the block writes there.
+    """A temporary path in the folder of `path`, with its suffix, for the block to write to.
 
-    The file takes the name `path` when the block ends well, and is removed when it doesn't. Its name begins with a dot
-    and the name of `path`.
+    The file is renamed to `path` if the block succeeds, else removed. Its name begins with a dot and the name of
+    `path`.
 
     Raises:
-        AvfaceError: if the folder is missing or the file can't be written, as `unwritable` words it.
+        AvfaceError: if the folder is missing or the file can't be written, from `unwritable`.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
     try:
@@ -55,10 +55,10 @@ def replacing(path: Path, unwritable: Callable[[Path, OSError], AvfaceError] = w
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Give an empty temporary folder beside the folder `path`; the block writes any number of files there.
+    """An empty temporary folder beside the folder `path`, for the block to write files to.
 
-    It takes the name `path`, and the place of a folder that has it, when the block ends well, and is removed when it
-    doesn't. Its name begins with a dot and the name of `path`. Folders above are made.
+    It is renamed to `path`, replacing a folder of that name, if the block succeeds, else removed. Its name begins with
+    a dot and the name of `path`. Parent folders are created.
 
     Raises:
         AvfaceError: if a file can't be written.
@@ -77,10 +77,9 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def filling(path: Path) -> Iterator[Path]:
-    """Give an empty temporary folder in the folder of `path`; the block writes any number of files there.
+    """An empty temporary folder in the folder of `path`, for the block to write files to.
 
-    They move up into the folder of `path`, over files of the same names, when the block ends well, and are
-    removed when it doesn't.
+    They are moved into the folder of `path`, replacing files of the same names, if the block succeeds, else removed.
 
     Raises:
         AvfaceError: if the folder is missing or a file can't be written.

@@ -8,16 +8,16 @@ from avface.arrays import F64, Bool, Floats
 
 
 def rigid_align(source: Floats, target: Floats, mask: Bool | None = None, *, scale: bool = False) -> F64:
-    """Turn and shift points onto others, frame by frame: the least squares R x + t, never a mirror image.
+    """Rigid alignment of points to others, frame by frame: the least squares R x + t without reflection.
 
-    Shapes: source (..., V, 3), target (..., V, 3), mask (V,) -> all of source moved, (..., V, 3). The motion
-            is the one that fits the points of the mask best, all points by default. With `scale` they are
-            also scaled evenly.
+    Shapes: source (..., V, 3), target (..., V, 3), mask (V,) -> the whole source transformed, (..., V, 3). The
+            transform is estimated from the points of the mask, all by default; with `scale` it has an isotropic
+            scale.
     Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns" (PAMI
             1991).
 
     Raises:
-        ValueError: if the shapes differ, or fewer than three points are to be fitted.
+        ValueError: if the shapes differ, or fewer than three points are given.
     """
     if source.shape != target.shape or source.ndim < 2 or source.shape[-1] != 3:
         raise ValueError(f"source {source.shape} and target {target.shape} must both be (..., V, 3)")
@@ -30,7 +30,7 @@ def rigid_align(source: Floats, target: Floats, mask: Bool | None = None, *, sca
     fitted, onto = fitted - source_centre, onto - target_centre
     u, strengths, vt = np.linalg.svd(np.swapaxes(onto, -1, -2) @ fitted)
     signs = np.ones(strengths.shape)
-    signs[..., 2] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)  # a mirror image isn't a motion
+    signs[..., 2] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)  # no reflection
     rotation = (u * signs[..., None, :]) @ vt
     size = np.ones(strengths.shape[:-1])
     if scale:
@@ -40,5 +40,5 @@ def rigid_align(source: Floats, target: Floats, mask: Bool | None = None, *, sca
 
 
 def similarity_align(source: Floats, target: Floats, mask: Bool | None = None) -> F64:
-    """As `rigid_align`, with an even scale as well, for methods that don't know the size of what they see."""
+    """`rigid_align` with an isotropic scale, for methods without absolute size."""
     return rigid_align(source, target, mask, scale=True)

@@ -1,7 +1,7 @@
-"""Between the axes of OpenCV's cameras (x right, y down, z forward) and those of glTF scenes (y up, z backward).
+"""Conversion between the axes of OpenCV's cameras (x right, y down, z forward) and glTF's (y up, z backward).
 
-The change is half a turn about x: y and z change their signs, in either direction. It is also the rotation of a head,
-whose axes are glTF's, that looks straight into the camera.
+It is half a turn F about x: y and z change their signs, in either direction. F is also the rotation, head to camera, of
+a head (glTF's axes) that faces the camera.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Vectors = TypeVar("Vectors", "Floats", "Tensor")
 
 
 def flip_axes(vectors: Vectors) -> Vectors:
-    """Vectors (..., 3) of one convention in the other's axes."""
+    """Vectors (..., 3) of one convention in the axes of the other."""
     if isinstance(vectors, np.ndarray):
         return np.asarray(vectors * np.array(_DIAGONAL, vectors.dtype))
     return vectors * vectors.new_tensor(_DIAGONAL)
@@ -30,7 +30,7 @@ def flip_axes(vectors: Vectors) -> Vectors:
 def flip_rotation(rotation: Vectors) -> Vectors:
     """Rotation matrices (..., 3, 3) into the axes of one convention, as rotations into those of the other: F R.
 
-    The rotation of a head in a camera becomes its rotation in the scene, which is 1 where it looks into the camera.
+    A head's rotation to the camera becomes its rotation in the scene: the identity where it faces the camera.
     """
     if isinstance(rotation, np.ndarray):
         return np.asarray(rotation * np.array(_DIAGONAL, rotation.dtype)[:, None])

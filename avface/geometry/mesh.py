@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Unit normals (..., V, 3) of vertices (..., V, 3): the mean of the faces' (F, 3) normals, weighted by area.
+    """Unit normals (..., V, 3) of vertices (..., V, 3): the area-weighted mean of the normals of faces (F, 3).
 
     A vertex of no face, or of degenerate faces only, gets a zero vector.
     """

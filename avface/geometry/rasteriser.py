@@ -16,11 +16,11 @@ Backend = Literal["torch", "nvdiffrast"]
 
 @dataclass(frozen=True)
 class Fragments:
-    """What each pixel of one or more pictures sees; `...` are the leading dimensions of what was rasterised.
+    """The visible surface at each pixel of one or more pictures; `...` are the leading dimensions of the input.
 
-    Shapes: triangle (..., H, W) face number or -1, barycentric (..., H, W, 3) perspective-correct (0 where nothing
-            is seen), depth (..., H, W) in metres (inf where nothing is seen). In memory barycentrics and interpolated
-            attributes are one plane after the other: `.movedim(-1, 0)` is contiguous.
+    Shapes: triangle (..., H, W) face number or -1, barycentric (..., H, W, 3) perspective-correct (0 where
+            empty), depth (..., H, W) in metres (inf where empty). Barycentrics and interpolated attributes are stored
+            as planes: `.movedim(-1, 0)` is contiguous.
     """
 
     triangle: Tensor
@@ -28,10 +28,10 @@ class Fragments:
     depth: Tensor
 
     def interpolate(self, attributes: Tensor, faces: Tensor) -> Tensor:
-        """Attributes of the faces' (F, 3) corners at every pixel, (..., H, W, C); 0 where nothing is seen.
+        """Attributes of the faces' (F, 3) corners at every pixel, (..., H, W, C); 0 where empty.
 
-        attributes (..., V, C), or (V, C) for the same in all pictures. With another numbering of the same faces'
-        corners, such as a head's uv_faces, it takes attributes with that numbering. Differentiable in `attributes`
+        attributes (..., V, C), or (V, C) for the same in all pictures. With other indices of the same faces'
+        corners, such as a head's uv_faces, attributes are indexed by these. Differentiable in `attributes`
         and in the barycentrics.
         """
         seen, triangle = self._seen
@@ -51,7 +51,7 @@ class Fragments:
 
     @cached_property
     def _seen(self) -> tuple[Tensor, Tensor]:
-        """The pixels that see something, numbered through all pictures, and what they see, each (N,)."""
+        """The non-empty pixels, numbered through all pictures, and their triangles, each (N,)."""
         chosen = self.triangle.flatten()
         seen = (chosen >= 0).nonzero()[:, 0]
         return seen, chosen.index_select(0, seen)
@@ -60,7 +60,7 @@ class Fragments:
 def rasterise(
     pixels: Tensor, depth: Tensor, faces: Tensor, height: int, width: int, *, backend: Backend = "torch"
 ) -> Fragments:
-    """Rasterise triangles as seen by a pinhole camera, in one picture or, with leading dimensions, in many.
+    """Rasterise triangles of a pinhole camera's view, in one picture or, with leading dimensions, in many.
 
     Args:
         pixels: (..., V, 2) vertex positions; pixel (0, 0) is the middle of the top-left pixel.
@@ -75,8 +75,8 @@ def rasterise(
     Coverage, depth order and barycentrics are computed in double precision, whatever the dtype of the input.
 
     Raises:
-        AvfaceError: if nvdiffrast is asked for and isn't installed.
-        ValueError: if the shapes don't fit each other.
+        AvfaceError: if backend="nvdiffrast" and it isn't installed.
+        ValueError: if shapes are inconsistent.
     """
     lead = pixels.shape[:-2]
     if pixels.shape[-1] != 2 or depth.shape != pixels.shape[:-1] or faces.ndim != 2 or faces.shape[1] != 3:
@@ -101,7 +101,7 @@ def rasterise(
 
 
 def _one_by_one(device: torch.device) -> bool:
-    """Whether pictures are better drawn one after the other: then what each needs stays in a CPU's cache."""
+    """Whether pictures are drawn one after the other, so that the working set stays in a CPU's cache."""
     return device.type == "cpu"
 
 
@@ -112,7 +112,7 @@ def _draw(points: Tensor, faces: Tensor, height: int, width: int) -> tuple[Tenso
     # all first corners, all second corners, all third corners
     vertices = (faces.t()[:, None] + picture * count).flatten()
     x, y, depth = points.double().unbind(-1)
-    # the pictures hang one below the other, as one tall picture
+    # the pictures are stacked vertically as one tall picture
     coordinates = [x.flatten(), (y + picture * height).flatten(), depth.flatten()]
     corners = torch.stack(_take(coordinates, vertices)).unflatten(1, (3, -1))  # (x y depth, corner, B * F)
     size = batch * height * width
@@ -130,12 +130,12 @@ def _draw(points: Tensor, faces: Tensor, height: int, width: int) -> tuple[Tenso
 
 
 def _nearest(corners: Tensor, begin: Tensor, size: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The pixels that see a triangle, of `size` in all, and the number of the nearest one, each (N,).
+    """The non-empty pixels, of `size` in all, and the number of the nearest triangle, each (N,).
 
     corners (3, 3, F) and the first row of each triangle's picture, begin (F,).
     """
-    # Positive floats order like their bits. The lowest bits of 1 / depth make room for the triangle, counted
-    # down, so that the largest wins. A head leaves 38 of the 52 bits of precision, and 64 heads in a batch 32.
+    # Positive floats order like their bits. The lowest bits of 1 / depth hold the triangle's number,
+    # descending, so that the maximum wins. A head leaves 38 of the 52 bits of precision, and 64 heads in a batch 32.
     mask = (1 << corners.shape[2].bit_length()) - 1
     triangle, start, length, near, growth = _spans(corners, begin, height, width)
     span = torch.repeat_interleave(length)
@@ -155,11 +155,11 @@ def _spans(
     """The pixels that triangles cover, row by row; corners (3, 3, F) in double precision, begin (F,).
 
     Returns, for each of N spans of pixels in one row: the triangle, the first pixel, the number of pixels,
-    1 / depth at the first one and its growth a pixel, each (N,).
+    1 / depth at the first one and its increment a pixel, each (N,).
 
-    Two triangles that share an edge find bit for bit the same crossing of it with a row, as every edge is
-    walked from its upper end, and a vertex is hit exactly by all its edges. Both sides count as covered, so
-    nothing shows between them.
+    Two triangles that share an edge compute bit for bit the same crossing of it with a row, as every edge is
+    evaluated from its upper end, and all edges meet exactly at a vertex. Both sides count as covered, so
+    that there are no gaps.
     """
     low = torch.minimum(torch.minimum(corners[:, 0], corners[:, 1]), corners[:, 2])
     high = torch.maximum(torch.maximum(corners[:, 0], corners[:, 1]), corners[:, 2])
@@ -209,9 +209,9 @@ def _crossings(start: Tensor, end: Tensor, rows: Tensor, last_row: Tensor, edge:
     """
     slope = (end[0] - start[0]) / (end[1] - start[1])
     x0, y0, slope = _take([start[0], start[1], slope], edge)
-    # a product and then a sum: fused they would round otherwise in some lanes of a processor than in others
+    # a product and then a sum: fused multiply-add rounds differently in vector and scalar lanes
     x = (y - y0).mul_(slope).add_(x0)
-    # exact at the end, too, and for level edges, whose slope is infinite
+    # exact at the end, too, and for horizontal edges, whose slope is infinite
     ends = ((end[1] == last_row) & (rows > 0)).nonzero()[:, 0]
     x[rows.cumsum(0).index_select(0, ends) - 1] = end[0].index_select(0, ends)
     return x
@@ -242,7 +242,7 @@ def _shade(corners: Tensor, seen: Tensor, triangle: Tensor, width: int) -> tuple
     a, b, c = corners.unbind(1)
     area = _area(a, b, c)
     solid = (area != 0) & (corners[2] > 0).all(0)
-    area = torch.where(solid, area, 1.0)  # the others are seen nowhere, and mustn't put nan into gradients
+    area = torch.where(solid, area, 1.0)  # the others are invisible and must not put nan into gradients
     near = torch.where(solid, corners[2], 1.0).reciprocal()
     to_b, to_c = (b[:2] - a[:2]) / area, (c[:2] - a[:2]) / area
     b_x, b_y = near[1] * to_c[1], -near[1] * to_c[0]
@@ -265,8 +265,8 @@ def _shade(corners: Tensor, seen: Tensor, triangle: Tensor, width: int) -> tuple
 def _draw_with_nvdiffrast(points: Tensor, faces: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
     """The same as `_draw` through nvdiffrast (Laine et al. 2020), on CUDA and in single precision.
 
-    Written from nvdiffrast's documentation and not run: the machines this was made on didn't have it. Triangles
-    that reach behind the camera are cut there instead of dropped.
+    Written from nvdiffrast's documentation and untested for lack of that package. Triangles that reach behind the
+    camera are clipped instead of dropped.
     """
     try:
         import nvdiffrast.torch as dr

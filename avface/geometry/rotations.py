@@ -1,7 +1,7 @@
 """Rotations: axis-angle vectors, matrices, quaternions, Euler angles.
 
-Ours only because every reconstruction needs four of these functions, and the library that has them (roma) takes longer
-to import than a short clip to solve; the tests compare with scipy.
+Implemented here because importing a library for them (roma) takes longer than solving a short clip; the tests compare
+with scipy.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 _SMALL = 1e-4
-"""Angles in radians below which series replace quotients; their error is far below float64's there."""
+"""Radians. Below it Taylor series replace quotients, with an error far below float64's precision."""
 
 
 def rotvec_to_rotmat(vectors: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def rotvec_to_rotmat(vectors: Tensor) -> Tensor:
 def rotmat_to_unitquat(matrices: Tensor) -> Tensor:
     """Unit quaternions (..., 4) as x, y, z, w of rotation matrices (..., 3, 3); w is 0 or more.
 
-    Of four formulas the one with the largest divisor is taken, so that every angle is exact (Shepperd 1978).
+    The formula with the largest divisor of four is used (Shepperd 1978).
     """
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(-1) for row in matrices.unbind(-2))
     candidates = torch.stack(
@@ -65,10 +65,10 @@ def rotmat_to_rotvec(matrices: Tensor) -> Tensor:
 
 
 def facing_rotvec(matrices: Tensor) -> Tensor:
-    """Axis-angle vectors (..., 3) without jumps for a head that faces the camera more or less.
+    """Axis-angle vectors (..., 3) that are continuous around a head that faces the camera.
 
-    Such a head is turned by about pi about x, where axis-angle vectors jump to their opposite. Of the two that name a
-    rotation the one with x >= 0 is taken, up to 2 pi long; it is continuous within a half turn of facing the camera.
+    Such a head is rotated by about pi about x, where axis-angle vectors flip their sign. Of the two vectors of a
+    rotation the one with x >= 0 is returned, up to 2 pi long; it is continuous within half a turn of facing the camera.
     """
     vectors = rotmat_to_rotvec(matrices)
     angle = vectors.norm(dim=-1, keepdim=True)
@@ -77,7 +77,7 @@ def facing_rotvec(matrices: Tensor) -> Tensor:
 
 
 def euler_to_rotmat(convention: str, angles: Tensor) -> Tensor:
-    """Matrices (..., 3, 3) of turns by angles (..., K) in radians about the moving axes named, say "YXZ"."""
+    """Matrices (..., 3, 3) of rotations by angles (..., K) in radians about the intrinsic axes named, such as "YXZ"."""
     matrices = torch.eye(3, dtype=angles.dtype, device=angles.device).expand(*angles.shape[:-1], 3, 3)
     for axis, angle in zip(convention, angles.unbind(-1), strict=True):
         direction = torch.zeros(3, dtype=angles.dtype, device=angles.device)

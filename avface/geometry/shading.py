@@ -1,4 +1,4 @@
-"""Light on surfaces: spherical harmonics, normal and displacement maps, textures."""
+"""Shading: spherical harmonics lighting, normal and displacement maps, texture sampling."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ SH_NORMS = (
 """Factors that make the nine polynomials of `sh_basis` orthonormal on the sphere."""
 
 SH_LAMBERT = (1.0, *3 * (2 * math.pi / 3,), *5 * (math.pi / 4,))
-"""What a matt surface keeps of each order of the light around it, as DECA has it: 1 for the first, which is pi in the
-theory."""
+"""Factors of the clamped cosine (Lambertian reflection) on each order, divided by pi in the first one as in DECA."""
 
 
 def sh_basis(normals: Tensor) -> Tensor:
-    """The nine spherical harmonics (..., 9) of a matt surface with unit normals (..., 3).
+    """The nine spherical harmonics (..., 9) of a Lambertian surface with unit normals (..., 3).
 
     1, x, y, z, xy, xz, yz, x^2 - y^2, 3 z^2 - 1, times SH_NORMS and SH_LAMBERT. The axes are the light's own.
     Source: DECA (Feng et al. 2021, sec. 3) after Ramamoorthi and Hanrahan, An efficient representation for irradiance
@@ -36,9 +35,9 @@ def sh_basis(normals: Tensor) -> Tensor:
 
 
 def sh_shading(normals: Tensor, light: Tensor) -> Tensor:
-    """RGB (*L, ..., 3) by which the albedo is multiplied, under light (*L, 9, 3), for unit normals (*L, ..., 3).
+    """RGB irradiance factor (*L, ..., 3) of the albedo, under light (*L, 9, 3), for unit normals (*L, ..., 3).
 
-    Not clamped: strong light from one side gets slightly negative on the other.
+    Not clamped: strong light from one side is slightly negative on the other.
     """
     lead = light.ndim - 2
     basis = (
@@ -48,10 +47,10 @@ def sh_shading(normals: Tensor, light: Tensor) -> Tensor:
 
 
 def directional_light(direction: Tensor, colour: Tensor) -> Tensor:
-    """Light (..., 9, 3) of a far lamp in the unit `direction` (..., 3), towards it, of RGB `colour` (..., 3).
+    """Light (..., 9, 3) of a directional light from the unit `direction` (..., 3), of RGB `colour` (..., 3).
 
-    With it `sh_shading` comes as close to colour * max(0, n . direction) as nine harmonics can: within a tenth
-    of the colour.
+    With it `sh_shading` is the second-order approximation of colour * max(0, n . direction), within a tenth of the
+    colour.
     """
     lambert = sh_basis(direction) / direction.new_tensor(SH_LAMBERT)
     lambert = torch.cat([math.pi * lambert[..., :1], lambert[..., 1:]], -1)
@@ -59,7 +58,7 @@ def directional_light(direction: Tensor, colour: Tensor) -> Tensor:
 
 
 def sample_texture(texture: Tensor, uv: Tensor) -> Tensor:
-    """A texture (*L, R, S, C) at places uv (*L, ..., 2), bilinearly: (*L, ..., C); its rim goes on outside [0, 1].
+    """A texture (*L, R, S, C) at places uv (*L, ..., 2), bilinearly: (*L, ..., C); clamped outside [0, 1].
 
     v is up: row 0 of the texture is at v = 1, as in image files, and texel (row, column) has its middle at
     u = (column + 0.5) / S, v = 1 - (row + 0.5) / R. Differentiable in both.
@@ -68,7 +67,7 @@ def sample_texture(texture: Tensor, uv: Tensor) -> Tensor:
 
 
 def sample_image(image: Tensor, pixels: Tensor) -> Tensor:
-    """A picture (*L, H, W, C) at places in pixels (*L, ..., 2), bilinearly: (*L, ..., C); its rim goes on outside.
+    """A picture (*L, H, W, C) at places in pixels (*L, ..., 2), bilinearly: (*L, ..., C); clamped outside.
 
     Pixel (0, 0) is the middle of the top-left pixel. Differentiable in both.
     """
@@ -78,11 +77,11 @@ def sample_image(image: Tensor, pixels: Tensor) -> Tensor:
 
 
 def _bilinear(image: Tensor, places: Tensor) -> Tensor:
-    """image (*L, H, W, C) at places (*L, ..., 2) that go from -1 to 1 across the picture: (*L, ..., C)."""
+    """image (*L, H, W, C) at places (*L, ..., 2) from -1 to 1 across the picture: (*L, ..., C)."""
     lead, size = image.shape[:-3], image.shape[-3:]
     if places.shape[: len(lead)] != lead:
         raise ValueError(
-            f"a picture of shape {tuple(image.shape)} can't be looked up at places {tuple(places.shape)}: "
+            f"a picture of shape {tuple(image.shape)} can't be sampled at places {tuple(places.shape)}: "
             f"they must begin with {tuple(lead)}"
         )
     planes = image.reshape(lead.numel(), *size).movedim(-1, 1)
@@ -97,7 +96,7 @@ def _bilinear(image: Tensor, places: Tensor) -> Tensor:
 
 
 def uv_gradients(vertices: Tensor, faces: Tensor, uv: Tensor, uv_faces: Tensor) -> tuple[Tensor, Tensor]:
-    """How positions change along u and along v on each triangle: two (..., F, 3), in metres per unit of uv.
+    """Derivatives of the position by u and v on each triangle: two (..., F, 3), in metres per unit of uv.
 
     vertices (..., V, 3), faces (F, 3), uv (N, 2), uv_faces (F, 3). 0 on triangles without area in the uv square.
     """
@@ -112,10 +111,11 @@ def uv_gradients(vertices: Tensor, faces: Tensor, uv: Tensor, uv_faces: Tensor) 
 
 
 def perturb_normals(normals: Tensor, mapped: Tensor, by_u: Tensor, by_v: Tensor) -> Tensor:
-    """Unit normals (..., 3) with those of a tangent-space normal map on top.
+    """Unit normals (..., 3) perturbed by those of a tangent-space normal map.
 
     normals (..., 3) unit; mapped (..., 3) from the map, in [-1, 1]: x along u, y along v, z out of the surface
-    (OpenGL's and glTF's convention); by_u and by_v (..., 3) as of `uv_gradients`. Where those vanish the normal stays.
+    (OpenGL's and glTF's convention); by_u and by_v (..., 3) as of `uv_gradients`. Where these vanish the normal is
+    unchanged.
     """
     across_u = by_u - (by_u * normals).sum(-1, keepdim=True) * normals
     along_u = normalize(across_u, dim=-1)
@@ -127,9 +127,9 @@ def perturb_normals(normals: Tensor, mapped: Tensor, by_u: Tensor, by_v: Tensor)
 
 
 def displacement_slope(displacement: Tensor) -> Tensor:
-    """Rise (..., R, S, 2) of a displacement map (..., R, S) along u and v, in metres per unit of uv.
+    """Derivatives (..., R, S, 2) of a displacement map (..., R, S) along u and v, in metres per unit of uv.
 
-    Central differences, one-sided at the rim; row 0 is at v = 1.
+    Central differences, one-sided at the border; row 0 is at v = 1.
     """
     along_v, along_u = torch.gradient(displacement, dim=(-2, -1))
     height, width = displacement.shape[-2:]
@@ -142,7 +142,7 @@ def displacement_normals(
     """Unit normals (*L, ..., 3) of a surface displaced along its normals by a map (*L, R, S) in metres.
 
     normals (*L, ..., 3) unit, of the smooth surface; uv (*L, ..., 2); by_u and by_v (*L, ..., 3), metres per unit of
-    uv, as of `uv_gradients`. Where those vanish, as off the head, the normal stays.
+    uv, as of `uv_gradients`. Where these vanish, as off the head, the normal is unchanged.
 
     The displacement's surface gradient is subtracted from the normal: exact to first order in displacement over the
     surface's radius of curvature, and the same for stretched, skewed and mirrored uv.

@@ -1,4 +1,4 @@
-"""Maps over a mesh's uv square: baked attributes, textures taken from pictures, displaced surfaces."""
+"""Maps over a mesh's uv square: baked attributes, textures unwrapped from pictures, displaced surfaces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from avface.geometry.shading import sample_image
 
 @dataclass(frozen=True)
 class UVAtlas:
-    """Which point of a mesh lies under each texel of its uv square. Made once per mesh and resolution.
+    """The point of a mesh under each texel of its uv square, for one mesh and resolution.
 
     Shapes: faces (F, 3) vertex numbers; triangle (R, R) face number or -1, barycentric (R, R, 3).
     Axes:   row 0 is at v = 1, as in image files; texel (row, column) has its middle at u = (column + 0.5) / R,
@@ -31,8 +31,13 @@ class UVAtlas:
     def of(cls, faces: Tensor, uv: Tensor, uv_faces: Tensor, resolution: int) -> UVAtlas:
         """The atlas of a mesh: faces (F, 3), uv (N, 2) in [0, 1] with v up, uv_faces (F, 3); R = resolution.
 
-        Where triangles overlap in the uv square, the one with the lower number has it.
+        Where triangles overlap in the uv square, the one with the lower number wins.
+
+        Raises:
+            ValueError: if the resolution is below 1.
         """
+        if resolution < 1:
+            raise ValueError(f"resolution={resolution} must be 1 texel or more")
         uv = torch.as_tensor(uv, device=faces.device)
         pixels = resolution * torch.stack([uv[:, 0], 1 - uv[:, 1]], 1) - 0.5
         corners = torch.as_tensor(uv_faces, device=faces.device)
@@ -52,16 +57,16 @@ class UVAtlas:
     def bake(self, attributes: Tensor) -> Tensor:
         """Vertex attributes (..., V, C) at every texel: (..., R, R, C); 0 off the mesh. Differentiable."""
         lead, channels = attributes.shape[:-2], attributes.shape[-1]
-        columns = attributes.movedim(-2, 0).flatten(
-            1
-        )  # (V, ... * C): all pictures share triangles and weights
+        # (V, ... * C): all pictures share triangles and weights
+        columns = attributes.movedim(-2, 0).flatten(1)
         baked = self._fragments.interpolate(columns, self.faces)
         return baked.view(*baked.shape[:2], *lead, channels).movedim((0, 1), (-3, -2))
 
     def extend(self, texture: Tensor) -> Tensor:
-        """A texture (..., R, R, C) whose texels off the mesh have the colour of the nearest on it. Differentiable.
+        """A texture (..., R, R, C) whose texels off the mesh get the colour of the nearest on it (padding).
+        Differentiable.
 
-        Bilinear look-ups near a seam reach over it; after this they find the seam's own colours there.
+        So bilinear sampling near a seam does not blend in the background.
         """
         return texture.flatten(-3, -2).index_select(-2, self._nearest).view(texture.shape)
 
@@ -77,19 +82,19 @@ class UVAtlas:
     def unwrap(
         self, image: Tensor, pixels: Tensor, depth: Tensor, facing: Tensor, tolerance: float = 0.001
     ) -> tuple[Tensor, Tensor]:
-        """The texture that a picture shows of the mesh, and how well it shows it.
+        """The texture of the mesh in a picture, and its visibility.
 
         Args:
             image: (..., H, W, C) pictures.
-            pixels: (..., V, 2) where the vertices are seen; pixel (0, 0) is the middle of the top-left pixel.
+            pixels: (..., V, 2) positions of the vertices; pixel (0, 0) is the middle of the top-left pixel.
             depth: (..., V) distances along the camera's z axis in metres, as for `rasterise`.
-            facing: (..., V) cosine between a vertex's normal and the way to the camera, as of `facing_cosine`.
-            tolerance: how far in metres the surface may be from what the picture's pixels around a texel show.
+            facing: (..., V) cosine between a vertex's normal and the direction to the camera, as of `facing_cosine`.
+            tolerance: largest difference in metres between the depths of a texel and of the pixels around it.
 
         Returns:
-            texture (..., R, R, C), differentiable in `image` and `pixels`, 0 where the texel isn't seen; and visibility
-            (..., R, R): the cosine of the angle at which the camera sees the texel, 0 where it doesn't, because
-            the texel is outside the picture, turned away, hidden, or less than a pixel from the rim of what hides it.
+            texture (..., R, R, C), differentiable in `image` and `pixels`, 0 where invisible; and visibility (..., R,
+            R): the cosine of the viewing angle, 0 where the texel is outside the picture, turned away, occluded, or
+            less than a pixel from the edge of an occluder.
         """
         height, width = image.shape[-3:-1]
         # straight lines in space stay straight in (x z, y z, z), not in (x, y)
@@ -109,10 +114,10 @@ class UVAtlas:
     def _agrees(
         self, shown: Tensor, places: Tensor, z: Tensor, pixels: Tensor, depth: Tensor, tolerance: float
     ) -> Tensor:
-        """Where all four pixels around places (..., R, R, 2) show the surface: (..., R, R).
+        """Whether all four pixels around places (..., R, R, 2) show the texel's surface: (..., R, R).
 
-        shown (..., H, W) is what the picture's depth is; the texel's own triangle, continued to the middle of
-        each pixel, says what it should be.
+        shown (..., H, W) is the picture's depth map; it is compared with the plane of the texel's triangle at the
+        middle of each pixel.
         """
         growth = _nearness_growth(pixels, depth, self.faces)  # (..., F, 2)
         of_texels = growth.index_select(-2, self.triangle.clamp_min(0).flatten()).unflatten(
@@ -124,7 +129,7 @@ class UVAtlas:
         for step in ((0, 0), (1, 0), (0, 1), (1, 1)):
             pixel = corner + corner.new_tensor(step)
             away = pixel - places
-            counts = (away.abs() < 1).all(-1)  # else the picture's value there has no weight
+            counts = (away.abs() < 1).all(-1)  # else the pixel has no bilinear weight
             column, row = pixel[..., 0].clamp(0, width - 1).long(), pixel[..., 1].clamp(0, height - 1).long()
             there = (
                 shown.flatten(-2).gather(-1, (row * width + column).flatten(-2)).view(*lead, *z.shape[-2:])
@@ -147,12 +152,13 @@ class UVAtlas:
 
 
 def facing_cosine(points: Tensor, normals: Tensor) -> Tensor:
-    """Cosine (..., V) between unit normals and the way from points, both (..., V, 3), to a camera in the origin."""
+    """Cosine (..., V) between unit normals and the direction from points, both (..., V, 3), to a camera in the
+    origin."""
     return -(normalize(points, dim=-1) * normals).sum(-1)
 
 
 def _nearness_growth(pixels: Tensor, depth: Tensor, faces: Tensor) -> Tensor:
-    """How 1 / depth grows per pixel in x and y on each triangle: (..., F, 2); 0 on those seen edge-on."""
+    """Derivatives of 1 / depth by pixel x and y on each triangle: (..., F, 2); 0 on those seen edge-on."""
     corners, near = pixels.double()[..., faces, :], 1 / depth.double()[..., faces]
     one, other = corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :]
     rise_one, rise_other = near[..., 1] - near[..., 0], near[..., 2] - near[..., 0]

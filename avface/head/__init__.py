@@ -1,4 +1,4 @@
-"""Head models: the built-in open head, and whatever else speaks `HeadModel`."""
+"""Head models: the built-in open head and imported ones, all as `HeadModel`."""
 
 from avface.head.model import HeadModel, LandmarkEmbedding, load_head
 

@@ -1,4 +1,4 @@
-"""What a head looks like in pictures: a colour for every vertex, for viewers and overlays."""
+"""Vertex colours of a head, for viewers, overlays and rendered portraits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REGION_TINTS = {
     "ears": ((0.82, 0.54, 0.46), 0.35),
     "scalp": ((0.70, 0.55, 0.48), 0.45),
 }
-"""sRGB of a region of the skin, and how far the skin's own colour goes towards it."""
+"""sRGB of a region of the skin, and its blend weight against the skin's own colour."""
 
 BROW = (0.30, 0.21, 0.16)
 BROW_INNER, BROW_OUTER = 0.19, 0.83
@@ -37,10 +37,10 @@ BROW_THICKNESS, BROW_SOFTNESS = 0.04, 0.045
 
 
 def vertex_colours(head: HeadModel) -> F32:
-    """Natural looking colours (V, 3), sRGB 0 to 1, from the head's parts and regions.
+    """Plausible colours (V, 3), sRGB 0 to 1, from the head's parts and regions.
 
-    Lips, nose, ears and scalp are tinted where the head names such regions, and brows are drawn where it has
-    the joints left_eye and right_eye; a head without any of them is plain skin.
+    Lips, nose, ears and scalp are tinted if the head has these regions, and brows are drawn if it has the joints
+    left_eye and right_eye; a head without any of them is skin only.
     """
     kinds = [name.split("_")[-1] for name in head.part_names]
     palette = np.array(
@@ -56,7 +56,7 @@ def vertex_colours(head: HeadModel) -> F32:
     faces = head.faces.cpu().numpy()
     for name, (tint, share) in REGION_TINTS.items():
         mask = head.regions.get(name, np.zeros(0, bool))
-        if name == "lips" and mask.any():  # on to the rim of the mouth, whose inner side shows when it opens
+        if name == "lips" and mask.any():  # and the rim of the mouth, whose inner side shows when it opens
             mask = mask | (softened(cavity, faces) > 0)
         if mask.any():
             amount = share * (softened(mask, faces) * skin)[:, None]
@@ -66,7 +66,7 @@ def vertex_colours(head: HeadModel) -> F32:
 
 
 def softened(mask: Bool, faces: Int, rounds: int = 1) -> F64:
-    """A mask (V,) as 0 to 1, its edge blended with the neighbours, so that no region ends in a staircase."""
+    """A soft mask (V,), 0 to 1, from a binary one: `rounds` steps of averaging with the neighbouring vertices."""
     value = mask.astype(np.float64)
     for _ in range(rounds):
         total, count = np.zeros_like(value), np.zeros_like(value)
@@ -79,7 +79,7 @@ def softened(mask: Bool, faces: Int, rounds: int = 1) -> F64:
 
 
 def _brows(head: HeadModel) -> F64:
-    """How much of a brow each vertex (V,) is, 0 to 1: two arches over the eyes of the mean face."""
+    """Soft mask (V,), 0 to 1, of the brows: two arches over the eyes of the mean face."""
     if not {"left_eye", "right_eye"} <= set(head.joint_names):
         return np.zeros(head.num_vertices)
     template = head.template.cpu().numpy().astype(np.float64)

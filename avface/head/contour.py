@@ -1,4 +1,4 @@
-"""The jaw line as it is seen: on a turned head its points slide over the cheek towards the camera."""
+"""The jaw contour in the picture, whose points slide over the cheek when the head turns (dynamic landmarks)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 from avface.arrays import F64, Int
 from avface.geometry.axes import flip_rotation
 
-LARGEST_YAW = 39
-"""Degrees: the bins are 0 to 39 for turns to the subject's left, then 40 to 78 for -1 to -39."""
-BINS = 2 * LARGEST_YAW + 1
+MAX_YAW = 39
+"""Degrees. Bins 0 to 39 are yaw 0 to 39 to the subject's left, bins 40 to 78 yaw -1 to -39."""
+BINS = 2 * MAX_YAW + 1
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class YawContour:
     barycentric: F64
 
     def points(self, vertices: Tensor, rotation: Tensor) -> Tensor:
-        """The contour (B, 17, 3) on vertices (B, V, 3), for heads turned to the camera by rotation (B, 3, 3).
+        """The contour (B, 17, 3) on vertices (B, V, 3), for head rotations (B, 3, 3).
 
         Rotations are from the head to a camera with x right, y down and z forward.
         """
@@ -41,8 +41,8 @@ class YawContour:
 
 
 def yaw_bins(rotation: Tensor) -> Tensor:
-    """Bins (B,) of heads turned by rotation (B, 3, 3), head to camera."""
+    """Bins (B,) of head rotations (B, 3, 3), head to camera."""
     upright = flip_rotation(rotation)
     yaw = torch.atan2(-upright[:, 2, 0], torch.hypot(upright[:, 0, 0], upright[:, 1, 0]))
-    degrees = torch.rad2deg(yaw).round().clamp(-LARGEST_YAW, LARGEST_YAW).long()
-    return torch.where(degrees < 0, LARGEST_YAW - degrees, degrees)
+    degrees = torch.rad2deg(yaw).round().clamp(-MAX_YAW, MAX_YAW).long()
+    return torch.where(degrees < 0, MAX_YAW - degrees, degrees)

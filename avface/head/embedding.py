@@ -1,6 +1,6 @@
-"""Where a landmark detector finds its points on a head: render, detect, look for the surface point that explains it.
+"""Landmark embeddings of a head from rendered portraits: the surface points that best explain a detector's landmarks.
 
-Works for any `HeadModel`, which is how a head without published landmarks gets them (FLAME included).
+For any `HeadModel`, such as one without published landmarks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from avface.arrays import F64, U8, Floats, Int
+from avface.errors import AvfaceError
 from avface.geometry.axes import flip_rotation
 from avface.geometry.camera import Camera, transform
 from avface.geometry.mesh import vertex_normals
@@ -28,28 +29,36 @@ Detector = Callable[[U8], "Floats | None"]
 
 @dataclass(frozen=True)
 class EmbeddingConfig:
-    """The portraits from which the landmarks are learnt."""
+    """The rendered portraits from which the embeddings are estimated."""
 
     portraits: int = 600
-    """Pictures rendered, each of another person, pose, expression and light."""
+    """Number of pictures, each of another person, pose, expression and light."""
     size: int = 448
     """Width and height of a picture in pixels."""
     shape_sigma: float = 0.6
     """Standard deviation of the shape weights."""
     yaw: float = 0.45
-    """Largest turn to the side in radians."""
+    """Largest yaw in radians."""
     pitch: float = 0.3
-    """Largest nod in radians."""
+    """Largest pitch in radians."""
     error_components: int = 40
-    """Principal components kept of the detector's errors."""
+    """Principal components of the detector's errors that are kept."""
     seed: int = 0
-    """Seed of everything drawn."""
+    """Seed of all random draws."""
+
+    def __post_init__(self) -> None:
+        for name in ("portraits", "size"):
+            if getattr(self, name) < 1:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be 1 or more")
+        for name in ("shape_sigma", "yaw", "pitch", "error_components", "seed"):
+            if not getattr(self, name) >= 0:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be 0 or more")
 
 
 @dataclass(frozen=True)
 class _Portrait:
-    """Vertices in pixels (V, 2), metres a pixel at the face, the head's rotation (3, 3), and the landmarks
-    (478, 2) found in the picture."""
+    """Vertices in pixels (V, 2), metres a pixel at the face, the head's rotation (3, 3), and the detected landmarks
+    (478, 2) in pixels."""
 
     pixels: F64
     metres_per_pixel: float
@@ -63,11 +72,11 @@ def build_embeddings(
     config: EmbeddingConfig | None = None,
     on_portrait: Callable[[], None] = lambda: None,
 ) -> dict[str, LandmarkEmbedding]:
-    """Find the `mediapipe478` and `ibug68` points on a head by rendering it and running the detector.
+    """The `mediapipe478` and `ibug68` points on a head, by rendering it and running the detector.
 
-    For every landmark the surface point is chosen whose projections are nearest to the detections over all portraits
-    (least absolute distance, so that single failures don't matter); `spread` is the median distance that remains.
-    `on_portrait` is called after every picture.
+    Each landmark is the surface point whose projections have the least sum of absolute distances to the detections over
+    all portraits (L1, robust to outliers); `spread` is the median of these distances. `on_portrait` is called after
+    every picture.
 
     Raises:
         ValueError: if the detector finds a face in fewer than half of the portraits.
@@ -91,10 +100,10 @@ def build_embeddings(
     ibug = _locate(pixels, scale, ibug68_from_mediapipe(landmarks), surface)
     rotation = np.stack([portrait.rotation for portrait in found])
     errors = _error_components(pixels, scale, rotation, landmarks, *mediapipe[:2], config.error_components)
-    errors[:, IRISES] = 0  # what moves an iris is the gaze
+    errors[:, IRISES] = 0  # they depend on the gaze
     return {
         "mediapipe478": LandmarkEmbedding(*mediapipe, errors),
-        "ibug68": LandmarkEmbedding(*ibug, ibug68_from_mediapipe(errors)),  # one bias speaks for both schemes
+        "ibug68": LandmarkEmbedding(*ibug, ibug68_from_mediapipe(errors)),  # both schemes share one bias
     }
 
 
@@ -107,12 +116,11 @@ def _error_components(
     barycentric: F64,
     count: int,
 ) -> F64:
-    """Principal components (K, L, 3) of landmarks (N, L, 2) against the embedding's projections; see the class."""
+    """Principal components (K, L, 3) of the errors of landmarks (N, L, 2) against the embedding's projections; see
+    `LandmarkEmbedding`."""
     projected = np.einsum("nlkc,lk->nlc", pixels[:, triangles], barycentric)
     errors = np.einsum("nlc,nck->nlk", (landmarks - projected) * scale[:, None, None], rotation[:, :2])
-    limit = 4 * np.median(
-        np.linalg.norm(errors, axis=-1)
-    )  # a face found in the wrong place errs in another way
+    limit = 4 * np.median(np.linalg.norm(errors, axis=-1))  # beyond it, the face was found in the wrong place
     errors = errors[np.linalg.norm(errors, axis=-1).mean(1) < limit]
     centred = (errors - errors.mean(0)).reshape(len(errors), -1)
     _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
@@ -135,7 +143,7 @@ def _portraits(
 def _portrait(
     head: HeadModel, detect: Detector, config: EmbeddingConfig, colours: Tensor, rng: np.random.Generator
 ) -> _Portrait | None:
-    """One person as seen by a camera, and what the detector makes of it."""
+    """A rendered person with the detector's landmarks; None where it finds no face."""
     shape = torch.as_tensor(rng.normal(0, config.shape_sigma, (1, head.num_shape)), dtype=torch.float32)
     expression = _random_expression(head, rng)
     joints = np.zeros((1, head.num_joints, 3))
@@ -167,14 +175,14 @@ def _portrait(
 
 
 def _random_expression(head: HeadModel, rng: np.random.Generator) -> F64:
-    """Weights (1, E) of a few units, to either side where they go there."""
+    """Random weights (1, E) of a few units, of either sign where their range allows it."""
     reach, signed = head.unit_range.reach, head.unit_range.low < 0
     expression = np.zeros((1, head.num_expression))
     active = rng.random(head.num_expression) < 0.12
     expression[0, active] = reach[active] * rng.uniform(0, 0.7, active.sum())
     if signed.any():
         expression[0, signed] *= rng.choice([-1.0, 1.0], signed.sum())
-    for unit in ("jawOpen", "jawPitch"):  # lips apart in most portraits, so that upper and lower ones differ
+    for unit in ("jawOpen", "jawPitch"):  # mostly open, to tell upper from lower lip
         if unit in head.expression_names:
             number = head.expression_names.index(unit)
             expression[0, number] = reach[number] * max(0, rng.uniform(-0.15, 0.5))
@@ -182,7 +190,7 @@ def _random_expression(head: HeadModel, rng: np.random.Generator) -> F64:
 
 
 def _facing(yaw: float, pitch: float, roll: float) -> Tensor:
-    """Rotation matrix (3, 3) of a head that faces the camera, turned by yaw, then pitch, then roll (radians)."""
+    """Rotation (3, 3), head to camera, by yaw, pitch and roll (radians) from facing the camera."""
     turn = euler_to_rotmat("YXZ", torch.tensor([yaw, pitch, roll], dtype=torch.float32))
     return flip_rotation(turn)
 

@@ -1,4 +1,4 @@
-"""Where imported heads live."""
+"""The folder of imported heads."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 HEADS_VARIABLE = "AVFACE_HEADS"
-"""Environment variable that names another folder."""
+"""Environment variable that overrides the folder."""
 
 
 def heads_folder() -> Path:
-    """The folder of imported heads, which need not exist: AVFACE_HEADS, or one in the user's data folder."""
+    """The folder of imported heads, which may not exist: AVFACE_HEADS, or one in the user's data folder."""
     if chosen := os.environ.get(HEADS_VARIABLE):
         return Path(chosen)
     if sys.platform == "win32":

@@ -1,4 +1,4 @@
-"""Where the lips meet: how far they are apart or inside each other, and how to part or close them."""
+"""Contact of the lips: their gap and penetration, resolution of penetration, and closing."""
 
 from __future__ import annotations
 
@@ -17,153 +17,155 @@ from avface.head.model import HeadModel
 from avface.head.schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER
 
 COLUMNS = 15
-"""Places across the mouth at which the lips are parted or closed, each as far as it needs."""
-WIDTH = 0.88
-"""Half width of the mouth that has two lips, of that between its corners; beyond it they are one."""
-FACING = 0.5
-"""How steeply skin looks up or down, by its normal, to meet the other lip."""
-SLIP = 0.005
-"""Metres that a pair may be apart horizontally: more, and one lip is in front of the other, as in /f/."""
-SPREAD = 0.011
-"""Metres along a lip over which a movement of its edge fades."""
-GIVE = 0.002
-"""Metres around a place where the lips are inside each other over which the skin gives way there. Little, so that what
-is seen of lips that press each other stays where it is."""
-ALONG = 0.4
-"""How much less a distance across the mouth counts for that: shut lips meet in an even line."""
-CLOSEST = 0.005
-"""Metres: lips apart by up to this are closed, by more than twice this they aren't."""
+"""Columns across the mouth at which the gap is measured and closed."""
+TWO_LIP_WIDTH = 0.88
+"""Half width of the part of the mouth with two lips, as a share of that between the corners; beyond it they merge."""
+MIN_VERTICAL_NORMAL = 0.5
+"""Least vertical component of the normal of skin that can touch the other lip."""
+MAX_SLIP = 0.005
+"""Largest horizontal distance of a contact pair in metres; beyond it one lip is in front of the other, as in /f/."""
+EDGE_DECAY = 0.011
+"""Metres along a lip over which a displacement of its edge decays."""
+RESOLVE_RADIUS = 0.002
+"""Radius in metres of the displacement that resolves a penetration: small, so that the visible part of pressed lips
+stays in place."""
+ACROSS_SCALE = 0.4
+"""Factor on distances across the mouth within that radius, for an even line between shut lips."""
+CLOSABLE_GAP = 0.005
+"""Metres: gaps up to this are closed fully, gaps beyond twice this not at all."""
 
-_PASSES = 3  # what a pair leaves between itself and the next one, the next pass takes
-_SHUTTING = 5  # each time skin that gives way opens the seam again, by less and less
+_PASSES = 3  # resolving one pair displaces its neighbours, which the next pass corrects
+_SHUTTING = 5  # resolving penetration opens the seam again, less each time
 
 
 @dataclass(frozen=True, eq=False)
 class LipContact:
-    """P pairs of points that meet when a head's mouth closes: a vertex, and the other lip's surface over or under it.
+    """P contact pairs of a head's lips: a vertex, and the other lip's surface over or under it.
 
-    upper and lower (P, N) take vertices of the lips' region to the points, three entries a row at most; give (P, N)
-    says how far along +y each vertex goes when the lips at a pair give way by 1, half for each lip. seam (C, N) takes
-    vertices to the gap between the lips as it is seen from the front, at C columns across the mouth; spread (C, N) says
-    how far along +y each vertex goes when the lips as a whole part by 1 at a column, half for each lip.
+    upper and lower (P, N) map the N vertices of the lips' region to the points of the pairs, at most three entries a
+    row; separation (P, N) is the displacement of each vertex along +y that separates a pair by 1, half by each lip.
+    seam (C, N) maps vertices to the gap of the lips in front view at C columns across the mouth; opening_basis (C, N)
+    is the displacement of each vertex along +y that opens the lips at a column by 1, half by each lip.
     """
 
     upper: Tensor
     lower: Tensor
-    give: Tensor
+    separation: Tensor
     seam: Tensor
-    spread: Tensor
+    opening_basis: Tensor
 
     @classmethod
     def of(cls, head: HeadModel, region: LipRegion | None = None) -> LipContact:
-        """Find the pairs of a head, on its average face.
+        """The contact pairs of a head, on its mean face.
 
         Raises:
-            AvfaceError: if it has no lips as `lip_region` wants them.
+            AvfaceError: if `lip_region` can't be computed for it.
         """
         region = region or lip_region(head)
         place = head.template.cpu().double().numpy()[region.vertices]
         normals = vertex_normals(head.template, head.faces).cpu().double().numpy()[region.vertices]
-        two = (np.abs(region.across) < WIDTH) & (region.outward < 1)
+        two = (np.abs(region.across) < TWO_LIP_WIDTH) & (region.outward < 1)
         is_lower = region.lower > 0.5
         lips = [np.flatnonzero(two & ~is_lower), np.flatnonzero(two & is_lower)]
         rows: list[list[F64]] = [[], []]
         for own, other, sign in ((0, 1, -1.0), (1, 0, 1.0)):
-            mine = lips[own][normals[lips[own], 1] * sign > FACING]
+            mine = lips[own][normals[lips[own], 1] * sign > MIN_VERTICAL_NORMAL]
             faces = region.faces[np.isin(region.faces, lips[other]).all(1)]
-            faces = faces[normals[faces, 1].mean(1) * sign < -FACING / 2]
+            faces = faces[normals[faces, 1].mean(1) * sign < -MIN_VERTICAL_NORMAL / 2]
             for vertex in mine:
                 shares = _surface_at(place[vertex], place, faces)
                 if shares is not None:
                     rows[own].append(np.eye(len(place))[vertex])
                     rows[other].append(shares)
         upper, lower = np.array(rows[0]), np.array(rows[1])
-        centres = np.linspace(-WIDTH, WIDTH, COLUMNS)
+        centres = np.linspace(-TWO_LIP_WIDTH, TWO_LIP_WIDTH, COLUMNS)
         contact = np.flatnonzero(((upper + lower) > 0).any(0))
         side = 1 - 2 * region.lower
         reach = np.zeros(len(place))
         for lip in (~is_lower, is_lower):
             edge = contact[lip[contact]]
             near = np.linalg.norm(place[lip][:, None] - place[edge], axis=2).min(1)
-            reach[lip] = smoothstep(0, 1, 1 - near / SPREAD)
-        spread = _hats(region.across, centres).T * (side * reach / 2)
-        give = np.zeros((len(upper), len(place)))
+            reach[lip] = smoothstep(0, 1, 1 - near / EDGE_DECAY)
+        opening_basis = _hats(region.across, centres).T * (side * reach / 2)
+        separation = np.zeros((len(upper), len(place)))
         for ends, lip in ((upper, ~is_lower), (lower, is_lower)):
             for pair, shares in enumerate(ends):
-                away = (place[lip][:, None] - place[shares > 0]) * [ALONG, 1, 1]
+                away = (place[lip][:, None] - place[shares > 0]) * [ACROSS_SCALE, 1, 1]
                 near = np.linalg.norm(away, axis=2).min(1)
-                give[pair, lip] = smoothstep(0, 1, 1 - near / GIVE) * side[lip] / 2
+                separation[pair, lip] = smoothstep(0, 1, 1 - near / RESOLVE_RADIUS) * side[lip] / 2
         seam = _seam(head, region, centres)
-        return cls(*(torch.from_numpy(part).float() for part in (upper, lower, give, seam, spread)))
+        return cls(
+            *(torch.from_numpy(part).float() for part in (upper, lower, separation, seam, opening_basis))
+        )
 
     def to(self, like: Tensor) -> LipContact:
         """The same on the device and in the type of a tensor."""
-        parts = (self.upper, self.lower, self.give, self.seam, self.spread)
+        parts = (self.upper, self.lower, self.separation, self.seam, self.opening_basis)
         return LipContact(*(part.to(like) for part in parts))
 
     def gaps(self, vertices: Tensor) -> Tensor:
-        """How far the points of each pair are apart, (..., P) metres along +y: below 0 they are inside each other.
+        """Signed distance of the points of each pair, (..., P) metres along +y: below 0 they penetrate.
 
-        vertices (..., N, 3) of the lips' region, in the head's frame before any joint turns. Pairs that have slipped
-        past each other by more than `SLIP` count as far apart (+1 m). Differentiable.
+        vertices (..., N, 3) of the lips' region, in the head's frame before any joint turns. Pairs with a horizontal
+        distance beyond `MAX_SLIP` get +1 m. Differentiable.
         """
         between = (self.upper - self.lower) @ vertices  # (..., P, 3)
-        slipped = between[..., ::2].detach().square().sum(-1) > SLIP**2
+        slipped = between[..., ::2].detach().square().sum(-1) > MAX_SLIP**2
         return torch.where(slipped, 1.0, between[..., 1])
 
     def penetration(self, vertices: Tensor) -> Tensor:
-        """How deep the lips are inside each other, (...) metres, at the deepest pair; 0 if nowhere."""
+        """Largest penetration depth of the pairs, (...) metres; 0 without penetration."""
         return relu(-self.gaps(vertices).amin(-1))
 
     def penetration_loss(self, vertices: Tensor) -> Tensor:
-        """Mean depth in metres of all pairs inside each other; vertices (..., N, 3)."""
+        """Mean penetration depth in metres over all pairs; vertices (..., N, 3)."""
         return relu(-self.gaps(vertices)).mean()
 
     def opening(self, vertices: Tensor) -> Tensor:
-        """Gap of the lips, (...) metres: mean over the middle half of the mouth, as seen from the front; 0 if shut.
+        """Gap of the lips in front view, (...) metres: mean over the middle half of the mouth; 0 if shut.
 
-        Lips that only just touch, as at rest, are open in front: the average face's by 2.3 mm.
+        Lips that only just touch, as on the neutral face, have a gap in front: 2.3 mm on the mean face.
         """
-        return relu(self.seen_gaps(vertices)[..., COLUMNS // 4 : COLUMNS - COLUMNS // 4]).mean(-1)
+        return relu(self.front_gaps(vertices)[..., COLUMNS // 4 : COLUMNS - COLUMNS // 4]).mean(-1)
 
-    def seen_gaps(self, vertices: Tensor) -> Tensor:
-        """Gap between the lips as it is seen from the front, (..., C) metres along +y at columns across the mouth."""
+    def front_gaps(self, vertices: Tensor) -> Tensor:
+        """Gap of the lips in front view, (..., C) metres along +y at columns across the mouth; below 0 they overlap."""
         return vertices[..., 1] @ self.seam.T
 
-    def parted(self, vertices: Tensor) -> Tensor:
-        """Vertices (..., N, 3) with the lips outside each other: where they are inside, skin of both gives way by half.
+    def resolve_penetration(self, vertices: Tensor) -> Tensor:
+        """Vertices (..., N, 3) with penetrations resolved, half by each lip.
 
-        Frames in which they are outside come back as they are, bit for bit.
+        Frames without penetration are returned unchanged, bit for bit.
         """
-        inside = self.penetration(vertices) > 0
-        moved = vertices[inside]
+        penetrating = self.penetration(vertices) > 0
+        resolved = vertices[penetrating]
         for _ in range(_PASSES):
-            moved = self._given_way(moved)
-        return _replaced(vertices, inside, moved)
+            resolved = self._resolve_once(resolved)
+        return _replaced(vertices, penetrating, resolved)
 
-    def closed(self, vertices: Tensor, share: Tensor) -> Tensor:
-        """Vertices (..., N, 3) with a share (...), 0 to 1, of the seen gap between the lips taken away.
+    def close_gap(self, vertices: Tensor, share: Tensor) -> Tensor:
+        """Vertices (..., N, 3) with the gap in front view reduced by a share (...), 0 to 1.
 
-        Lips that are shut in front are pressed against each other behind, where they give way. Where the widest of the
-        columns is open by more than `CLOSEST`, less and less is closed, from twice that on nothing: lips so far apart
-        say that whoever asks is wrong. So it is where one is in front of the other by more than `SLIP`. Frames with a
-        share of 0 come back as they are.
+        Penetrations behind the closed front are resolved. The share decays linearly to 0 where the widest gap goes from
+        `CLOSABLE_GAP` to twice that, since a request to close lips so far apart is unreliable; likewise at columns
+        where one lip is in front of the other by `MAX_SLIP` to twice that. Frames with a share of 0 are returned
+        unchanged.
         """
-        gaps = self.seen_gaps(vertices)
-        share = share * (2 - gaps.amax(-1) / CLOSEST).clamp(0, 1)
-        asked = share > 0
-        facing = (2 - (vertices[..., 2] @ self.seam.T).abs() / SLIP).clamp(0, 1)
-        kept = (relu(gaps) * (1 - share[..., None] * facing))[asked]
-        moved = vertices[asked]
+        gaps = self.front_gaps(vertices)
+        share = share * (2 - gaps.amax(-1) / CLOSABLE_GAP).clamp(0, 1)
+        chosen = share > 0
+        facing = (2 - (vertices[..., 2] @ self.seam.T).abs() / MAX_SLIP).clamp(0, 1)
+        kept = (relu(gaps) * (1 - share[..., None] * facing))[chosen]
+        moved = vertices[chosen]
         for _ in range(_SHUTTING):
-            moved = _raised(moved, -relu(self.seen_gaps(moved) - kept) @ self.spread)
-            moved = self._given_way(moved)
-        return _replaced(vertices, asked, moved)
+            moved = _raised(moved, -relu(self.front_gaps(moved) - kept) @ self.opening_basis)
+            moved = self._resolve_once(moved)
+        return _replaced(vertices, chosen, moved)
 
-    def _given_way(self, vertices: Tensor) -> Tensor:
-        """Vertices (..., N, 3) with the skin moved out of the other lip where a pair is inside each other."""
-        way = relu(-self.gaps(vertices))[..., None] * self.give
-        return _raised(vertices, way.amax(-2) + way.amin(-2))
+    def _resolve_once(self, vertices: Tensor) -> Tensor:
+        """Vertices (..., N, 3) after one pass that moves the skin of penetrating pairs out of the other lip."""
+        lift = relu(-self.gaps(vertices))[..., None] * self.separation
+        return _raised(vertices, lift.amax(-2) + lift.amin(-2))
 
 
 def _raised(vertices: Tensor, up: Tensor) -> Tensor:
@@ -191,7 +193,7 @@ def _seam(head: HeadModel, region: LipRegion, centres: F64) -> F64:
 
 
 def _surface_at(point: F64, place: F64, faces: Int) -> F64 | None:
-    """Shares (N,) of the vertices in the surface's point right over or under another one; None if there is none."""
+    """Barycentric weights (N,) of the surface point vertically over or under a point; None if there is none."""
     a, b, c = (place[faces[:, k]][:, [0, 2]] for k in range(3))
     offset, to_b, to_c = point[[0, 2]] - a, b - a, c - a
     area = to_b[:, 0] * to_c[:, 1] - to_b[:, 1] * to_c[:, 0]

@@ -1,4 +1,4 @@
-"""The lips of a head as a place of their own: which vertices, how freely each moves, and which lip it belongs to."""
+"""The lip region of a head: its vertices, their falloff weights, and which lip they belong to."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from avface.head.schemes import (
 )
 
 REACH = 0.008
-"""Metres along the skin from the lips' edge to where nothing moves with them any more."""
+"""Geodesic width in metres of the band of skin around the lips over which the falloff goes to 0."""
 CORNER = (0.33, 0.43)
-"""Shares of the jaw's greatest movement between which a vertex belongs to both lips: the corners of the mouth."""
+"""Shares of jawOpen's largest displacement between which a vertex belongs to both lips: the corners of the mouth."""
 
 
 @dataclass(frozen=True, eq=False)
 class LipRegion:
-    """The N vertices that lip offsets move; all measures are of the head's average face.
+    """The N vertices that lip offsets move; all measures are taken on the head's mean face.
 
     vertices (N,) numbers of vertices, ascending; falloff (N,) 1 on the lips, smoothly to 0 at the region's edge; lower
     (N,) 0 on the upper lip and the skin above it, 1 on the lower one; across (N,) from -1 at the right corner of the
-    mouth to 1 at the left one, beyond it outside; outward (N,) 0 where the lips meet, 1 at the border of the red, above
+    mouth to 1 at the left one, beyond it outside; outward (N,) 0 where the lips meet, 1 at the vermilion border, above
     1 on the skin, below 0 on the inner side; faces (F, 3) the skin of the region, numbered within it.
     """
 
@@ -93,10 +93,10 @@ def lip_region(head: HeadModel) -> LipRegion:
 
 
 def landmark_rows(head: HeadModel, region: LipRegion, landmarks: Int) -> F64:
-    """(L, N) that take the region's N vertices to L landmarks of `mediapipe478`.
+    """Barycentric weights (L, N) that map the region's N vertices to L landmarks of `mediapipe478`.
 
     Raises:
-        AvfaceError: if they aren't on the region.
+        AvfaceError: if a landmark lies outside the region.
     """
     embedding = head.embedding("mediapipe478")
     triangles = embedding.triangles[landmarks]

@@ -1,4 +1,4 @@
-"""What is measured on the landmarks of a face in a picture: its size, and how far its mouth is open.
+"""Measures of a face's landmarks in a picture: its size, and the opening of its mouth.
 
 T frames, L landmarks; nan marks a frame without a face and stays nan.
 """

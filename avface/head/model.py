@@ -1,4 +1,4 @@
-"""The head model: one linear, jointed mesh for every stage of avface, whatever file it came from."""
+"""The head model of all stages: linear blend shapes and joints, independent of the file format it comes from."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ OPEN_DIGEST = "c1e10921580ce926"
 """`HeadModel.digest` of the built-in head, for which the shipped networks and priors were made."""
 
 ASSET_VERSION = 1
-"""Of head files whose units and joints are all like the open head's."""
+"""Version of head files without correctives and joint units, such as the open head's."""
 
 JOINTED_VERSION = 2
-"""Of head files with correctives or joint units, which older readers would leave out."""
+"""Version of head files with correctives or joint units, which older readers would ignore."""
 
 
 @dataclass(frozen=True)
 class LandmarkEmbedding:
-    """Where the points of a landmark scheme lie on the surface of a head.
+    """Places of the points of a landmark scheme on the surface of a head.
 
     Shapes: triangles (L, 3) vertex numbers, barycentric (L, 3), spread (L,), error_basis (K, L, 3).
-    Units:  spread in metres: the median distance over people and poses between this point and where the landmark
-            detector found it; the larger, the less the point is tied to the surface. error_basis: metres in the head's
-            frame, the principal components of the detector's errors, each scaled to one standard deviation. A detector
-            errs for all frames of a person alike, and for neighbouring points together.
+    Units:  spread in metres: the median distance over people and poses between this point and the detector's; the
+            larger, the less reliable is the point. error_basis: metres in the head's frame, the principal components
+            of the detector's errors, each scaled to one standard deviation. Errors are correlated over the frames of a
+            person and over neighbouring points.
     """
 
     triangles: Int
@@ -51,27 +51,35 @@ class LandmarkEmbedding:
     error_basis: F64
 
     def on(self, vertices: Floats) -> F64:
-        """The landmarks (..., L, C) of values at the vertices (..., V, C): places, displacements, units."""
+        """Values at the landmarks (..., L, C) from values at the vertices (..., V, C), by barycentric interpolation."""
         corners = np.asarray(vertices, np.float64)[..., self.triangles, :]
         return np.asarray(np.einsum("...lkc,lk->...lc", corners, self.barycentric), np.float64)
 
 
 @dataclass(frozen=True)
 class UnitRange:
-    """How far the expression units go, each (E,): least and largest weight, and the standard deviation around 0."""
+    """Range of the expression units, each (E,): least and largest weight, and the standard deviation around 0."""
 
     low: F64
     high: F64
     sigma: F64
 
+    def __post_init__(self) -> None:
+        if not len(self.low) == len(self.high) == len(self.sigma):
+            raise ValueError("unit_range: low, high and sigma must have equal lengths")
+        if not (self.low <= self.high).all():
+            raise ValueError("unit_range: low must not exceed high in any expression unit")
+        if not (self.sigma > 0).all():
+            raise ValueError("unit_range: sigma must be above 0 in every expression unit")
+
     @classmethod
     def from_zero_to_one(cls, units: int) -> UnitRange:
-        """Units of blend shapes such as ARKit's."""
+        """The range 0 to 1 of blend shapes such as ARKit's."""
         return cls(np.zeros(units), np.ones(units), np.ones(units))
 
     @property
     def reach(self) -> F64:
-        """(E,) the largest weight to either side."""
+        """(E,) the largest absolute weight."""
         return np.maximum(-self.low, self.high)
 
 
@@ -87,7 +95,7 @@ class HeadModel(nn.Module):
             expression + corrective_basis . (R(joints) - I), joints).
 
     An expression unit either moves vertices by its basis, or turns a joint about an axis by its weight in radians
-    (`joint_units`; its basis is 0): a jaw that is a joint is a part of the expression like everything else.
+    (`joint_units`; its basis is 0), so that a jaw joint is a part of the expression.
     """
 
     template: Tensor
@@ -129,15 +137,15 @@ class HeadModel(nn.Module):
 
         joint_parents (J,) numbers each joint's parent, -1 for the root. uv (N, 2) in [0, 1] with v up and uv_faces
         (F, 3) index it. face_parts (F,) indexes part_names ("skin", "left_eye", ...). regions maps a name to a (V,)
-        mask. gaze_range (4,) is the eyeball's turn in radians at weight 1 of eyeLookUp, Down, In and Out.
+        mask. gaze_range (4,) is the eyeball's rotation in radians at weight 1 of eyeLookUp, Down, In and Out.
         size_component numbers the shape component that scales the whole head, if there is one. unit_range is 0 to 1
         by default. joint_units maps expression units to (joint, axis). corrective_basis moves vertices by the entries
-        of each joint's rotation matrix less the identity, row by row. joints_follow_expression says whether
-        joint_regressor speaks of the face with its expression or at rest. contour is where the 17 points of iBUG's
-        jaw line are seen at each yaw, if that is known.
+        of each joint's rotation matrix less the identity, row by row. joints_follow_expression: whether
+        joint_regressor applies to the face with its expression instead of the neutral one. contour: the places of the
+        17 points of iBUG's jaw contour at each yaw, if known.
 
         Raises:
-            ValueError: if the sizes of the arrays, or the joints and axes of units, don't fit each other.
+            ValueError: if sizes of arrays, or joints and axes of units, are inconsistent.
         """
         super().__init__()
         self.name = name
@@ -192,13 +200,13 @@ class HeadModel(nn.Module):
         return self.template.shape[0]
 
     def neutral(self, shape: Tensor) -> Tensor:
-        """Vertices of the face at rest: shape (..., S) -> (..., V, 3) metres."""
+        """Vertices of the neutral face: shape (..., S) -> (..., V, 3) metres."""
         return self.template + torch.einsum("...s,svc->...vc", shape, self.shape_basis)
 
     def joint_positions(self, shape: Tensor, expression: Tensor | None = None) -> Tensor:
-        """Centres of rotation at rest: shape (..., S), expression (..., E) -> (..., J, 3) metres.
+        """Centres of rotation on the neutral face: shape (..., S), expression (..., E) -> (..., J, 3) metres.
 
-        Expression moves them only in heads with `joints_follow_expression`.
+        The expression moves them only in heads with `joints_follow_expression`.
         """
         positions = torch.einsum("jv,...vc->...jc", self.joint_regressor, self.neutral(shape))
         if expression is None or not self.joints_follow_expression:
@@ -207,9 +215,10 @@ class HeadModel(nn.Module):
         return positions + torch.einsum("...e,ejc->...jc", expression, moved)
 
     def joint_rotations(self, expression: Tensor | None, joints: Tensor | None) -> Tensor | None:
-        """What turns each joint, (B, J, 3) axis-angle in radians: `joints`, and the weights of the joint units.
+        """Rotation of each joint, (B, J, 3) axis-angle in radians: the sum of `joints` and the weights of the joint
+        units.
 
-        expression (B, E), joints (B, J, 3), either None. None if no joint can have turned.
+        expression (B, E), joints (B, J, 3), either None. None if no joint turns.
         """
         if expression is None or not self.joint_units:
             return joints
@@ -226,8 +235,8 @@ class HeadModel(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Rotation (B, J, 3, 3) and translation (B, J, 3) of each joint in the head's frame.
 
-        A point x at rest that follows joint j goes to rotation_j x + translation_j. shape (B, S); rotations (B, J, 3)
-        as `joint_rotations` gives them; expression (B, E), which may move the centres.
+        A point x of the neutral face on joint j moves to rotation_j x + translation_j. shape (B, S); rotations
+        (B, J, 3) of `joint_rotations`; expression (B, E), which may move the centres.
         """
         pivots = self.joint_positions(shape, expression)
         local = rotvec_to_rotmat(rotations)
@@ -262,7 +271,7 @@ class HeadModel(nn.Module):
     ) -> Tensor:
         """Vertices (B, V, 3) in metres in the head's frame.
 
-        shape (B, S) or (1, S); expression (B, E), None for a face at rest; joints (B, J, 3) axis-angle in radians,
+        shape (B, S) or (1, S); expression (B, E), None for the neutral face; joints (B, J, 3) axis-angle in radians,
         None for none turned; offsets (B, V, 3) in metres of the vertices before any joint turns, None for none.
         Differentiable in all of them.
 
@@ -354,7 +363,7 @@ class HeadModel(nn.Module):
 
 
 def _check_joints(head: HeadModel, expression_basis: Floats, corrective_basis: Floats) -> None:
-    """Refuse joint units without a joint, or that move vertices by themselves; see the class."""
+    """Refuse joint units without a joint or with an expression basis; see `HeadModel`."""
     count, joints = len(expression_basis), head.num_joints
     if any(
         len(values) != count for values in (head.unit_range.low, head.unit_range.high, head.unit_range.sigma)
@@ -364,16 +373,17 @@ def _check_joints(head: HeadModel, expression_basis: Floats, corrective_basis: F
         raise ValueError(f"corrective_basis has {len(corrective_basis)} rows, must have 0 or {9 * joints}")
     for unit, (joint, axis) in head.joint_units.items():
         if not (0 <= unit < count and 0 <= joint < joints and 0 <= axis < 3):
-            raise ValueError(f"joint unit {unit} turns joint {joint} about axis {axis}, which isn't there")
+            raise ValueError(f"joint unit {unit} turns joint {joint} about axis {axis}, which doesn't exist")
         if expression_basis[unit].any():
-            raise ValueError(f"joint unit {unit} moves vertices by itself")
+            raise ValueError(f"joint unit {unit} has a basis of its own")
 
 
 def load_head(head: str | Path = "open") -> HeadModel:
     """Read a head model by name ("open", or that of an imported one) or by the path of its file.
 
-    The name "open" goes with the content, wherever the file lies and whatever it says: the built-in head has it and no
-    other head, so that networks and priors, which name the head they were made for, are never used with another one.
+    The name "open" is bound to the content: a file with the built-in head's content gets it, whatever its path and
+    name, and any other head that claims it gets another name. So weights that name their head never meet a different
+    one.
 
     Raises:
         AvfaceError: if the name is unknown, or the file is missing, damaged or of another version.
@@ -388,7 +398,7 @@ def load_head(head: str | Path = "open") -> HeadModel:
 
 
 def find_head(head: str | Path) -> Path:
-    """The file of a head given by name ("open", or that of an imported one) or by path; the file isn't read.
+    """The file of a head given by name ("open", or that of an imported one) or by path, without reading it.
 
     Raises:
         AvfaceError: if the name is unknown or there is no such file.
@@ -411,13 +421,13 @@ def find_head(head: str | Path) -> Path:
 
 
 def _load_asset(path: Path) -> HeadModel:
-    """Read the .npz that `save_head_asset` writes. Bases are stored as 16-bit steps of a scale per component."""
+    """Read the .npz of `save_head_asset`. Bases are stored as 16-bit integers with a scale per component."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             data = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, KeyError) as error:
         raise AvfaceError(f"{path}: not a readable head file ({error})") from None
-    except Exception as error:  # zipfile and zlib raise a family of errors on damaged archives
+    except Exception as error:  # zipfile and zlib raise many kinds of errors on damaged archives
         raise AvfaceError(f"{path}: damaged head file ({error}); reinstall or rebuild it") from None
     if str(data.get("asset_version")) not in (str(ASSET_VERSION), str(JOINTED_VERSION)):
         raise AvfaceError(
@@ -467,7 +477,7 @@ def _from_arrays(data: dict[str, npt.NDArray]) -> HeadModel:
 
 
 def _jointed_arguments(data: dict[str, npt.NDArray]) -> dict[str, Any]:
-    """What a head file of the newer version has besides."""
+    """Arguments of `HeadModel` that only files of JOINTED_VERSION have."""
     return {
         "unit_range": UnitRange(data["unit_low"], data["unit_high"], data["unit_sigma"]),
         "joint_units": {int(unit): (int(joint), int(axis)) for unit, joint, axis in data["joint_units"]},
@@ -484,11 +494,11 @@ def _jointed_arguments(data: dict[str, npt.NDArray]) -> dict[str, Any]:
 
 
 def save_head_asset(head: HeadModel, path: Path) -> None:
-    """Write a head as one compressed .npz without pickles; bases in 16-bit steps (under 1 micrometre each).
+    """Write a head as one compressed .npz without pickles; bases quantised to 16 bits (steps under 1 micrometre).
 
     Raises:
         AvfaceError: if it can't be written.
-        ValueError: if the head has values that aren't finite.
+        ValueError: if a value of the head isn't finite.
     """
     shape_basis, shape_scale = _quantise(head.shape_basis.cpu().numpy())
     expression_basis, expression_scale = _quantise(head.expression_basis.cpu().numpy())
@@ -531,7 +541,7 @@ def save_head_asset(head: HeadModel, path: Path) -> None:
 
 
 def _like_open(head: HeadModel) -> bool:
-    """Whether a file of the first version holds all of a head."""
+    """Whether ASSET_VERSION can represent a head."""
     ranges, plain = head.unit_range, UnitRange.from_zero_to_one(head.num_expression)
     ordinary = all(
         np.array_equal(getattr(ranges, part), getattr(plain, part)) for part in ("low", "high", "sigma")
@@ -541,7 +551,7 @@ def _like_open(head: HeadModel) -> bool:
 
 
 def _jointed_arrays(head: HeadModel) -> dict[str, npt.NDArray]:
-    """What `_jointed_arguments` reads."""
+    """The arrays that `_jointed_arguments` reads."""
     corrective_basis, corrective_scale = _quantise(head.corrective_basis.cpu().numpy())
     contour = head.contour
     return {

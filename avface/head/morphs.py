@@ -1,4 +1,4 @@
-"""A head as scene files know it: morph targets, and joints that turn and move."""
+"""A head as morph targets and moving joints, as scene files represent it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from avface.head.model import HeadModel
 
 @dataclass(frozen=True)
 class MorphTargets:
-    """Offsets (M, V, 3) in metres at weight 1, their names, and where the weights come from.
+    """Offsets (M, V, 3) in metres at weight 1, their names, and the sources of their weights.
 
-    First the expression units that move vertices themselves (`units`, their numbers), then the correctives of joints
-    that turn (`correctives`, their rows in the head's basis). Applied before the joints turn, they give exactly the
-    head's vertices.
+    First the expression units with a basis (`units`, their numbers), then the correctives of joints (`correctives`,
+    their rows in the head's basis). Applied before the joints turn, they reproduce the head's vertices exactly.
     """
 
     names: tuple[str, ...]
@@ -30,8 +29,9 @@ class MorphTargets:
 @dataclass(frozen=True)
 class MorphMotion:
     """A head's motion in T frames: weights (T, M) of the morph targets, rotations (T, J, 3) axis-angle of the joints
-    against their parents, and their places (T, J, 3) in metres, of which the parent's centre at rest is taken away
-    to get a joint's translation in its parent. They are the centres at rest unless expression moves the joints."""
+    against their parents, and their places (T, J, 3) in metres in the head's frame; minus the parent's neutral centre,
+    a place is the joint's translation in its parent. They are the neutral centres unless expression moves the
+    joints."""
 
     weights: F32
     rotations: F32
@@ -56,14 +56,15 @@ def morph_targets(head: HeadModel) -> MorphTargets:
 def morph_motion(
     head: HeadModel, targets: MorphTargets, shape: F32, expression: F32, joints: F32
 ) -> MorphMotion:
-    """How the morph targets and joints move: shape (S,), expression (T, E), joints (T, J, 3) of a capture."""
+    """Weights of the morph targets and motion of the joints: shape (S,), expression (T, E), joints (T, J, 3) of a
+    capture."""
     with torch.inference_mode():
         weights, person = torch.as_tensor(expression), torch.as_tensor(shape)[None]
         turned = head.joint_rotations(weights, torch.as_tensor(joints))
         assert turned is not None
         places = rest = head.joint_positions(person).expand(len(turned), -1, -1)
         if head.joints_follow_expression:
-            # About a centre c that isn't the one at rest, r, a joint turns x to R (x - c) + c = R (x - r) + place.
+            # About a centre c other than the neutral one, r, a joint turns x to R (x - c) + c = R (x - r) + place.
             centres = head.joint_positions(person, weights)
             places = (rotvec_to_rotmat(turned) @ (rest - centres)[..., None])[..., 0] + centres
         corrections = head.corrective_weights(turned).numpy()[:, targets.correctives]

@@ -1,7 +1,7 @@
-"""Regions of the skin, drawn along the landmarks of a head.
+"""Regions of the skin, bounded by the landmarks of a head.
 
-What artists move when they change a lip or a lid gives a first idea of where it is, with holes and ragged edges.
-The landmarks say where it ends.
+The support of artists' blend shapes of a lip or lid is a rough region with holes and ragged edges; the landmarks define
+its boundary.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ JAW = FACE_OVAL[11:26]
 
 # In widths of an eye, corner to corner (27 mm)
 LID_REACH = 0.24
-"""How far a lid goes from its edge over the skin."""
+"""Width of a lid from its edge over the skin."""
 RING_MARGIN = 0.05
-"""How far outside its ring a vertex may lie and still belong to lips or nose."""
+"""Largest distance of a vertex of lips or nose outside its ring."""
 RING_DEPTH = 0.6
-"""How far behind the rearmost point of its ring: the inner side of the lips, the nostrils."""
+"""Largest depth of a vertex behind the rearmost point of its ring: the inner side of the lips, the nostrils."""
 
 
 def regions_from_landmarks(head: HeadModel) -> dict[str, Bool]:
-    """The regions (V,) of a head with landmarks, in their old order: the head's own ones, corrected.
+    """The regions (V,) of a head with landmarks, in the order of the head's own ones, which they correct.
 
     lips: the skin within the outer lip ring, with the inner side of the lips as far as the mouth's cavity.
     eyelids: the head's own, and a band of skin around both eyes, lower lids included.
     nose: the skin within its outline.
-    neck: what is below the jaw, the ears and the hair, all around; face and scalp end there.
-    face holds lips, eyelids and nose; ears stay as they are. What is already corrected stays the same.
+    neck: all skin below jaw, ears and hair; face and scalp end there.
+    face includes lips, eyelids and nose; ears are unchanged. Idempotent.
 
     Raises:
         AvfaceError: if the head has no landmarks `mediapipe478`.
@@ -49,7 +49,7 @@ def regions_from_landmarks(head: HeadModel) -> dict[str, Bool]:
     eye_width = float(np.linalg.norm(landmarks[LEFT_EYE[0]] - landmarks[LEFT_EYE[8]]))
 
     def within(ring: Int) -> Bool:
-        """Skin inside a ring as seen from the front."""
+        """Skin inside a ring in front view."""
         points = landmarks[ring]
         inside = _distance_from_inside(template[:, :2], points[:, :2]) < RING_MARGIN * eye_width
         return skin & inside & (template[:, 2] > points[:, 2].min() - RING_DEPTH * eye_width)
@@ -60,32 +60,32 @@ def regions_from_landmarks(head: HeadModel) -> dict[str, Bool]:
         mask[nearest[marks]] = True
         return mask
 
-    before = head.regions
-    neck = skin & ~before["ears"] & (before["neck"] | _below_jaw(template, landmarks, before["ears"]))
+    own = head.regions
+    neck = skin & ~own["ears"] & (own["neck"] | _below_jaw(template, landmarks, own["ears"]))
     lips = within(LIPS_OUTER) | holding(LIPS)
     nose = (within(NOSE_RING) | holding(NOSE_RING)) & ~lips
     eyelids = np.zeros(head.num_vertices, bool)
     for ring in (LEFT_EYE, RIGHT_EYE):
         band = skin & (distance_to_line(template, landmarks[ring]) < LID_REACH * eye_width)
-        eyelids |= band | holding(ring) | before["eyelids"] & _fold(template, landmarks[ring])
+        eyelids |= band | holding(ring) | own["eyelids"] & _fold(template, landmarks[ring])
     eyelids &= ~nose | holding(np.concatenate([LEFT_EYE, RIGHT_EYE]))
     nose &= ~eyelids
-    face = (before["face"] | lips | eyelids | nose) & ~neck & ~before["ears"]
+    face = (own["face"] | lips | eyelids | nose) & ~neck & ~own["ears"]
     return {
-        **before,
+        **own,
         "face": face,
         "lips": lips,
         "eyelids": eyelids,
         "nose": nose,
-        "scalp": before["scalp"] & ~face & ~neck,
+        "scalp": own["scalp"] & ~face & ~neck,
         "neck": neck,
     }
 
 
 def _below_jaw(template: F64, landmarks: F64, ears: Bool) -> Bool:
-    """Vertices (V,) under a line that runs from the chin along the jaw to the ears' lower end, and level from there.
+    """Vertices (V,) under the line from the chin along the jaw to the ears' lower end, which continues horizontally.
 
-    Seen from the side, as the jaw's two halves are the same line there.
+    In side view, where both halves of the jaw coincide.
     """
     lobe = template[ears][template[ears, 1].argmin()]
     jaw = landmarks[JAW]
@@ -96,7 +96,7 @@ def _below_jaw(template: F64, landmarks: F64, ears: Bool) -> Bool:
 
 
 def _fold(template: F64, ring: F64) -> Bool:
-    """Vertices (V,) over the line between an eye's corners or inside its ring: where an upper lid may be."""
+    """Vertices (V,) over the line between an eye's corners or inside its ring: candidates of the upper lid."""
     first, second = ring[0], ring[8]
     share = (template[:, 0] - first[0]) / (second[0] - first[0])
     over = template[:, 1] > first[1] + share * (second[1] - first[1])
@@ -105,7 +105,7 @@ def _fold(template: F64, ring: F64) -> Bool:
 
 
 def distance_to_line(points: F64, ring: F64) -> F64:
-    """Distances (N,) of points (N, D) from a closed line of straight pieces (L, D)."""
+    """Distances (N,) of points (N, D) from a closed polyline (L, D)."""
     start, along = ring, np.roll(ring, -1, 0) - ring
     offset = points[:, None] - start
     share = np.clip((offset * along).sum(2) / np.maximum((along**2).sum(1), 1e-18), 0, 1)

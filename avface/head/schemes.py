@@ -1,8 +1,7 @@
-"""Which point is which: index tables of the landmark schemes that tracking, solver and evaluation share.
+"""Index tables of the landmark schemes of tracking, solver and evaluation.
 
 Two schemes: `mediapipe478`, the points of MediaPipe's attention mesh (468 of the face, then five of each
-iris), and `ibug68`, the 68 points of iBUG 300-W. Right and left are always the subject's. Pure numpy;
-nothing is computed here but the one conversion.
+iris), and `ibug68`, the 68 points of iBUG 300-W. Right and left are always the subject's.
 
 The conversion to 68 points is the table by P. Yan (Mediapipe_2_Dlib_Landmarks, first version); the eye and
 lip rings are ordered so that entry n of an upper ring lies over entry n of the lower one.
@@ -92,7 +91,7 @@ FACE_OVAL = np.array(
      148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
 )  # fmt: skip
 """Outline (36), from the top of the forehead down the left side to the chin and up the right side. On the
-far side of a turned head these points follow what is seen, not one place on the skin."""
+far side of a turned head these points follow the silhouette instead of one place on the skin."""
 
 # iBUG
 
@@ -132,9 +131,11 @@ def ibug68_from_mediapipe(points: npt.NDArray[Real]) -> npt.NDArray[Real]:
     """The 68 iBUG points that belong to MediaPipe points.
 
     Shapes: points (..., 478, D) -> (..., 68, D), of the same type; nan stays nan. 468 points without irises
-    will do. The two schemes do not mark quite the same places (most on contour and brows): compare like
-    with like.
-    Raises ValueError where the last axis but one is neither 478 nor 468 long.
+    are accepted. The two schemes mark slightly different places, most on contour and brows, so that converted points
+    should only be compared with converted ones.
+
+    Raises:
+        ValueError: if the last axis but one is neither 478 nor 468 long.
     """
     if points.ndim < 2 or points.shape[-2] not in (478, 468):
         raise ValueError(f"points of shape {points.shape} must be (..., 478, D) in MediaPipe's scheme")

@@ -1,12 +1,12 @@
-"""Video and sound in and out, as streams: nothing here grows with the length of a video.
+"""Streaming input and output of video and sound, in memory independent of a video's length.
 
     clip = Clip.open("talk.mp4")
     for frame in clip.frames():
         frame.time, frame.image            # seconds, (H, W, 3) uint8 RGB, upright
     clip.audio()                           # (N,) float32 at 16 kHz; sample 0 belongs to time 0.0
 
-The clock is the same everywhere: time 0.0 is the first frame of the video. Sound that began earlier is cut
-off, sound that begins later starts with silence, so a frame at time `t` always belongs to sample `t * rate`.
+All share one clock: time 0.0 is the first frame of the video. Earlier sound is cut off and a late start is padded
+with silence, so that a frame at time `t` always belongs to sample `t * rate`.
 """
 
 from avface.media.clip import Clip, Frame, VideoInfo, resampled

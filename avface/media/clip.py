@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from avface.arrays import F32, U8
 from avface.errors import AvfaceError
 from avface.media.container import (
-    LONGEST_GAP,
+    MAX_GAP,
     ReadErrors,
     audio_stream,
     audio_streams,
@@ -36,21 +36,21 @@ from avface.media.display import Orientation, UprightRGB
 from avface.media.sound import aligned_sound
 
 FRAMES_AHEAD = 4
-"""Frames decoded before they are asked for. They bound the memory: 6 MB each at 1080p, 25 MB at 4K."""
+"""Frames decoded ahead. They bound the memory: 6 MB each at 1080p, 25 MB at 4K."""
 
 SAME_TIME = 2e-3
 """Seconds within which times count as equal; Matroska rounds its time stamps to milliseconds."""
 
 SMALLEST_STEP = Fraction(1, 10_000)
-"""Seconds between two frames to which a file gives the same time stamp."""
+"""Step in seconds between two frames with the same time stamp in the file."""
 
 CLOCK_RESTART = Fraction(1)
-"""Seconds by which a time stamp must go back before the file's clock is taken to have started anew."""
+"""Seconds backwards from which a time stamp is taken as a restart of the file's clock."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is known of a video before its frames are decoded."""
+    """Properties of a video, known before its frames are decoded."""
 
     path: Path
     """The file."""
@@ -59,9 +59,9 @@ class VideoInfo:
     height: int
     """Pixels down, as displayed (after rotation)."""
     rotation: int
-    """Degrees clockwise (0, 90, 180, 270) by which stored pictures are turned for display."""
+    """Degrees clockwise (0, 90, 180, 270) by which stored pictures are rotated for display."""
     mirrored: bool
-    """Whether stored pictures are mirrored left to right, before they are turned."""
+    """Whether stored pictures are mirrored left to right, before the rotation."""
     frame_rate: float
     """Average frames per second; single frames may lie closer together or further apart."""
     frame_count: int | None
@@ -83,9 +83,9 @@ class Frame:
     """One picture of a video."""
 
     index: int
-    """Counts the frames really decoded, from 0."""
+    """Number of the decoded frame, from 0."""
     time: float
-    """Seconds since the first frame, on the clock that the sound shares."""
+    """Seconds since the first frame, on the clock shared with the sound."""
     image: U8
     """(H, W, 3) RGB, upright; row 0 is at the top."""
 
@@ -93,10 +93,9 @@ class Frame:
 class Clip:
     """A video file opened for reading. Frames and sound can be read any number of times, also at once.
 
-    Frames are upright (display matrix applied: turns and mirroring), one size throughout, 8 bit RGB whatever
-    the file stores (10 bit and HDR are reduced without tone mapping). Pixels that are not square stay as they
-    are stored: the picture is not stretched. Times are the file's own, so a variable frame rate stays
-    variable.
+    Frames are upright (display matrix applied: rotation and mirroring), of one size, in 8 bit RGB for any pixel
+    format (10 bit and HDR are reduced without tone mapping). Non-square pixels are kept as stored, without
+    stretching. Times are the file's own: a variable frame rate stays variable.
     """
 
     def __init__(self, info: VideoInfo, audio_track: int, start: Fraction, step: Fraction):
@@ -111,9 +110,11 @@ class Clip:
     def open(cls, path: str | Path, audio_track: int = 0) -> Clip:
         """Open a video and decode its first frame.
 
-        audio_track: which sound track to read, from 0, in the file's order.
-        Raises AvfaceError, naming the file, when it is missing, a folder, empty, unreadable, not a video,
-        without a video stream, without a single frame that can be decoded, or without that sound track.
+        audio_track: number of the sound track, from 0, in the file's order.
+
+        Raises:
+            AvfaceError: naming the file, if it is missing, a folder, empty, unreadable, not a video, without a video
+                stream, without any decodable frame, or without that sound track.
         """
         path = Path(path)
         with open_container(path) as container:
@@ -156,18 +157,19 @@ class Clip:
 
     @property
     def damage(self) -> Damage | None:
-        """What the last complete run of `frames` lost; None before one has reached the end."""
+        """Damage found by the last complete run of `frames`; None before one has reached the end."""
         return self._damage
 
     def frames(self) -> Iterator[Frame]:
         """Decode the video from its beginning, in order, in fixed memory.
 
         A second thread decodes a few frames ahead; closing or dropping the iterator ends it. Times begin near
-        0.0 and strictly increase. Damaged places are skipped and the end of a file cut short simply ends the
-        stream: `damage` then says what was lost.
+        0.0 and strictly increase. Damaged places are skipped, and a truncated file ends the stream; `damage`
+        then reports the losses.
 
-        Raises AvfaceError when the file has gone or changed since `open`, or stores pictures of a kind that
-        has no RGB.
+        Raises:
+            AvfaceError: if the file has been removed or changed since `open`, or its pixel format has no conversion to
+                RGB.
         """
         ready: SimpleQueue[Frame | BaseException | None] = SimpleQueue()
         room = threading.Semaphore(FRAMES_AHEAD)
@@ -200,11 +202,13 @@ class Clip:
     def audio_blocks(self, sample_rate: int = 16_000) -> Iterator[F32]:
         """Stream the sound as mono blocks, (n,) float32 within [-1, 1], of varying length.
 
-        The first sample of the first block belongs to frame time 0.0: earlier sound is cut off, a late start
-        and gaps are silence. Channels are mixed so that the mix cannot exceed the loudest channel. Places
-        that cannot be decoded are silent too. There are no blocks without sound.
+        The first sample of the first block belongs to frame time 0.0: earlier sound is cut off; a late start, gaps and
+        undecodable places are silence. Channels are mixed down so that the mix cannot exceed the loudest channel. No
+        blocks without sound.
 
-        Raises AvfaceError when the file has gone since `open`.
+        Raises:
+            AvfaceError: if the file has been removed since `open`.
+            ValueError: if the sample rate isn't above 0.
         """
         sound = aligned_sound(self._info.path, self._audio_track, self._start, sample_rate, "mono")
         for block in sound:
@@ -213,8 +217,7 @@ class Clip:
     def audio(self, sample_rate: int = 16_000) -> F32 | None:
         """Return the whole sound track, (N,) float32 mono, or None without one; see `audio_blocks`.
 
-        This one grows with the clip: 4 MB a minute at 16 kHz. It ends where the sound track ends, which need
-        not be where the frames end.
+        Memory grows with the clip: 4 MB a minute at 16 kHz. It ends with the sound track, not with the frames.
         """
         if not self._info.has_audio:
             return None
@@ -222,7 +225,7 @@ class Clip:
         return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
 
     def _decoded(self) -> Generator[Frame, None, None]:
-        """Decode in this thread; at the end set `damage`."""
+        """Decode in the calling thread; set `damage` at the end."""
         info = self._info
         tally = DamageTally(self._step)
         orientation = Orientation(info.rotation, info.mirrored)
@@ -249,20 +252,23 @@ class Clip:
         self._damage = tally.damage(str(info.path), indexed, duration)
 
     def _next_time(self, last: Fraction, stamp: Fraction | None) -> Fraction:
-        """Return a frame's time, repaired where the file gives none or one not after the last."""
+        """A frame's time, repaired where the file has none or one not after the last."""
         time = None if stamp is None else stamp - self._start
-        if time is None or not last - CLOCK_RESTART <= time <= last + LONGEST_GAP:
+        if time is None or not last - CLOCK_RESTART <= time <= last + MAX_GAP:
             return last + self._step
-        return max(time, last + SMALLEST_STEP)  # so that true times are met again after stamps that repeat
+        return max(
+            time, last + SMALLEST_STEP
+        )  # small steps, so that times are exact again after repeated stamps
 
 
 def resampled(frames: Iterable[Frame], frame_rate: float) -> Iterator[Frame]:
-    """Turn true times into a constant rate: each output shows the latest frame not after its time.
+    """Resample frames to a constant rate (zero-order hold): each output is the latest frame not after its time.
 
-    Frames are repeated or left out, never mixed; repeated ones share one image array. Output k has index k
-    and time t0 + k / frame_rate, where t0 is the first frame's time; the last frame is shown for as long as
-    the one before.
-    Raises ValueError when frame_rate is not positive.
+    Frames are repeated or dropped, never blended; repeated ones share one image array. Output k has index k
+    and time t0 + k / frame_rate, where t0 is the first frame's time; the last frame lasts as long as the one before.
+
+    Raises:
+        ValueError: if frame_rate is not positive.
     """
     if not frame_rate > 0:
         raise ValueError(f"frame_rate={frame_rate} must be positive, in frames per second")
@@ -287,9 +293,9 @@ def resampled(frames: Iterable[Frame], frame_rate: float) -> Iterator[Frame]:
 
 
 def _indexed_frames(container: InputContainer, stream: VideoStream) -> int | None:
-    """Frames by the index, without those that an edit list hides; None unless the index lists every frame.
+    """Number of frames in the index, without those hidden by an edit list; None unless the index lists all frames.
 
-    It does so in the MP4 family, except in fragmented files, which have no count of frames either.
+    That is the case in the MP4 family, except in fragmented files, which have no frame count either.
     """
     if not stream.frames or "mp4" not in container.format.name:
         return None
@@ -297,7 +303,7 @@ def _indexed_frames(container: InputContainer, stream: VideoStream) -> int | Non
 
 
 def _duration(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    """Duration of the video stream in seconds, from wherever the container keeps it."""
+    """Duration of the video stream in seconds, from the stream, its tags or the container."""
     if stream.duration is not None:
         return stream.duration * time_base(stream)
     tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska

@@ -1,4 +1,4 @@
-"""Opening media files: what can be wrong with a file is found out, and said, here."""
+"""Opening media files, with checks and error messages for unusable ones."""
 
 from __future__ import annotations
 
@@ -22,28 +22,27 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"),
     *(".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp"),
 )
-"""Files of a folder taken for videos, by the end of their names in small letters."""
+"""Lower-case file name suffixes of videos in a folder."""
 
 NOT_VIDEO = frozenset({"tty", "hls", "concat", "dash", "imf", "sdp", "rtsp"})
-"""Formats refused although the library reads them: `tty` draws text files as pictures, the others are lists
-of further files or addresses, which a video from a stranger has no business to open."""
+"""Formats that are refused although FFmpeg reads them: `tty` renders text files as pictures, the others refer to
+further files or addresses, which an untrusted video must not open."""
 
-MOST_ERRORS_IN_A_ROW = 64
-"""Reading stops after so many failures without a packet between them: the rest is taken as lost."""
+MAX_CONSECUTIVE_ERRORS = 64
+"""Read errors without a packet in between after which reading stops."""
 
-
-LONGEST_GAP = 600
-"""Seconds. A time stamp further ahead of the one before is taken to be damaged, not to be a pause."""
+MAX_GAP = 600
+"""Seconds. A time stamp further ahead of the one before is taken as damaged instead of a pause."""
 
 
 @dataclass
 class ReadErrors:
-    """What went wrong while packets were read and decoded."""
+    """Errors while packets were read and decoded."""
 
     count: int = 0
-    """Packets that could not be read, arrived incomplete, or could not be decoded."""
+    """Packets that could not be read, were incomplete, or could not be decoded."""
     reasons: dict[str, None] = field(default_factory=dict)
-    """The library's words for it, each once, in order."""
+    """FFmpeg's error messages, each once, in order."""
 
     def add(self, reason: str) -> None:
         """Count one bad packet."""
@@ -55,7 +54,8 @@ class ReadErrors:
 def open_container(path: Path) -> InputContainer:
     """Open a media file for reading.
 
-    Raises AvfaceError when the file is missing, a folder, not readable, empty, or not a media file.
+    Raises:
+        AvfaceError: if the file is missing, a folder, not readable, empty, or not a media file.
     """
     try:
         if path.is_dir():
@@ -74,8 +74,8 @@ def open_container(path: Path) -> InputContainer:
         raise AvfaceError(f"{path}: the file is empty")
 
     try:
-        # "file:" keeps names such as "concat:a|b" from being taken for an address, and the white list keeps
-        # a file from making us open addresses it names.
+        # "file:" prevents names such as "concat:a|b" from being parsed as URLs, and the whitelist prevents
+        # files from opening URLs that they contain.
         container = av.open(
             f"file:{path}",
             "r",
@@ -96,9 +96,10 @@ def open_container(path: Path) -> InputContainer:
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Return the main video stream; cover pictures of sound files do not count.
+    """The main video stream; cover pictures of sound files do not count.
 
-    Raises AvfaceError when there is none or no decoder for it.
+    Raises:
+        AvfaceError: if there is none or no decoder for it.
     """
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
@@ -111,14 +112,15 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def audio_streams(container: InputContainer) -> list[AudioStream]:
-    """Return the sound tracks that can be decoded, in the file's order."""
+    """The decodable sound tracks, in the file's order."""
     return [s for s in container.streams.audio if s.codec_context is not None]
 
 
 def audio_stream(container: InputContainer, path: Path, track: int) -> AudioStream | None:
-    """Return sound track number `track` (from 0), or None for track 0 of a file without sound.
+    """Sound track number `track` (from 0), or None for track 0 of a file without sound.
 
-    Raises AvfaceError when there is no such track.
+    Raises:
+        AvfaceError: if there is no such track.
     """
     streams = audio_streams(container)
     if 0 <= track < len(streams):
@@ -135,9 +137,9 @@ def time_base(stream: Stream) -> Fraction:
 
 
 def packets(container: InputContainer, stream: Stream, errors: ReadErrors) -> Iterator[Packet[Stream]]:
-    """Yield a stream's packets to the end, past damaged places; the last one flushes the decoder."""
+    """All packets of a stream, skipping damaged places; the last one flushes the decoder."""
     failures = 0
-    while failures < MOST_ERRORS_IN_A_ROW:
+    while failures < MAX_CONSECUTIVE_ERRORS:
         try:
             for packet in container.demux(stream):
                 if packet.is_corrupt:
@@ -155,7 +157,7 @@ def packets(container: InputContainer, stream: Stream, errors: ReadErrors) -> It
 
 
 def pictures(container: InputContainer, stream: VideoStream, errors: ReadErrors) -> Iterator[VideoFrame]:
-    """Decode a stream to the end, past damaged places."""
+    """All pictures of a stream, skipping damaged places."""
     for packet in packets(container, stream, errors):
         try:
             yield from stream.codec_context.decode(packet)
@@ -172,7 +174,8 @@ def time_stamp(picture: VideoFrame, stream: VideoStream) -> Fraction | None:
 def first_frame_time(path: Path) -> Fraction:
     """Seconds on the container's clock at a file's first video frame; at its beginning if it has no video.
 
-    Raises AvfaceError when the file cannot be opened.
+    Raises:
+        AvfaceError: if the file cannot be opened.
     """
     with open_container(path) as container:
         if any(not s.disposition & Disposition.attached_pic for s in container.streams.video):

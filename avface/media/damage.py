@@ -1,4 +1,4 @@
-"""What was lost of a video: counted while it is decoded, judged at its end."""
+"""Damage of a video: counted while it is decoded, reported at its end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fractions import Fraction
 from avface.media.container import ReadErrors
 
 SHORTFALL = Fraction(1, 2)
-"""Seconds by which the frames may end before the stated duration without being called cut short."""
+"""Seconds by which frames may end before the stated duration without counting as truncated."""
 
 SAME_INTERVAL = Fraction(2, 1000)
 """Seconds within which two intervals between frames count as equal."""
@@ -16,28 +16,28 @@ SAME_INTERVAL = Fraction(2, 1000)
 
 @dataclass(frozen=True)
 class Damage:
-    """What was lost of a video, known once its frames have been read to the end."""
+    """Losses in a video, known once its frames have been read to the end."""
 
     frames_decoded: int
-    """Frames that came out."""
+    """Decoded frames."""
     frames_expected: int | None
-    """Frames that should have come out, or None if the file does not say."""
+    """Frames that the file should have, or None if unknown."""
     frames_concealed: int
-    """Of the decoded frames, those with damaged parts, which the decoder filled in from other frames."""
+    """Decoded frames with error concealment: damaged parts filled in from other frames."""
     packets_bad: int
-    """Packets that could not be read, arrived incomplete, or could not be decoded."""
+    """Packets that could not be read, were incomplete, or could not be decoded."""
     message: str | None
     """One line for the user, or None when nothing was lost."""
 
 
 @dataclass
 class DamageTally:
-    """Follows the frames of one run through a video."""
+    """Counts the frames of one run through a video."""
 
     step: Fraction
     """Usual interval between frames, in seconds."""
     errors: ReadErrors = field(default_factory=ReadErrors)
-    """Packets that went wrong; the reader counts them here."""
+    """Read errors, counted by the reader."""
     _decoded: int = 0
     _concealed: int = 0
     _regular: int = 0
@@ -55,12 +55,11 @@ class DamageTally:
         self._last = time
 
     def damage(self, name: str, indexed: int | None, duration: Fraction | None) -> Damage:
-        """Judge by what the file promised.
+        """The damage relative to the file's index or duration.
 
         name: the file, for the message. indexed: frames in the container's index, duration: seconds; None
-        where the file does not say. Without an index, frames are missing where an otherwise constant rate has
-        a hole, and where the frames end before the duration; a hole in a variable rate cannot be told from a
-        pause.
+        if unknown. Without an index, frames count as missing where an otherwise constant rate has a gap, and
+        where they end before the duration; a gap in a variable rate cannot be told from a pause.
         """
         expected = indexed
         if expected is None and self._last is not None:

@@ -1,4 +1,4 @@
-"""From a decoded picture to upright RGB: display matrices, sizes, pixel formats."""
+"""Conversion of decoded pictures to upright RGB: display matrices, sizes, pixel formats."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from av.video.reformatter import VideoReformatter
 from avface.arrays import U8
 
 CONVERSION_THREADS = 2
-"""Threads that turn one picture into RGB; measured: 1080p takes 0.9 ms with one, 0.5 ms with two."""
+"""Threads that convert one picture to RGB; measured: 1080p takes 0.9 ms with one, 0.5 ms with two."""
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """How stored pixels become the upright picture: mirror left-right if `mirrored`, then turn clockwise."""
+    """The transform of stored to upright pictures: mirroring left to right if `mirrored`, then a clockwise rotation."""
 
     rotation: int = 0
     """Degrees clockwise: 0, 90, 180 or 270."""
     mirrored: bool = False
-    """Whether left and right change places before the turn."""
+    """Whether left and right are swapped before the rotation."""
 
     @classmethod
     def of(cls, frame: VideoFrame) -> Orientation:
-        """Read the display matrix that the container or the codec gave a decoded frame."""
-        # `frame.side_data` would keep a reference to itself in the frame: such a circle, and with it the
-        # decoder's memory, stays until Python's next full collection, 4 MB for every 1080p file opened.
+        """That of a decoded frame's display matrix, from the container or codec."""
+        # `frame.side_data` creates a reference cycle with the frame, which keeps the decoder's memory until
+        # Python's next full collection: 4 MB for every 1080p file opened.
         data = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
         if data is None:
             return cls()
@@ -39,18 +39,18 @@ class Orientation:
 
     @classmethod
     def from_matrix(cls, matrix: npt.NDArray[np.int32]) -> Orientation:
-        """Nearest quarter turn (and mirroring) of a display matrix.
+        """Nearest multiple of 90 degrees, with mirroring, of a display matrix.
 
         matrix: (9,) int32, rows (a, b, u), (c, d, v), (x, y, w) as in ISO 14496-12 6.2.2: the stored pixel
-        (p, q), q downwards, is shown at (a p + c q + x, b p + d q + y). Shifts and scales do not matter here.
+        (p, q), q downwards, is shown at (a p + c q + x, b p + d q + y). Translation and scale are ignored.
         """
         a, b, c, d = (int(matrix[i]) for i in (0, 1, 3, 4))
         if a == b == c == d == 0:
             return cls()
         mirrored = a * d - b * c < 0
-        if mirrored:  # undo it (p -> -p comes first), so that a pure turn is left
+        if mirrored:  # undo it (p -> -p comes first), which leaves a rotation
             a, b = -a, -b
-        # A clockwise turn by t, q downwards, has a = d = cos t, b = -c = sin t.
+        # A clockwise rotation by t, q downwards, has a = d = cos t, b = -c = sin t.
         cos, sin = a + d, b - c
         if abs(cos) >= abs(sin):
             return cls(0 if cos > 0 else 180, mirrored)
@@ -62,7 +62,7 @@ class Orientation:
         return self.rotation % 180 == 90
 
     def filters(self) -> list[tuple[str, str]]:
-        """Return the libavfilter chain (name, arguments) that makes a picture upright."""
+        """The libavfilter chain (name, arguments) that makes a picture upright."""
         mirror = [("hflip", "")] if self.mirrored else []
         turn = {
             0: [],
@@ -74,10 +74,10 @@ class Orientation:
 
 
 class UprightRGB:
-    """Turns decoded frames into upright RGB arrays of one size, reusing its scaler from frame to frame.
+    """Converts decoded frames to upright RGB arrays of one size, reusing its scaler.
 
-    Turning happens before the conversion to RGB, on the smaller planes: at 1080p that costs 0.7 ms where
-    turning the RGB array costs 12 ms.
+    Pictures are rotated before the conversion to RGB, on the smaller planes: 0.7 ms at 1080p instead of 12 ms for
+    the RGB array.
     """
 
     def __init__(self, orientation: Orientation, width: int, height: int):
@@ -90,19 +90,20 @@ class UprightRGB:
         self._graph_format = ""
 
     def __call__(self, frame: VideoFrame) -> U8:
-        """Return the upright picture, (H, W, 3) uint8 RGB with contiguous memory.
+        """The upright picture, (H, W, 3) uint8 RGB with contiguous memory.
 
-        Raises av.error.FFmpegError when a damaged frame cannot be converted.
+        Raises:
+            av.error.FFmpegError: if a damaged frame cannot be converted.
         """
         if (frame.width, frame.height) != self._stored_size:
             width, height = self._stored_size
             frame = self._scaler.reformat(frame, width=width, height=height, threads=CONVERSION_THREADS)
-        frame = self._turned(frame)
+        frame = self._rotated(frame)
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=CONVERSION_THREADS)
         # Rows are padded to whole SIMD registers, so widths that need padding are copied here.
         return np.ascontiguousarray(rgb.to_ndarray(), dtype=np.uint8)
 
-    def _turned(self, frame: VideoFrame) -> VideoFrame:
+    def _rotated(self, frame: VideoFrame) -> VideoFrame:
         filters = self._orientation.filters()
         if not filters:
             return frame

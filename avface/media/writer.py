@@ -1,4 +1,4 @@
-"""Writing H.264 videos with sound, frame by frame, with true times."""
+"""Writer of H.264 videos with sound and variable frame times."""
 
 from __future__ import annotations
 
@@ -32,23 +32,29 @@ TICK = Fraction(1, 90_000)
 """Seconds. Frame times are rounded to this; 24, 25, 29.97, 30, 50, 59.94 and 60 frames a second are exact."""
 
 AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
-"""Sample rates that AAC knows."""
+"""Sample rates that AAC supports."""
 
-TREE_SIDE = 176
-"""Pixels. In pictures with a shorter side x264's macroblock tree reads memory that nobody wrote (its AVX-512 code; seen
-at 80, 96, 112 and 144), so that the same pictures give other bytes now and then. They do without the tree."""
+PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow", "placebo"),
+)
+"""Presets of x264, from the fastest to the slowest."""
+
+MIN_MBTREE_SIDE = 176
+"""Pixels. Below this side x264's macroblock tree reads uninitialised memory (its AVX-512 code; seen at 80, 96, 112 and
+144), so that its output isn't reproducible; smaller pictures are encoded without it."""
 
 
 @dataclass(frozen=True)
 class EncodingConfig:
-    """How a video is compressed."""
+    """Settings of the encoder."""
 
     crf: int = 20
     """Constant rate factor of x264: 18 looks like the original, 28 is visibly coarse; -6 doubles the size."""
     preset: str = "veryfast"
-    """Speed of x264, from "ultrafast" to "veryslow"; slower is smaller at the same quality."""
+    """Speed of x264, one of PRESETS; slower is smaller at the same quality."""
     keyframe_interval: int = 30
-    """Frames between pictures that stand alone, to which players can jump at once."""
+    """Frames between key frames, to which players can seek."""
     audio_bit_rate: int = 96_000
     """Bits per second for each channel of the sound."""
 
@@ -57,6 +63,10 @@ class EncodingConfig:
             raise ValueError(f"crf={self.crf} must be between 0 (lossless) and 51")
         if self.keyframe_interval < 1:
             raise ValueError(f"keyframe_interval={self.keyframe_interval} must be at least 1 frame")
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset={self.preset!r} must be one of {', '.join(PRESETS)}")
+        if self.audio_bit_rate < 1:
+            raise ValueError(f"audio_bit_rate={self.audio_bit_rate} must be 1 bit per second or more")
 
 
 class VideoWriter:
@@ -66,9 +76,8 @@ class VideoWriter:
             for frame in clip.frames():
                 writer.write(draw(frame.image), frame.time)
 
-    The file appears under its name only when the block ends well; after an exception nothing is left behind.
-    Sound is read and encoded as the frames come, and cut where the last frame ends (the last frame is shown
-    for as long as the one before it).
+    The file gets its name only if the block succeeds; after an exception it is removed. Sound is read and encoded
+    along with the frames, and cut where the last frame ends (the last frame lasts as long as the one before it).
     """
 
     def __init__(
@@ -82,12 +91,13 @@ class VideoWriter:
     ):
         """Prepare to write `path`.
 
-        sound_from: a file whose sound track number `audio_track` is copied; its first video frame (or, in a
-        file without video, its beginning) is taken to be at time 0.0 of the frames written. A file without
-        sound gives a video without sound.
-        sound: made sound instead, as (samples (N,) within [-1, 1], samples per second), sample 0 at time 0.0.
-        Raises AvfaceError when `sound_from` cannot be read or has no such track; ValueError when both kinds
-        of sound are given or `sound` has a rate or shape that cannot be written.
+        sound_from: a file whose sound track number `audio_track` is copied, with its first video frame (or, in a
+        file without video, its beginning) at time 0.0. A file without sound gives a video without sound.
+        sound: an array instead, as (samples (N,) within [-1, 1], samples per second), sample 0 at time 0.0.
+
+        Raises:
+            AvfaceError: if `sound_from` cannot be read or has no such track.
+            ValueError: if both kinds of sound are given or `sound` has a rate or shape that cannot be written.
         """
         if sound is not None and sound_from is not None:
             raise ValueError("give sound_from or sound, not both")
@@ -101,14 +111,15 @@ class VideoWriter:
         self._container: OutputContainer | None = None
         self._video: VideoStream | None = None
         self._reformatter = VideoReformatter()
-        self._waiting: VideoFrame | None = None  # until the next one tells how long it is shown
+        self._waiting: VideoFrame | None = None  # its duration is known from the next frame
         self._duration = round(1 / 25 / TICK)  # of the last picture encoded, in ticks
         self._partial = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.partial")
 
     def __enter__(self) -> VideoWriter:
-        """Claim a temporary file beside the final one.
+        """Create a temporary file beside the final one.
 
-        Raises AvfaceError when the folder is missing or not writable, or the path is a folder.
+        Raises:
+            AvfaceError: if the folder is missing or not writable, or the path is a folder.
         """
         try:
             if self._path.is_dir():
@@ -126,7 +137,7 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish the file, or remove what was written if the block failed."""
+        """Finish the file, or remove it if the block failed."""
         if kind is not None:
             self._abandon()
             return
@@ -141,9 +152,12 @@ class VideoWriter:
     def write(self, image: U8, time: float) -> None:
         """Append a frame.
 
-        image: (H, W, 3) uint8 RGB, the same size each time; an odd side gets its last row or column twice,
-        because H.264 needs even ones. time: seconds, later than the frame before by at least 1/90000.
-        Raises ValueError for a wrong shape, type or time; AvfaceError when the file cannot be written.
+        image: (H, W, 3) uint8 RGB, the same size each time; at an odd side the last row or column is repeated, as
+        H.264 needs even ones. time: seconds, later than the frame before by at least 1/90000.
+
+        Raises:
+            ValueError: for a wrong shape, type or time.
+            AvfaceError: if the file cannot be written.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"image is {image.dtype} {image.shape}, but must be uint8 (H, W, 3)")
@@ -175,7 +189,7 @@ class VideoWriter:
         self._waiting = picture
 
     def _encode(self, container: OutputContainer, video: VideoStream, picture: VideoFrame, end: int) -> None:
-        """Write a picture that is shown until `end` (in ticks), and the sound up to there."""
+        """Write a picture that ends at `end` (in ticks), and the sound up to there."""
         self._duration = picture.duration = end - (picture.pts or 0)
         if self._sound is not None:
             container.mux(self._sound.packets(until=float(end * TICK)))
@@ -186,14 +200,14 @@ class VideoWriter:
             f"file:{self._partial}", "w", format="mp4", container_options={"movflags": "+faststart"}
         )
         settings = self._encoding
-        tree = {} if min(width, height) >= TREE_SIDE else {"x264-params": "mbtree=0"}
+        tree = {} if min(width, height) >= MIN_MBTREE_SIDE else {"x264-params": "mbtree=0"}
         video = container.add_stream(
             "libx264",
             options={
                 "crf": str(settings.crf),
                 "preset": settings.preset,
                 "g": str(settings.keyframe_interval),
-                # With pictures stored out of order, the container guesses wrong durations for varying rates.
+                # With B-frames, the container derives wrong durations at variable rates.
                 "bf": "0",
                 **tree,
             },
@@ -230,7 +244,7 @@ class VideoWriter:
 
 
 class _Sound:
-    """Blocks of sound on their way into a container, taken only as far as the frames have come."""
+    """Encodes blocks of sound into a container, up to the time of the frames."""
 
     def __init__(self, blocks: Iterator[F32], rate: int, layout: str):
         self._blocks = blocks
@@ -242,7 +256,7 @@ class _Sound:
 
     @classmethod
     def of_file(cls, path: Path, track: int) -> _Sound | None:
-        """Read a file's sound, from its first frame on; None if it has none."""
+        """A file's sound from its first frame on; None if it has none."""
         with open_container(path) as container:
             stream = audio_stream(container, path, track)
             if stream is None:
@@ -254,22 +268,22 @@ class _Sound:
 
     @classmethod
     def of_samples(cls, samples: F32, rate: int) -> _Sound:
-        """Take made sound, (N,) samples."""
+        """Sound of an array, (N,) samples."""
         if samples.ndim != 1:
             raise ValueError(f"sound has shape {samples.shape}, but must be mono, (N,)")
         if rate not in AAC_RATES:
-            raise ValueError(f"sound has {rate} samples a second, but AAC knows only {AAC_RATES}")
+            raise ValueError(f"sound has {rate} samples a second, but AAC supports only {AAC_RATES}")
         blocks = (samples[None, i : i + rate].astype(np.float32) for i in range(0, len(samples), rate))
         return cls(blocks, rate, "mono")
 
     def add_stream(self, container: OutputContainer, bit_rate: int) -> None:
-        """Add the sound track to a container not yet begun; bit_rate is for one channel."""
+        """Add the sound track to a container before its first packet; bit_rate is for one channel."""
         stream = container.add_stream("aac", rate=self._rate, layout=self._layout)
         stream.bit_rate = bit_rate * stream.channels
         self._stream = stream
 
     def packets(self, until: float) -> list[Packet[AudioStream]]:
-        """Encode the sound from where it stands to the moment `until`, in seconds."""
+        """Encode the sound from its current position to the time `until`, in seconds."""
         assert self._stream is not None
         packets: list[Packet[AudioStream]] = []
         while (wanted := round(until * self._rate) - self._written) > 0:
@@ -286,6 +300,6 @@ class _Sound:
         return packets
 
     def flush(self) -> list[Packet[AudioStream]]:
-        """Return what the encoder still holds."""
+        """The packets that remain in the encoder."""
         assert self._stream is not None
         return self._stream.encode(None)

@@ -1,12 +1,12 @@
 """Landmarks of heads whose expression turns joints, such as FLAME with its jaw, with exact derivatives.
 
-A joint's turn isn't linear in its angles, and what it carries depends on shape and expression. With the skinning
-weights w of the landmarks and the centres p of the joints, a landmark in the head's frame is
+The rotation of a joint isn't linear in its angles, and the points it rotates depend on shape and expression. With the
+skinning weights w of the landmarks and the centres p of the joints, a landmark in the head's frame is
 
     X = A + sum_j R_j C_j,   A = sum_k b_k (1 - sum_j w_kj) v_k + sum_j w_j p_j,   C_j = sum_k b_k w_kj v_k - w_j p_j
 
 over its triangle's corners k (barycentric b). A and C_j are linear in shape, expression weights and the entries of
-R - I (the correctives), so that all of it is a few constant matrices.
+R - I (the correctives), so that a few constant matrices define the model.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def landmark_model(
     device: str | torch.device = "cpu",
     errors: Floats | None = None,
 ) -> LandmarkModel:
-    """The landmarks of a head as the solver needs them: the faster linear kind where the head allows it.
+    """The landmark model of a head: the faster linear one unless expression units turn joints.
 
     errors: as for `LandmarkModel`.
 
     Raises:
-        AvfaceError: if joints of the face hang on each other.
+        AvfaceError: if a joint of the face is the child of another one that turns.
     """
     jointed = head.joint_units or len(head.corrective_basis) or head.joints_follow_expression
     kind = JointedLandmarkModel if jointed else LandmarkModel
@@ -62,7 +62,7 @@ class _Linear:
 @dataclass(frozen=True)
 class _Joint:
     """A joint that turns: columns of its angles among the expression units and gazes with the axis of each, the
-    first of its nine correctives among the weights (-1: none), the landmarks (P,) it carries, and C_j of them."""
+    first of its nine correctives among the weights (-1: none), the landmarks (P,) it moves, and their C_j."""
 
     columns: tuple[tuple[int, int], ...]
     corrective: int
@@ -73,7 +73,7 @@ class _Joint:
 class JointedLandmarkModel(LandmarkModel):
     """The landmarks of a head whose jaw is a joint; see `LandmarkModel` for the unknowns.
 
-    `expression_basis` is here how the landmarks of the mean face begin to move with each unit.
+    `expression_basis` is the derivative of the mean face's landmarks by the units at the neutral expression.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class JointedLandmarkModel(LandmarkModel):
         for joint in turning:
             if any(above in turning for above in _ancestors(head, joint)):
                 raise AvfaceError(
-                    f"{head.name}: {head.joint_names[joint]} hangs on a joint that turns itself"
+                    f"{head.name}: {head.joint_names[joint]} is the child of a joint that turns, too"
                 )
         embedding = head.embedding(scheme)
         triangles = torch.as_tensor(embedding.triangles)
@@ -109,7 +109,7 @@ class JointedLandmarkModel(LandmarkModel):
         template = head.template.double().cpu()
 
         def linear(share: Tensor, pivot: int | None, amount: Tensor, rows: Tensor) -> _Linear:
-            """Corners' shares (L, 3) of the vertices, plus amount (L,) times a joint's centre, on some landmarks."""
+            """Weighted corners, share (L, 3), plus amount (L,) times a joint's centre, of some landmarks (rows)."""
 
             def on(values: Tensor, follows: bool) -> Tensor:  # (..., V, 3) -> (..., P, 3)
                 points = torch.einsum("...lkc,lk->...lc", values[..., triangles[rows], :], share[rows])
@@ -120,8 +120,8 @@ class JointedLandmarkModel(LandmarkModel):
             by_weight = [on(expression[self.units], head.joints_follow_expression), on(correctives, False)]
             return _Linear(on(template, True), on(shape_basis, True), torch.cat(by_weight))
 
-        every = torch.arange(len(corners))
-        still = linear(corners, None, corners[:, 0], every)
+        rows = torch.arange(len(corners))
+        fixed = linear(corners, None, corners[:, 0], rows)
         self._joints: list[_Joint] = []
         for joint, columns in turning.items():
             share = corners * weights[triangles, joint + 1]
@@ -129,7 +129,7 @@ class JointedLandmarkModel(LandmarkModel):
             rows = share.abs().sum(1).nonzero()[:, 0]
             carried = linear(share, joint, -amount, rows)
             for whole, part in zip(
-                (still.mean, still.by_shape, still.by_weight),
+                (fixed.mean, fixed.by_shape, fixed.by_weight),
                 (carried.mean, carried.by_shape, carried.by_weight),
                 strict=True,
             ):
@@ -137,8 +137,9 @@ class JointedLandmarkModel(LandmarkModel):
             start = len(self.units) + 9 * corrected.index(joint) if joint in corrected else -1
             self._joints.append(_Joint(tuple(columns), start, rows.to(device), carried))
         own = head.num_shape
-        by_shape = torch.cat([still.by_shape, self.shape_basis[own:]])  # errors of the tracker aren't carried
-        self._still = _Linear(still.mean, by_shape, still.by_weight)
+        # joints don't move the tracker's errors
+        by_shape = torch.cat([fixed.by_shape, self.shape_basis[own:]])
+        self._fixed = _Linear(fixed.mean, by_shape, fixed.by_weight)
         none = self.shape_basis.new_zeros
         for number, joint_ in enumerate(self._joints):
             carried = joint_.carried
@@ -149,12 +150,14 @@ class JointedLandmarkModel(LandmarkModel):
                 joint_.rows,
                 _Linear(carried.mean, padded, carried.by_weight),
             )
-        self.expression_basis = self._by_unknowns(self._at_rest())[0].permute(2, 0, 1)[: head.num_expression]
+        self.expression_basis = self._by_unknowns(self._neutral_parameters())[0].permute(2, 0, 1)[
+            : head.num_expression
+        ]
 
     def points(self, parameters: Parameters) -> Tensor:
         """Landmarks (..., L, 3) in the head's frame, metres."""
         turns, weights = self._turns(parameters)
-        points = self._still.at(parameters.shape, weights)
+        points = self._fixed.at(parameters.shape, weights)
         for joint, turn in zip(self._joints, turns, strict=True):
             carried = joint.carried.at(parameters.shape, weights)
             points[..., joint.rows, :] += carried @ turn.mT
@@ -173,7 +176,7 @@ class JointedLandmarkModel(LandmarkModel):
     def equations_with_shared(
         self, parameters: Parameters, weights: Tensor, residual: Tensor
     ) -> tuple[ArrowMatrix, Tensor, Tensor]:
-        """As for `LandmarkModel`, from the Jacobian: what joints carry is moved by a shape as they are turned."""
+        """As for `LandmarkModel`, from the Jacobian: the shape's motion of points on joints turns with them."""
         rows = self.jacobian(parameters)
         gradient = torch.einsum("tlij,tli->tj", rows, weights[..., None] * residual)
         single = (weights.sqrt()[..., None, None] * rows).to(torch.float32).flatten(1, 2)
@@ -183,16 +186,18 @@ class JointedLandmarkModel(LandmarkModel):
         return arrow, gradient[:, : self.num_local], gradient[:, self.num_local :].sum(0)
 
     def jacobian(self, parameters: Parameters) -> Tensor:
-        """Derivative (T, L, 2, D + S + 1) of the pixels by the local and then the shared unknowns of `moved`."""
+        """Derivative (T, L, 2, D + S + 1) of the pixels by the local and then the shared unknowns of
+        `Parameters.retract`."""
         frame = self._linearise(parameters)
         by_head = frame.by_camera @ parameters.rotation[:, None]
         turns, _ = self._turns(parameters)
-        by_shape = torch.einsum("tlij,slj->tlis", by_head, self._still.by_shape)
+        by_shape = torch.einsum("tlij,slj->tlis", by_head, self._fixed.by_shape)
         for joint, turn in zip(self._joints, turns, strict=True):
             turned = by_head[:, joint.rows] @ turn[:, None]
             by_shape[:, joint.rows] += torch.einsum("tlij,slj->tlis", turned, joint.carried.by_shape)
-        away = (frame.by_camera @ parameters.translation[:, None, :, None])[..., 0]
-        return torch.cat([self._local_jacobian(parameters), by_shape, (frame.offset + away)[..., None]], -1)
+        by_depth = (frame.by_camera @ parameters.translation[:, None, :, None])[..., 0]
+        by_focal = frame.offset + by_depth
+        return torch.cat([self._local_jacobian(parameters), by_shape, by_focal[..., None]], -1)
 
     def _local_jacobian(self, parameters: Parameters) -> Tensor:
         """Derivative (T, L, 2, D) of the pixels by the local unknowns."""
@@ -208,7 +213,7 @@ class JointedLandmarkModel(LandmarkModel):
         """Derivative (T, L, 3, E + 2 G) of the points by the expression weights and gazes."""
         turns, weights = self._turns(parameters)
         frames = len(weights)
-        by_weight = self._still.by_weight.permute(1, 2, 0).repeat(frames, 1, 1, 1)  # (T, L, 3, W)
+        by_weight = self._fixed.by_weight.permute(1, 2, 0).repeat(frames, 1, 1, 1)  # (T, L, 3, W)
         for joint, turn in zip(self._joints, turns, strict=True):
             carried = joint.carried.by_weight.permute(1, 2, 0)
             by_weight[:, joint.rows] += turn[:, None] @ carried
@@ -218,7 +223,7 @@ class JointedLandmarkModel(LandmarkModel):
         result[..., self.units] = by_weight[..., : len(self.units)]
         for joint, turn, angles in zip(self._joints, turns, self._angles(parameters), strict=True):
             arm = joint.carried.at(parameters.shape, weights) @ turn.mT  # (T, P, 3)
-            axes = left_jacobian(angles)  # (T, 3, 3): column a is the turn that more of angle a adds
+            axes = left_jacobian(angles)  # (T, 3, 3): column a is the rotation vector of d R / d angle a
             for column, axis in joint.columns:
                 about = axes[..., axis]
                 result[:, joint.rows, :, column] += torch.linalg.cross(about[:, None].expand_as(arm), arm)
@@ -250,8 +255,8 @@ class JointedLandmarkModel(LandmarkModel):
                 angles[..., axis] = unknowns[..., column]
             yield angles
 
-    def _at_rest(self) -> Parameters:
-        """One frame of the mean face at rest."""
+    def _neutral_parameters(self) -> Parameters:
+        """One frame of the neutral mean face."""
         zeros = self.mean.new_zeros
         return Parameters(
             torch.eye(3).to(self.mean)[None],
@@ -264,6 +269,6 @@ class JointedLandmarkModel(LandmarkModel):
 
 
 def _ancestors(head: HeadModel, joint: int) -> Iterator[int]:
-    """The joints above one, up to the root."""
+    """The ancestors of a joint, up to the root."""
     while (joint := head.joint_parents[joint]) >= 0:
         yield joint

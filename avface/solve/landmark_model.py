@@ -41,8 +41,9 @@ class Parameters:
     def retract(self, local: Tensor, shared: Tensor | None = None) -> Parameters:
         """The parameters after a step (..., D) of each frame's unknowns and (S + 1,) of the shared ones.
 
-        Expression weights are kept inside their limits. A longer focal length takes the heads away by the same factor,
-        so that they stay as large in the picture: focal length and distance alone are nearly interchangeable.
+        Expression weights are clamped to their limits. A change of the focal length multiplies the translation by the
+        same factor, so that heads keep their size in the picture: alone, focal length and distance are nearly
+        degenerate.
         """
         units = self.expression.shape[-1]
         rotation = rotvec_to_rotmat(local[..., ROTATION]) @ self.rotation
@@ -57,7 +58,7 @@ class Parameters:
         return Parameters(rotation, translation, expression, gaze, shape, log_focal, self.limits)
 
     def in_windows(self, count: int) -> Parameters:
-        """The frames (T, ...) as that many windows of equal length (B, N, ...)."""
+        """The frames (T, ...) as `count` windows of equal length (B, N, ...)."""
         return Parameters(
             self.rotation.unflatten(0, (count, -1)),
             self.translation.unflatten(0, (count, -1)),
@@ -81,7 +82,7 @@ class Parameters:
         )
 
     def where(self, mask: Tensor, others: Parameters) -> Parameters:
-        """These frames where the mask (T,) holds, elsewhere the others, whose shared unknowns are kept."""
+        """These frames where mask (T,), the others elsewhere; the shared unknowns are those of the others."""
 
         def mix(a: Tensor, b: Tensor) -> Tensor:
             return torch.where(mask.view(-1, *[1] * (a.ndim - 1)), a, b)
@@ -100,9 +101,9 @@ class Parameters:
 class LandmarkModel:
     """The landmarks of a head under a camera.
 
-    L landmarks, S shape components, E expression units, G eyes (0 for a head without eye joints). After the head's own
-    components the shape has K more: where the tracker puts its points on this person's skin, apart from where it puts
-    them on average. They move landmarks only.
+    L landmarks, S shape components, E expression units, G eyes (0 for a head without eye joints). The last K of the
+    shape components are the tracker's bias on this person, relative to its mean places of the landmarks on the skin;
+    they move landmarks only.
     """
 
     def __init__(
@@ -114,8 +115,8 @@ class LandmarkModel:
         dtype: torch.dtype = torch.float64,
         errors: Floats | None = None,
     ) -> None:
-        """errors: (K, L, 3) metres by which the tracker may misplace the points, each one standard deviation long; the
-        embedding's error components if None."""
+        """errors: (K, L, 3) metres, components of the tracker's errors, each scaled to one standard deviation; the
+        embedding's `error_basis` if None."""
         embedding = head.embedding(scheme)
         barycentric = torch.as_tensor(embedding.barycentric)
         triangles = torch.as_tensor(embedding.triangles)
@@ -144,7 +145,7 @@ class LandmarkModel:
         self.eye_basis = torch.cat([eye_basis, eye_basis.new_zeros(len(eye_basis), len(biases), 3)], 1)
         for rows in self.eye_points:  # eyeballs turn by their joints; expression doesn't move them
             self.expression_basis[:, rows] = 0
-        # Rows (3 L, E) and (3 L, S) let one matrix product serve all frames.
+        # As (3 L, E) and (3 L, S), one matrix product serves all frames.
         self.expression_rows = self.expression_basis.flatten(1).T.contiguous()
         self.shape_rows = self.shape_basis.flatten(1).T.contiguous()
         self._products = _expression_products(self.expression_basis)
@@ -171,11 +172,12 @@ class LandmarkModel:
         return torch.maximum(-least, most)
 
     def tensor(self, values: npt.ArrayLike) -> Tensor:
-        """Numbers in the model's precision, where it computes."""
+        """Values in the model's precision and on its device."""
         return torch.as_tensor(np.ascontiguousarray(values), dtype=self.mean.dtype, device=self.mean.device)
 
     def bounds(self, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        """Least and largest step (T, D) of the local unknowns: expression weights stay inside their limits."""
+        """Lower and upper bounds (T, D) of a step of the local unknowns: expression weights stay inside their
+        limits."""
         weights = parameters.expression
         low = weights.new_full((len(weights), self.num_local), -torch.inf)
         high = -low
@@ -185,7 +187,7 @@ class LandmarkModel:
         return low, high
 
     def neutral(self, shape: Tensor) -> Tensor:
-        """Landmarks (L, 3) of the face at rest, in the head's frame."""
+        """Landmarks (L, 3) of the neutral face, in the head's frame."""
         return self.mean + torch.einsum("s,slc->lc", shape, self.shape_basis)
 
     def points(self, parameters: Parameters) -> Tensor:
@@ -254,12 +256,12 @@ class LandmarkModel:
     def equations_with_shared(
         self, parameters: Parameters, weights: Tensor, residual: Tensor
     ) -> tuple[ArrowMatrix, Tensor, Tensor]:
-        """Hessian, as exact as single precision, and gradients (T, D) and (S + 1,) by the local and the shared unknowns
-        of 1/2 sum of weights * residual^2.
+        """Hessian in single precision, and gradients (T, D) and (S + 1,) by the local and the shared unknowns of
+        1/2 sum of weights * residual^2.
 
-        weights (T, L), residual (T, L, 2) pixels. The same numbers as from `jacobian`, many times faster: a shape moves
-        a point alike in all frames but for the head's turn. With M_l as in `normal_equations`, the shared blocks of
-        all frames add up to sum_l S_l^T (sum_t M_l) S_l.
+        weights (T, L), residual (T, L, 2) pixels. The same numbers as from `jacobian`, many times faster: a shape
+        component moves a point equally in all frames, up to the head's rotation. With M_l as in `normal_equations`, the
+        shared blocks of all frames add up to sum_l S_l^T (sum_t M_l) S_l.
         """
         frame = self._linearise(parameters)
         by_head = frame.by_camera @ parameters.rotation[:, None]
@@ -303,7 +305,8 @@ class LandmarkModel:
         return arrow, gradient, shared_gradient
 
     def jacobian(self, parameters: Parameters) -> Tensor:
-        """Derivative (T, L, 2, D + S + 1) of the pixels by the local and then the shared unknowns of `moved`."""
+        """Derivative (T, L, 2, D + S + 1) of the pixels by the local and then the shared unknowns of
+        `Parameters.retract`."""
         frame = self._linearise(parameters)
         by_head = frame.by_camera @ parameters.rotation[:, None]
         by_shape = (by_head @ self.shape_rows.unflatten(0, (-1, 3))).contiguous()
@@ -326,14 +329,15 @@ class LandmarkModel:
         return local
 
     def _by_shape_of_eye(self, parameters: Parameters, by_head: Tensor, eye: int) -> Tensor:
-        """Derivative (T, P, 2, S) of an eye's P landmarks by the shape, which moves its centre, too."""
+        """Derivative (T, P, 2, S) of an eye's P landmarks by the shape, which also moves its centre."""
         points, centre = self.eye_points[eye], self.eye_basis[eye]
         turn = gaze_rotation(parameters.gaze[:, eye])
         basis = torch.einsum("tjk,slk->tslj", turn, self.shape_basis[:, points] - centre[:, None])
         return torch.einsum("tlij,tslj->tlis", by_head[:, points], basis + centre[None, :, None])
 
     def _by_focal(self, parameters: Parameters, frame: _Linearised) -> Tensor:
-        """Derivative (T, L, 2) of the pixels by the logarithm of the focal length, heads going away by its factor."""
+        """Derivative (T, L, 2) of the pixels by the logarithm of the focal length, which scales the translation,
+        too."""
         return frame.offset + (frame.by_camera @ parameters.translation[:, None, :, None])[..., 0]
 
     def _linearise(self, parameters: Parameters) -> _Linearised:
@@ -365,7 +369,7 @@ class LandmarkModel:
 @dataclass(frozen=True)
 class _Linearised:
     """points (T, L, 3) in the head's frame, offset (T, L, 2) of the pixels from the principal point, and the
-    derivatives (T, L, 2, 3) of the pixels by the camera point and by a small turn of the head."""
+    derivatives (T, L, 2, 3) of the pixels by the camera point and by a small rotation of the head."""
 
     points: Tensor
     offset: Tensor
@@ -385,7 +389,7 @@ def _expression_products(basis: Tensor) -> Tensor:
 def gaze_rotation(gaze: Tensor) -> Tensor:
     """Rotation matrices (..., 3, 3) of pitch (about +x, down) and yaw (about +y, to the subject's left) in radians.
 
-    The two are an axis-angle vector without a part along z: Listing's law, by which eyes do not roll.
+    The two are an axis-angle vector without a part along z: Listing's law, eyes do not roll.
     """
     return rotvec_to_rotmat(torch.cat([gaze, torch.zeros_like(gaze[..., :1])], -1))
 
@@ -409,21 +413,21 @@ def initial_pose(
 ) -> tuple[Tensor, Tensor]:
     """Rotation (T, 3, 3) and translation (T, 3) from landmarks (T, L, 2) in pixels by scaled orthography.
 
-    The affine camera that maps the face at rest to the landmarks in least squares, made a rotation. Each counts by its
-    weight (T, L), or all alike. Frames whose landmarks are nan get the pose of the nearest frame that has some.
+    The weighted least-squares affine camera from the neutral face to the landmarks, projected to a rotation; weights
+    (T, L), equal by default. Frames whose landmarks are nan get the pose of the nearest frame with landmarks.
     """
-    rest = model.neutral(shape)
-    source = torch.cat([rest, torch.ones_like(rest[:, :1])], -1)
-    # So little of everything else that it decides only where too few landmarks count to do it.
+    neutral = model.neutral(shape)
+    source = torch.cat([neutral, torch.ones_like(neutral[:, :1])], -1)
+    # A small weight of all landmarks regularises frames in which too few are visible.
     weights = landmarks.new_ones(landmarks.shape[:2]) if weights is None else weights
     weighted = (weights + 1e-4)[..., None] * source
     normal = weighted.mT @ source
     right = weighted.mT @ (landmarks - model.centre)
     affine = torch.linalg.solve(normal, right).mT  # (T, 2, 4)
-    seen = torch.isfinite(affine).all(-1).all(-1)
-    nearest = np.abs(np.arange(len(seen))[:, None] - seen.nonzero().cpu().numpy()[:, 0]).argmin(1)
-    affine = affine[seen.nonzero()[:, 0][torch.as_tensor(nearest, device=affine.device)]]
-    # Axes across the picture; a third one is their product. Procrustes then makes them orthonormal.
+    solved = torch.isfinite(affine).all(-1).all(-1).nonzero()[:, 0]
+    nearest = np.abs(np.arange(len(affine))[:, None] - solved.cpu().numpy()).argmin(1)
+    affine = affine[solved[torch.as_tensor(nearest, device=affine.device)]]
+    # Two axes of the picture and their cross product, orthonormalised by Procrustes.
     rows = affine[..., :3]
     scale = rows.norm(dim=-1).mean(-1)
     third = torch.linalg.cross(rows[:, 0], rows[:, 1], dim=-1) / scale[:, None]
@@ -436,7 +440,7 @@ def initial_pose(
 def initial_parameters(
     model: LandmarkModel, landmarks: Tensor, weights: Tensor, shape: Tensor, log_focal: Tensor
 ) -> Parameters:
-    """A face (T frames) at rest in the pose that `initial_pose` finds."""
+    """The neutral face in the pose of `initial_pose`, T frames."""
     rotation, translation = initial_pose(model, landmarks, float(torch.exp(log_focal)), shape, weights)
     return Parameters(
         rotation,

@@ -1,12 +1,13 @@
-"""The smoothness prior: how much a talking head's pose and expression change from frame to frame."""
+"""The smoothness prior: first and second differences in time of a talking head's pose and expression."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+from avface.errors import AvfaceError
 from avface.geometry.rotations import rotmat_to_rotvec
 from avface.head.model import HeadModel
 from avface.solve.landmark_model import Parameters
@@ -20,8 +21,8 @@ REFERENCE_STEP = 1 / 30
 class MotionPriorConfig:
     """Standard deviations of the second difference of each unknown over three frames at 30 a second.
 
-    Second differences are what jitter is made of, and steady motion has none. Heads mostly move gently and now and then
-    fast, so the differences have heavy tails: what is far beyond jitter is let through, without lag.
+    Jitter has large second differences, uniform motion has none. Their distribution is heavy-tailed (Student's t), as
+    heads move slowly most of the time and fast at times: fast motion is not smoothed away and doesn't lag.
     """
 
     rotation: float = 0.0015
@@ -29,19 +30,24 @@ class MotionPriorConfig:
     translation: float = 0.0002
     """Metres."""
     expression: float = 0.025
-    """Weight of a unit, as a share of the largest it can have."""
+    """Weight of a unit, as a share of its largest weight."""
     lids: float = 0.25
-    """Weight of eyeBlink, which closes within three frames."""
+    """Weight of the eyeBlink units as a share of their largest: lids close within three frames."""
     gaze: float = 0.06
-    """Radians: gaze jumps."""
+    """Radians; large because of saccades."""
     drift: float = 30.0
-    """Standard deviation of the first difference as a multiple of the second's: ties down what no frame shows."""
+    """Standard deviation of the first difference as a multiple of the second's: it determines frames without data."""
     tail: float = 8.0
-    """Degrees of freedom of the second differences' Student's t: the smaller, the freer are fast motions."""
+    """Degrees of freedom of the second differences' Student's t: the smaller, the cheaper fast motion."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name) > 0:
+                raise AvfaceError(f"{field.name}={getattr(self, field.name)} must be above 0")
 
 
 class MotionPrior:
-    """Costs first and second differences in time. Works on batches (B, N) of frames."""
+    """Cost of first and second differences in time, for batches (B, N) of frames."""
 
     def __init__(
         self,
@@ -63,7 +69,7 @@ class MotionPrior:
         self.tail = config.tail
 
     def weights(self, times: Tensor, segments: Tensor) -> MotionWeights:
-        """Coefficients for frame times (B, N) in seconds and segment numbers (B, N); cuts are not coupled across."""
+        """Coefficients for frame times (B, N) in seconds and segment numbers (B, N); nothing is coupled across cuts."""
         step = (times.diff(dim=1) / REFERENCE_STEP).clamp_min(0.05)
         joined = (segments.diff(dim=1) == 0).to(times)
         early, late = step[:, :-1], step[:, 1:]
@@ -79,7 +85,7 @@ class MotionPrior:
     def normal_equations(self, parameters: Parameters, weights: MotionWeights) -> MotionNormal:
         """Blocks and gradient of the cost for parameters shaped (B, N, ...).
 
-        The blocks are those of iteratively reweighted least squares: positive semidefinite, and exact at rest.
+        The blocks are those of iteratively reweighted least squares: positive semidefinite, and exact at zero motion.
         """
         d1 = _first_differences(parameters)
         a, c = weights.before[..., None], weights.after[..., None]
@@ -107,7 +113,7 @@ class MotionPrior:
     def _robust(self, square: Tensor) -> tuple[Tensor, Tensor]:
         """Cost (B,) and weights (B, N - 2, D) of normalised squares (B, N - 2, D) under Student's t.
 
-        Rotation and translation are vectors, whose three parts are quick together; other unknowns stand alone.
+        Rotation and translation are 3-vectors with a common weight; each other unknown has its own.
         """
         cost = square.new_zeros(len(square))
         weights = torch.empty_like(square)
@@ -129,7 +135,7 @@ class MotionWeights:
 
 
 def _first_differences(parameters: Parameters) -> Tensor:
-    """Change (B, N - 1, D) of every local unknown from frame to frame; of rotations the relative axis-angle."""
+    """First differences (B, N - 1, D) of the local unknowns; of rotations the relative axis-angle vector."""
     rotation = parameters.rotation
     turn = rotmat_to_rotvec(rotation[:, 1:] @ rotation[:, :-1].mT)
     rest = torch.cat([parameters.translation, parameters.expression, parameters.gaze.flatten(2)], -1).diff(

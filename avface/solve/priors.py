@@ -1,4 +1,4 @@
-"""What is known about faces before looking: which expressions are likely, and how faces move."""
+"""The prior of one frame's expression and gaze."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avface.errors import AvfaceError
 from avface.head.model import HeadModel
 
 MIRRORED = {
@@ -26,9 +27,9 @@ MIRRORED = {
     "mouthUpperUp": 1.0,
     "mouthPress": 1.0,
 }
-"""Units with a left and a right half, and how strongly the halves move together: most facial muscles have common
-control, lids and upper face above all, while the corners of the mouth are often uneven (Ekman & Friesen's FACS manual
-treats one-sided actions as exceptions to be noted)."""
+"""Units with a left and a right half, with the factor on the cost of their difference: most facial muscles are
+innervated symmetrically, those of lids and upper face above all, while the corners of the mouth are often asymmetric
+(Ekman & Friesen's FACS manual treats unilateral actions as exceptions to be noted)."""
 
 OPPOSED = (
     ("jawLeft", "jawRight"),
@@ -56,10 +57,11 @@ OPPOSED = (
     ("mouthRollUpper", "mouthUpperUpLeft"),
     ("mouthRollUpper", "mouthUpperUpRight"),
 )
-"""Units that pull the same skin in opposite directions: antagonists aren't active together."""
+"""Antagonists: units that pull the same skin in opposite directions and are not active together."""
 
 CONTAINED = (("mouthClose", "jawOpen"),)
-"""(a, b): a stays below b. ARKit defines mouthClose as the closing of the lips *relative to* an open jaw."""
+"""(a, b): the weight of a stays below that of b. ARKit defines mouthClose as the closing of the lips *relative to* an
+open jaw."""
 
 RARE = {
     "tongueOut": 30.0,
@@ -71,7 +73,7 @@ RARE = {
     "mouthLeft": 2.0,
     "mouthRight": 2.0,
 }
-"""Factors on the cost of units that are seldom used in talking, or that landmarks can't show (the tongue)."""
+"""Factors on the cost of units that are rare in talking, or that landmarks don't show (the tongue)."""
 
 
 @dataclass(frozen=True)
@@ -79,26 +81,34 @@ class ExpressionPriorConfig:
     """Strengths of the expression prior; a cost of 1/2 is one standard deviation."""
 
     sparsity: float = 0.6
-    """Cost of a unit at weight 1, linear: few units at a time explain a face."""
+    """Linear cost of a unit at weight 1 (L1 penalty), for sparse expressions."""
     precision: float = 1.5
-    """Cost of a unit grows by half of this times the square of its weight."""
+    """Quadratic cost: half of this times the square of a unit's weight."""
     mirror: float = 2.0
-    """Cost of a difference of 1 between the halves of a mirrored unit, times the unit's factor."""
+    """Quadratic cost of the difference between the halves of a mirrored unit, times the unit's factor in MIRRORED."""
     contain: float = 60.0
-    """Cost of a contained unit that exceeds its container by 1."""
+    """Quadratic cost of the excess of a contained unit over its container (CONTAINED)."""
     gaze_sigma: float = 0.35
     """Standard deviation of the direction of gaze in radians."""
     vergence_sigma: float = 0.03
     """Standard deviation in radians of the difference between the two eyes."""
     lid_sigma: float = 0.05
-    """Standard deviation in radians of the gaze against what the eyeLook units say."""
+    """Standard deviation in radians of the gaze against the direction of the eyeLook units."""
+
+    def __post_init__(self) -> None:
+        for name in ("sparsity", "precision", "mirror", "contain"):
+            if not getattr(self, name) >= 0:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be 0 or more")
+        for name in ("gaze_sigma", "vergence_sigma", "lid_sigma"):
+            if not getattr(self, name) > 0:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be above 0")
 
 
 class ExpressionPrior:
     """A quadratic cost on one frame's local unknowns: linear . x + 1/2 x . precision . x, plus containment.
 
     Unknowns are ordered as in `LandmarkModel`; pose has no cost. linear (D,), precision (D, D), positive semidefinite.
-    Units are matched by ARKit's names; heads with others get only the variances of their units.
+    Units are matched by ARKit's names; heads with other units get only the variances of `HeadModel.unit_range`.
     """
 
     def __init__(self, head: HeadModel, num_local: int, config: ExpressionPriorConfig) -> None:
@@ -122,7 +132,7 @@ class ExpressionPrior:
         for a, b in OPPOSED:
             if a in index and b in index:
                 i, j = index[a], index[b]
-                # As large as keeps the 2 x 2 block positive definite.
+                # The largest coupling that keeps the 2 x 2 block positive definite, with a margin.
                 coupling = 0.9 * np.sqrt(precision[i, i] * precision[j, j])
                 precision[i, j] += coupling / 2
                 precision[j, i] += coupling / 2

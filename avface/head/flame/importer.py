@@ -1,4 +1,4 @@
-"""From FLAME's files to a head that the solver and everything else can use."""
+"""Import of FLAME's files as a complete `HeadModel`."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def import_flame(
     Args:
         path: generic_model.pkl, flame2023.pkl, ... or an .npz of the same fields.
         name: the head's name.
-        detect: finds the 478 points in pictures of the head. Every head needs them all; the published embeddings have
+        detect: detects the 478 points in pictures of the head, all of which are needed; the published embeddings have
             at most 105.
         config: how many components are kept.
         template: FLAME's head_template.obj, for texture coordinates; none without.
-        embeddings: published landmark files, which stand over what is detected; see `read_landmarks`.
+        embeddings: published landmark files, which override detected places; see `read_landmarks`.
         portraits: the pictures for `detect`.
         on_portrait: called after every picture.
 
@@ -57,7 +57,7 @@ def import_flame(
 
 
 def _with_first_regions(head: HeadModel) -> HeadModel:
-    """Give a head the rough regions that `regions_from_landmarks` starts from, which FLAME's own file doesn't have."""
+    """A head with the rough regions that `regions_from_landmarks` refines; FLAME's own file has none."""
     embedding = head.embedding("mediapipe478")
     template = head.template.double().numpy()
     oval = embedding.on(template)[FACE_OVAL]
@@ -67,7 +67,7 @@ def _with_first_regions(head: HeadModel) -> HeadModel:
     half_width, middle = np.abs(oval[:, 0]).max(), oval[:, 1].mean()
     beside = (np.abs(template[:, 0]) > half_width) & (np.abs(template[:, 1] - middle) < half_width)
     ears = skin & ~face & beside
-    if not ears.any():  # a head without them: where they would be
+    if not ears.any():  # a head without ears: a placeholder at the outermost point
         outermost = embedding.triangles[FACE_OVAL[np.abs(oval[:, 0]).argmax()]]
         ears[outermost] = True
     none = np.zeros(head.num_vertices, bool)

@@ -24,7 +24,7 @@ NUM_INNER = NUM_IBUG - NUM_CONTOUR
 class PublishedLandmarks:
     """Places of landmarks on FLAME's surface, as (vertex numbers (..., 3), barycentric (..., 3)); None if not given.
 
-    fixed: all 68 points of iBUG on a head that looks straight ahead. inner: the 51 without the contour. contour:
+    fixed: all 68 points of iBUG on a head in front view. inner: the 51 without the contour. contour:
     (79, 17) by yaw. mediapipe: N points, with their numbers (N,) in MediaPipe's scheme.
     """
 
@@ -47,7 +47,7 @@ class PublishedLandmarks:
 
 
 def read_landmarks(paths: Sequence[Path], faces: Int) -> PublishedLandmarks:
-    """Read embedding files for a head with triangles (F, 3), each known by its content:
+    """Read embedding files for a head with triangles (F, 3); their kind is recognised by content:
 
     DECA's landmark_embedding.npy, smplx's flame_static_embedding.pkl and flame_dynamic_embedding.npy, and
     mediapipe_landmark_embedding.npz.
@@ -62,21 +62,25 @@ def read_landmarks(paths: Sequence[Path], faces: Int) -> PublishedLandmarks:
 
 
 def place_landmarks(head: HeadModel, published: PublishedLandmarks) -> None:
-    """Put the published places over those that a head's embeddings have; what isn't published stays.
+    """Override places of a head's embeddings by published ones.
 
-    spread and error_basis stay as well: they are the detector's, wherever its points belong.
+    spread and error_basis are kept, as they describe the detector.
     """
     if published.ibug68 is not None:
-        head.embeddings["ibug68"] = _moved(head.embedding("ibug68"), *published.ibug68, np.arange(NUM_IBUG))
+        head.embeddings["ibug68"] = _with_places(
+            head.embedding("ibug68"), *published.ibug68, np.arange(NUM_IBUG)
+        )
     if published.mediapipe is not None and published.mediapipe_numbers is not None:
-        head.embeddings["mediapipe478"] = _moved(
+        head.embeddings["mediapipe478"] = _with_places(
             head.embedding("mediapipe478"), *published.mediapipe, published.mediapipe_numbers
         )
     if published.contour is not None:
         head.contour = published.contour
 
 
-def _moved(embedding: LandmarkEmbedding, triangles: Int, barycentric: F64, rows: Int) -> LandmarkEmbedding:
+def _with_places(
+    embedding: LandmarkEmbedding, triangles: Int, barycentric: F64, rows: Int
+) -> LandmarkEmbedding:
     corners, weights = embedding.triangles.copy(), embedding.barycentric.copy()
     corners[rows], weights[rows] = triangles, barycentric
     return replace(embedding, triangles=corners, barycentric=weights)
@@ -133,9 +137,7 @@ def _place(
     rows = rows.astype(np.int64)
     weights = weights.astype(np.float64)
     if rows.size and not (rows.min() >= 0 and rows.max() < len(faces)):
-        raise AvfaceError(
-            f"{path}: names triangles that the head doesn't have; use the embedding of this model"
-        )
+        raise AvfaceError(f"{path}: has triangles that the head doesn't have; use the embedding of this model")
     if not np.isfinite(weights).all() or np.abs(weights.sum(-1) - 1).max(initial=0) > 1e-2:
         raise AvfaceError(f"{path}: its {weight_key} aren't barycentric; download it again")
     return faces[rows], weights

@@ -20,7 +20,7 @@ from avface.head.model import HeadModel, UnitRange
 SHAPE_COMPONENTS, EXPRESSION_COMPONENTS = 300, 100
 """Columns of a file's shapedirs: those of shape first."""
 JOINTS = ("neck", "jaw", "left_eye", "right_eye")
-"""FLAME's joints after its root, which is the head's own rotation here."""
+"""FLAME's joints after its root, whose rotation is the head pose here."""
 PARENTS = (-1, 0, 1, 1, 1)
 """Parents of root, neck, jaw and eyes in the file."""
 JAW_UNITS = ("jawPitch", "jawYaw", "jawRoll")
@@ -29,7 +29,7 @@ JAW_UNITS = ("jawPitch", "jawYaw", "jawRoll")
 EXPRESSION_LIMIT = 3.0
 """Largest expression weight in standard deviations."""
 JAW_LIMITS = ((-0.05, 0.6), (-0.15, 0.15), (-0.1, 0.1))
-"""Radians. A mouth can be pressed shut a little, and opens by some 30 degrees."""
+"""Radians: slightly below 0 for pressed lips, up to some 30 degrees of opening."""
 JAW_SIGMAS = (0.15, 0.03, 0.02)
 """Standard deviations in radians in talking."""
 
@@ -39,7 +39,7 @@ IRIS_ANGLE, PUPIL_ANGLE = 0.51, 0.2
 
 @dataclass(frozen=True)
 class FlameImportConfig:
-    """How much of a FLAME file is kept. The defaults are those of DECA and of the paper."""
+    """Numbers of components that are kept of a FLAME file. The defaults are those of DECA and of the paper."""
 
     shape_components: int = 100
     """Shape components, the most important ones first (300 in the file)."""
@@ -57,7 +57,7 @@ class FlameImportConfig:
 
 @dataclass(frozen=True)
 class FlameFile:
-    """The numbers of a FLAME file.
+    """The arrays of a FLAME file.
 
     Shapes: template (V, 3), faces (F, 3), shape_basis (300, V, 3), expression_basis (100, V, 3), corrective_basis
             (36, V, 3), joint_regressor (5, V), skin_weights (V, 5). Metres, y up, z out of the face.
@@ -73,10 +73,10 @@ class FlameFile:
 
 
 def read_flame(path: Path) -> FlameFile:
-    """Read FLAME 2020, 2023 or 2023 Open from its .pkl (without running it) or from an .npz of the same fields.
+    """Read FLAME 2020, 2023 or 2023 Open from its .pkl (without executing it) or from an .npz of the same fields.
 
     Raises:
-        AvfaceError: if the file is missing, damaged, holds code, or isn't FLAME; the message says which field is wrong.
+        AvfaceError: if the file is missing, damaged, holds code, or isn't FLAME; the message names the wrong field.
     """
     fields: dict[str, Any] = dict(read_npz(path)) if is_archive(path) else read_pickle(path)
     template = _numbers(path, fields, "v_template", (None, 3))
@@ -90,7 +90,7 @@ def read_flame(path: Path) -> FlameFile:
     tree = _numbers(path, fields, "kintree_table", (2, len(PARENTS)))[0]
     parents = tuple(-1 if parent in (-1, 2**32 - 1) else int(parent) for parent in tree)
     if parents != PARENTS:
-        raise AvfaceError(f"{path}: its joints hang on each other as {parents}, FLAME's as {PARENTS}")
+        raise AvfaceError(f"{path}: the parents of its joints are {parents}, FLAME's {PARENTS}")
     if len(faces) == 0 or faces.min() < 0 or faces.max() >= count or (faces != np.round(faces)).any():
         raise AvfaceError(f"{path}: its triangles (f) name vertices that aren't there; download it again")
     if weights.min() < -1e-6 or np.abs(weights.sum(1) - 1).max() > 1e-3:
@@ -115,8 +115,8 @@ def flame_head(
     """The head of a FLAME file, without landmarks and regions.
 
     Its expression units are the first expression components in standard deviations, "expression_001" on, and the jaw's
-    rotation. Eyeballs get an iris and a pupil as parts. uv: points (N, 2) and triangles (F, 3) of them, as `read_uv`
-    gives them.
+    rotation. Eyeballs get an iris and a pupil as parts. uv: points (N, 2) and triangles (F, 3) of them, as of
+    `read_uv`.
 
     Vertices are FLAME's for zero root rotation: with the root turned by R about its joint p they are R (x - p) + p.
     """
@@ -160,7 +160,7 @@ def flame_head(
 def read_uv(path: Path, flame: FlameFile) -> tuple[F64, Int]:
     """Texture coordinates (N, 2) with v up, and triangles (F, 3) of them, from FLAME's head_template.obj.
 
-    Only its UVs are used: its vertices stand at a body's height.
+    Only its UVs are used; its vertices are at a body's height.
 
     Raises:
         AvfaceError: if the file is missing, damaged, or its triangles aren't the model's.
@@ -197,7 +197,7 @@ def read_uv(path: Path, flame: FlameFile) -> tuple[F64, Int]:
 
 
 def _numbers(path: Path, fields: dict[str, Any], name: str, shape: tuple[int | None, ...]) -> F64:
-    """A field as an array of finite numbers of a shape; None stands for any size but 0."""
+    """A field as an array of finite numbers of the given shape; None is any size but 0."""
     if name not in fields:
         raise AvfaceError(
             f"{path}: has no {name}, so it isn't FLAME's model; use generic_model.pkl or flame2023.pkl"

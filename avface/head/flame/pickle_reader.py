@@ -1,8 +1,8 @@
-"""Pickles of numbers, read without running what they say.
+"""Reader of pickled arrays that executes nothing of the pickle.
 
 FLAME comes as a Python 2 pickle with arrays of numpy, scipy and chumpy, its landmarks as pickles with tensors of torch.
-A pickle is a program that may call any function by its name. Here the few names that such files need stand for classes
-of this module, which only keep what they are given; any other name is refused before anything of it is touched.
+A pickle is a program that may call any function by its name. Here the few names that such files need are mapped to
+placeholder classes of this module, which only store their arguments; any other name is refused before it is resolved.
 """
 
 from __future__ import annotations

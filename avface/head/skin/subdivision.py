@@ -1,4 +1,4 @@
-"""A head's mesh made fine enough for the folds of its skin."""
+"""Subdivision of a head's mesh for displacement maps."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from avface.head.model import HeadModel
 from avface.head.skin.atlas import detail_atlas
 
 LEVELS = 2
-"""How many times every edge of the face is halved: its triangles become 1.1 mm wide, a texel is 0.7 mm."""
-ROUND = 0.75
-"""How far new vertices go from the middle of an edge towards the planes that touch the surface at its ends."""
+"""Times every edge of the face is halved: triangles become 1.1 mm wide, a texel is 0.7 mm."""
+ROUNDNESS = 0.75
+"""Shape factor of Phong tessellation: 0 is flat, 1 the mean projection on the tangent planes of an edge's ends."""
 
 
 class DetailedSurface:
-    """Each triangle of the face in 16, those beside it in as many as fit them: no holes, no cracks.
+    """Each triangle of the face split into 16, their neighbours to match, so that the mesh stays watertight.
 
     faces (F, 3) of the N vertices, of which the first V are the head's own; uv (M, 2), uv_faces (F, 3) as the head's.
-    New vertices lie on a surface as round as the normals of the old ones say.
+    New vertices are placed by Phong tessellation.
     Source: Boubekeur and Alexa, Phong tessellation, 2008.
     """
 
@@ -30,7 +30,7 @@ class DetailedSurface:
         """For displacement maps of `resolution` texels across the head's window.
 
         Raises:
-            AvfaceError: if the head has no face, or isn't the same on both sides.
+            AvfaceError: if the head has no region "face" or isn't symmetric.
         """
         atlas = detail_atlas(head, resolution)
         self._atlas, self._own = atlas, head.faces.cpu()
@@ -64,7 +64,7 @@ class DetailedSurface:
             bulge = (across * by_one).sum(-1, keepdim=True) * by_one - (across * by_other).sum(
                 -1, keepdim=True
             ) * by_other
-            points = torch.cat([points, (one + other) / 2 - ROUND / 4 * bulge], -2)
+            points = torch.cat([points, (one + other) / 2 - ROUNDNESS / 4 * bulge], -2)
             normals = torch.cat([normals, normalize(by_one + by_other, dim=-1)], -2)
         maps = displacement.reshape(-1, 1, *displacement.shape[-2:]).to(points.dtype)
         grid = self._place[None, None].expand(len(maps), -1, -1, -1).to(points.dtype)
@@ -73,7 +73,7 @@ class DetailedSurface:
         return points + height[..., None] * normals
 
     def _in_window(self, count: int) -> tuple[Tensor, Tensor]:
-        """Where each vertex lies in the window, (N, 2) from -1 to 1, and whether it does, (N,)."""
+        """Place of each vertex in the window, (N, 2) from -1 to 1, and whether it is inside, (N,)."""
         atlas = self._atlas
         place = np.full((count, 2), -2.0)
         place[self.faces.ravel()] = self.uv[self.uv_faces.ravel()]
@@ -90,10 +90,10 @@ def _halved(
     fine: Bool,
     count: int,
 ) -> tuple[Int, Int, F64, Int]:
-    """Halve all edges of the `fine` triangles (F,): faces, uv_faces and uv as they are then, and the ends (E, 2) of the
-    edges whose middles are the new vertices count, count + 1, ...
+    """Halve all edges of the `fine` triangles (F,): new faces, uv_faces and uv, and the ends (E, 2) of the edges whose
+    midpoints are the new vertices count, count + 1, ...
 
-    Triangles beside the fine ones are cut where an edge of theirs has been halved.
+    Neighbouring triangles are split at their halved edges.
     """
     corners, uv_corners = (np.stack([f, np.roll(f, -1, 1)], 2) for f in (faces, uv_faces))  # (F, 3 edges, 2)
     edges, number = np.unique(np.sort(corners.reshape(-1, 2), 1), axis=0, return_inverse=True)
@@ -105,15 +105,15 @@ def _halved(
     uv_number = uv_number.reshape(-1, 3)
     uv_middle = len(uv) + uv_number
     uv = np.concatenate([uv, uv[uv_edges].mean(1)])
-    made: list[tuple[Int, Int]] = []
+    parts_: list[tuple[Int, Int]] = []
     pattern = (middle >= 0) @ np.array([1, 2, 4])
     for code in range(8):
         chosen = pattern == code
         points = np.concatenate([faces[chosen], middle[chosen]], 1)
         uv_points = np.concatenate([uv_faces[chosen], uv_middle[chosen]], 1)
         for triangle in _CUTS[code]:
-            made.append((points[:, triangle], uv_points[:, triangle]))
-    faces, uv_faces = (np.concatenate(parts) for parts in zip(*made, strict=True))
+            parts_.append((points[:, triangle], uv_points[:, triangle]))
+    faces, uv_faces = (np.concatenate(parts) for parts in zip(*parts_, strict=True))
     used, uv_faces = np.unique(uv_faces, return_inverse=True)
     return faces, uv_faces.reshape(-1, 3), uv[used], edges[halved]
 
@@ -128,4 +128,4 @@ _CUTS: tuple[tuple[tuple[int, int, int], ...], ...] = (
     ((0, 1, 4), (0, 4, 5), (5, 4, 2)),
     ((0, 3, 5), (3, 1, 4), (5, 4, 2), (3, 4, 5)),
 )
-"""Triangles of corners 0 to 2 and the middles 3 to 5 of edges 01, 12, 20, by which edges are halved (bits 1, 2, 4)."""
+"""Triangles of corners 0 to 2 and midpoints 3 to 5 of edges 01, 12, 20, by the halved edges (bits 1, 2, 4)."""

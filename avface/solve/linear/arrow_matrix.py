@@ -1,4 +1,4 @@
-"""The matrix of the fit's first problem, which is solved without ever being written down as a whole."""
+"""The Hessian of the fit's first problem (arrowhead matrix), solved without assembling it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ArrowMatrix:
-    """The matrix of T blocks (T, D, D) that are coupled only through shared unknowns, (T, D, S) and (S, S)."""
+    """A matrix of T diagonal blocks (T, D, D) that are coupled only through shared unknowns, (T, D, S) and (S, S)."""
 
     blocks: Tensor
     coupling: Tensor
     shared: Tensor
 
     def damped(self, damping: float) -> ArrowMatrix:
-        """With every diagonal entry enlarged by a share of itself (Levenberg-Marquardt)."""
+        """With the diagonal multiplied by 1 + damping (Levenberg-Marquardt)."""
         blocks, shared = self.blocks.clone(), self.shared.clone()
         blocks.diagonal(dim1=1, dim2=2).mul_(1 + damping).add_(1e-9)
         shared.diagonal().mul_(1 + damping)
@@ -31,7 +31,7 @@ class ArrowMatrix:
         return torch.cat([above.flatten(), below.flatten()])
 
     def solve(self, right: Tensor, held: Tensor) -> Tensor:
-        """Solve for the unknowns (T D + S,) that aren't held, by the Schur complement; the held ones are 0."""
+        """Solve for the free unknowns (T D + S,) by the Schur complement; the held ones are 0."""
         local, shared = self._split(right)
         free, free_shared = (~part for part in self._split(held))
         free, free_shared = free.to(local), free_shared.to(local)

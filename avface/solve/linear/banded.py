@@ -39,7 +39,7 @@ def solve_block_pentadiagonal(diagonal: Tensor, first: Tensor, second: Tensor, r
 
 
 def _lower_band(blocks: Floats, near: Floats, far: Floats) -> Floats:
-    """Matrix A of blocks (N, D, D) with diagonals (N - 1, D) and (N - 2, D) below them, as LAPACK wants it: entry
+    """Matrix A of blocks (N, D, D) with diagonals (N - 1, D) and (N - 2, D) below them, as LAPACK stores it: entry
     [k, j] of the result (2 D + 1, N D) is A[j + k, j]."""
     count, size = blocks.shape[:2]
     band = np.zeros((2 * size + 1, count * size), blocks.dtype, order="F")

@@ -29,11 +29,10 @@ def bounded_newton_step(
         rounds: most changes of the active set.
 
     Returns:
-        The step, and the active set to start from next time. After the last round a step that still leaves the bounds
-        is cut off at them.
+        The step, and the active set for a warm start. After the last round the step is clamped to the bounds.
 
-    Source: primal-dual active set method (Hintermueller, Ito & Kunisch 2002): what would leave is held at its bound,
-    what is held against the slope is let go. Each round costs one solution of the linear system.
+    Source: primal-dual active set method (Hintermueller, Ito & Kunisch 2002): unknowns that would leave their bounds
+    are held there, held ones of the wrong multiplier sign are freed. Each round costs one linear solve.
     """
     zero = torch.zeros_like(gradient)
     step = zero

@@ -1,4 +1,4 @@
-"""The matrix of the fit's second problem, which is solved without ever being written down as a whole."""
+"""The Hessian of the fit's second problem (block-pentadiagonal matrix), solved without assembling it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class MotionNormal:
 
 
 class ChainMatrix:
-    """The matrix of `batch` windows of frames: blocks (T, D, D) of the frames plus the motion prior's couplings.
+    """The Hessian of `batch` windows of frames: blocks (T, D, D) of the frames plus the motion prior's couplings.
 
-    Scaled to a unit diagonal and solved in the precision of the blocks. The gradient it meets is exact, so rounding
-    makes the path to the minimum longer at worst, not the minimum another one.
+    Scaled to a unit diagonal and solved in the precision of the blocks. The gradient is exact, so rounding affects the
+    number of steps to the minimum and not the minimum.
     """
 
     def __init__(self, blocks: Tensor, motion: MotionNormal, batch: int, damping: Tensor) -> None:
@@ -54,7 +54,7 @@ class ChainMatrix:
         return (y.flatten(0, 1) / self.scale).to(vector)
 
     def solve(self, right: Tensor, held: Tensor) -> Tensor:
-        """Solve for the unknowns (T, D) that aren't held; the held ones are 0."""
+        """Solve for the free unknowns (T, D); the held ones are 0."""
         free = (~held).to(self.blocks)
         blocks = self.blocks * free[:, :, None] * free[:, None, :]
         blocks.diagonal(dim1=1, dim2=2).fill_(1)
@@ -67,8 +67,7 @@ class ChainMatrix:
         )
         try:
             solution = solve_block_pentadiagonal(*system)
-        except (
-            torch.linalg.LinAlgError
-        ):  # too stiff for single precision, as with frames at nearly the same time
+        except torch.linalg.LinAlgError:
+            # ill-conditioned in single precision, as with frames at nearly the same time
             solution = solve_block_pentadiagonal(*(part.double() for part in system)).to(blocks)
         return (solution.flatten(0, 1) * self.scale).to(right)
