@@ -1,4 +1,4 @@
-"""Captures made by hand, for tests of whatever takes one."""
+"""Synthetic captures of the open head for tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from avface.head import load_head
 
 
 def moving_capture(frames: int = 12, frame_rate: float = 25.0, size: tuple[int, int] = (320, 240)) -> Capture:
-    """A head that turns, nods, comes nearer, talks, blinks and looks around; every frame differs."""
+    """A head that rotates, moves, talks, blinks and changes its gaze; every frame differs."""
     head = load_head("open")
     rng = np.random.default_rng(7)
     phase = np.linspace(0, 2 * np.pi, frames, endpoint=False)

@@ -1,4 +1,4 @@
-"""Captures and networks with folds of the skin, for tests."""
+"""Captures with a detail layer and small detail networks for tests."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ SMALL = DetailConfig(resolution=64, encoder=(8, 8, 8, 8, 8), decoder=(8, 8, 8, 8
 
 
 def detail_capture(frames: int = 12, resolution: int = 64, depth: float = 1e-3) -> Capture:
-    """`moving_capture` with folds across the face, `depth` metres high, and others that come with time."""
+    """`moving_capture` with static horizontal waves of amplitude `depth` metres and growing vertical ones."""
     mask = detail_atlas(load_head("open"), resolution).mask.numpy()
     steps = np.arange(resolution) / resolution
-    lying = np.sin(60 * steps)[:, None] * mask
-    upright = np.sin(50 * steps)[None] * mask
+    horizontal = np.sin(60 * steps)[:, None] * mask
+    vertical = np.sin(50 * steps)[None] * mask
     layer = DetailLayer(
-        static=(depth * lying).astype(np.float16),
-        basis=(depth * upright)[None].astype(np.float16),
+        static=(depth * horizontal).astype(np.float16),
+        basis=(depth * vertical)[None].astype(np.float16),
         weights=np.linspace(0, 1, frames, dtype=np.float32)[:, None],
     )
     return moving_capture(frames).with_layer(layer)
 
 
 def small_detail(seed: int = 0) -> DetailNetwork:
-    """A small network of the open head that answers with folds of any kind, in evaluation mode."""
+    """A small random network of the open head with non-zero displacement, in evaluation mode."""
     torch.manual_seed(seed)
     network = DetailNetwork.of(load_head("open"), SMALL)
     torch.nn.init.normal_(network.last.weight, std=0.3)

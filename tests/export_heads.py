@@ -1,4 +1,4 @@
-"""Captures that exporters must cope with: other heads, turned necks, few frames."""
+"""Captures of other heads, with a rotated neck, and of one frame, for tests of exporters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def turned_neck_capture(frames: int = 5) -> Capture:
 
 
 def jawed_capture(folder: Path, frames: int = 4) -> Capture:
-    """A small head of another make: no eyes, no UVs, a jaw below a neck, units with names of its own."""
+    """A small random head without eyes and UVs, with more joints than the open head and units of its own."""
     rng = np.random.default_rng(11)
     rows, columns = 9, 12
     v, u = np.meshgrid(
@@ -56,7 +56,7 @@ def jawed_capture(folder: Path, frames: int = 4) -> Capture:
     path = folder / "jawed.npz"
     save_head_asset(head, path)
     joints = rng.normal(0, 0.3, (frames, 5, 3))
-    joints[:, 2] = 0  # a joint at rest between turning ones
+    joints[:, 2] = 0  # a joint at rest between rotating ones
     return Capture(
         head=str(path),
         shape=rng.normal(0, 1, 3).astype(np.float32),
@@ -75,7 +75,7 @@ def jawed_capture(folder: Path, frames: int = 4) -> Capture:
 
 
 def still_capture() -> Capture:
-    """One frame of a face at rest."""
+    """One frame of a head at rest."""
     capture = moving_capture(1)
     return replace(
         capture, expression=np.zeros_like(capture.expression), joints=np.zeros_like(capture.joints)

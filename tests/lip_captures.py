@@ -1,4 +1,4 @@
-"""Captures and networks with moving lips, for tests."""
+"""Captures with a lip layer and small lip networks for tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SMALL = LipsConfig(points=24, embedding=16, feature=8, hidden=16, layers=2, mapp
 
 
 def lip_capture(frames: int = 12, components: int = 3) -> Capture:
-    """`moving_capture` with lips that move in some ways of their own, but not in the first frame."""
+    """`moving_capture` with random lip components, whose weights are 0 in the first frame."""
     rng = np.random.default_rng(5)
     region = lip_region(load_head("open"))
     basis = rng.normal(0, 0.002, (components, len(region), 3)) * region.falloff[:, None]
@@ -26,7 +26,7 @@ def lip_capture(frames: int = 12, components: int = 3) -> Capture:
 
 
 def small_lips(seed: int = 0) -> LipsNetwork:
-    """A small network of the open head whose answers differ from sound to sound, in evaluation mode."""
+    """A small random network of the open head, whose output depends on the sound, in evaluation mode."""
     torch.manual_seed(seed)
     network = LipsNetwork.of(load_head("open"), SMALL)
     torch.nn.init.normal_(network.out.weight, std=0.3)

@@ -1,4 +1,4 @@
-"""The capture: its geometry, its file, and who may export it."""
+"""The capture: its geometry, layers, file and exporters."""
 
 import json
 import zipfile
@@ -17,6 +17,7 @@ from lip_captures import lip_capture
 from avface import Capture
 from avface.capture import CAPTURE_VERSION, find_exporter
 from avface.errors import AvfaceError
+from avface.geometry.mesh import vertex_normals
 from avface.head import load_head
 
 
@@ -36,7 +37,7 @@ def capture():
 # Geometry
 
 
-def test_vertices_in_the_camera_are_the_heads_turned_and_moved(capture):
+def test_vertices_in_the_camera_are_those_of_the_head_transformed_by_the_pose(capture):
     head, camera = capture.vertices(space="head"), capture.vertices()
 
     rotation = roma.rotvec_to_rotmat(torch.as_tensor(capture.rotation)).numpy()
@@ -46,7 +47,7 @@ def test_vertices_in_the_camera_are_the_heads_turned_and_moved(capture):
     assert camera[..., 2].min() > 0.3
 
 
-def test_a_face_that_looks_into_the_camera_is_upright_in_the_picture(capture):
+def test_a_face_towards_the_camera_is_upright_in_the_picture(capture):
     facing = replace(
         capture,
         rotation=np.tile(np.array([np.pi, 0, 0], np.float32), (8, 1)),
@@ -71,7 +72,7 @@ def test_vertices_in_the_head_are_those_of_the_model(capture):
 
 
 @pytest.mark.parametrize(("scheme", "count"), [("mediapipe478", 478), ("ibug68", 68)])
-def test_landmarks_in_the_picture_are_the_projected_ones_of_the_camera(capture, scheme, count):
+def test_landmarks_in_the_image_are_the_projections_of_those_in_the_camera(capture, scheme, count):
     image, camera = (capture.landmarks(scheme=scheme, space=space) for space in ("image", "camera"))
 
     assert image.shape == (8, count, 2) and camera.shape == (8, count, 3)
@@ -81,7 +82,7 @@ def test_landmarks_in_the_picture_are_the_projected_ones_of_the_camera(capture, 
     np.testing.assert_allclose(image, projected, atol=1e-3)
 
 
-def test_landmarks_lie_on_the_vertices_surface_apart_from_the_trackers_bias(capture):
+def test_landmarks_without_bias_lie_on_the_surface(capture):
     capture = replace(capture, landmark_bias=np.zeros((0, 3), np.float32))
     embedding = capture.head_model.embedding("ibug68")
     for space in ("head", "camera"):
@@ -90,7 +91,7 @@ def test_landmarks_lie_on_the_vertices_surface_apart_from_the_trackers_bias(capt
         np.testing.assert_allclose(capture.landmarks(scheme="ibug68", space=space), expected, atol=1e-6)
 
 
-def test_the_trackers_bias_moves_both_schemes_alike_and_no_vertex(capture):
+def test_the_landmark_bias_moves_both_schemes_alike_and_no_vertex(capture):
     plain = replace(capture, landmark_bias=np.zeros((0, 3), np.float32))
     moved = {
         scheme: (
@@ -116,7 +117,7 @@ def test_any_choice_of_frames_gives_their_rows(capture, frames):
     np.testing.assert_array_equal(capture.select(frames).expression, capture.expression[rows])
 
 
-def test_more_landmarks_than_a_block_are_the_same():
+def test_landmarks_do_not_depend_on_blocks():
     long = moving_capture(300)
 
     np.testing.assert_allclose(
@@ -135,7 +136,7 @@ def test_unknown_schemes_and_spaces_are_refused(capture):
         capture.vertices(8)
 
 
-def test_selected_frames_are_a_capture_of_their_own(capture):
+def test_selected_frames_make_a_capture(capture):
     part = capture.select(slice(2, 5))
 
     assert len(part) == 3
@@ -151,7 +152,7 @@ def test_the_frame_rate_is_the_average(capture):
     assert moving_capture(1).frame_rate == 0
 
 
-def test_arrays_that_do_not_fit_together_are_refused(capture):
+def test_arrays_of_inconsistent_shapes_are_refused(capture):
     for name, value in {
         "rotation": np.zeros((7, 3)),
         "expression": np.zeros((8, 51)),
@@ -169,7 +170,7 @@ def test_arrays_that_do_not_fit_together_are_refused(capture):
 # Lips
 
 
-def test_lips_move_by_their_offsets_before_the_joints_turn():
+def test_lip_offsets_are_added_before_joints_rotate():
     capture = lip_capture()
     offsets = np.tensordot(capture.lips.weights, capture.lips.basis, 1)
 
@@ -181,7 +182,7 @@ def test_lips_move_by_their_offsets_before_the_joints_turn():
     np.testing.assert_array_equal(capture.vertices(space="head"), moved, err_msg="the default is everything")
 
 
-def test_lips_go_with_a_neck_that_turns():
+def test_lip_offsets_rotate_with_the_neck():
     capture = lip_capture()
     joints = np.zeros_like(capture.joints)
     joints[:, capture.joint_names.index("neck")] = (0.2, -0.3, 0.1)
@@ -205,7 +206,7 @@ def test_lips_go_with_a_neck_that_turns():
     assert targets.names[52:] == ("lips_0", "lips_1", "lips_2")
 
 
-def test_landmarks_go_with_the_lips():
+def test_landmarks_move_with_the_lip_offsets():
     capture = replace(lip_capture(), landmark_bias=np.zeros((0, 3), np.float32))
     embedding = capture.head_model.embedding("mediapipe478")
     for stage in ("coarse", "lips"):
@@ -216,13 +217,13 @@ def test_landmarks_go_with_the_lips():
     assert np.abs(capture.landmarks() - capture.landmarks(stage="coarse")).max() > 0.5
 
 
-def test_without_lips_all_stages_are_the_same(capture):
+def test_without_a_lip_layer_all_stages_are_equal(capture):
     np.testing.assert_array_equal(capture.vertices(stage="lips"), capture.vertices(stage="coarse"))
     with pytest.raises(ValueError, match=r"stage='fine' must be one of 'coarse', 'lips', 'detail'"):
         capture.vertices(stage="fine")
 
 
-def test_lips_of_another_head_are_refused_when_they_are_asked_for():
+def test_lips_of_another_head_are_refused_on_use():
     capture = lip_capture()
     vertices = capture.lips.vertices + capture.head_model.num_vertices
     other = capture.with_layer(replace(capture.lips, vertices=vertices))
@@ -237,7 +238,7 @@ def test_lips_of_another_head_are_refused_when_they_are_asked_for():
     assert other.vertices(0, stage="coarse").shape[0] == 1
 
 
-def test_lips_come_back_from_the_file_and_go_with_chosen_frames(tmp_path):
+def test_lips_are_restored_from_the_file_and_selected_by_frames(tmp_path):
     capture = lip_capture()
 
     again = Capture.load(capture.save(tmp_path / "take.npz"))
@@ -248,7 +249,7 @@ def test_lips_come_back_from_the_file_and_go_with_chosen_frames(tmp_path):
     np.testing.assert_allclose(part.vertices(), capture.vertices([2, 5]), atol=1e-6)
 
 
-def test_bad_lips_in_a_file_are_refused(tmp_path):
+def test_invalid_lips_in_a_file_are_refused(tmp_path):
     capture = lip_capture()
     lips = capture.lips
     nan = np.full_like(lips.basis, np.nan)
@@ -272,7 +273,7 @@ def test_bad_lips_in_a_file_are_refused(tmp_path):
         refused(rewritten(capture, tmp_path / "odd.npz", **changes), f"incomplete capture.*{message}")
 
 
-def test_layers_are_in_the_file_only_where_there_are_any(capture, tmp_path):
+def test_the_file_has_keys_of_existing_layers_only(capture, tmp_path):
     def layer_keys(made):
         with np.load(made.save(tmp_path / "take.npz")) as archive:
             return {key for key in archive.files if key.startswith(("lip_", "detail_"))}
@@ -284,7 +285,7 @@ def test_layers_are_in_the_file_only_where_there_are_any(capture, tmp_path):
     assert Capture.load(tmp_path / "take.npz").lips is None
 
 
-def test_empty_arrays_of_a_layer_are_no_layer(capture, tmp_path):
+def test_empty_arrays_of_a_layer_are_read_as_no_layer(capture, tmp_path):
     """As files of the first version 2 have them."""
     empty = {
         "lip_vertices": np.zeros(0, np.int64),
@@ -295,7 +296,7 @@ def test_empty_arrays_of_a_layer_are_no_layer(capture, tmp_path):
     assert Capture.load(rewritten(capture, tmp_path / "old.npz", **empty)).layers == ()
 
 
-def test_layers_stand_in_the_order_of_the_stages_one_of_a_kind():
+def test_layers_are_in_the_order_of_the_stages_one_of_each_type():
     lips, detail = lip_capture().lips, detail_capture().detail
     both = moving_capture().with_layer(detail).with_layer(lips, "where it came from")
 
@@ -305,14 +306,14 @@ def test_layers_stand_in_the_order_of_the_stages_one_of_a_kind():
     other = lip_capture(components=2).lips
     assert both.with_layer(other).layers == (other, detail)
     for layers in ((detail, lips), (lips, lips)):
-        with pytest.raises(ValueError, match="must be one of a kind, in order"):
+        with pytest.raises(ValueError, match="must be one of each type, in the order of the stages"):
             replace(both, layers=layers)
 
 
 # The file
 
 
-def test_a_capture_comes_back_from_its_file_exactly(capture, tmp_path):
+def test_a_capture_is_restored_from_its_file_exactly(capture, tmp_path):
     path = capture.save(tmp_path / "take.npz")
 
     again = Capture.load(path)
@@ -351,7 +352,7 @@ def test_saving_replaces_an_older_file_and_leaves_nothing_else(capture, tmp_path
     assert [file.name for file in tmp_path.iterdir()] == ["take.npz"]
 
 
-def test_a_folder_that_is_not_there_or_cannot_be_written_is_refused(capture, tmp_path):
+def test_a_folder_that_is_missing_or_read_only_is_refused(capture, tmp_path):
     for path in (tmp_path / "none" / "take.npz", Path("/proc/take.npz")):
         with pytest.raises(AvfaceError, match="can't be written") as caught:
             capture.save(path)
@@ -359,7 +360,7 @@ def test_a_folder_that_is_not_there_or_cannot_be_written_is_refused(capture, tmp
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_failed_save_leaves_nothing_behind_and_the_old_file_whole(capture, tmp_path, monkeypatch, error):
+def test_a_failed_save_leaves_only_the_old_file(capture, tmp_path, monkeypatch, error):
     path = capture.save(tmp_path / "take.npz")
     before = path.read_bytes()
 
@@ -432,7 +433,7 @@ def test_a_newer_version_is_refused_by_its_number(capture, tmp_path):
 
 
 @pytest.mark.parametrize("version", [np.array("one"), np.array([1, 2]), np.array([]), np.array(1.5)])
-def test_a_version_that_is_none_is_refused(capture, tmp_path, version):
+def test_an_invalid_version_is_refused(capture, tmp_path, version):
     refused(rewritten(capture, tmp_path / "odd.npz", capture_version=version), "an .npz, but not a capture")
 
 
@@ -454,11 +455,11 @@ def test_a_capture_with_a_part_missing_is_refused_by_its_name(capture, tmp_path,
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_a_capture_whose_parts_make_no_sense_is_refused(capture, tmp_path, changes):
+def test_a_capture_with_an_invalid_part_is_refused(capture, tmp_path, changes):
     refused(rewritten(capture, tmp_path / "odd.npz", **changes), "incomplete capture")
 
 
-def test_a_capture_that_carries_code_is_refused_and_the_code_never_runs(capture, tmp_path):
+def test_a_pickle_in_a_capture_is_refused_and_not_executed(capture, tmp_path):
     trap = tmp_path / "ran"
 
     class Trap:
@@ -513,25 +514,32 @@ def test_another_packages_exporter_is_called_with_its_options(capture, tmp_path,
     assert calls == [(capture, tmp_path / "x.abc", {"scale": 2})]
 
 
-def test_detail_in_capture(tmp_path):
+def test_displacement_is_restored_from_the_file_and_selected_by_frames(tmp_path):
     made = detail_capture(5)
     found = made.displacement()
     assert found.shape == (5, 64, 64) and moving_capture(5).detail is None
-    assert np.allclose(found[0], made.detail.static) and not np.allclose(found[4], found[0])
-    back = Capture.load(made.save(tmp_path / "folds.npz"))
+    np.testing.assert_array_equal(found[0], made.detail.static.astype(np.float32))
+    expected = made.detail.static + np.tensordot(made.detail.weights, made.detail.basis.astype(np.float32), 1)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    back = Capture.load(made.save(tmp_path / "detail.npz"))
     assert np.array_equal(back.displacement([1, 3]), found[[1, 3]]) and back.detail.basis.dtype == np.float16
     assert np.array_equal(made.select([1, 3]).displacement(), found[[1, 3]])
     assert moving_capture(5).displacement([0]).shape == (1, 0, 0)
     assert np.array_equal(made.vertices([2]), moving_capture(5).vertices([2]))
 
 
-def test_detailed_vertices_carry_the_folds():
+def test_detailed_vertices_are_displaced_along_the_normals():
     made = detail_capture(5)
     count = made.head_model.num_vertices
     fine = made.detailed_vertices([0, 4])
     assert fine.shape == (2, len(made.detailed_surface), 3)
-    away = np.linalg.norm(fine[:, :count] - made.vertices([0, 4]), axis=2)
-    assert 3e-4 < away.max() < 2.1e-3
+    coarse = made.vertices([0, 4])
+    offsets = fine[:, :count] - coarse
+    lengths = np.linalg.norm(offsets, axis=2)
+    assert 3e-4 < lengths.max() < 2.1e-3
+    normals = vertex_normals(torch.as_tensor(coarse), torch.as_tensor(made.faces)).numpy()
+    along = np.abs((offsets * normals).sum(2))
+    assert (along > 0.99 * lengths - 1e-6).mean() > 0.98
     with pytest.raises(AvfaceError, match="no detail"):
         moving_capture(5).detailed_vertices()
 
@@ -551,7 +559,7 @@ def test_detailed_vertices_carry_the_folds():
         ({"static": np.zeros((64, 64), int)}, "detail_static must be finite numbers"),
     ],
 )
-def test_detail_that_does_not_fit_is_refused(changes, message):
+def test_invalid_detail_is_refused(changes, message):
     capture = detail_capture(5)
 
     with pytest.raises(ValueError, match=message):

@@ -36,7 +36,7 @@ def read(path: Path) -> Rows:
 
 
 def posed(rotation: Rotation, gaze: Rotation | None = None, neck: Rotation | None = None) -> Capture:
-    """One frame with the head turned from facing the camera (x to its left, y up, z to the camera)."""
+    """One frame with the head rotated from facing the camera (x to its left, y up, z to the camera)."""
     capture = still_capture()
     facing = Rotation.from_rotvec([np.pi, 0, 0])
     joints = capture.joints.copy()
@@ -58,7 +58,7 @@ def test_the_header_is_the_one_the_app_writes(tmp_path):
     assert path.read_text().splitlines()[0] == HEADER
 
 
-def test_every_weight_stands_in_the_column_of_its_unit(tmp_path):
+def test_every_weight_is_in_the_column_of_its_unit(tmp_path):
     capture = moving_capture(4)
     rng = np.random.default_rng(1)
     capture = replace(capture, expression=rng.uniform(0, 1, (4, 52)).astype(np.float32))
@@ -70,7 +70,7 @@ def test_every_weight_stands_in_the_column_of_its_unit(tmp_path):
             assert float(row[name[0].upper() + name[1:]]) == pytest.approx(weight, abs=1e-9)
 
 
-def test_pandas_reads_numbers_everywhere_but_in_the_timecode(tmp_path):
+def test_pandas_reads_all_columns_but_the_timecode_as_numbers(tmp_path):
     pandas = pytest.importorskip("pandas")
     table = pandas.read_csv(moving_capture(4).export(tmp_path / "face.csv"))
     assert table.shape == (4, 63)
@@ -148,7 +148,7 @@ def test_true_times_can_be_read_back_from_the_timecode(tmp_path, rate):
     np.testing.assert_allclose(read_back, times, atol=0.51e-3 / rate)
 
 
-def test_a_clip_longer_than_a_block_is_written_whole(tmp_path, monkeypatch):
+def test_the_file_does_not_depend_on_blocks(tmp_path, monkeypatch):
     whole = moving_capture(11).export(tmp_path / "whole.csv").read_bytes()
     monkeypatch.setattr("avface.export.arkit.BLOCK", 4)
     assert moving_capture(11).export(tmp_path / "blocks.csv").read_bytes() == whole
@@ -172,11 +172,20 @@ def test_a_head_without_arkits_units_gets_a_column_for_each_of_its_own(tmp_path)
     assert {"HeadYaw", "RightEyeRoll"} <= set(rows[0])
 
 
-def test_a_rate_below_one_is_one_clear_line(tmp_path):
-    with pytest.raises(AvfaceError, match=r"frame_rate=0"):
-        still_capture().export(tmp_path / "face.csv", frame_rate=0)
+@pytest.mark.parametrize("rate", [0, -25, 29.97, float("nan"), float("inf")])
+def test_a_rate_that_is_no_whole_number_from_one_is_refused(tmp_path, rate):
+    with pytest.raises(AvfaceError, match=rf"frame_rate={rate} must be a whole number of at least 1"):
+        still_capture().export(tmp_path / "face.csv", frame_rate=rate)
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_folder_is_one_clear_line(tmp_path):
+def test_a_whole_rate_may_be_a_float(tmp_path):
+    written = [
+        moving_capture(4).export(tmp_path / "face.csv", frame_rate=rate).read_text() for rate in (60, 60.0)
+    ]
+    assert written[0] == written[1]
+
+
+def test_a_missing_folder_is_refused_in_one_line(tmp_path):
     with pytest.raises(AvfaceError, match=r"doesn't exist"):
         still_capture().export(tmp_path / "nowhere" / "face.csv")

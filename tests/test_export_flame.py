@@ -55,17 +55,17 @@ def capture_of(fields, folder, components):
 
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory):
-    """Random numbers in FLAME's structure: everything moves everything."""
+    """A head of random numbers in FLAME's structure, whose parameters move all vertices."""
     return capture_of(random_fields(80, seed=6), tmp_path_factory.mktemp("head"), 5)
 
 
 @pytest.fixture(scope="module")
 def faced(tmp_path_factory):
-    """A face with eyeballs that no expression moves, though their joints do."""
+    """A head with eyeballs that expressions don't move, though their joints do."""
     return capture_of(open_head_fields()[0], tmp_path_factory.mktemp("head"), 10)
 
 
-def test_the_jaw_turns_vertices(capture):
+def test_the_jaw_moves_vertices(capture):
     from dataclasses import replace
 
     still = capture.expression.copy()
@@ -74,7 +74,7 @@ def test_the_jaw_turns_vertices(capture):
     assert np.abs(moved).max() > 0.005
 
 
-def test_a_capture_comes_back_from_its_file(capture, tmp_path):
+def test_a_capture_is_restored_from_its_file(capture, tmp_path):
     again = Capture.load(capture.save(tmp_path / "capture.npz"))
 
     np.testing.assert_array_equal(again.vertices(), capture.vertices())
@@ -118,7 +118,7 @@ def test_meshes_and_curves_are_written(capture, tmp_path):
     assert header[2:10] == list(capture.expression_names)
 
 
-def test_the_page_moves_the_same_vertices(faced, capture, tmp_path):
+def test_the_page_shows_the_vertices_of_the_capture(faced, capture, tmp_path):
     from chromium import Page, find_chromium
     from test_viewer_page import opened, positions_of
 
@@ -134,9 +134,9 @@ def test_the_page_moves_the_same_vertices(faced, capture, tmp_path):
         assert browser.errors == []
 
 
-def test_the_overlay_draws_the_head(faced, tmp_path):
-    from avface.export.overlay import _Painter
+def test_the_overlay_renders_the_head(faced, tmp_path):
+    from avface.export.overlay import _Renderer
 
     black = np.zeros((240, 320, 3), np.uint8)
-    drawn = _Painter(faced).blend(black, 1)
+    drawn = _Renderer(faced).blend(black, 1)
     assert 0.02 < (drawn.sum(-1) > 60).mean() < 0.9

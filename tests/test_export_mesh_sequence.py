@@ -63,7 +63,7 @@ def test_files_are_numbered_by_the_frame_of_the_video(capture, tmp_path):
     np.testing.assert_allclose(mesh.vertices, capture.vertices(4)[0], atol=1e-8)
 
 
-def test_blocks_do_not_show(capture, tmp_path, monkeypatch):
+def test_files_do_not_depend_on_blocks(capture, tmp_path, monkeypatch):
     capture.export(tmp_path / "whole.obj")
     monkeypatch.setattr("avface.export.mesh_sequence.BLOCK", 2)
     capture.export(tmp_path / "block.obj")
@@ -73,7 +73,7 @@ def test_blocks_do_not_show(capture, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", ["ply", "obj"])
-def test_a_head_of_another_make_without_uvs_is_exported(tmp_path, suffix):
+def test_a_head_without_uvs_is_exported(tmp_path, suffix):
     capture = jawed_capture(tmp_path)
     capture.export(tmp_path / f"face.{suffix}")
     mesh = trimesh.load_mesh(tmp_path / f"face_000002.{suffix}", process=False, maintain_order=True)
@@ -82,7 +82,7 @@ def test_a_head_of_another_make_without_uvs_is_exported(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["ply", "obj"])
-def test_an_export_that_fails_half_way_leaves_the_older_files_alone(capture, tmp_path, monkeypatch, suffix):
+def test_a_failed_export_leaves_older_files_unchanged(capture, tmp_path, monkeypatch, suffix):
     older = tmp_path / f"face_000000.{suffix}"
     older.write_bytes(b"older")
     monkeypatch.setattr("avface.export.mesh_sequence.BLOCK", 2)
@@ -107,7 +107,7 @@ def test_no_frames_give_no_files(capture, tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["ply", "obj"])
-def test_a_missing_folder_is_one_clear_line(capture, tmp_path, suffix):
+def test_a_missing_folder_is_refused_in_one_line(capture, tmp_path, suffix):
     with pytest.raises(AvfaceError, match=r"doesn't exist") as caught:
         capture.export(tmp_path / "nowhere" / f"face.{suffix}")
     assert "\n" not in str(caught.value)
@@ -119,7 +119,7 @@ def test_an_unknown_space_is_refused(capture, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_detailed_meshes_have_the_folds(tmp_path):
+def test_meshes_of_stage_detail_are_subdivided_and_displaced(tmp_path):
     capture = detail_capture(3)
     capture.export(tmp_path / "face.ply", stage="detail", frames=1, space="head")
     capture.export(tmp_path / "face.obj", stage="detail", frames=1, space="head")

@@ -47,7 +47,7 @@ def pictures(path):
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(int)
 
 
-def test_the_frame_stands_left_and_the_head_is_drawn_over_it_on_the_right(capture, written):
+def test_the_frame_is_on_the_left_and_the_blended_head_on_the_right(capture, written):
     images = pictures(written)
 
     assert images.shape == (FRAMES, SIZE[1], 2 * SIZE[0], 3)
@@ -64,7 +64,7 @@ def test_the_frame_stands_left_and_the_head_is_drawn_over_it_on_the_right(captur
         assert np.abs(drawn - clipped).max() <= 3, f"frame {frame}: head at {drawn}, expected {clipped}"
 
 
-def test_frames_in_which_the_face_was_not_seen_have_a_blue_head(written):
+def test_the_head_is_blue_in_frames_with_confidence_0(written):
     right = pictures(written)[:, :, SIZE[0] :]
     blueness = [np.percentile(image[..., 2] - image[..., 0], 95) for image in right]
 
@@ -72,11 +72,11 @@ def test_frames_in_which_the_face_was_not_seen_have_a_blue_head(written):
     assert max(np.delete(blueness, 5)) < 10
 
 
-def test_folds_are_drawn_unless_an_earlier_stage_is_asked_for(capture, tmp_path):
-    folded = capture.with_layer(detail_capture(FRAMES).detail)
+def test_detail_is_shaded_unless_an_earlier_stage_is_named(capture, tmp_path):
+    detailed = capture.with_layer(detail_capture(FRAMES).detail)
     plain, full, coarse = (
         pictures(export_overlay(made, tmp_path / f"{number}.mp4", layout="blended", stage=stage))
-        for number, (made, stage) in enumerate([(capture, None), (folded, None), (folded, "coarse")])
+        for number, (made, stage) in enumerate([(capture, None), (detailed, None), (detailed, "coarse")])
     )
     assert np.abs(full - plain).max() > 30
     assert np.abs(coarse - plain).max() < 8
@@ -88,7 +88,7 @@ def test_times_and_sound_are_those_of_the_video(filmed, written):
     np.testing.assert_allclose([frame.time for frame in clip.frames()], TIMES, atol=1e-4)
     sound, expected = clip.audio(), original.audio()
     onset, expected_onset = (int(np.argmax(np.abs(s) > 0.2)) for s in (sound, expected))
-    assert abs(onset - expected_onset) <= 0.005 * 16_000, "the sound moved against the pictures"
+    assert abs(onset - expected_onset) <= 0.005 * 16_000, "the sound is shifted against the pictures"
     assert expected_onset == pytest.approx(0.25 * 16_000, abs=200)
 
 
@@ -99,7 +99,7 @@ def test_the_blended_layout_is_the_right_half_of_both(capture, written, tmp_path
     assert np.abs(alone - pictures(written)[:, :, SIZE[0] :]).mean() < 3
 
 
-def test_every_frame_is_reported_and_frames_past_the_capture_stay_as_they_are(capture, filmed, tmp_path):
+def test_every_frame_is_reported_and_frames_after_the_capture_are_unchanged(capture, filmed, tmp_path):
     count = []
     short = capture.select(slice(0, 3))
 
@@ -119,7 +119,7 @@ def test_a_head_outside_the_picture_or_behind_the_camera_changes_nothing(capture
         assert np.abs(images - GREY).max() < 12
 
 
-def test_a_missing_video_is_named_with_the_way_to_give_it(capture, tmp_path):
+def test_a_missing_video_is_refused_by_its_name(capture, tmp_path):
     lost = dataclasses.replace(capture, source=str(tmp_path / "gone.mp4"))
     with pytest.raises(AvfaceError, match=r"gone\.mp4.*video="):
         export_overlay(lost, tmp_path / "o.mp4")

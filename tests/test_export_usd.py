@@ -21,7 +21,7 @@ CLOSE = 1e-5  # metres; the promise is 1e-4
 
 
 def complaints(path: Path) -> list[str]:
-    """What Pixar's own validation says, as `usdchecker` does."""
+    """Findings of Pixar's validation, as `usdchecker` reports them."""
     try:
         from pxr import UsdValidation
     except ImportError:  # usd-core before 25
@@ -37,7 +37,7 @@ def complaints(path: Path) -> list[str]:
 
 
 STAGES: dict[Path, Any] = {}
-"""Opened stages: prims don't keep theirs alive."""
+"""Opened stages; prims don't keep them alive."""
 
 
 def face(path: Path) -> Any:
@@ -88,7 +88,7 @@ def test_a_turned_neck_moves_vertices_exactly(tmp_path):
     assert largest_error(capture, capture.export(tmp_path / "head.usdc")) < CLOSE
 
 
-def test_a_head_of_another_make_without_eyes_or_uvs_is_exported_exactly(tmp_path):
+def test_a_head_without_eyes_or_uvs_is_exported_exactly(tmp_path):
     capture = jawed_capture(tmp_path)
     path = capture.export(tmp_path / "head.usdc")
     assert not complaints(path)
@@ -106,7 +106,7 @@ def test_lips_are_blend_shapes_after_the_units(tmp_path):
     assert list(binding.GetBlendShapesAttr().Get())[52:] == ["lips_0", "lips_1", "lips_2"]
 
 
-def test_pixars_validation_finds_nothing(exported):
+def test_pixars_validation_has_no_findings(exported):
     assert complaints(exported[1]) == []
 
 
@@ -118,11 +118,13 @@ def test_validation_would_find_a_broken_file(exported, tmp_path):
     assert complaints(tmp_path / "broken.usda")
 
 
-def test_text_and_binary_files_say_the_same(exported, tmp_path):
+def test_text_and_binary_files_have_the_same_content(exported, tmp_path):
     capture, path = exported
     text = capture.export(tmp_path / "head.usda")
     assert text.read_bytes().startswith(b"#usda")
     assert path.read_bytes().startswith(b"PXR-USDC")
+    contents = [Sdf.Layer.OpenAsAnonymous(str(file)).ExportToString() for file in (path, text)]
+    assert contents[0] == contents[1]
     assert largest_error(capture, text) < CLOSE
 
 
@@ -147,7 +149,7 @@ def test_uneven_frames_keep_their_true_times(tmp_path):
     np.testing.assert_allclose(np.array(codes_of(path)) / rate, times, atol=1e-4)
 
 
-def test_film_rates_give_whole_time_codes(tmp_path):
+def test_ntsc_rates_give_whole_time_codes(tmp_path):
     times = np.arange(30) * 1001 / 30000
     path = replace(moving_capture(30), times=times).export(tmp_path / "head.usdc")
     assert codes_of(path) == list(range(30))
@@ -170,7 +172,7 @@ def test_the_camera_puts_vertices_on_the_pixels_of_the_capture(exported):
     assert (np.abs(depth) < 1).all(), "between the clipping planes"
 
 
-def test_blend_shapes_carry_the_names_of_the_units_and_store_only_what_moves(exported):
+def test_blend_shapes_have_the_names_of_the_units_and_store_moved_vertices_only(exported):
     capture, path = exported
     stage = Usd.Stage.Open(str(path))
     binding = UsdSkel.BindingAPI(stage.GetPrimAtPath("/World/Head/Face"))
@@ -182,15 +184,15 @@ def test_blend_shapes_carry_the_names_of_the_units_and_store_only_what_moves(exp
     assert 0 < stored < 0.35 * 52 * capture.head_model.num_vertices
 
 
-def test_the_skeleton_has_the_head_above_its_joints(exported):
+def test_the_skeleton_has_the_head_as_root_of_its_joints(exported):
     stage = Usd.Stage.Open(str(exported[1]))
     skeleton = UsdSkel.Skeleton(stage.GetPrimAtPath("/World/Head/Skeleton"))
     joints = list(skeleton.GetJointsAttr().Get())
     assert joints == ["head", "head/neck", "head/neck/left_eye", "head/neck/right_eye"]
     bind = dict(zip(joints, skeleton.GetBindTransformsAttr().Get(), strict=True))
     for joint, rest in zip(joints, skeleton.GetRestTransformsAttr().Get(), strict=True):
-        above = bind.get(joint.rpartition("/")[0], Gf.Matrix4d(1))
-        assert Gf.IsClose(rest * above, bind[joint], 1e-9), joint
+        parent = bind.get(joint.rpartition("/")[0], Gf.Matrix4d(1))
+        assert Gf.IsClose(rest * parent, bind[joint], 1e-9), joint
 
 
 def test_baked_normals_follow_the_moved_surface(tmp_path):
@@ -204,7 +206,7 @@ def test_baked_normals_follow_the_moved_surface(tmp_path):
     assert np.percentile(np.abs(normals - truth).max(1), 99) < 0.01
 
 
-def test_every_face_lies_in_one_part_with_a_bound_material(exported):
+def test_every_face_is_in_one_subset_with_a_bound_material(exported):
     capture, path = exported
     mesh = face(path)
     subsets = UsdGeom.Subset.GetGeomSubsets(mesh, UsdGeom.Tokens.face, UsdShade.Tokens.materialBind)
@@ -226,7 +228,7 @@ def test_texture_coordinates_are_those_of_the_head(exported):
     np.testing.assert_array_equal(np.array(st.ComputeFlattened()), head.uv[head.uv_faces.ravel()])
 
 
-def test_the_extent_holds_the_head_in_every_frame(exported):
+def test_the_extent_contains_the_head_in_every_frame(exported):
     capture, path = exported
     stage = Usd.Stage.Open(str(path))
     root = UsdGeom.Boundable(stage.GetPrimAtPath("/World/Head"))
@@ -234,6 +236,7 @@ def test_the_extent_holds_the_head_in_every_frame(exported):
         low, high = np.array(root.GetExtentAttr().Get(code))
         points = vertices @ TO_SCENE
         assert (points > low).all() and (points < high).all()
+        assert (high - low).max() < 3 * np.ptp(points, axis=0).max()
 
 
 def test_one_frame_and_none_at_all_are_exported(tmp_path):
@@ -243,13 +246,13 @@ def test_one_frame_and_none_at_all_are_exported(tmp_path):
     assert codes_of(path) == [] and not complaints(path)
 
 
-def test_a_missing_folder_is_one_clear_line(exported, tmp_path):
+def test_a_missing_folder_is_refused_in_one_line(exported, tmp_path):
     with pytest.raises(AvfaceError, match=r"doesn't exist") as caught:
         exported[0].export(tmp_path / "nowhere" / "head.usdc")
     assert "\n" not in str(caught.value)
 
 
-def test_a_write_that_fails_is_one_clear_line_and_leaves_nothing(exported, tmp_path, monkeypatch):
+def test_a_failed_write_is_refused_in_one_line_and_leaves_nothing(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(Sdf.Layer, "Export", lambda layer, path: False)
     with pytest.raises(AvfaceError, match=r"can't be written"):
         exported[0].export(tmp_path / "head.usdc")

@@ -1,4 +1,4 @@
-"""The result of a clip: `Capture`, the layers that stages add to it, and its file."""
+"""`Capture`, the result of a reconstruction; the layers that stages add to it; the lookup of exporters."""
 
 from avface.capture.capture import CAPTURE_VERSION, Capture, Frames, Space
 from avface.capture.detail_layer import DetailLayer

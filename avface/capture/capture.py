@@ -1,4 +1,4 @@
-"""`Capture`: the result of a clip, and its file."""
+"""`Capture`: the result of a reconstruction, and its file."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ class Capture:
     expression: F32
     """(T, E) weights of the expression units: 0 to 1 for the open head, else within the head's `unit_range`."""
     expression_names: tuple[str, ...]
-    """The E units, ARKit's names for the open head."""
+    """Names of the E units; ARKit's for the open head."""
     rotation: F32
     """(T, 3) axis-angle in radians, head to camera; continuous in time, so its length can pass pi."""
     translation: F32
     """(T, 3) metres, the head's origin in the camera."""
     joints: F32
-    """(T, J, 3) axis-angle in radians of the head's joints (neck, eyes)."""
+    """(T, J, 3) axis-angle in radians of the joints (neck, eyes)."""
     joint_names: tuple[str, ...]
-    """The J joints."""
+    """Names of the J joints."""
     focal_length: float
     """Pixels; the same for x and y."""
     principal_point: tuple[float, float]
@@ -68,25 +68,25 @@ class Capture:
     times: F64
     """(T,) seconds; 0 is the first frame. Not evenly spaced where the video isn't."""
     confidence: F32
-    """(T,) 0 to 1: how well the face was seen. 0 marks frames without an observation, filled in by the solver."""
+    """(T,) 0 to 1: confidence of the tracked face. 0 marks frames without an observation, filled in by the solver."""
     visibility: F32 = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    """(T, R) 0 to 1: how much of each region of the face could be seen, and so was fitted to the picture rather than
-    filled in. Empty where nobody looked for what is hidden."""
+    """(T, R) 0 to 1: visible share of each region of the face, which was fitted to the picture rather than filled in.
+    Empty if visibility wasn't estimated."""
     visibility_regions: tuple[str, ...] = ()
-    """The R regions: lips, jaw, brows, eyes, nose, cheeks."""
+    """Names of the R regions: lips, jaw, brows, eyes, nose, cheeks."""
     landmark_bias: F32 = field(default_factory=lambda: np.zeros((0, 3), np.float32))
-    """(L, 3) metres in the head's axes from where MediaPipe's L landmarks are on average to where the tracker puts them
-    on this person. Empty for a capture that wasn't tracked."""
+    """(L, 3) metres in the head's axes: offset of the tracker's L landmarks on this person from the head model's
+    embedding. Empty for a capture that wasn't tracked."""
     segment_starts: Int = field(default_factory=lambda: np.zeros(1, np.int64))
-    """(N,) first frames of the stretches between shot cuts; the first is 0."""
+    """(N,) first frames of the segments between shot cuts; the first is 0."""
     segment_same_person: Bool = field(default_factory=lambda: np.ones(1, bool))
-    """(N,) whether a stretch shows the captured person; elsewhere confidence is 0."""
+    """(N,) whether a segment shows the captured person; elsewhere confidence is 0."""
     source: str = ""
-    """The video, as it was named to avface."""
+    """Path of the video, as it was given."""
     provenance: dict[str, str] = field(default_factory=dict)
-    """Which part of avface, in which version, each piece came from."""
+    """Method or version that each part came from."""
     layers: tuple[Layer, ...] = ()
-    """What stages after the coarse one added, at most one of a kind, in the order of the stages; see `with_layer`."""
+    """Results of the stages after the coarse one, in their order and at most one of each type; see `with_layer`."""
 
     def __post_init__(self) -> None:
         frames = len(self.times)
@@ -112,7 +112,7 @@ class Capture:
         order = [LAYERS.index(type(layer)) for layer in self.layers]
         if order != sorted(set(order)):
             raise ValueError(
-                f"layers {[layer.stage for layer in self.layers]} must be one of a kind, in order"
+                f"layers {[layer.stage for layer in self.layers]} must be one of each type, in the order of the stages"
             )
 
     def __len__(self) -> int:
@@ -121,14 +121,14 @@ class Capture:
 
     @functools.cached_property
     def head_model(self) -> HeadModel:
-        """The head model, read when first needed."""
+        """The head model, loaded on first use."""
         from avface.head import load_head
 
         return load_head(self.head)
 
     @property
     def camera(self) -> Camera:
-        """The camera that saw the clip."""
+        """The camera of the clip."""
         from avface.geometry.camera import Camera
 
         return Camera(self.focal_length, self.principal_point, *self.image_size)
@@ -140,7 +140,7 @@ class Capture:
 
     @property
     def frame_rate(self) -> float:
-        """Frames a second on average; 0 for a single frame."""
+        """Mean frames per second; 0 for a single frame."""
         span = float(self.times[-1] - self.times[0]) if len(self) > 1 else 0.0
         return (len(self) - 1) / span if span > 0 else 0.0
 
@@ -152,11 +152,11 @@ class Capture:
     ) -> F32:
         """Vertices (T, V, 3) in metres of the chosen frames (all by default), in the camera's or the head's frame.
 
-        stage: "coarse" for shape and expression alone, "lips" with the lip refinement, where there is one; by default
-        with all layers. Detail is finer than this mesh, which it leaves as it is; see `detailed_vertices`.
+        stage: the last stage that is applied, by default all: "coarse" for shape and expression alone, "lips" with the
+        lip refinement if there is one. Detail is finer than this mesh and doesn't change it; see `detailed_vertices`.
 
         Raises:
-            AvfaceError: if a layer is of another head.
+            AvfaceError: if a layer belongs to another head.
             ValueError: if the space or the stage is unknown.
         """
         if space not in ("camera", "head"):
@@ -167,23 +167,25 @@ class Capture:
 
     @property
     def lips(self) -> LipLayer | None:
-        """The lip refinement, where there is one."""
+        """The lip refinement; None if its stage hasn't run, or nobody speaks."""
         return self.layer(LipLayer)
 
     @property
     def detail(self) -> DetailLayer | None:
-        """The skin's displacement, where the fine stage has run."""
+        """The skin's displacement; None if its stage hasn't run."""
         return self.layer(DetailLayer)
 
     def layer(self, kind: type[LayerT]) -> LayerT | None:
-        """The layer of one kind, or None."""
+        """The layer of one type, or None."""
         return next((layer for layer in self.layers if isinstance(layer, kind)), None)
 
     def with_layer(self, layer: Layer, provenance: str = "") -> Capture:
-        """The capture with a layer added, or in place of the one of its kind; `provenance` says where it came from."""
+        """The capture with a layer added, or in place of the one of its type; `provenance` names its method."""
         kinds = {type(each): each for each in (*self.layers, layer)}
-        came = {**self.provenance, layer.stage: provenance} if provenance else self.provenance
-        return replace(self, layers=tuple(kinds[kind] for kind in LAYERS if kind in kinds), provenance=came)
+        methods = {**self.provenance, layer.stage: provenance} if provenance else self.provenance
+        return replace(
+            self, layers=tuple(kinds[kind] for kind in LAYERS if kind in kinds), provenance=methods
+        )
 
     def up_to(self, stage: str | None) -> Capture:
         """The capture without the layers of later stages; itself for None.
@@ -196,9 +198,9 @@ class Capture:
         return self if kept == self.layers else replace(self, layers=kept)
 
     def displacement(self, frames: Frames = None) -> F32:
-        """Displacement (T, R, R) in metres of the skin along the mesh's normals, in the chosen frames, all by default.
+        """Displacement (T, R, R) in metres of the skin along the mesh's normals in the chosen frames (all by default).
 
-        Texels are those of `avface.head.skin.atlas.DetailAtlas`. (T, 0, 0) without detail.
+        R x R texels of `avface.head.skin.atlas.DetailAtlas`; (T, 0, 0) without detail.
         """
         rows = self._rows(frames)
         return (
@@ -210,7 +212,7 @@ class Capture:
         """The mesh, subdivided for the skin's displacement.
 
         Raises:
-            AvfaceError: if the capture has no detail, or its head no face that it could be about.
+            AvfaceError: if the capture has no detail, or its head no region "face".
         """
         from avface.head.skin.subdivision import DetailedSurface
 
@@ -221,7 +223,7 @@ class Capture:
         return DetailedSurface(self.head_model, len(self.detail.static))
 
     def detailed_vertices(self, frames: Frames = None, space: Literal["camera", "head"] = "camera") -> F32:
-        """Vertices (T, N, 3) in metres of `detailed_surface` in the chosen frames, with all that there is.
+        """Vertices (T, N, 3) in metres of `detailed_surface` in the chosen frames, with all layers.
 
         Raises:
             AvfaceError: if the capture has no detail.
@@ -243,8 +245,8 @@ class Capture:
     ) -> F32:
         """Landmarks of the chosen frames: (T, L, 2) pixels of the video, or (T, L, 3) metres in camera or head.
 
-        They are points of the surface, moved by `landmark_bias` to where the tracker puts them on this person; those in
-        the image are the projections of those in the camera. stage: as for `vertices`.
+        They are points of the surface plus `landmark_bias`; those in the image are the projections of those in the
+        camera. stage: as for `vertices`.
 
         Raises:
             AvfaceError: if the head has no such scheme.
@@ -259,7 +261,7 @@ class Capture:
 
         embedding = self.head_model.embedding(scheme)
         points = np.empty((len(rows), len(embedding.triangles), 3), np.float32)
-        block = 256  # so that the mesh of a long clip never stands in memory as a whole
+        block = 256  # bounds the memory for meshes of long clips
         for start in range(0, len(rows), block):
             part = self._head_vertices(rows[start : start + block], stage)[:, embedding.triangles]
             points[start : start + block] = np.einsum("tlkc,lk->tlc", part, embedding.barycentric)
@@ -275,12 +277,12 @@ class Capture:
         return self.camera.project(torch.as_tensor(points)).numpy()
 
     def morphs(self) -> tuple[MorphTargets, MorphMotion]:
-        """The head as scene files know it: morph targets and their motion; see `avface.head.morphs`.
+        """The head as morph targets and their motion, for scene files; see `avface.head.morphs`.
 
-        The layers' targets come last: of the lip refinement lips_0, lips_1 and so on.
+        The layers' targets come last: lips_0, lips_1 and so on for the lip refinement.
 
         Raises:
-            AvfaceError: if a layer is of another head.
+            AvfaceError: if a layer belongs to another head.
         """
         from avface.head.morphs import morph_motion, morph_targets
 
@@ -298,10 +300,10 @@ class Capture:
     def export(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Write the capture in the format of the path's suffix (.glb, .usdc, .csv, .ply, .obj, .mp4, .html, ...).
 
-        Options are the exporter's own. Returns the path written.
+        Options are those of the exporter. Returns the path written.
 
         Raises:
-            AvfaceError: if no exporter knows the suffix or the file can't be written.
+            AvfaceError: if no exporter is registered for the suffix, or the file can't be written.
         """
         path = Path(path)
         return find_exporter(path)(self, path, **options)
@@ -330,7 +332,7 @@ class Capture:
         """Read a capture file.
 
         Raises:
-            AvfaceError: if the file is missing, damaged, not a capture or of a newer version.
+            AvfaceError: if the file is missing, damaged, not a capture or of another version.
         """
         path = Path(path)
         try:
@@ -373,7 +375,7 @@ class Capture:
             raise AvfaceError(f"{path}: incomplete capture ({error}); make it again") from None
 
     def select(self, frames: Frames) -> Capture:
-        """The capture of some frames only; times start where they started."""
+        """The capture of some frames only, with their times; all of it is one segment."""
         rows = self._rows(frames)
         return replace(
             self,
@@ -385,7 +387,7 @@ class Capture:
 
     @property
     def _per_frame(self) -> tuple[str, ...]:
-        """The fields with one row a frame."""
+        """Names of the fields with one row per frame."""
         always = ("expression", "rotation", "translation", "joints", "times", "confidence")
         return (*always, "visibility") if self.visibility_regions else always
 
@@ -406,8 +408,8 @@ class Capture:
             for layer in shown._checked_layers():
                 part = layer.vertex_offsets(rows, head.num_vertices)
                 if part is not None:
-                    moved = torch.as_tensor(part, dtype=head.template.dtype)
-                    offsets = moved if offsets is None else offsets + moved
+                    added = torch.as_tensor(part, dtype=head.template.dtype)
+                    offsets = added if offsets is None else offsets + added
             vertices = head(shape, expression, joints, offsets)
         return np.asarray(vertices.numpy())
 

@@ -1,4 +1,4 @@
-"""The skin's displacement over a clip, as a capture holds it."""
+"""The layer of stage "detail": displacement of the skin over a clip."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class DetailLayer(Layer):
     """Displacement of the skin along the mesh's normals: static + weights @ basis, in metres.
 
-    R x R texels of the face's window of the UV square (`avface.head.skin.atlas`), D components of the clip, T frames.
+    R x R texels of the face's window of the UV square (`avface.head.skin.atlas`), D principal components, T frames.
     """
 
     stage: ClassVar[str] = "detail"
@@ -29,7 +29,7 @@ class DetailLayer(Layer):
     static: Floats
     """(R, R) median displacement of the clip, metres."""
     basis: Floats
-    """(D, R, R) components of its change, metres."""
+    """(D, R, R) principal components of its change over time, metres."""
     weights: F32
     """(T, D) weights of the components, smooth in time; 0 in frames without the person."""
 

@@ -1,4 +1,4 @@
-"""Exporters are entry points, named by suffix: the capture knows none of them, and other packages can add theirs."""
+"""Lookup of exporters, which are entry points named by suffix, so that other packages can register theirs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from avface.errors import AvfaceError
 
 EXPORTERS = "avface.exporters"
-"""Entry point group in which exporters register."""
+"""Entry point group of exporters."""
 
 
 def find_exporter(path: Path) -> Callable[..., Path]:
     """The exporter registered for a path's suffix: `(capture, path, **options) -> path`.
 
     Raises:
-        AvfaceError: if none is; the message lists what there is.
+        AvfaceError: if none is; the message lists the registered suffixes.
     """
     known = {entry.name: entry for entry in metadata.entry_points(group=EXPORTERS)}
     entry = known.get(path.suffix.lower().lstrip("."))

@@ -1,4 +1,4 @@
-"""What a stage after the coarse one adds to a capture: the base class of all layers."""
+"""The base class of layers: results of a stage after the coarse one."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class LayerMorphs:
 class Layer:
     """Arrays of one stage for the T frames of a capture.
 
-    A subclass is a frozen dataclass of arrays. It states its stage and file keys, checks its arrays, and overrides what
-    it contributes; by default a layer contributes nothing to the mesh.
+    A subclass is a frozen dataclass of arrays. It names its stage and file keys, checks its arrays, and overrides
+    `vertex_offsets` and `morphs` if it moves vertices of the head.
     """
 
     stage: ClassVar[str]
@@ -39,21 +39,21 @@ class Layer:
     key_prefix: ClassVar[str]
     """Array `basis` is stored in a capture file under the key `<key_prefix>_basis`."""
     per_frame: ClassVar[tuple[str, ...]] = ("weights",)
-    """The arrays whose first axis is the frames."""
+    """Names of the arrays whose first axis is the frames."""
     subdivides: ClassVar[bool] = False
     """Whether the layer displaces a subdivided mesh (`Capture.detailed_vertices`), rather than the head's vertices."""
 
     @classmethod
     def keys(cls) -> dict[str, str]:
-        """File keys of the arrays by their names."""
+        """File key of each array, by the array's name."""
         return {item.name: f"{cls.key_prefix}_{item.name}" for item in fields(cls)}
 
     @classmethod
     def read(cls, data: Mapping[str, npt.NDArray[Any]]) -> Self | None:
-        """The layer in the arrays of a capture file; None if they hold none of it.
+        """The layer stored in the arrays of a capture file; None if its arrays are missing or empty.
 
         Raises:
-            KeyError, ValueError: if arrays are missing or wrong.
+            KeyError, ValueError: if some of its arrays are missing or invalid.
         """
         keys = cls.keys()
         found = [data[key] for key in keys.values() if key in data]
@@ -69,7 +69,7 @@ class Layer:
         """Check the number of frames.
 
         Raises:
-            ValueError: if an array has another one.
+            ValueError: if an array has another number.
         """
         for name in self.per_frame:
             values = getattr(self, name)
@@ -79,10 +79,10 @@ class Layer:
                 )
 
     def check_head(self, head: HeadModel, named: str) -> None:
-        """Check that the layer is of this head; `named` begins the message.
+        """Check that the layer belongs to this head; the message starts with `named`.
 
         Raises:
-            AvfaceError: if it isn't.
+            AvfaceError: if it doesn't.
         """
 
     def select(self, rows: Int) -> Self:
@@ -90,11 +90,11 @@ class Layer:
         return replace(self, **{name: getattr(self, name)[rows] for name in self.per_frame})
 
     def vertex_offsets(self, rows: Int, num_vertices: int) -> F32 | None:
-        """Offsets (B, V, 3) in metres of the shaped head's vertices in some frames, before joints turn; or None."""
+        """Offsets (B, V, 3) in metres of the shaped head's vertices in some frames, before joints rotate; or None."""
         return None
 
     def morphs(self, num_vertices: int) -> LayerMorphs | None:
-        """The same as morph targets for scene files; or None."""
+        """The same as morph targets for scene files; None if none."""
         return None
 
     def _check_shape(self, name: str, expected: tuple[int, ...]) -> None:

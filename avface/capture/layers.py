@@ -1,4 +1,4 @@
-"""The registered layers, and the names of stages that follow from them."""
+"""The registry of layer types, and the stages that a head can be shown after."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from avface.capture.lip_layer import LipLayer
 COARSE = "coarse"
 """The stage whose result is the capture's own fields rather than a layer."""
 LAYERS: list[type[Layer]] = [LipLayer, DetailLayer]
-"""Every kind of layer that a capture can hold, in the order of the stages."""
+"""All types of layer that a capture can have, in the order of the stages."""
 
 
 def stage_names() -> tuple[str, ...]:
-    """Names of the stages that a head can be shown after, in order: coarse, and that of each layer."""
+    """Names of the stages in order: coarse, and that of each layer."""
     return COARSE, *(layer.stage for layer in LAYERS)
 
 
 def shown_layers(stage: str | None) -> list[type[Layer]]:
-    """The layers of all stages up to and including one; all if it is None.
+    """The types of layers up to and including a stage; all if it is None.
 
     Raises:
         ValueError: if the stage is unknown.

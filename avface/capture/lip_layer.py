@@ -1,4 +1,4 @@
-"""The lip refinement of a clip, as a capture holds it."""
+"""The layer of stage "lips": offsets of the lips over a clip."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LipLayer(Layer):
-    """Offsets of the lips beyond the expression units: weights @ basis, in metres, before any joint turns.
+    """Offsets of the lips beyond the expression units: weights @ basis, in metres, before joints rotate.
 
-    P vertices of the lips, L components of the clip, T frames.
+    P vertices of the lips, L principal components, T frames.
     """
 
     stage: ClassVar[str] = "lips"
     key_prefix: ClassVar[str] = "lip"
 
     vertices: Int
-    """(P,) ascending numbers of the vertices that move."""
+    """(P,) ascending indices of the vertices."""
     basis: F32
-    """(L, P, 3) components of the motion, metres in the head's axes on the shaped head."""
+    """(L, P, 3) principal components of the offsets, metres in the head's axes on the shaped head."""
     weights: F32
     """(T, L) weights of the components, exactly 0 where nobody speaks."""
 
@@ -36,12 +36,12 @@ class LipLayer(Layer):
         components = len(self.basis)
         self._check_shape("basis", (components, *self.vertices.shape, 3))
         self._check_shape("weights", (len(self.weights), components))
-        numbers = self.vertices
+        indices = self.vertices
         if (
-            numbers.ndim != 1
-            or numbers.dtype.kind not in "iu"
-            or (np.diff(numbers, prepend=-1) <= 0).any()
-            or not numbers.size
+            indices.ndim != 1
+            or indices.dtype.kind not in "iu"
+            or (np.diff(indices, prepend=-1) <= 0).any()
+            or not indices.size
         ):
             raise ValueError("lip_vertices must be whole numbers, ascending from 0 or more")
         self._check_finite("basis", "weights")
@@ -59,13 +59,13 @@ class LipLayer(Layer):
             )
 
     def vertex_offsets(self, rows: Int, num_vertices: int) -> F32:
-        """Offsets (B, V, 3) in metres of the shaped head's vertices in some frames, before joints turn."""
+        """Offsets (B, V, 3) in metres of the shaped head's vertices in some frames, before joints rotate."""
         offsets = np.zeros((len(rows), num_vertices, 3), np.float32)
         offsets[:, self.vertices] = np.tensordot(self.weights[rows], self.basis, 1)
         return offsets
 
     def morphs(self, num_vertices: int) -> LayerMorphs:
-        """Morph targets lips_0, lips_1 and so on, one a component."""
+        """Morph targets lips_0, lips_1 and so on, one per component."""
         offsets = np.zeros((len(self.basis), num_vertices, 3), np.float32)
         offsets[:, self.vertices] = self.basis
         return LayerMorphs(tuple(f"lips_{number}" for number in range(len(offsets))), offsets, self.weights)

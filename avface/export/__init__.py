@@ -1,1 +1,1 @@
-"""What users take away: animated glTF and USD, ARKit curves, meshes, the overlay video."""
+"""Exporters: animated glTF and USD, ARKit curves, mesh sequences, overlay video."""

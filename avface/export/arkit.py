@@ -1,4 +1,4 @@
-"""Curves of the expression units: for ARKit's in the layout of Live Link Face, which animation tools import."""
+"""CSV curves of the expression units; for ARKit's units in the format of Live Link Face."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ ANGLE_COLUMNS = tuple(
 )
 
 BLOCK = 256
-"""Frames written at a time."""
+"""Frames per block of rows."""
 
 
 def export_csv(capture: Capture, path: str | Path, *, frame_rate: int | None = None) -> Path:
     """Write the expression weights, head and gaze angles as a .csv; returns its path.
 
-    For a head with ARKit's units the file is one of Live Link Face, one row a frame: Timecode, BlendShapeCount
-    (61), the 52 weights, then yaw, pitch and roll of the head and of both eyes in radians, all with ten decimals
-    as the app writes them (its signs: `yaw_pitch_roll`). The head's angles are against facing the camera, the
-    eyes' against looking straight out of the head. The timecode HH:MM:SS:FF.fff counts `frame_rate` frames a
-    second (by default the video's rate, rounded to a whole number) from 0 at the first frame, and keeps the true
-    time to a thousandth of a frame.
+    For a head with ARKit's units the file has the format of Live Link Face, one row per frame: Timecode,
+    BlendShapeCount (61), the 52 weights, then yaw, pitch and roll of the head and of both eyes in radians, all with
+    ten decimals as the app writes them (signs: `yaw_pitch_roll`). The head's angles are relative to facing the
+    camera, those of the eyes to looking straight out of the head. The timecode HH:MM:SS:FF.fff counts `frame_rate`
+    frames per second (by default the video's rate, rounded to a whole number) from 0 at the first frame, and keeps
+    the true time to a thousandth of a frame.
 
-    For any other head the columns are Timecode, Seconds, the head's own units by their names, and the same angles.
+    For other heads the columns are Timecode, Seconds, the head's own units by name, and the same angles.
 
     Raises:
-        AvfaceError: if the file can't be written.
+        AvfaceError: if `frame_rate` isn't a whole number of at least 1, or the file can't be written.
     """
     path = Path(path)
     rate = max(1, round(capture.frame_rate)) if frame_rate is None else frame_rate
-    if rate < 1:
+    if rate < 1 or rate % 1:
         raise AvfaceError(f"{path}: frame_rate={rate} must be a whole number of at least 1")
-    arkit = is_arkit(capture.expression_names)
+    rate, arkit = int(rate), is_arkit(capture.expression_names)
     columns = UNIT_COLUMNS if arkit else capture.expression_names
     names = [_unit_name(column) for column in columns] if arkit else list(capture.expression_names)
     units = [capture.expression_names.index(name) for name in names]
@@ -78,17 +78,17 @@ def export_csv(capture: Capture, path: str | Path, *, frame_rate: int | None = N
 
 
 def is_arkit(names: Sequence[str]) -> bool:
-    """Whether expression units of these names have all of ARKit's."""
+    """Whether the names include all of ARKit's expression units."""
     return {_unit_name(column) for column in UNIT_COLUMNS} <= set(names)
 
 
 def _unit_name(column: str) -> str:
-    """ARKit's name of a unit from its column's."""
+    """ARKit's name of the unit of a column."""
     return column[0].lower() + column[1:]
 
 
 def timecode(time: float, rate: int) -> str:
-    """HH:MM:SS:FF.fff of a time in seconds, at a whole number of frames a second."""
+    """HH:MM:SS:FF.fff of a time in seconds, at a whole number of frames per second."""
     seconds, thousandths = divmod(round(time * rate * 1000), rate * 1000)
     frame, fraction = divmod(thousandths, 1000)
     minutes, second = divmod(seconds, 60)
@@ -97,15 +97,15 @@ def timecode(time: float, rate: int) -> str:
 
 
 def yaw_pitch_roll(rotations: Floats) -> F64:
-    """The app's angles (T, 3) in radians of rotations (T, 3, 3) in the head's axes (x to its left, y up).
+    """The app's angles (T, 3) in radians of rotations (T, 3, 3) in the head's axes (x to the subject's left, y up).
 
     The rotation is Rx(pitch) Ry(-yaw) Rz(roll). Positive yaw turns to the subject's right, positive pitch
     down, positive roll moves the top of the head to the subject's right.
 
-    Source: the app publishes no definition. Its recordings hold eye angles beside the eyeLook weights: yaw
-    grows with eyeLookInLeft and eyeLookOutRight, pitch with eyeLookDown, and since ARKit's eyes don't twist,
-    the recorded roll pins down the order and the unit: tan(roll) = tan(pitch) sin(yaw) holds to four digits.
-    That the head's angles follow the same rule is an analogy (docs/formats.md).
+    Source: no definition is published. Recordings contain eye angles beside the eyeLook weights: yaw increases
+    with eyeLookInLeft and eyeLookOutRight, pitch with eyeLookDown, and since ARKit's eyes have no torsion, the
+    recorded roll determines order and unit: tan(roll) = tan(pitch) sin(yaw) holds to four digits. The head's
+    angles are assumed to follow the same rule (docs/formats.md).
     """
     pitch = np.arctan2(-rotations[:, 1, 2], rotations[:, 2, 2])
     yaw = -np.arcsin(np.clip(rotations[:, 0, 2], -1, 1))
@@ -114,7 +114,7 @@ def yaw_pitch_roll(rotations: Floats) -> F64:
 
 
 def _angles(capture: Capture, frames: slice) -> Iterator[F64]:
-    """Angles (T, 3) of the head, the left and the right eye; zeros for eyes that the head lacks."""
+    """Angles (T, 3) of the head, the left and the right eye; zeros for missing eyes."""
 
     def joint(name: str) -> F64:
         if name not in capture.joint_names:

@@ -13,7 +13,7 @@ from avface import __version__
 from avface.arrays import F32, U8, Floats, Ints
 from avface.export.materials import SKIN, Material, part_material
 from avface.export.normal_map import static_normal_map
-from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, scene_facts, turning_joints
+from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, rotating_joints, scene_metadata
 from avface.files import replacing
 
 if TYPE_CHECKING:
@@ -25,25 +25,23 @@ if TYPE_CHECKING:
 
 
 FLOAT, UNSIGNED_SHORT, UNSIGNED_INT = 5126, 5123, 5125  # component types
-ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963  # what a buffer view feeds
-LINEAR, LINEAR_MIPMAP_LINEAR = 9729, 9987  # how textures are sampled
+ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963  # targets of buffer views
+LINEAR, LINEAR_MIPMAP_LINEAR = 9729, 9987  # texture filters
 COLUMNS = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
 
 
 def export_glb(capture: Capture, path: str | Path, *, title: str | None = None) -> Path:
     """Write the capture as one animated .glb; returns its path.
 
-    The scene is in metres, y up, with the video's camera at the origin. The node "head" carries the head's
-    motion, its mesh one morph target per expression unit (names in `mesh.extras.targetNames`), and each
-    eyeball is a node of its own that turns about its centre. Other joints that turn become a glTF skin; units
-    that turn a joint are that joint's turn, and a head's pose correctives are morph targets after the units', those of
-    the capture's layers (lips_0, lips_1, ...) after these.
-    Where there is detail, the skin has a normal map of its static displacement.
-    Keys stand at the capture's true times. glTF cameras look through the middle of their picture: a
-    principal point elsewhere is written in the scene's extras only, with the frame size, focal length,
-    frame rate and source.
+    The scene is in metres, y up, with the video's camera at the origin. The node "head" has the head's motion, its
+    mesh one morph target per expression unit (names in `mesh.extras.targetNames`), and each eyeball is a node of
+    its own that rotates about its centre. Other joints that rotate become a glTF skin. Units that rotate a joint
+    are exported as rotations of the joint. Morph targets of pose correctives follow those of the units, then those
+    of the capture's layers (lips_0, lips_1, ...). With detail, the skin has a normal map of its static displacement.
+    Keyframes are at the capture's true times. The principal point of a glTF camera is the middle of its picture;
+    another one is written in the scene's extras only, with the frame size, focal length, frame rate and source.
 
-    title names the scene; the source's name by default.
+    title: name of the scene; by default that of the source.
 
     Raises:
         AvfaceError: if the file can't be written.
@@ -51,12 +49,12 @@ def export_glb(capture: Capture, path: str | Path, *, title: str | None = None) 
     import pygltflib
 
     path = Path(path)
-    facts = scene_facts(capture)
+    metadata = scene_metadata(capture)
     gltf = pygltflib.GLTF2(
-        asset=pygltflib.Asset(version="2.0", generator=f"avface {__version__}", extras={"avface": facts}),
+        asset=pygltflib.Asset(version="2.0", generator=f"avface {__version__}", extras={"avface": metadata}),
         scene=0,
     )
-    scene = pygltflib.Scene(name=title or Path(capture.source).stem or "capture", extras={"avface": facts})
+    scene = pygltflib.Scene(name=title or Path(capture.source).stem or "capture", extras={"avface": metadata})
     gltf.scenes.append(scene)
     document = _Document(gltf)
     if capture.detail is not None:
@@ -70,17 +68,17 @@ def export_glb(capture: Capture, path: str | Path, *, title: str | None = None) 
 
 
 class _Document:
-    """A glTF under construction: its JSON, and the pieces of its one binary buffer."""
+    """A glTF under construction: its JSON and the parts of its binary buffer."""
 
     def __init__(self, gltf: pygltflib.GLTF2):
         self.gltf = gltf
-        self.pieces: list[bytes] = []
+        self.parts: list[bytes] = []
         self.size = 0
         self.materials: dict[Material, int] = {}
         self.normal_maps: dict[Material, int] = {}
 
     def add_normal_map(self, normals: U8) -> None:
-        """Append a picture (S, S, 3) of normals in tangent space, for the skin."""
+        """Append a normal map (S, S, 3) in tangent space for the skin."""
         import cv2
         import pygltflib
 
@@ -91,19 +89,19 @@ class _Document:
         self.normal_maps[SKIN] = len(self.gltf.textures) - 1
 
     def add_view(self, data: npt.NDArray[Any], target: int | None = None) -> int:
-        """Append data to the buffer; returns the number of its view."""
+        """Append data to the buffer; returns the index of its view."""
         import pygltflib
 
         raw = np.ascontiguousarray(data).tobytes()
         view = pygltflib.BufferView(buffer=0, byteOffset=self.size, byteLength=len(raw), target=target)
         self.gltf.bufferViews.append(view)
-        raw += bytes(-len(raw) % 4)  # every view starts on a multiple of 4
-        self.pieces.append(raw)
+        raw += bytes(-len(raw) % 4)  # views are aligned to 4 bytes
+        self.parts.append(raw)
         self.size += len(raw)
         return len(self.gltf.bufferViews) - 1
 
     def add_accessor(self, data: npt.NDArray[Any], target: int | None = None, *, bounds: bool = False) -> int:
-        """Append an array (N,) or (N, columns); returns the number of its accessor."""
+        """Append an array (N,) or (N, columns); returns the index of its accessor."""
         if data.dtype.kind == "f":
             data = data.astype(np.float32)
         return self.describe(self.add_view(data, target), data, bounds=bounds)
@@ -116,7 +114,7 @@ class _Document:
         bounds: bool = False,
         sparse: pygltflib.Sparse | None = None,
     ) -> int:
-        """Append an accessor of a view that (with `sparse`) means `data`; returns its number."""
+        """Append an accessor for a view that (with `sparse`) stores `data`; returns its index."""
         import pygltflib
 
         flat = data.reshape(len(data), -1)
@@ -135,14 +133,14 @@ class _Document:
         return len(self.gltf.accessors) - 1
 
     def add_node(self, **properties: Any) -> int:
-        """Append a node; returns its number."""
+        """Append a node; returns its index."""
         import pygltflib
 
         self.gltf.nodes.append(pygltflib.Node(**properties))
         return len(self.gltf.nodes) - 1
 
     def material(self, material: Material) -> int:
-        """The number of a material, appended when first asked for."""
+        """The index of a material, appended on first use."""
         import pygltflib
 
         if material not in self.materials:
@@ -165,11 +163,11 @@ class _Document:
         return self.materials[material]
 
     def finish(self) -> None:
-        """Join the pieces into the buffer."""
+        """Join the parts into the buffer."""
         import pygltflib
 
         self.gltf.buffers.append(pygltflib.Buffer(byteLength=self.size))
-        self.gltf.set_binary_blob(b"".join(self.pieces))
+        self.gltf.set_binary_blob(b"".join(self.parts))
 
 
 def _add_camera(document: _Document, capture: Capture) -> int:
@@ -191,7 +189,7 @@ def _add_camera(document: _Document, capture: Capture) -> int:
 
 
 def _add_head(document: _Document, capture: Capture) -> list[int]:
-    """Append the head's nodes, meshes, skin and animation; returns the nodes at the top of the scene."""
+    """Append the head's nodes, meshes, skin and animation; returns the root nodes."""
     import torch
 
     head = capture.head_model
@@ -200,31 +198,31 @@ def _add_head(document: _Document, capture: Capture) -> list[int]:
     surface = _Surface(head, head.neutral(shape), targets.offsets)
     pivots = head.joint_positions(shape).numpy()
     eyes = {j: faces for j in range(head.num_joints) if len(faces := _eyeball(head, j, targets.offsets))}
-    turning = turning_joints(motion.rotations)
-    moving = sorted({*turning, *eyes})
+    rotating = rotating_joints(motion.rotations)
+    with_node = sorted({*rotating, *eyes})
     animation = _Animation(document, capture)
 
     rotations, translations = head_motion(capture)
     top = document.add_node(name="head", children=[])
-    animation.turn(top, rotations)
-    animation.move(top, translations)
+    animation.rotate(top, rotations)
+    animation.translate(top, translations)
 
-    def carrier(joint: int) -> int | None:
-        """The nearest joint above that has a node; None for the head's own."""
+    def ancestor(joint: int) -> int | None:
+        """The nearest ancestor of a joint that has a node; None for the root node."""
         joint = head.joint_parents[joint]
-        while joint >= 0 and joint not in moving:
+        while joint >= 0 and joint not in with_node:
             joint = head.joint_parents[joint]
         return joint if joint >= 0 else None
 
     nodes: dict[int | None, int] = {None: top}
-    for j in moving:  # a head's joints are numbered parents first
-        parent = carrier(j)
-        place = pivots[j] - (0 if parent is None else pivots[parent])
-        nodes[j] = document.add_node(name=head.joint_names[j], translation=place.tolist(), children=[])
+    for j in with_node:  # parents come before children
+        parent = ancestor(j)
+        position = pivots[j] - (0 if parent is None else pivots[parent])
+        nodes[j] = document.add_node(name=head.joint_names[j], translation=position.tolist(), children=[])
         document.gltf.nodes[nodes[parent]].children.append(nodes[j])
-        animation.turn(nodes[j], matrices(motion.rotations[:, j]))
+        animation.rotate(nodes[j], matrices(motion.rotations[:, j]))
         if head.joints_follow_expression:
-            animation.move(nodes[j], motion.places[:, j] - (0 if parent is None else pivots[parent]))
+            animation.translate(nodes[j], motion.places[:, j] - (0 if parent is None else pivots[parent]))
 
     for j, faces in eyes.items():
         mesh = _add_mesh(document, surface, f"{head.joint_names[j]}ball", faces, origin=pivots[j])
@@ -234,29 +232,29 @@ def _add_head(document: _Document, capture: Capture) -> list[int]:
 
     faces = np.setdiff1d(np.arange(len(surface.faces)), np.concatenate([[], *eyes.values()]).astype(int))
     weights = head.skin_weights.numpy()
-    skinned = any(np.any(weights[surface.faces[faces], j + 1]) for j in turning)
+    skinned = any(np.any(weights[surface.faces[faces], j + 1]) for j in rotating)
     skin = None
     if skinned:
-        # A joint without a node never turns, so its vertices go with whatever carries it.
-        carried = {None: weights[:, 0].copy()} | {j: weights[:, j + 1].copy() for j in moving}
-        for j in set(range(head.num_joints)) - set(moving):
-            carried[carrier(j)] += weights[:, j + 1]
+        # A joint without a node never rotates, so its weights belong to its ancestor.
+        joint_weights = {None: weights[:, 0].copy()} | {j: weights[:, j + 1].copy() for j in with_node}
+        for j in set(range(head.num_joints)) - set(with_node):
+            joint_weights[ancestor(j)] += weights[:, j + 1]
         skin = _add_skin(
-            document, nodes, {None: np.zeros(3), **dict(zip(moving, pivots[moving], strict=True))}
+            document, nodes, {None: np.zeros(3), **dict(zip(with_node, pivots[with_node], strict=True))}
         )
-        surface.joint_weights = np.stack(list(carried.values()), 1)
+        surface.joint_weights = np.stack(list(joint_weights.values()), 1)
     mesh = _add_mesh(document, surface, "face", faces, targets=list(targets.names))
     face = document.add_node(name="face", mesh=mesh, skin=skin)
-    animation.express(face, mesh, motion.weights)
+    animation.morph(face, mesh, motion.weights)
     animation.finish()
     if skinned:
-        return [top, face]  # glTF ignores the place of a skinned mesh, so it stands by itself
+        return [top, face]  # glTF ignores the transform of a skinned mesh's node, so it is a root
     document.gltf.nodes[top].children.append(face)
     return [top]
 
 
 def _eyeball(head: HeadModel, joint: int, offsets: Floats) -> Ints:
-    """The faces that follow an eye's joint rigidly and that no morph target moves; none for other joints."""
+    """Faces that are rigidly attached to an eye's joint and that no morph target moves; none for other joints."""
     if not head.joint_names[joint].endswith("_eye"):
         return np.zeros(0, int)
     rigid = head.skin_weights[:, joint + 1].numpy() == 1
@@ -265,7 +263,7 @@ def _eyeball(head: HeadModel, joint: int, offsets: Floats) -> Ints:
 
 
 class _Surface:
-    """A person's face at rest, and what the morph targets do to its vertices and normals."""
+    """A person's head at rest, and the offsets of its vertices and normals by morph targets."""
 
     def __init__(self, head: HeadModel, rest: torch.Tensor, offsets: F32):
         from avface.export.normals import morphed_normals
@@ -287,7 +285,7 @@ def _add_mesh(
     origin: Floats | float = 0.0,
     targets: list[str] | None = None,
 ) -> int:
-    """Append a mesh of some faces, a primitive for each material; returns its number."""
+    """Append a mesh of some faces, one primitive per material; returns its index."""
     import pygltflib
 
     head = surface.head
@@ -323,7 +321,7 @@ def _add_mesh(
 
 
 def _split(faces: Ints, uv_faces: Ints | None) -> tuple[Ints, Ints | None, Ints]:
-    """Vertices split along UV seams: their vertex (N,) and UV (N,) numbers, and faces (F, 3) of them."""
+    """Vertices split along UV seams: their vertex (N,) and UV (N,) indices, and faces (F, 3) of them."""
     if uv_faces is None:
         vertex, corners = np.unique(faces, return_inverse=True)
         return vertex, None, corners.reshape(-1, 3)
@@ -332,37 +330,37 @@ def _split(faces: Ints, uv_faces: Ints | None) -> tuple[Ints, Ints | None, Ints]
 
 
 def _add_targets(document: _Document, surface: _Surface, vertex: Ints) -> list[dict[str, int]]:
-    """Append the morph targets, storing only the vertices that move."""
+    """Append the morph targets as sparse accessors of the vertices that move."""
     import pygltflib
 
-    number = np.uint16 if len(vertex) <= 65535 else np.uint32
+    index_type = np.uint16 if len(vertex) <= 65535 else np.uint32
     changes = [
         (unit, name, offsets[unit][vertex].astype(np.float32))
         for unit in range(len(surface.offsets))
         for name, offsets in (("POSITION", surface.offsets), ("NORMAL", surface.normal_offsets))
     ]
     moved = [np.flatnonzero(change.any(1)) for _, _, change in changes]
-    still = np.zeros((len(vertex), 3), np.float32)
-    base = document.add_view(still, ARRAY_BUFFER)
+    zeros = np.zeros((len(vertex), 3), np.float32)
+    base = document.add_view(zeros, ARRAY_BUFFER)
     document.gltf.bufferViews[base].byteStride = 12  # required where accessors share a view
-    rest = document.describe(base, still, bounds=True)
+    unchanged = document.describe(base, zeros, bounds=True)
     targets: list[dict[str, int]] = [{} for _ in surface.offsets]
     if not sum(map(len, moved)):
-        return [{"POSITION": rest, "NORMAL": rest} for _ in targets]
-    which = document.add_view(np.concatenate(moved).astype(number))
+        return [{"POSITION": unchanged, "NORMAL": unchanged} for _ in targets]
+    indices = document.add_view(np.concatenate(moved).astype(index_type))
     values = document.add_view(
         np.concatenate([change[rows] for (*_, change), rows in zip(changes, moved, strict=True)])
     )
     done = 0
     for (unit, name, change), rows in zip(changes, moved, strict=True):
-        targets[unit][name] = rest
+        targets[unit][name] = unchanged
         if len(rows):
             sparse = pygltflib.Sparse(
                 count=len(rows),
                 indices=pygltflib.AccessorSparseIndices(
-                    bufferView=which,
-                    byteOffset=done * np.dtype(number).itemsize,
-                    componentType=UNSIGNED_SHORT if number is np.uint16 else UNSIGNED_INT,
+                    bufferView=indices,
+                    byteOffset=done * np.dtype(index_type).itemsize,
+                    componentType=UNSIGNED_SHORT if index_type is np.uint16 else UNSIGNED_INT,
                 ),
                 values=pygltflib.AccessorSparseValues(bufferView=values, byteOffset=done * 12),
             )
@@ -372,7 +370,7 @@ def _add_targets(document: _Document, surface: _Surface, vertex: Ints) -> list[d
 
 
 def _add_influences(document: _Document, attributes: pygltflib.Attributes, weights: Floats) -> None:
-    """Append the joints (and weights) that move each vertex, in sets of four."""
+    """Append the joints and weights of each vertex, in sets of four."""
     order = np.argsort(-weights, axis=1, kind="stable")
     most = int((weights > 0).sum(1).max())
     for start in range(0, most, 4):
@@ -402,7 +400,7 @@ def _add_skin(document: _Document, nodes: dict[int | None, int], pivots: dict[in
 
 
 class _Animation:
-    """Keys at the capture's times; a node also rests in its first key, for viewers that don't play."""
+    """Keyframes at the capture's times; the first is also a node's static value, for viewers without animation."""
 
     def __init__(self, document: _Document, capture: Capture):
         import pygltflib
@@ -412,27 +410,27 @@ class _Animation:
         self.animation = pygltflib.Animation(name="capture", samplers=[], channels=[])
         self.input = document.add_accessor(capture.times, bounds=True) if len(capture) else None
 
-    def move(self, node: int, translations: Floats) -> None:
-        """Animate a node's place (T, 3)."""
+    def translate(self, node: int, translations: Floats) -> None:
+        """Animate a node's translation (T, 3)."""
         if len(translations):
             self.document.gltf.nodes[node].translation = translations[0].tolist()
             self._add(node, "translation", translations)
 
-    def turn(self, node: int, rotations: Floats) -> None:
+    def rotate(self, node: int, rotations: Floats) -> None:
         """Animate a node's rotation (T, 3, 3)."""
         if len(rotations):
             keys = quaternions(rotations)
             self.document.gltf.nodes[node].rotation = keys[0].tolist()
             self._add(node, "rotation", keys)
 
-    def express(self, node: int, mesh: int, weights: Floats) -> None:
-        """Animate the weights (T, M) of a node's mesh."""
+    def morph(self, node: int, mesh: int, weights: Floats) -> None:
+        """Animate the morph weights (T, M) of a node's mesh."""
         if weights.size:
             self.document.gltf.meshes[mesh].weights = weights[0].tolist()
             self._add(node, "weights", weights.ravel())
 
     def finish(self) -> None:
-        """Add the animation to the document, unless nothing moves."""
+        """Add the animation to the document if it has channels."""
         if self.animation.channels:
             self.document.gltf.animations.append(self.animation)
 

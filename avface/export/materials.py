@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Material:
-    """A dielectric of one colour."""
+    """A dielectric with a uniform colour."""
 
     name: str
-    """Its name in the file."""
+    """Name in the file."""
     colour: tuple[float, float, float]
     """Linear RGB, 0 to 1."""
     roughness: float
-    """0 is a mirror, 1 is chalk."""
+    """0 (specular) to 1 (diffuse)."""
 
 
 SKIN = Material("skin", (0.56, 0.33, 0.24), 0.55)
 
-_BY_PART = (  # the first word found in a part's name decides; "left_eye" comes after "left_iris"
+_BY_PART = (  # the first key contained in a part's name decides, so "iris" comes before "eye"
     ("pupil", Material("pupil", (0.004, 0.004, 0.004), 0.1)),
     ("iris", Material("iris", (0.10, 0.055, 0.03), 0.15)),
     ("eye", Material("sclera", (0.78, 0.75, 0.71), 0.2)),
@@ -30,5 +30,5 @@ _BY_PART = (  # the first word found in a part's name decides; "left_eye" comes 
 
 
 def part_material(part: str) -> Material:
-    """The material of a part by its name ("left_iris", "upper_teeth", ...); skin if nothing else fits."""
+    """The material of a part by its name ("left_iris", "upper_teeth", ...); skin by default."""
     return next((material for word, material in _BY_PART if word in part), SKIN)

@@ -1,4 +1,4 @@
-"""Meshes, one file a frame."""
+"""Mesh sequences, one file per frame."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 Space = Literal["camera", "head"]
 
 BLOCK = 64
-"""Frames computed at a time."""
+"""Frames per block of vertices."""
 DETAILED_BLOCK = 8
-"""The same of detailed ones, which are larger."""
+"""The same for subdivided meshes."""
 
 
 def export_ply(
@@ -37,11 +37,11 @@ def export_ply(
 
     frames: the frames to write, all by default; a file's number is the video's frame.
     space: "camera" (x right, y down, z forward) or "head" (y up, z out of the face), in metres.
-    normals: whether vertices carry unit normals.
+    normals: whether to write unit vertex normals.
     stage: "detail" for the subdivided mesh with the skin's displacement; "coarse" or "lips" for the head's own mesh
     after that stage; by default that mesh with all layers.
 
-    All files appear when the last one is done; older files of the same names are replaced, others stay.
+    The files appear when all are complete; files of the same names are replaced, others stay.
 
     Raises:
         AvfaceError: if the folder is missing or can't be written, or there is no detail.
@@ -90,8 +90,8 @@ def export_obj(
 ) -> Path:
     """Write OBJ meshes with UVs: "dir/face.obj" becomes dir/face_000000.obj and so on; returns the folder.
 
-    frames, space, stage, replacing and errors as for `export_ply`. Vertices keep the numbers they have in
-    `Capture.vertices`, the first ones of a detailed mesh too, and six decimals: micrometres.
+    frames, space, stage, replaced files and errors as for `export_ply`. Vertices have the order of
+    `Capture.vertices`, which are the first ones of a subdivided mesh, and six decimals (micrometres).
     """
     path = Path(path)
     faces, uv, uv_faces, count = _topology(capture, stage)
@@ -113,7 +113,7 @@ def export_obj(
 
 
 def _topology(capture: Capture, stage: str | None) -> tuple[Ints, Floats, Ints, int]:
-    """Triangles (F, 3), uv (M, 2), their corners' numbers in it (F, 3), and the number of vertices of a mesh."""
+    """Triangles (F, 3), UV coordinates (M, 2), triangles' indices into them (F, 3), and the number of vertices."""
     if is_subdivided(stage):
         surface = capture.detailed_surface
         return surface.faces, surface.uv, surface.uv_faces, len(surface)
@@ -122,7 +122,7 @@ def _topology(capture: Capture, stage: str | None) -> tuple[Ints, Floats, Ints, 
 
 
 def _frames(capture: Capture, frames: Frames, space: Space, stage: str | None) -> Iterator[tuple[int, F32]]:
-    """Numbers of the chosen frames with their vertices (V, 3), computed in blocks."""
+    """Indices of the chosen frames with their vertices (V, 3), computed in blocks."""
     every = np.arange(len(capture))
     numbers = every if frames is None else np.atleast_1d(every[frames])
     subdivided = is_subdivided(stage)

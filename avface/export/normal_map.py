@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from avface.head.model import HeadModel
 
 TEXELS = 512
-"""Width and height of the map of the whole UV square; as fine as the layer's own."""
+"""Width and height of the map of the whole UV square, with about the resolution of the layer's window."""
 
 
 def static_normal_map(head: HeadModel, detail: DetailLayer) -> U8:
-    """Normals (S, S, 3) in tangent space as glTF has them: x along u, y along v (up), z out of the skin, from -1 to 1
-    as 0 to 255; row 0 is v = 1."""
+    """Normals (S, S, 3) in glTF's tangent space: x along u, y along v (up), z outwards; -1 to 1 is stored as 0 to 255.
+    Row 0 is v = 1."""
     import torch
 
     atlas = detail.atlas(head)

@@ -1,4 +1,4 @@
-"""Vertex normals of a face at rest, and how morph targets turn them."""
+"""Vertex normals of a head at rest, and their changes by morph targets."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 SAME_NORMAL = 0.005
-"""A change of a normal's component below this (0.3 degrees) isn't worth storing."""
+"""Smaller changes of a normal's component (0.3 degrees) aren't stored."""
 
 
 def morphed_normals(head: HeadModel, rest: torch.Tensor, offsets: F32) -> tuple[F32, F32]:
     """Normals (V, 3) of vertices at rest (V, 3), and their change (M, V, 3) by each of M offsets (M, V, 3).
 
-    Changes too small to see are zero. A vertex of degenerate faces only gets +y, so that every normal is a
-    unit vector, as file formats want it.
+    Changes below `SAME_NORMAL` are zero. A vertex of degenerate faces only has normal +y, since file formats
+    require unit normals.
     """
     normals = _unit_normals(rest, head.faces)
     changes = np.zeros(offsets.shape, np.float32)

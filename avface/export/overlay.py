@@ -1,4 +1,4 @@
-"""Overlay video: the filmed frames beside the same frames with the captured head drawn over them."""
+"""Overlay video: the frames of a video beside the same frames with the head rendered over them."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 Layout = Literal["both", "blended"]
 
 OPACITY = 0.75
-"""How much of the head covers the frame."""
+"""Opacity of the rendered head."""
 LIGHT = (-0.3, -0.5, -0.81)
-"""Direction from the head to the light in the camera's axes: over the camera, to its left."""
+"""Direction from the head to the light in the camera's axes: above the camera, to its left."""
 AMBIENT, DIFFUSE = 0.42, 0.62
-"""Share of light from everywhere and from LIGHT; over 1 together, so that what faces it is bright."""
-UNSEEN = (0.42, 0.58, 0.95)
-"""sRGB towards which the head is tinted where the face wasn't seen (confidence 0)."""
+"""Intensity of ambient light and of LIGHT; their sum is above 1, so that surfaces that face the light are bright."""
+UNSEEN_TINT = (0.42, 0.58, 0.95)
+"""sRGB tint of the head in frames with confidence 0."""
 BLOCK = 16
-"""Frames whose vertices are computed together."""
+"""Frames per block of vertices."""
 
 
 def export_overlay(
@@ -46,17 +46,17 @@ def export_overlay(
     stage: str | None = None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> Path:
-    """Write an .mp4 of the video with the head drawn over it, with its times and sound; returns its path.
+    """Write an .mp4 of the video with the head rendered over it, with the same times and sound; returns its path.
 
     Args:
-        capture: what to draw. The head is blue in frames whose confidence is 0.
+        capture: the head. It is blue in frames with confidence 0.
         path: file to write; it appears only when complete.
         video: the captured video, by default `capture.source`.
-        layout: "both" puts the frame as filmed to the left of the blended one, "blended" is that one alone.
-        stage: the last stage that is drawn, by default all; detail is shading.
+        layout: "both" for the frame and the blended one side by side, "blended" for the blended one alone.
+        stage: the last stage that is shown, by default all; detail is rendered as shading.
         on_frame: called after each frame.
 
-    Frames past the capture's last are written as they are.
+    Frames after the capture's last are written unchanged.
 
     Raises:
         AvfaceError: if the video is missing, can't be read or has another size than the capture's, or the
@@ -73,32 +73,32 @@ def export_overlay(
             if capture.source
             else f"{path}: the capture's video is"
         )
-        raise AvfaceError(f"{named} not there; name it with video=")
+        raise AvfaceError(f"{named} missing; give its path with video=")
     clip = Clip.open(source)
     size = (clip.info.width, clip.info.height)
     if size != tuple(capture.image_size):
         raise AvfaceError(
             f"{source}: is {size[0]} x {size[1]} pixels, but the capture was made from "
-            f"{capture.image_size[0]} x {capture.image_size[1]}; name the captured video with video="
+            f"{capture.image_size[0]} x {capture.image_size[1]}; give the captured video with video="
         )
-    painter = _Painter(capture.up_to(stage))
+    renderer = _Renderer(capture.up_to(stage))
     with VideoWriter(path, sound_from=source) as writer:
         for frame in clip.frames():
-            drawn = painter.blend(frame.image, frame.index) if frame.index < len(capture) else frame.image
+            drawn = renderer.blend(frame.image, frame.index) if frame.index < len(capture) else frame.image
             image = np.concatenate([frame.image, drawn], 1) if layout == "both" else drawn
             writer.write(image, frame.time)
             on_frame()
     return path
 
 
-class _Painter:
-    """Draws a capture's head into its frames, which must come in order to be quick."""
+class _Renderer:
+    """Renders a capture's head over its frames; fastest in the order of the frames."""
 
     def __init__(self, capture: Capture) -> None:
         self._capture = capture
-        self._folds: DetailAtlas | None = None
+        self._atlas: DetailAtlas | None = None
         if capture.detail is not None:
-            self._folds = capture.detail.atlas(capture.head_model)
+            self._atlas = capture.detail.atlas(capture.head_model)
         self._faces = capture.head_model.faces.cpu()
         self._colours = torch.as_tensor(vertex_colours(capture.head_model))
         self._light = torch.nn.functional.normalize(torch.tensor(LIGHT), dim=0)
@@ -106,12 +106,12 @@ class _Painter:
         self._block: F32 | None = None
 
     def blend(self, image: U8, index: int) -> U8:
-        """A copy of a frame (H, W, 3) with the head of capture row `index` over it."""
+        """A copy of a frame (H, W, 3) with the head of frame `index` over it."""
         with torch.inference_mode():
             vertices = torch.as_tensor(self._vertices(index))
             pixels = self._capture.camera.project(vertices)
-            faces = self._faces[_faces_camera(pixels[self._faces])]
-            # whole pixels that enclose the head, within the picture
+            faces = self._faces[_is_front_facing(pixels[self._faces])]
+            # bounding box of the head in whole pixels, clipped to the picture
             inside = pixels[vertices[:, 2] > 0]
             out = image.copy()
             if not len(inside):
@@ -129,33 +129,33 @@ class _Painter:
                 right - left,
             )
             head = fragments.interpolate(self._shaded(vertices, index), faces)
-            if self._folds is not None:
-                uv_faces = self._folds.uv_faces[_faces_camera(pixels[self._faces])]
-                uv = fragments.interpolate(self._folds.uv, uv_faces)
-                head = (head * sample_texture(self._fold_light(vertices, index), uv)).clamp_max(255)
-            cover = OPACITY * (fragments.triangle >= 0)[..., None]
+            if self._atlas is not None:
+                uv_faces = self._atlas.uv_faces[_is_front_facing(pixels[self._faces])]
+                uv = fragments.interpolate(self._atlas.uv, uv_faces)
+                head = (head * sample_texture(self._detail_shading(vertices, index), uv)).clamp_max(255)
+            alpha = OPACITY * (fragments.triangle >= 0)[..., None]
             window = torch.from_numpy(out)[top:bottom, left:right]
-            window.copy_((window + cover * (head - window)).round_())
+            window.copy_((window + alpha * (head - window)).round_())
         return out
 
     def _shaded(self, vertices: Tensor, index: int) -> Tensor:
-        """Colours (V, 3), 0 to 255, of vertices (V, 3) in the camera under the fixed light."""
+        """Shaded colours (V, 3), 0 to 255, of vertices (V, 3) in the camera's axes."""
         light = AMBIENT + DIFFUSE * (vertex_normals(vertices, self._faces) @ self._light).clamp_min(0)
         colours = self._colours
         if self._capture.confidence[index] == 0:
-            colours = 0.4 * colours + 0.6 * torch.tensor(UNSEEN)
+            colours = 0.4 * colours + 0.6 * torch.tensor(UNSEEN_TINT)
         return 255 * (colours * light[:, None]).clamp(0, 1)
 
-    def _fold_light(self, vertices: Tensor, index: int) -> Tensor:
-        """How much brighter the light makes each texel (R, R, 1) of the face's window by its folds."""
-        assert self._folds is not None
+    def _detail_shading(self, vertices: Tensor, index: int) -> Tensor:
+        """Ratio (R, R, 1) of shading with and without displacement at the texels of the face's window."""
+        assert self._atlas is not None
         height = torch.as_tensor(self._capture.displacement(index)[0])
-        bright, plain = (
-            AMBIENT + DIFFUSE * (self._folds.normals(vertices, part) @ self._light).clamp_min(0)
+        displaced, smooth = (
+            AMBIENT + DIFFUSE * (self._atlas.normals(vertices, part) @ self._light).clamp_min(0)
             for part in (height, torch.zeros_like(height))
         )
-        inside = self._folds.mask > 0
-        return torch.where(inside, bright / plain, 1.0)[..., None]
+        inside = self._atlas.mask > 0
+        return torch.where(inside, displaced / smooth, 1.0)[..., None]
 
     def _vertices(self, index: int) -> F32:
         if self._block is None or not self._block_start <= index < self._block_start + len(self._block):
@@ -164,7 +164,7 @@ class _Painter:
         return self._block[index - self._block_start]
 
 
-def _faces_camera(corners: Tensor) -> Tensor:
-    """Which triangles (F, 3, 2) in pixels show their outer side: those that look anticlockwise."""
+def _is_front_facing(corners: Tensor) -> Tensor:
+    """(F,) whether triangles (F, 3, 2) in pixels show their outer side: those that appear anticlockwise."""
     a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] < 0

@@ -1,4 +1,4 @@
-"""Poses of a capture in the axes of scenes: x right, y up, the camera at the origin looking along -z."""
+"""Poses of a capture in the axes of glTF and USD: x right, y up, the camera at the origin looking along -z."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 NEAR, FAR = 0.01, 100.0
-"""Metres: the clipping planes of exported cameras."""
+"""Clipping planes of exported cameras, metres."""
 
 
 def head_motion(capture: Capture) -> tuple[F64, F64]:
@@ -34,25 +34,25 @@ def matrices(rotation_vectors: Floats) -> F64:
 def quaternions(rotations: F64) -> F64:
     """Unit quaternions (T, 4) as x, y, z, w of rotation matrices (T, 3, 3).
 
-    Each is on the same side as the one before, so that players that interpolate take the short way round.
+    Consecutive ones are in the same hemisphere, so that interpolation takes the shorter arc.
     """
     import torch
 
     from avface.geometry.rotations import rotmat_to_unitquat
 
     values = rotmat_to_unitquat(torch.as_tensor(rotations)).numpy()
-    turned = np.where((values[1:] * values[:-1]).sum(-1) < 0, -1.0, 1.0)
-    values[1:] *= np.cumprod(turned)[:, None]
+    flips = np.where((values[1:] * values[:-1]).sum(-1) < 0, -1.0, 1.0)
+    values[1:] *= np.cumprod(flips)[:, None]
     return values
 
 
-def turning_joints(rotations: Floats) -> list[int]:
-    """The joints that aren't at rest in every frame; rotations (T, J, 3)."""
+def rotating_joints(rotations: Floats) -> list[int]:
+    """Indices of the joints that rotate in some frame; rotations (T, J, 3)."""
     return [j for j in range(rotations.shape[1]) if np.any(rotations[:, j])]
 
 
-def scene_facts(capture: Capture) -> dict[str, object]:
-    """What a scene file should tell about its clip, as plain JSON values."""
+def scene_metadata(capture: Capture) -> dict[str, object]:
+    """Metadata of the clip for scene files, as JSON values."""
     return {
         "source": capture.source,
         "head": capture.head,

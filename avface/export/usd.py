@@ -1,4 +1,4 @@
-"""USD with UsdSkel: blend shapes, joints and the camera, animated."""
+"""Animated USD: UsdSkel blend shapes and joints, and the camera."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from avface import __version__
 from avface.arrays import F32, Floats
 from avface.errors import AvfaceError
 from avface.export.materials import Material, part_material
-from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, scene_facts
+from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, scene_metadata
 from avface.files import replacing
 
 if TYPE_CHECKING:
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from avface.head.model import HeadModel
     from avface.head.morphs import MorphMotion
 
-FILM_WIDTH = 0.36
-"""Width of the exported camera's film in USD's unit for it, a tenth of the scene's (metres): 36 mm."""
+APERTURE_WIDTH = 0.36
+"""Horizontal aperture of the exported camera, 36 mm in tenths of the scene's unit (metres), as USD requires."""
 
-STILL_RATE = 24.0
-"""Frames a second of a capture of one frame or none."""
+DEFAULT_RATE = 24.0
+"""Frames per second for captures of fewer than two frames."""
 
 ROOT = "head"
-"""The joint that carries the whole head."""
+"""Name of the root joint, which has the head's pose."""
 
 
 def export_usd(capture: Capture, path: str | Path) -> Path:
     """Write the capture as an animated .usdc (binary) or .usda (text); returns its path.
 
-    The scene is in metres, y up, with the video's camera at the origin (its principal point kept as an
-    aperture offset). The head is a UsdSkel mesh: a blend shape per expression unit (and pose corrective, and component
-    of the lip refinement), a skeleton of the head and its joints, and one animation; a geometry subset and a material
-    for each part. Time codes are the capture's true times in frames at its average rate.
+    The scene is in metres, y up, with the video's camera at the origin; its principal point is an aperture offset. The
+    head is a UsdSkel mesh: a blend shape per expression unit, pose corrective and component of the lip refinement, a
+    skeleton of the head and its joints, and one animation; a geometry subset and a material for each part. Time codes
+    are the capture's true times in frames at its mean rate. Detail isn't exported.
 
     Raises:
         AvfaceError: if the file can't be written.
@@ -48,14 +48,14 @@ def export_usd(capture: Capture, path: str | Path) -> Path:
     stage = Usd.Stage.Open(layer)
     UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)
     UsdGeom.SetStageMetersPerUnit(stage, 1.0)
-    rate = round(capture.frame_rate, 9) or STILL_RATE
+    rate = round(capture.frame_rate, 9) or DEFAULT_RATE
     codes = [float(code) for code in np.round(capture.times * rate, 4)]  # whole numbers at a constant rate
     stage.SetTimeCodesPerSecond(rate)
     stage.SetFramesPerSecond(rate)
     stage.SetStartTimeCode(codes[0] if codes else 0.0)
     stage.SetEndTimeCode(codes[-1] if codes else 0.0)
     layer.comment = f"avface {__version__}"
-    layer.customLayerData = {"avface": _plain(scene_facts(capture))}
+    layer.customLayerData = {"avface": _usd_values(scene_metadata(capture))}
     world = UsdGeom.Xform.Define(stage, "/World")
     stage.SetDefaultPrim(world.GetPrim())
     _define_camera(stage, capture)
@@ -70,13 +70,13 @@ def export_usd(capture: Capture, path: str | Path) -> Path:
     return path
 
 
-def _plain(facts: dict[str, object]) -> dict[str, object]:
-    """Facts in types that USD stores: lists become arrays."""
+def _usd_values(metadata: dict[str, object]) -> dict[str, object]:
+    """Metadata in types that USD stores: lists become arrays."""
     from pxr import Vt
 
     return {
         key: Vt.DoubleArray([float(item) for item in value]) if isinstance(value, list) else value
-        for key, value in facts.items()
+        for key, value in metadata.items()
     }
 
 
@@ -84,14 +84,14 @@ def _define_camera(stage: Any, capture: Capture) -> None:
     from pxr import Gf, UsdGeom
 
     width, height = capture.image_size
-    pixel = FILM_WIDTH / width
+    pixel = APERTURE_WIDTH / width
     x, y = capture.principal_point
     camera = UsdGeom.Camera.Define(stage, "/World/Camera")
     camera.CreateProjectionAttr(UsdGeom.Tokens.perspective)
     camera.CreateFocalLengthAttr(capture.focal_length * pixel)
     camera.CreateHorizontalApertureAttr(width * pixel)
     camera.CreateVerticalApertureAttr(height * pixel)
-    # The offset moves the film, right and up; the middle of the picture is at ((w - 1) / 2, (h - 1) / 2).
+    # The offset shifts the aperture right and up; the middle of the picture is at ((w - 1) / 2, (h - 1) / 2).
     camera.CreateHorizontalApertureOffsetAttr(((width - 1) / 2 - x) * pixel)
     camera.CreateVerticalApertureOffsetAttr((y - (height - 1) / 2) * pixel)
     camera.CreateClippingRangeAttr(Gf.Vec2f(NEAR, FAR))
@@ -132,13 +132,13 @@ def _define_head(stage: Any, capture: Capture, codes: list[float]) -> None:
     tokens = _joint_tokens(head)
     skeleton = UsdSkel.Skeleton.Define(stage, "/World/Head/Skeleton")
     skeleton.CreateJointsAttr(tokens)
-    places = np.concatenate([np.zeros((1, 3)), pivots])
-    above = np.concatenate([np.zeros((1, 3)), places[1 + np.array(head.joint_parents, int)]])
-    for create, positions in (
-        (skeleton.CreateBindTransformsAttr, places),
-        (skeleton.CreateRestTransformsAttr, places - above),
+    positions = np.concatenate([np.zeros((1, 3)), pivots])
+    parents = np.concatenate([np.zeros((1, 3)), positions[1 + np.array(head.joint_parents, int)]])
+    for create, translations in (
+        (skeleton.CreateBindTransformsAttr, positions),
+        (skeleton.CreateRestTransformsAttr, positions - parents),
     ):
-        create([Gf.Matrix4d().SetTranslate(Gf.Vec3d(*position)) for position in positions.tolist()])
+        create([Gf.Matrix4d().SetTranslate(Gf.Vec3d(*translation)) for translation in translations.tolist()])
     animation = UsdSkel.Animation.Define(stage, "/World/Head/Skeleton/Motion")
     UsdSkel.BindingAPI.Apply(skeleton.GetPrim()).CreateAnimationSourceRel().SetTargets([animation.GetPath()])
 
@@ -146,9 +146,9 @@ def _define_head(stage: Any, capture: Capture, codes: list[float]) -> None:
     binding.CreateSkeletonRel().SetTargets([skeleton.GetPath()])
     binding.CreateGeomBindTransformAttr(Gf.Matrix4d(1))
     influences, weights = _influences(head.skin_weights.numpy())
-    most = influences.shape[1]
-    binding.CreateJointIndicesPrimvar(False, most).Set(Vt.IntArray.FromNumpy(influences.ravel()))
-    binding.CreateJointWeightsPrimvar(False, most).Set(Vt.FloatArray.FromNumpy(weights.ravel()))
+    per_vertex = influences.shape[1]
+    binding.CreateJointIndicesPrimvar(False, per_vertex).Set(Vt.IntArray.FromNumpy(influences.ravel()))
+    binding.CreateJointWeightsPrimvar(False, per_vertex).Set(Vt.FloatArray.FromNumpy(weights.ravel()))
 
     names = [Tf.MakeValidIdentifier(name) for name in morphs.names]
     targets = []
@@ -162,13 +162,15 @@ def _define_head(stage: Any, capture: Capture, codes: list[float]) -> None:
     binding.CreateBlendShapesAttr(names)
     binding.CreateBlendShapeTargetsRel().SetTargets(targets)
 
-    strongest = np.abs(motion.weights).max(0, initial=1)  # morph targets of 0 to 1 could be played further
-    reach = np.linalg.norm(vertices, axis=1).max() + np.tensordot(strongest, np.abs(morphs.offsets), 1).max()
-    _animate(capture, codes, animation, root, tokens, names, places - above, pivots, motion, float(reach))
+    strongest = np.abs(motion.weights).max(0, initial=1)  # at least 1, since users may raise the weights
+    radius = np.linalg.norm(vertices, axis=1).max() + np.tensordot(strongest, np.abs(morphs.offsets), 1).max()
+    _animate(
+        capture, codes, animation, root, tokens, names, positions - parents, pivots, motion, float(radius)
+    )
 
 
 def _joint_tokens(head: HeadModel) -> list[str]:
-    """Paths of the joints in the skeleton, the head's own first."""
+    """Paths of the joints in the skeleton, the root first."""
     from pxr import Tf
 
     tokens = [ROOT]
@@ -178,14 +180,14 @@ def _joint_tokens(head: HeadModel) -> list[str]:
 
 
 def _influences(weights: Floats) -> tuple[npt.NDArray[np.int32], F32]:
-    """The joints (V, K) that move each vertex and their weights (V, K), K as many as any vertex needs."""
+    """Joints (V, K) of each vertex and their weights (V, K); K is the largest number of joints of a vertex."""
     most = int((weights > 0).sum(1).max())
     order = np.argsort(-weights, axis=1, kind="stable")[:, :most]
     return order.astype(np.int32), np.take_along_axis(weights, order, 1).astype(np.float32)
 
 
 def _bind_materials(stage: Any, mesh: Any, head: HeadModel) -> None:
-    """A subset of the mesh for each part, bound to the part's material."""
+    """Define a geometry subset for each part, bound to the part's material."""
     from pxr import Tf, UsdGeom, UsdShade, Vt
 
     UsdGeom.Scope.Define(stage, "/World/Materials")
@@ -205,14 +207,14 @@ def _bind_materials(stage: Any, mesh: Any, head: HeadModel) -> None:
     UsdGeom.Subset.SetFamilyType(mesh, UsdShade.Tokens.materialBind, UsdGeom.Tokens.partition)
 
 
-def _define_material(stage: Any, look: Material) -> Any:
+def _define_material(stage: Any, source: Material) -> Any:
     from pxr import Gf, Sdf, UsdShade
 
-    material = UsdShade.Material.Define(stage, f"/World/Materials/{look.name}")
+    material = UsdShade.Material.Define(stage, f"/World/Materials/{source.name}")
     shader = UsdShade.Shader.Define(stage, material.GetPath().AppendChild("Surface"))
     shader.CreateIdAttr("UsdPreviewSurface")
-    shader.CreateInput("diffuseColor", Sdf.ValueTypeNames.Color3f).Set(Gf.Vec3f(*look.colour))
-    shader.CreateInput("roughness", Sdf.ValueTypeNames.Float).Set(look.roughness)
+    shader.CreateInput("diffuseColor", Sdf.ValueTypeNames.Color3f).Set(Gf.Vec3f(*source.colour))
+    shader.CreateInput("roughness", Sdf.ValueTypeNames.Float).Set(source.roughness)
     shader.CreateInput("metallic", Sdf.ValueTypeNames.Float).Set(0.0)
     material.CreateSurfaceOutput().ConnectToSource(shader.CreateOutput("surface", Sdf.ValueTypeNames.Token))
     return material
@@ -226,17 +228,19 @@ def _animate(
     tokens: list[str],
     names: list[str],
     rest: Floats,
-    centres: Floats,
+    pivots: Floats,
     motion: MorphMotion,
-    reach: float,
+    radius: float,
 ) -> None:
-    """Key the joints (at `rest` (J + 1, 3) in their parents, at `centres` (J, 3) in the head), the weights and the
-    extent of the head."""
+    """Write keyframes of joints, weights and the head's extent.
+
+    rest (J + 1, 3): positions of the joints relative to their parents; pivots (J, 3): positions in the head.
+    """
     from pxr import UsdGeom, Vt
 
-    turns, places = head_motion(capture)
+    head_rotations, head_translations = head_motion(capture)
     local = [matrices(motion.rotations[:, j]) for j in range(len(capture.joint_names))]
-    rotations = np.stack([quaternions(each) for each in (turns, *local)], 1).astype(np.float32)
+    rotations = np.stack([quaternions(each) for each in (head_rotations, *local)], 1).astype(np.float32)
     animation.CreateJointsAttr(tokens)
     animation.CreateBlendShapesAttr(names)
     animation.CreateScalesAttr(Vt.Vec3hArray(len(tokens), (1, 1, 1)))
@@ -247,13 +251,13 @@ def _animate(
     weights = animation.CreateBlendShapeWeightsAttr(Vt.FloatArray(len(names)))
     extent = UsdGeom.Boundable(root).CreateExtentAttr()
     if not codes:
-        extent.Set(Vt.Vec3fArray([(-reach, -reach, -reach), (reach, reach, reach)]))
+        extent.Set(Vt.Vec3fArray([(-radius, -radius, -radius), (radius, radius, radius)]))
     for row, code in enumerate(codes):
         now = rest.astype(np.float32)
-        now[0] = places[row]
+        now[0] = head_translations[row]
         if capture.head_model.joints_follow_expression:
-            now[1:] += motion.places[row] - centres
+            now[1:] += motion.places[row] - pivots
         translations.Set(Vt.Vec3fArray.FromNumpy(now), code)
         joint_rotations.Set(Vt.QuatfArray.FromNumpy(rotations[row]), code)
         weights.Set(Vt.FloatArray.FromNumpy(motion.weights[row].astype(np.float32)), code)
-        extent.Set(Vt.Vec3fArray.FromNumpy(np.stack([now[0] - reach, now[0] + reach])), code)
+        extent.Set(Vt.Vec3fArray.FromNumpy(np.stack([now[0] - radius, now[0] + radius])), code)
