@@ -95,7 +95,7 @@ class DiscTracker:
             landmarks=landmarks.astype(np.float32),
             depth=landmarks[..., 0].astype(np.float32) * 0,
             confidence=np.where(seen, 0.9, 0).astype(np.float32),
-            crop=np.full((len(times), 4), np.nan, np.float32),
+            box=np.full((len(times), 4), np.nan, np.float32),
             times=np.array(times),
             segments=tuple(Segment(a, b, True, 1.0) for a, b in pairwise(shots)),
             image_size=size,

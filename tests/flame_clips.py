@@ -238,7 +238,7 @@ class KnownTracker:
             landmarks=landmarks.astype(np.float32),
             depth=np.zeros((count, 478), np.float32),
             confidence=np.ones(count, np.float32),
-            crop=np.full((count, 4), np.nan, np.float32),
+            box=np.full((count, 4), np.nan, np.float32),
             times=np.array([time for _, time in held]),
             segments=(Segment(0, count, True, 1.0),),
             image_size=(SIDE, SIDE),

@@ -32,7 +32,7 @@ def tracked(capture, **changes):
         landmarks=landmarks,
         depth=np.zeros((len(capture), 478), np.float32),
         confidence=np.ones(len(capture), np.float32),
-        crop=np.concatenate([landmarks.min(1), landmarks.max(1)], 1),
+        box=np.concatenate([landmarks.min(1), landmarks.max(1)], 1),
         times=capture.times,
         segments=(Segment(0, len(capture), True, 1.0),),
         image_size=capture.image_size,

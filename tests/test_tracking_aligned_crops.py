@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from avface.tracking.aligned_crops import FACE, SIDE, face_view, in_view, next_view, spread_out, view_matrix
+from avface.tracking.aligned_crops import (
+    FACE_SIZE,
+    SIDE,
+    aligned_crop,
+    crop_matrix,
+    evenly_spread,
+    next_crop,
+    to_crop,
+)
 
 RNG = np.random.default_rng(0)
 FACE_POINTS = np.concatenate([RNG.uniform(-60, 60, (478, 2)), RNG.normal(size=(478, 1))], 1)
@@ -23,10 +31,10 @@ def turned(points, angle, scale=1.0, shift=(300, 200)):
 @pytest.mark.parametrize("angle", [-2.0, -0.4, 0.0, 0.7])
 def test_a_view_is_level_central_and_of_one_size_however_the_face_lies(angle):
     level, lying = turned(FACE_POINTS, 0), turned(FACE_POINTS, angle, 3.0)
-    expected = in_view(view_matrix(level), level)
-    np.testing.assert_allclose(in_view(view_matrix(lying), lying), expected, atol=1e-3)
+    expected = to_crop(crop_matrix(level), level)
+    np.testing.assert_allclose(to_crop(crop_matrix(lying), lying), expected, atol=1e-3)
     low, high = expected[:468].min(0), expected[:468].max(0)
-    assert np.sqrt((high - low).prod()) == pytest.approx(FACE, rel=1e-4)
+    assert np.sqrt((high - low).prod()) == pytest.approx(FACE_SIZE, rel=1e-4)
     np.testing.assert_allclose((low + high) / 2, (SIDE - 1) / 2, atol=1e-3)
     assert expected[10, 1] < expected[152, 1] and expected[33, 0] < expected[263, 0]
 
@@ -38,25 +46,25 @@ def test_the_picture_moves_with_the_landmarks(scale):
     x, y = np.meshgrid(np.arange(800), np.arange(700))
     place = points[200]
     image[(x - place[0]) ** 2 + (y - place[1]) ** 2 < (6 * scale) ** 2] = 255
-    matrix = view_matrix(points)
-    view = face_view(image, matrix).astype(float)
+    matrix = crop_matrix(points)
+    view = aligned_crop(image, matrix).astype(float)
     rows, columns = np.mgrid[:SIDE, :SIDE]
     centre = np.array([(columns * view).sum(), (rows * view).sum()]) / view.sum()
-    np.testing.assert_allclose(centre, in_view(matrix, points)[200], atol=0.3 * max(1, 1 / scale))
+    np.testing.assert_allclose(centre, to_crop(matrix, points)[200], atol=0.3 * max(1, 1 / scale))
 
 
 def test_faces_beyond_the_picture_and_without_extent_give_a_view_all_the_same():
     image = np.full((60, 80, 3), 90, np.uint8)
     for points in (turned(FACE_POINTS, 0, 2.0, (500, -300)), np.zeros((478, 2))):
-        view = face_view(image, view_matrix(points))
+        view = aligned_crop(image, crop_matrix(points))
         assert view.shape == (SIDE, SIDE) and view.dtype == np.uint8
 
 
 def test_a_long_clip_has_some_dozens_of_views_spread_over_it():
     kept = [0]
     while kept[-1] < 100_000:
-        kept.append(next_view(kept[-1]))
+        kept.append(next_crop(kept[-1]))
     assert kept[:5] == [0, 1, 2, 3, 4] and len(kept) < 100
-    chosen = np.array(kept)[spread_out(np.array(kept))]
+    chosen = np.array(kept)[evenly_spread(np.array(kept))]
     assert 8 <= len(chosen) <= 16 and chosen[0] == 0 and chosen[-1] == kept[-1]
-    np.testing.assert_array_equal(spread_out(np.arange(5)), np.arange(5))
+    np.testing.assert_array_equal(evenly_spread(np.arange(5)), np.arange(5))

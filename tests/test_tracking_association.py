@@ -6,7 +6,7 @@ from avface.tracking.facemesh import Face
 from avface.tracking.reidentification import (
     NUM_PATCHES,
     STABLE_LANDMARKS,
-    Description,
+    AppearanceDescriptor,
     describe,
     distances,
     merge,
@@ -21,7 +21,7 @@ def looks(seed, noise=0.0, noise_seed=0):
     shape /= np.sqrt(np.mean(np.sum(shape**2, axis=1)))
     colour = rng.uniform(0.2, 0.8, (NUM_PATCHES, 3)).astype(np.float32)
     shape = shape + noise * shake.normal(size=shape.shape).astype(np.float32)
-    return Description(shape, colour + noise * shake.normal(size=colour.shape).astype(np.float32))
+    return AppearanceDescriptor(shape, colour + noise * shake.normal(size=colour.shape).astype(np.float32))
 
 
 def rotation(axis, angle):
@@ -125,7 +125,7 @@ def test_two_searches_that_end_on_one_face_count_once():
 def test_similarity_does_not_depend_on_head_pose_or_exposure():
     one = looks(1)
     brighter = one.colour + np.array([0.1, 0, 0], np.float32)
-    turned = Description((one.shape @ rotation([1, 2, 0.5], 0.7)).astype(np.float32), brighter)
+    turned = AppearanceDescriptor((one.shape @ rotation([1, 2, 0.5], 0.7)).astype(np.float32), brighter)
     shape, colour = distances(one, turned)
     assert shape < 1e-4
     assert colour < 1e-4

@@ -120,7 +120,7 @@ def test_two_people_who_cross_keep_their_identities(front, behind):
     for number, start in enumerate(places[0]):
         found = everyone.select((float(start), SIZE / 2))
         seen = found.seen
-        middle = np.array(found.crop[:, 0] + found.crop[:, 2])[seen] / 2
+        middle = np.array(found.box[:, 0] + found.box[:, 2])[seen] / 2
         apart = np.abs(places[seen, 0] - places[seen, 1]) > 60
         nearest = np.abs(middle[:, None] - places[seen]).argmin(axis=1)
         assert (nearest[apart] == number).all(), "the track has gone over to the other face"

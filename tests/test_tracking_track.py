@@ -103,7 +103,7 @@ def disc_mesh(monkeypatch):
 
 
 def centres(found: FaceTrack):
-    return np.array((found.crop[:, 0] + found.crop[:, 2]) / 2)
+    return np.array((found.box[:, 0] + found.box[:, 2]) / 2)
 
 
 def test_one_person_is_followed_through_every_frame():
@@ -111,7 +111,7 @@ def test_one_person_is_followed_through_every_frame():
     found = track(frames(picture([("ann", x, 100)]) for x in path))
 
     assert found.landmarks.shape == (40, 478, 2) and found.landmarks.dtype == np.float32
-    assert found.depth.shape == (40, 478) and found.crop.shape == (40, 4)
+    assert found.depth.shape == (40, 478) and found.box.shape == (40, 4)
     assert found.image_size == (WIDTH, HEIGHT)
     np.testing.assert_allclose(centres(found), path, atol=1)
     np.testing.assert_allclose(found.times, np.arange(40) / 25)
@@ -134,7 +134,7 @@ def test_frames_without_the_face_are_nan_and_the_face_is_found_again():
     np.testing.assert_array_equal(found.confidence == 0, unseen)
     np.testing.assert_array_equal(np.isnan(found.landmarks).all(axis=(1, 2)), unseen)
     assert np.isfinite(found.landmarks[~unseen]).all()
-    assert np.isnan(found.depth[unseen]).all() and np.isnan(found.crop[unseen]).all()
+    assert np.isnan(found.depth[unseen]).all() and np.isnan(found.box[unseen]).all()
 
 
 def test_the_most_prominent_person_comes_first():
@@ -288,7 +288,7 @@ def peak(count):
     found = track(SimpleNamespace(time=n / 25, image=image) for n, image in enumerate(images))
     for start in range(0, count, 100):
         assert np.isfinite(found.landmarks[start : start + 100]).all() and np.isfinite(found.depth[start]).all()
-    assert found.seen.all() and len(found.crop) == count
+    assert found.seen.all() and len(found.box) == count
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
@@ -469,11 +469,11 @@ def test_confidence_falls_for_a_leap_but_not_for_steady_motion():
 
 def test_views_show_the_person_through_the_whole_clip():
     images = [picture([("ann", 80 + 2 * n, 100), ("bob", 250, 90, 50)]) for n in range(40)]
-    found = track(frames(images), views=True)
-    views = found.views
+    found = track(frames(images), aligned_crops=True)
+    views = found.aligned_crops
     assert 8 <= len(views) <= 16 and views.frames[0] == 0 and views.frames[-1] >= 35
     assert (np.diff(views.frames) > 0).all()
     for number, frame in enumerate(views.frames):
         np.testing.assert_allclose(views.landmarks[number], found.landmarks[frame], atol=1e-3)
         assert views.pictures[number].shape == (192, 192)
-    assert track(frames(images)).views is None
+    assert track(frames(images)).aligned_crops is None

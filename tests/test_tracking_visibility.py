@@ -1,4 +1,4 @@
-"""What hides a face is found in its pictures; what only changes them is not taken for it."""
+"""Occluders of a face are detected in its images; changes of light and pose are not taken for occluders."""
 
 import cv2
 import numpy as np
@@ -16,16 +16,16 @@ MARGIN = 40
 
 @pytest.fixture(scope="module")
 def face():
-    """A picture of the average face, as it is in the file of weights, and the landmarks in it."""
+    """An image of the average face, as it is in the file of weights, and the landmarks in it."""
     with np.load(WEIGHTS_FILE, allow_pickle=False) as file:
         mean = file["face_mean"]
     with np.load(LAYOUT_FILE, allow_pickle=False) as file:
         inside = file["inside"]
     green = mean[:, 0] - 0.299 * mean[:, 1] - 0.114 * mean[:, 2]
     skin = np.log([190.0, 140.0, 120.0])
-    look = np.stack([green + mean[:, 1], green, green + mean[:, 2]], 1) + skin
+    colour = np.stack([green + mean[:, 1], green, green + mean[:, 2]], 1) + skin
     grid = np.full((HEIGHT, WIDTH, 3), 60.0, np.float32)
-    grid[inside] = np.clip(np.exp(look), 0, 255)
+    grid[inside] = np.clip(np.exp(colour), 0, 255)
     size = (WIDTH * SCALE, HEIGHT * SCALE)
     picture = cv2.resize(grid, size, interpolation=cv2.INTER_CUBIC)
     picture = cv2.copyMakeBorder(picture, *[MARGIN] * 4, cv2.BORDER_CONSTANT, value=(60, 60, 60))
@@ -67,7 +67,7 @@ def cover(image, landmarks, members, colour, margin=12):
 MOUTH = np.flatnonzero(LANDMARK_REGIONS.numpy() == REGIONS.index("lips"))
 
 
-def test_a_clean_clip_hides_nothing(face):
+def test_a_clean_clip_is_visible_everywhere(face):
     visibility = FaceVisibility()
     for image, landmarks in frames(face):
         visibility.add_frame(image, landmarks)
@@ -79,7 +79,7 @@ def test_a_clean_clip_hides_nothing(face):
 
 
 @pytest.mark.parametrize("colour", [(30, 60, 150), (25, 25, 25), (220, 220, 215)])
-def test_a_patch_before_the_mouth_hides_the_lips_and_not_the_brows(face, colour):
+def test_a_patch_before_the_mouth_occludes_the_lips_and_not_the_brows(face, colour):
     visibility = FaceVisibility()
     for t, (image, landmarks) in enumerate(frames(face)):
         if 12 <= t < 24:
@@ -93,7 +93,7 @@ def test_a_patch_before_the_mouth_hides_the_lips_and_not_the_brows(face, colour)
     assert min(seen["lips"][:9].min(), seen["lips"][27:].min()) > 0.9
 
 
-def test_changing_light_hides_nothing(face):
+def test_a_change_of_light_is_no_occlusion(face):
     visibility = FaceVisibility()
     for t, (image, landmarks) in enumerate(frames(face)):
         gain = (0.6 + 0.4 * t / 39) * np.array([1.0, 1.0, 0.8 + 0.2 * t / 39])
@@ -107,7 +107,7 @@ def test_the_edge_of_a_face_that_turns_away_is_not_taken_for_an_occluder(face, m
     def found():
         visibility = FaceVisibility()
         for t, (image, landmarks) in enumerate(frames(face)):
-            if t < 8:  # half of the mouth is round the corner, and the tracker is a little out
+            if t < 8:  # half of the mouth has turned away, and the detector is a little off
                 corner = landmarks[MOUTH, 0].mean()
                 image[:, round(corner) :] = (20, 20, 120)
                 beyond = landmarks[:, 0] > corner - 12
@@ -116,11 +116,11 @@ def test_the_edge_of_a_face_that_turns_away_is_not_taken_for_an_occluder(face, m
         return regions_of(visibility)["lips"]
 
     assert found()[:7].min() > 0.85
-    monkeypatch.setattr(visibility_module, "_TURNED", 0.0)
+    monkeypatch.setattr(visibility_module, "_CONTOUR_WEIGHT", 0.0)
     assert found()[:7].max() < 0.8
 
 
-def test_a_scarf_worn_for_the_entire_clip_hides_lips_and_not_brows(face):
+def test_a_scarf_worn_for_the_entire_clip_occludes_lips_and_not_brows(face):
     visibility = FaceVisibility()
     for image, landmarks in frames(face):
         top = int(landmarks[2, 1])  # from under the nose down
@@ -130,8 +130,8 @@ def test_a_scarf_worn_for_the_entire_clip_hides_lips_and_not_brows(face):
 
     seen = regions_of(visibility)
 
-    # Only the average of other people's faces tells, and what is there all the time may be how this video looks: far
-    # less sure than of what comes and goes.
+    # Only the mean of other people's faces shows it, and a constant difference may be a property of the video: the
+    # probability is lower than for occluders that come and go.
     assert seen["lips"].max() < 0.8
     assert seen["brows"].min() > 0.95
 

@@ -9,7 +9,7 @@ from avface.networks.landmark_correction import (
     Layout,
     load_landmark_network,
 )
-from avface.tracking.aligned_crops import FACE, SIDE, face_view, in_view, view_matrix
+from avface.tracking.aligned_crops import FACE_SIZE, SIDE, aligned_crop, crop_matrix, to_crop
 from avface.training.landmarks.train import (
     LandmarkRecipe,
     LandmarkTraining,
@@ -36,10 +36,10 @@ def made_views(people, each=4, seed=0):
             image -= 150 * np.exp(-((x - place[0]) ** 2 + (y - place[1]) ** 2) / 40)
         image = np.repeat(image.clip(0, 255).astype(np.uint8)[..., None], 3, 2)
         found = rest + np.tensordot(rng.normal(0, 6, 2), ways, 1)
-        matrix = view_matrix(found)
-        pictures.append(face_view(image, matrix))
-        tracked.append(in_view(matrix, found))
-        true.append(in_view(matrix, rest))
+        matrix = crop_matrix(found)
+        pictures.append(aligned_crop(image, matrix))
+        tracked.append(to_crop(matrix, found))
+        true.append(to_crop(matrix, rest))
         person.append(number // each)
     return LandmarkViews(
         np.stack(pictures), np.stack(tracked), np.stack(true), np.array(person), np.zeros(len(person), bool)
@@ -68,7 +68,7 @@ def test_training_finds_how_far_landmarks_are_off_for_other_people(views, tmp_pa
     left = np.linalg.norm(
         (others.tracked + np.pad(offsets, ((0, 0), (0, 10), (0, 0))) - others.true)[:, :LANDMARKS], axis=2
     )
-    assert left.mean() < 0.7 * before * FACE / 100
+    assert left.mean() < 0.7 * before * FACE_SIZE / 100
 
 
 def test_a_mirrored_view_errs_alike(views):
@@ -80,7 +80,7 @@ def test_a_mirrored_view_errs_alike(views):
         np.linalg.norm(before, axis=1).mean(), np.linalg.norm(after, axis=1).mean(), rtol=1e-4
     )
     # the mirror image of a nearly even face is nearly that face
-    np.testing.assert_allclose(tracked[:LANDMARKS], views.tracked[0, :LANDMARKS], atol=0.03 * FACE)
+    np.testing.assert_allclose(tracked[:LANDMARKS], views.tracked[0, :LANDMARKS], atol=0.03 * FACE_SIZE)
 
 
 def test_a_warp_takes_the_landmarks_along():

@@ -152,7 +152,7 @@ def _correct_landmarks(inputs: StageInputs) -> LandmarkCorrections | None:
     weights = LandmarkWeights(track, None, without=_ignored_regions(inputs), flow=False)
     visible = np.stack([weights[frame] for frame in views.frames.tolist()])
     with one_thread():
-        offsets = pretrained_landmark_network().refine(views.pictures, views.landmarks, visible)
+        offsets = pretrained_landmark_network().predict_offsets(views.pictures, views.landmarks, visible)
     return LandmarkCorrections(views.frames, offsets, visible)
 
 

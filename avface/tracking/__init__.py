@@ -1,4 +1,4 @@
-"""Faces in frames: 478 landmarks a frame of one person, who is who, where the shots change."""
+"""Face tracking: 478 landmarks a frame of one person, their visibility, re-identification, shot cuts, optical flow."""
 
 from avface.tracking.face_track import FaceTrack, Segment
 from avface.tracking.optical_flow import refine_by_flow

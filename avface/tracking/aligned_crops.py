@@ -1,4 +1,4 @@
-"""Pictures of a tracked face, level and of one size, for whoever looks at a face more closely than at its landmarks."""
+"""Aligned crops of a tracked face: level, of one size; for networks that need more of it than its landmarks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from avface.arrays import F32, F64, U8, Floats, Int
 
 SIDE = 192
-"""Width and height of a view in pixels."""
-FACE = 0.62 * SIDE
-"""Size of the face in it, sqrt(w h) of the box of its landmarks."""
-MOST = 16
-"""Views that are kept of a person."""
+"""Width and height of a crop in pixels."""
+FACE_SIZE = 0.62 * SIDE
+"""Size of the face in it: sqrt(w h) of the box of its landmarks."""
+MAX_CROPS = 16
+"""Crops of a person, at most."""
 _RIGHT_EYE, _LEFT_EYE = [33, 133], [263, 362]
 _TOP, _CHIN = 10, 152
 
@@ -23,8 +23,8 @@ _TOP, _CHIN = 10, 152
 class AlignedCrops:
     """K frames of a person, spread over the clip.
 
-    frames (K,) their numbers, pictures (K, SIDE, SIDE) uint8 grey views, landmarks (K, 478, 2) tracked ones that these
-    were cut by, in pixels of the frames.
+    frames (K,) their numbers, pictures (K, SIDE, SIDE) uint8 grey crops, landmarks (K, 478, 2) the detector's, which
+    the crops are aligned by, in pixels of the frames.
     """
 
     frames: Int
@@ -35,34 +35,34 @@ class AlignedCrops:
         return len(self.frames)
 
 
-def view_matrix(landmarks: Floats) -> F64:
-    """(2, 3) affine matrix from the pixels of a picture to those of the view of a face.
+def crop_matrix(landmarks: Floats) -> F64:
+    """(2, 3) affine matrix from the pixels of an image to those of the aligned crop of a face.
 
-    It turns, scales and shifts: eyes and the line from chin to brow lie level on the average, the box of the landmarks
-    (478, 2 or more) is in the middle and of the size FACE.
+    A similarity: the mean direction of the eyes and of the normal of the line from chin to brow is horizontal, the box
+    of the landmarks (478, 2 or more) is in the middle and of the size FACE_SIZE.
     """
     points = np.asarray(landmarks[:468, :2], np.float64)
     across = points[_LEFT_EYE].mean(0) - points[_RIGHT_EYE].mean(0)
     up = points[_TOP] - points[_CHIN]
-    beside = np.array([-up[1], up[0]])
-    beside = beside if beside @ across > 0 else -beside
-    x = across / max(np.linalg.norm(across), 1e-9) + beside / max(np.linalg.norm(beside), 1e-9)
+    normal = np.array([-up[1], up[0]])
+    normal = normal if normal @ across > 0 else -normal
+    x = across / max(np.linalg.norm(across), 1e-9) + normal / max(np.linalg.norm(normal), 1e-9)
     length = np.linalg.norm(x)
     x = x / length if length > 1e-9 else np.array([1.0, 0.0])
-    turn = np.array([[x[0], x[1]], [-x[1], x[0]]])
-    turned = points @ turn.T
-    low, high = turned.min(0), turned.max(0)
-    scaled = FACE / max(float(np.sqrt((high - low).prod())), 1.0) * turn
-    return np.column_stack([scaled, (SIDE - 1) / 2 - scaled @ turn.T @ (low + high) / 2])
+    rotation = np.array([[x[0], x[1]], [-x[1], x[0]]])
+    rotated = points @ rotation.T
+    low, high = rotated.min(0), rotated.max(0)
+    scaled = FACE_SIZE / max(float(np.sqrt((high - low).prod())), 1.0) * rotation
+    return np.column_stack([scaled, (SIDE - 1) / 2 - scaled @ rotation.T @ (low + high) / 2])
 
 
-def in_view(matrix: F64, landmarks: Floats) -> F32:
-    """Landmarks (478, 2 or more) of a picture in the pixels of a view, (478, 2)."""
+def to_crop(matrix: F64, landmarks: Floats) -> F32:
+    """Landmarks (478, 2 or more) of an image in the pixels of a crop, (478, 2)."""
     return np.asarray(landmarks[:, :2] @ matrix[:, :2].T + matrix[:, 2], np.float32)
 
 
-def face_view(image: U8, matrix: F64) -> U8:
-    """The view (SIDE, SIDE) uint8 of a picture (H, W, 3) uint8 RGB; its edge goes on where the picture ends."""
+def aligned_crop(image: U8, matrix: F64) -> U8:
+    """The crop (SIDE, SIDE) uint8 grey of an image (H, W, 3) uint8 RGB; its border is replicated beyond its edge."""
     height, width = image.shape[:2]
     back = cv2.invertAffineTransform(matrix)
     corners = np.array([[0, 0], [SIDE, 0], [0, SIDE], [SIDE, SIDE]]) @ back[:, :2].T + back[:, 2]
@@ -72,26 +72,26 @@ def face_view(image: U8, matrix: F64) -> U8:
     matrix = matrix.copy()
     matrix[:, 2] += matrix[:, :2] @ low
     step = int(1 / np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
-    if step > 1 and min(part.shape[:2]) >= step:  # every pixel is to count
+    if step > 1 and min(part.shape[:2]) >= step:  # against aliasing
         rows, columns = part.shape[0] // step, part.shape[1] // step
         part = cv2.resize(
             part[: rows * step, : columns * step], (columns, rows), interpolation=cv2.INTER_AREA
         )
         matrix[:, 2] += matrix[:, :2] @ np.full(2, (step - 1) / 2)
         matrix[:, :2] *= step
-    view = cv2.warpAffine(part, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(view, np.uint8)
+    crop = cv2.warpAffine(part, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(crop, np.uint8)
 
 
-def next_view(frames: int) -> int:
-    """After how many sightings the next view of a person is kept, when one was kept after `frames`.
+def next_crop(frames: int) -> int:
+    """Number of a person's frames at which the next crop is stored, when the last was stored at `frames`.
 
     Every one at first, then at distances that grow with their number: a long clip has some dozens in all.
     """
     return max(frames + 1, int(1.125 * frames))
 
 
-def spread_out(times: Floats, most: int = MOST) -> Int:
+def evenly_spread(times: Floats, most: int = MAX_CROPS) -> Int:
     """Which of the sorted times (N,) are most evenly spread, `most` of them or fewer."""
     if len(times) <= most:
         return np.arange(len(times))

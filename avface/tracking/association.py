@@ -1,5 +1,4 @@
-"""Which face in the new picture belongs to which person already followed: pure functions over made-up
-candidates."""
+"""Assignment of the faces of a new frame to the people already tracked: pure functions."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from avface.tracking.facemesh import Face
-from avface.tracking.reidentification import Description, similarity
+from avface.tracking.reidentification import AppearanceDescriptor, similarity
 
 _POSITION_SPREAD = 0.3
 """Standard deviation of a face's centre around its prediction, in face sizes, one frame ahead."""
@@ -17,36 +16,36 @@ _POSITION_GROWTH = 0.3
 """The same, added per frame of absence."""
 _SIZE_SPREAD = 0.25
 """Standard deviation of the logarithm of a face's size around the last one."""
-_PLACE_LIMIT = 4.0
-"""Position and size count for at most this much each: a person may turn up elsewhere in the picture."""
-_IDENTITY_LIMIT = 5.0
-"""A different look counts for at most this much: a hand before the face changes it too."""
+_POSITION_LIMIT = 4.0
+"""Position and size count for at most this much each: a person may reappear elsewhere in the picture."""
+_APPEARANCE_LIMIT = 5.0
+"""Appearance counts for at most this much: a hand before the face changes it, too."""
 MAX_COST = 6.0
-"""From here on a face is nobody we follow: not for another look alone, nor for being elsewhere alone."""
+"""From this cost on a face is nobody who is tracked; neither appearance nor position alone reaches it."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A face found in the new picture."""
+    """A face found in the new frame."""
 
     centre: tuple[float, float]
     """Pixels."""
     size: float
     """Square root of the box's area, in pixels."""
-    description: Description | None = None
-    """What it looks like; None leaves identity out of the decision."""
+    descriptor: AppearanceDescriptor | None = None
+    """None leaves appearance out of the decision."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Where a person should be in the new picture, and what they look like."""
+    """The prediction for a person in the new frame."""
 
     centre: tuple[float, float]
     """Predicted centre in pixels."""
     size: float
     """Last size in pixels."""
-    description: Description | None = None
-    """Average over the frames so far."""
+    descriptor: AppearanceDescriptor | None = None
+    """Mean over the frames so far."""
     missing: int = 0
     """Frames since the person was last seen."""
 
@@ -55,11 +54,11 @@ def association_cost(expected: Expected, candidate: Candidate) -> float:
     """Negative log likelihood (up to a constant) that a candidate is the expected person."""
     spread = (_POSITION_SPREAD + _POSITION_GROWTH * expected.missing) * expected.size
     offset = np.hypot(candidate.centre[0] - expected.centre[0], candidate.centre[1] - expected.centre[1])
-    cost = min(0.5 * float(offset / spread) ** 2, _PLACE_LIMIT)
-    cost += min(0.5 * float(np.log(candidate.size / expected.size) / _SIZE_SPREAD) ** 2, _PLACE_LIMIT)
-    if expected.description is not None and candidate.description is not None:
-        alike = similarity(expected.description, candidate.description)
-        cost += min(-float(np.log(max(alike, 1e-9))), _IDENTITY_LIMIT)
+    cost = min(0.5 * float(offset / spread) ** 2, _POSITION_LIMIT)
+    cost += min(0.5 * float(np.log(candidate.size / expected.size) / _SIZE_SPREAD) ** 2, _POSITION_LIMIT)
+    if expected.descriptor is not None and candidate.descriptor is not None:
+        alike = similarity(expected.descriptor, candidate.descriptor)
+        cost += min(-float(np.log(max(alike, 1e-9))), _APPEARANCE_LIMIT)
     return cost
 
 
@@ -70,12 +69,10 @@ def associate(expected: Sequence[Expected], candidates: Sequence[Candidate]) -> 
     """
     if not expected:
         return [None] * len(candidates)
-    from scipy.optimize import (
-        linear_sum_assignment,
-    )  # a quarter of a second to import; one face needs it rarely
+    from scipy.optimize import linear_sum_assignment  # takes 0.25 s to import, and one face rarely needs it
 
     people = len(expected)
-    # One column per person and one "nobody" per candidate, so that an unlikely match is not forced.
+    # One column per person and one "nobody" per candidate, so that no unlikely match is forced.
     cost = np.full((len(candidates), people + len(candidates)), MAX_COST)
     for row, candidate in enumerate(candidates):
         for column, person in enumerate(expected):
@@ -89,10 +86,10 @@ def associate(expected: Sequence[Expected], candidates: Sequence[Candidate]) -> 
 
 
 def without_duplicates(faces: Sequence[Face], closer_than: float = 0.2) -> list[int]:
-    """Numbers of the faces to keep when several searches ended on one face: the first of each.
+    """Numbers of the faces to keep when several regions led to one face: the first of each.
 
-    Two are one when their points are on average closer than `closer_than` times the face's size. Boxes
-    would not do: those of two people who cross overlap far more.
+    Two are one when the mean distance of their landmarks is less than `closer_than` times the face's size. The overlap
+    of boxes is no criterion: those of two people who cross overlap far more.
     """
     kept: list[int] = []
     for number, face in enumerate(faces):

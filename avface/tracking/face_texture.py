@@ -1,7 +1,7 @@
-"""A small picture of the face itself: sampled through the landmarks, so that the same texel is always the same skin.
+"""A small texture of the face, sampled through the landmarks, so that a texel always shows the same skin.
 
-The layout is the open head's landmarks at rest, unrolled about a vertical axis and cut into texels of about 4.5 mm
-(`avface.training.visibility` makes it). A texel is tied to the three landmarks around it; where these go, it goes.
+The layout is the open head's landmarks at rest, unrolled about a vertical axis and divided into texels of about 4.5 mm
+(`avface.training.visibility` makes it). A texel has barycentric coordinates in the three landmarks around it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ WIDTH, HEIGHT = 40, 36
 TEXELS = 1056
 """Texels N within the outline."""
 _GLANCING = (0.12, 0.32)
-"""Size of a texel in the picture, over that of the larger ones, up to which it is not seen (turned away, or folded over
+"""Area of a texel in the image, over the third quartile of all, up to which it is not seen (turned away, or folded over
 by a wrong landmark), and from which it is fully seen."""
 _CROP_SIDE = 90
-"""Larger faces are reduced to about this many pixels before they are sampled, so that every pixel counts."""
+"""Larger faces are reduced to about this many pixels before they are sampled, against aliasing."""
 _QUARTERS = np.array([[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]], np.float32)
 
 
@@ -71,13 +71,13 @@ class FaceTexture:
         right, left, below, above = (np.take(place, side, 1) for side in self._sides)
         across, down = (right - left) * self._across, (below - above) * self._down
         size = across[0] * down[1] - across[1] * down[0]
-        usual = float(np.partition(size, TEXELS * 3 // 4)[TEXELS * 3 // 4])
+        typical = float(np.partition(size, TEXELS * 3 // 4)[TEXELS * 3 // 4])
         x, y = place
         x0, y0 = max(int(x.min()) - 2, 0), max(int(y.min()) - 2, 0)
         x1, y1 = min(int(x.max()) + 4, width), min(int(y.max()) + 4, height)
-        if usual <= 0 or x1 - x0 < 2 or y1 - y0 < 2:
+        if typical <= 0 or x1 - x0 < 2 or y1 - y0 < 2:
             return texture
-        seen = (size / usual - _GLANCING[0]) * (255 / (_GLANCING[1] - _GLANCING[0]))
+        seen = (size / typical - _GLANCING[0]) * (255 / (_GLANCING[1] - _GLANCING[0]))
         seen *= (x > -0.5) & (y > -0.5) & (x < width - 0.5) & (y < height - 0.5)
         crop = image[y0:y1, x0:x1]
         place -= np.array([[x0], [y0]], np.float32)

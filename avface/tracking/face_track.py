@@ -1,4 +1,4 @@
-"""What tracking hands on: one person over all frames of a clip; and the temporary file it streams through."""
+"""The result of tracking, one person over all frames of a clip, and the temporary file that it is stored in."""
 
 from __future__ import annotations
 
@@ -25,43 +25,42 @@ _POINT_FIELDS: list[tuple[str, str, tuple[int, ...]]] = [
     ("depth", "<f4", (478,)),
 ]
 POINT_RECORD = np.dtype(_POINT_FIELDS)
-"""The points of one person in one frame, as they lie in the temporary file."""
+"""The points of one person in one frame, as stored in the temporary file."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of frames between two shot cuts."""
+    """The frames between two shot cuts."""
 
     start: int
     """First frame."""
     end: int
     """One past the last frame."""
     same_person: bool
-    """Whether the tracked person is seen in it."""
+    """Whether the tracked person appears in it."""
     similarity: float
-    """How alike the most similar face in it and the tracked person are, in [0, 1] with 0.5 undecided: 1
-    where the person was seen longest, nan where there is no face at all."""
+    """Largest similarity of a face in it to the tracked person, in [0, 1] with 0.5 undecided: 1 where the person is
+    seen longest, nan without any face."""
 
 
 @dataclass(frozen=True, eq=False)
 class FaceTrack:
     """One person over all T frames of a clip: what the detector tracked and, if computed, what optical flow refined.
 
-    The points lie in a temporary file without a name and are read as they are sliced; the file is gone with
-    the last of them, or with the process however it ends. All else is small, 28 bytes a frame, and in memory.
+    The points lie in a temporary file without a name and are read as they are sliced; the file is deleted with the last
+    of them, or with the process however it ends. All else is small, 28 bytes a frame, and in memory.
     """
 
     landmarks: F32 | StoredArray
     """(T, 478, 2) as the detector tracked them: pixels in MediaPipe's scheme, (0, 0) the middle of the top-left pixel;
     nan where the person was not detected. What networks are trained on; for a fit see `best_landmarks`."""
     depth: F32 | StoredArray
-    """(T, 478) MediaPipe's z on the scale of the pixels, relative to the head, growing away from the
-    camera; nan where unseen. An estimate of a network, good for ordering rather than for measuring."""
+    """(T, 478) MediaPipe's z on the scale of the pixels, relative to the head, growing away from the camera; nan where
+    the person was not detected. A network's estimate, fit for ordering rather than for measuring."""
     confidence: F32
-    """(T,) in [0, 1]: 0 where the person is not seen, and only there; see
-    `avface.tracking.frame_confidence`."""
-    crop: F32
-    """(T, 4) box of the landmarks, x0, y0, x1, y1 in pixels; nan where unseen."""
+    """(T,) in [0, 1]: 0 where the person was not detected, and only there; see `avface.tracking.frame_confidence`."""
+    box: F32
+    """(T, 4) bounding box of the landmarks, x0, y0, x1, y1 in pixels; nan where the person was not detected."""
     times: F64
     """(T,) seconds."""
     segments: tuple[Segment, ...]
@@ -80,8 +79,8 @@ class FaceTrack:
     flow_confidence: F32 | None = None
     """(T,) confidence of `flow_landmarks`; above 0 also in refined frames in which the person was not detected. None if
     none were refined."""
-    views: AlignedCrops | None = None
-    """What the face looks like in some of the frames; None if nobody kept any."""
+    aligned_crops: AlignedCrops | None = None
+    """Images of the face in some of the frames; None if none were kept."""
 
     def __len__(self) -> int:
         return len(self.times)
@@ -105,10 +104,10 @@ class FaceTrack:
 class RecordFile:
     """Records of one numpy type appended to a temporary file without a name, and read back in pieces.
 
-    Not mapped into memory: pages of a map count as the process's memory once they are touched, so that a
-    pass over a long clip would end up with all of it. The file has no entry in any folder (on Windows: is
-    deleted when closed), so nothing is left behind even if the process is killed. Raises AvfaceError when
-    the folder for temporary files is full or not writable.
+    Not memory-mapped: touched pages of a map count as the process's memory, so that a pass over a long clip would end
+    with all of it in memory. The file has no entry in any folder (on Windows: is deleted when closed), so that nothing
+    is left behind even if the process is killed. Raises AvfaceError when the folder for temporary files is full or not
+    writable.
     """
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
@@ -122,7 +121,7 @@ class RecordFile:
         except OSError as problem:
             raise self._explained(problem) from problem
         self.close = weakref.finalize(self, self._file.close)
-        """Give the file back; happens by itself when nothing refers to this object any more."""
+        """Close and so delete the file; happens by itself when nothing refers to this object any more."""
 
     def __len__(self) -> int:
         return self._count
@@ -149,7 +148,7 @@ class RecordFile:
                 while len(target):
                     got = raw.readinto(target)  # type: ignore[attr-defined]
                     if not got:
-                        raise EOFError(f"records {start} to {stop} of {self._count} were asked for")
+                        raise EOFError(f"records {start} to {stop} of {self._count} do not exist")
                     target = target[got:]
                 self._file.seek(0, 2)
             except OSError as problem:
@@ -172,9 +171,9 @@ class RecordFile:
 class StoredArray:
     """One field of a RecordFile as an array of N rows that is read from disk where it is used.
 
-    Indexed like a numpy array, and numpy's functions take it. One row and a slice of rows without a step are
-    read alone; any other index, and numpy's functions, read everything. What comes back is a copy, so the
-    array itself cannot be written to.
+    Indexed like a numpy array, and accepted by numpy's functions. One row and a slice of rows without a step are read
+    alone; any other index, and numpy's functions, read everything. The result is a copy: the array itself cannot be
+    written to.
     """
 
     def __init__(self, file: RecordFile, field: str) -> None:
@@ -217,7 +216,7 @@ class StoredArray:
 
     def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if copy is False:
-            raise ValueError("the array lies on disk: it cannot be had without a copy")
+            raise ValueError("the array lies on disk: it cannot be read without a copy")
         return self._rows(0, len(self)).astype(self.dtype if dtype is None else dtype, copy=False)
 
     def _rows(self, start: int, stop: int) -> npt.NDArray[Any]:

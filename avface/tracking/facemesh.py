@@ -1,18 +1,17 @@
-"""MediaPipe FaceMesh behind one small wall: nothing else in avface knows which MediaPipe is installed.
+"""Adapter for MediaPipe FaceMesh: nothing else in avface depends on which MediaPipe is installed.
 
-MediaPipe's own ``solutions.FaceMesh`` is a fixed loop of two networks: a detector and, per face, the
-landmark network (attention mesh, 478 points) on a rotated square around the face. Here the same two parts,
-taken from the same installed package and with the same rules between them, are run one by one. That gives
-what the loop hides:
+MediaPipe's own ``solutions.FaceMesh`` is a fixed loop of two networks: a detector and, per face, the landmark network
+(attention mesh, 478 points) on a rotated square around the face. Here the same two parts of the installed package are
+run one by one, with the same rules between them. So
 
-* the region a face is looked for in belongs to the caller, so a shot cut or a second person needs no reset;
-* the detector runs when it is needed, not on every frame in which fewer faces than the maximum are seen;
-* the landmark network's own presence score;
+* the caller keeps the region of each face, and a shot cut or a second person needs no reset;
+* the detector runs when it is needed, not on every frame with fewer faces than the maximum;
+* the landmark network's presence score is available;
 * a lost face is detected again within the same frame, not one frame later.
 
 On a single face the points agree with ``solutions.FaceMesh`` to rounding.
 
-Needs mediapipe 0.10.x up to 0.10.21, the releases that carry the models in the wheel.
+Needs mediapipe 0.10.x up to 0.10.21, the releases whose wheels contain the models.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from avface.errors import AvfaceError
 
 NUM_LANDMARKS = 478
 _EYE_CORNERS = (33, 263)
-"""Outer corners of the subject's right and left eye: MediaPipe turns the region so that they lie level."""
+"""Outer corners of the subject's right and left eye: MediaPipe rotates the region so that they are level."""
 _REGION_SCALE = 1.5
 """Side of the region over the longer side of the face's box, for detections and landmarks alike
 (MediaPipe)."""
@@ -70,7 +69,7 @@ _NOISE = re.compile(rb"^(INFO: Created TensorFlow Lite|WARNING: All log messages
 
 @dataclass(frozen=True)
 class Region:
-    """The rotated square of a picture in which the landmark network looks for one face."""
+    """The rotated square of an image that is the landmark network's input for one face."""
 
     x: float
     """Centre in pixels; (0, 0) is the middle of the top-left pixel."""
@@ -84,14 +83,14 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class Face:
-    """One face in one picture."""
+    """One face in one image."""
 
     landmarks: F32
     """(478, 3) float32. x, y in pixels, (0, 0) the middle of the top-left pixel; z on the same scale,
     relative to the face's centre, growing away from the camera, as MediaPipe gives it."""
     presence: float
-    """The landmark network's own belief in [0, 1] that its region held a face. Nearly always above 0.999
-    where the face is partly seen; partial occlusion does not lower it, full occlusion does."""
+    """The landmark network's probability in [0, 1] that its region holds a face. Nearly always above 0.999 where the
+    face is partly visible; partial occlusion does not lower it, full occlusion does."""
 
     @functools.cached_property
     def box(self) -> tuple[float, float, float, float]:
@@ -113,7 +112,7 @@ class Face:
 
     @property
     def next_region(self) -> Region:
-        """The region to look for the same face in the next picture, by MediaPipe's rule."""
+        """The region of the same face in the next frame, by MediaPipe's rule."""
         (x, y), (x0, y0, x1, y1) = self.centre, self.box
         right, left = self.landmarks[_EYE_CORNERS[0]], self.landmarks[_EYE_CORNERS[1]]
         angle = math.atan2(left[1] - right[1], left[0] - right[0])
@@ -122,12 +121,12 @@ class Face:
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Hold back MediaPipe's C++ start-up log, which goes straight to file descriptor 2; pass on all else."""
+    """Suppress MediaPipe's C++ start-up log, which is written to file descriptor 2; pass on all else."""
     try:
         sys.stderr.flush()
         saved = os.dup(2)
     except (OSError, ValueError, AttributeError):
-        yield  # No usable stderr (a windowed program): there is nothing to keep clean.
+        yield  # no usable stderr (a windowed program)
         return
     with tempfile.TemporaryFile() as held:
         try:
@@ -148,7 +147,7 @@ class FaceMesh:
     """Detector and landmark network of MediaPipe. A context manager; not for use from several threads at
     once.
 
-    Raises AvfaceError where the installed MediaPipe does not carry the models.
+    Raises AvfaceError where the installed MediaPipe does not contain the models.
     """
 
     def __init__(self) -> None:
@@ -160,7 +159,7 @@ class FaceMesh:
             except (RuntimeError, FileNotFoundError, ValueError, AttributeError) as problem:
                 version = getattr(self._mp, "__version__", "?")
                 raise AvfaceError(
-                    f"mediapipe {version} does not carry the face landmark models: "
+                    f"mediapipe {version} does not contain the face landmark models: "
                     f"install mediapipe==0.10.21 ({str(problem).splitlines()[0]})"
                 ) from problem
 
@@ -178,7 +177,7 @@ class FaceMesh:
         self._detector.start_run()
         self._far_detector.start_run()
         self._mesh.start_run({"with_attention": self._mp.packet_creator.create_bool(True)})
-        # The networks finish loading, and log about it, on their first picture.
+        # The networks finish loading, and log about it, on their first image.
         blank = np.zeros((64, 64, 3), np.uint8)
         self.detect(blank, thorough=True)
         self.landmarks(blank, Region(32.0, 32.0, 64.0, 0.0))
@@ -207,12 +206,12 @@ class FaceMesh:
         graph.add_packet_to_input_stream("image", self._image_packet.at(self._time))
 
     def detect(self, image: U8, *, thorough: bool = False) -> list[Region]:
-        """Regions of all faces that the detector finds, the surest first.
+        """Regions of all detected faces, by descending score.
 
-        Shapes: image (H, W, 3) uint8 RGB. The plain search (1.4 ms) is MediaPipe's own for FaceMesh and
-        finds faces from about an eighth of the picture's longer side up to all of it. A thorough one (about
-        10 ms) also runs the full-range detector, for faces down to a third of that, and looks at the
-        picture with a border around it, for faces larger than the picture.
+        Shapes: image (H, W, 3) uint8 RGB. The plain detection (1.4 ms) is MediaPipe's own for FaceMesh and finds faces
+        from about an eighth of the image's longer side up to all of it. A thorough one (about 10 ms) also runs the
+        full-range detector, for faces down to a third of that, and detects in the image with a border around it, for
+        faces larger than the image.
         """
         regions = self._run_detector(self._detector, image)
         if not thorough:
@@ -255,7 +254,7 @@ class FaceMesh:
         return regions
 
     def landmarks(self, image: U8, region: Region) -> Face | None:
-        """The face in a region, or None where the network sees none.
+        """The face in a region, or None where the network finds none.
 
         Shapes: image (H, W, 3) uint8 RGB.
         """
@@ -277,8 +276,8 @@ class FaceMesh:
             return None
         points = _read_landmarks(self._mp.packet_getter.get_proto(packet))
         points *= np.array([width, height, width], np.float32)
-        # Normalised x runs from 0 to 1 over the picture's edges. MediaPipe's crop is off by part of a pixel
-        # of its own: -0.5 is right to about 0.1 % of the face's size (measured by mirroring and turning).
+        # Normalised x is 0 and 1 at the image's edges. MediaPipe's crop is off by part of a pixel of its own: -0.5 is
+        # right to about 0.1 % of the face's size (measured by mirroring and rotating).
         points[:, :2] -= 0.5
         return Face(points, float(self._mp.packet_getter.get_float(self._packets[_PRESENCE_STREAM])))
 
@@ -299,9 +298,8 @@ class FaceMesh:
 def _read_landmarks(message: Any) -> F32:
     """(478, 3) float32 of a NormalizedLandmarkList.
 
-    Reading 1434 attributes one by one takes as long as a tenth of the network. A message of plain x, y, z
-    points is on the wire one record of 17 bytes a point: two of framing, then three times a tag and a
-    little-endian float.
+    Reading 1434 attributes one by one takes a tenth of the network's time. A message of plain x, y, z points is
+    serialised as one record of 17 bytes a point: two of framing, then three times a tag and a little-endian float.
     """
     raw = message.SerializeToString()
     if len(raw) == NUM_LANDMARKS * 17:

@@ -1,16 +1,16 @@
-"""Who is it? A small description of a face that survives head pose and most expression, and how alike two
-are.
+"""Re-identification within a clip: an appearance descriptor of a face and the similarity of two.
 
-Two measurements that come for free with the landmarks, no further network:
+The descriptor is invariant to head pose and to most of expression.
 
-* shape: MediaPipe's 3-D landmarks of parts that hardly move in speech (nose, eye corners, temples,
-  forehead, cheekbones), free of position, size and head pose by a similarity Procrustes alignment, averaged
-  over frames;
+Two measurements from the image and the landmarks, without a further network:
+
+* shape: MediaPipe's 3-D landmarks of parts that hardly move in speech (nose, eye corners, temples, forehead,
+  cheekbones), normalised for position, size and head pose by Procrustes alignment, averaged over frames;
 * colour: mean colours of small patches on the skin, hair and clothes.
 
-Descriptions are averages over many frames: single frames are noisy. Shape separates people across shot
-cuts, colour is the stronger within a shot, where the light is the same. This is no face recognition: it
-tells the handful of people of one clip apart, not one person from a crowd.
+Descriptors are means over many frames: single frames are noisy. Shape separates people across shot cuts, colour is the
+stronger cue within a shot, where the light is the same. This is no face recognition: it distinguishes the handful of
+people of one clip, not one person in a crowd.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ _CENTRE_LANDMARK = 168
 _PATCH = 0.02
 """Half width of a patch over the face's height."""
 _TURNED_AWAY = 0.35
-"""Sine of the yaw from which the far side of the face is not looked at: about 20 degrees."""
+"""Sine of the yaw from which the far side of the face is left out: about 20 degrees."""
 NUM_PATCHES = len(_RIGHT)
 
 _OFFSET, _SHAPE_WEIGHT, _COLOUR_WEIGHT = 9.0, 20.0, 90.0
 _UNDECIDED_COLOUR = 0.085
-"""Taken where no patch is in the picture: between the distances of the same and of different people."""
+"""Colour distance where no patch is in the picture: between the distances of the same and of different people."""
 
 
 @dataclass(frozen=True)
-class Description:
-    """What a face looks like, from one frame or averaged over several."""
+class AppearanceDescriptor:
+    """Shape and colours of a face, of one frame or averaged over several."""
 
     shape: F32
     """(25, 3) float32: stable landmarks, centred, unit root mean square; any rotation."""
@@ -68,7 +68,7 @@ class Description:
 
 
 def align(shape: F32, target: F32) -> F32:
-    """Turn centred shapes onto a centred target (orthogonal Procrustes, no reflection).
+    """Rotate centred shapes onto a centred target (orthogonal Procrustes, no reflection).
 
     Shapes: shape (..., K, 3), target (K, 3) -> (..., K, 3).
     Source: Kabsch, Acta Cryst. A32 (1976).
@@ -79,8 +79,8 @@ def align(shape: F32, target: F32) -> F32:
     return np.asarray(shape @ (u * flip[..., None, :] @ vt), dtype=np.float32)
 
 
-def describe(image: U8, landmarks: F32) -> Description:
-    """Description of one face in one frame.
+def describe(image: U8, landmarks: F32) -> AppearanceDescriptor:
+    """The appearance descriptor of one face in one frame.
 
     Shapes: image (H, W, 3) uint8 RGB; landmarks (478, 3) pixels, z on the same scale.
     """
@@ -111,32 +111,33 @@ def describe(image: U8, landmarks: F32) -> Description:
     total = weight.sum(axis=0)
     sides = (weight * colour.reshape(2, NUM_PATCHES, 3)).sum(axis=0)
     with np.errstate(invalid="ignore"):
-        colour = sides / total  # nan where neither side is seen
-    return Description(points.astype(np.float32), colour.astype(np.float32))
+        colour = sides / total  # nan where neither side is visible
+    return AppearanceDescriptor(points.astype(np.float32), colour.astype(np.float32))
 
 
-def merge(known: Description, new: Description, max_count: int = 1 << 30) -> Description:
-    """Average of two descriptions, each weighted by its frames; the known one counts for at most
-    max_count."""
+def merge(
+    known: AppearanceDescriptor, new: AppearanceDescriptor, max_count: int = 1 << 30
+) -> AppearanceDescriptor:
+    """Mean of two descriptors, weighted by their frames; the known one counts for at most max_count."""
     old = min(known.count, max_count)
     weight = np.float32(new.count / (old + new.count))
     shape = known.shape + weight * (align(new.shape, known.shape) - known.shape)
     mixed = known.colour + weight * (new.colour - known.colour)
     colour = np.where(np.isnan(known.colour), new.colour, np.where(np.isnan(new.colour), known.colour, mixed))
-    return Description(shape, colour.astype(np.float32), old + new.count)
+    return AppearanceDescriptor(shape, colour.astype(np.float32), old + new.count)
 
 
 def _symmetric(shape: F32) -> F32:
-    """Average of a shape and its mirror image: cancels most of what head pose does to MediaPipe's depths."""
+    """Mean of a shape and its mirror image: cancels most of the error of MediaPipe's depth with head pose."""
     return (shape + align(shape[_MIRROR] * np.array([-1, 1, 1], np.float32), shape)) / 2
 
 
-def distances(one: Description, other: Description) -> tuple[float, float]:
-    """How far apart two faces are in shape and in colour.
+def distances(one: AppearanceDescriptor, other: AppearanceDescriptor) -> tuple[float, float]:
+    """Distances of two faces in shape and in colour.
 
     Shape: root mean square distance of the symmetric shapes, which have unit size. Colour: root mean square
-    difference of the patches (0..1), after each face's own mean luma is taken away: exposure is no identity.
-    nan where no patch is seen in both.
+    difference of the patches (0..1), less the difference of mean luma, which is exposure; nan where no patch
+    is visible in both.
     """
     target = _symmetric(other.shape)
     shape = align(_symmetric(one.shape), target) - target
@@ -148,12 +149,11 @@ def distances(one: Description, other: Description) -> tuple[float, float]:
     )
 
 
-def similarity(one: Description, other: Description) -> float:
-    """Likelihood ratio in [0, 1] that two descriptions are of one person; 0.5 is undecided.
+def similarity(one: AppearanceDescriptor, other: AppearanceDescriptor) -> float:
+    """Probability in [0, 1] that two descriptors are of one person; 0.5 is undecided.
 
-    A logistic curve over the two distances. Its weights were set on six clips of six people so that
-    averages over ten frames from different people come out below 0.5 throughout, and those of one person
-    above 0.5 in 98 %.
+    A logistic function of the two distances. Its weights were set on six clips of six people so that means over ten
+    frames are all below 0.5 for different people, and above 0.5 in 98 % for one person.
     """
     shape, colour = distances(one, other)
     if np.isnan(colour):

@@ -1,10 +1,10 @@
-"""Which parts of a face are hidden in each frame: what the pictures say, since the landmark network does not.
+"""Which parts of a face are occluded in each frame, from the images, since the landmark network does not report it.
 
-MediaPipe puts its landmarks confidently under a hand. But the texels of the face (`face_texture`) then show something
-else than they do in the rest of the clip, or than faces do at all. Every frame is compared with the clip's own median
-texture, light evened out, in colour, brightness and structure over windows of several sizes, and with the average of
-synthetic faces, for what is before the face all the time. A small network, fitted to synthetic clips
-(`avface.training.visibility`), turns the differences into a log-odds for each texel; it is smoothed over five frames.
+MediaPipe puts its landmarks confidently under a hand. But the texels of the face (`face_texture`) then differ from
+those of the rest of the clip, or of faces in general. Every frame is compared with the clip's median texture, with
+lighting compensated, in colour, brightness and structure over windows of several sizes, and with the mean of synthetic
+faces, which reveals constant occluders. A small network, trained on synthetic clips (`avface.training.visibility`),
+turns these features into log-odds of occlusion for each texel; they are smoothed over five frames.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ WEIGHTS_FILE = Path(__file__).parent / "assets" / "visibility.npz"
 VISIBLE = 0.5
 """A landmark whose visibility is above this counts as seen, others as occluded."""
 REFERENCE_FRAMES = 100
-"""Frames, evenly over the clip, from which its usual texture is taken."""
+"""Frames, evenly over the clip, from which its median texture is computed."""
 _BLOCK = 128
-"""Frames looked at together."""
+"""Frames that are evaluated together."""
 _KERNEL = np.array([1, 2, 3, 2, 1], np.float32) / 9
 """Smoothing over time."""
-_REACH = len(_KERNEL) // 2
+_RADIUS = len(_KERNEL) // 2
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 _LIGHT_SCALE = (0.15, 0.05, 0.07)
-"""Differences of brightness, red and blue (logarithms) that light is fitted to; larger ones count less."""
+"""Scales of the Cauchy weights of the lighting fit: differences of brightness, red and blue (logarithms)."""
 _NOISE = np.array([0.10, 0.03, 0.04], np.float32)
-"""Added to the clip's own spread of each."""
+"""Noise floor of each, added to the clip's own spread."""
 _SKIN = np.array([0.10, 0.14], np.float32)
-"""Spread of red and blue over a face's skin."""
-_LEAST = 0.03
-"""Weight of a texel that isn't seen, in averages over windows."""
+"""Standard deviation of red and blue over a face's skin."""
+_MIN_WEIGHT = 0.03
+"""Weight of a texel that is not seen, in means over windows."""
 
-_USUAL_SHARE = 0.3
-"""Share of the frames in which a texel looks no more hidden than it usually does."""
-_UNREMARKABLE, _ALWAYS, _TAPER = -3.0, 1.6, 0.8
-"""Log-odds that are usual for a texel that is seen; those from which on it is taken to be hidden all the time; and how
-far below them one turns into the other."""
+_BASELINE_QUANTILE = 0.3
+"""Quantile over frames of a texel's log-odds that is its baseline."""
+_UNOCCLUDED, _ALWAYS, _TAPER = -3.0, 1.6, 0.8
+"""Log-odds: baseline of a texel that is never occluded, down to which higher baselines are subtracted; baseline from
+which on a texel is taken as occluded in the entire clip, so that nothing is subtracted; width of the transition."""
 
-_TURNED = 8.0
-"""Log-odds taken off texels all around which the face has turned away: what is seen of a face's edge is the background
-or looks like nothing before. The tracker follows profiles well enough."""
+_CONTOUR_WEIGHT = 8.0
+"""Log-odds subtracted from texels whose surroundings have all turned away: along the contour of a turned face texels
+show background, or skin that was not seen before, and the detector tracks profiles well."""
 
 _RECORD = np.dtype([("texture", "u1", FaceTexture.SHAPE), ("seen", "?"), ("new_shot", "?")])
 _RESULT = np.dtype([("visibility", "<f4", (478,))])
 
 
 class FaceReference(NamedTuple):
-    """What the face looks like in most of a clip."""
+    """The typical appearance of the face in a clip."""
 
     median: F32
     """(N, 3) brightness, red and blue."""
@@ -64,7 +64,7 @@ class FaceReference(NamedTuple):
 
 
 class FaceMean(NamedTuple):
-    """What faces look like, over many people."""
+    """The mean appearance of many people's faces."""
 
     mean: F32
     """(N, 3) brightness, red and blue less their medians over the face."""
@@ -99,12 +99,12 @@ def appearance(textures: Texture) -> tuple[F32, F32]:
     """
     logarithm = np.log(textures[..., :3].astype(np.float32) + 4)
     green = logarithm[..., 1]
-    look = np.stack([logarithm @ _LUMINANCE, logarithm[..., 0] - green, logarithm[..., 2] - green], -1)
-    return look, textures[..., 3].astype(np.float32) / 255
+    values = np.stack([logarithm @ _LUMINANCE, logarithm[..., 0] - green, logarithm[..., 2] - green], -1)
+    return values, textures[..., 3].astype(np.float32) / 255
 
 
 def _masked_median(values: F32, mask: Bool, axis: int) -> F32:
-    """Median of values (T, N, C) along axis 0 or 1 where mask (T, N), the lower of two; 0 where there is nothing."""
+    """Median of values (T, N, C) along axis 0 or 1 where mask (T, N), the lower of two; 0 where the mask is empty."""
     ordered = np.sort(np.where(mask[..., None], values, np.float32(np.inf)), axis)
     count = mask.sum(axis)
     middle = np.expand_dims(np.maximum(count - 1, 0) // 2, (axis, 2))
@@ -112,11 +112,11 @@ def _masked_median(values: F32, mask: Bool, axis: int) -> F32:
     return np.asarray(np.where(count[:, None] > 0, median, 0), np.float32)
 
 
-def _light(difference: F32, weight: F32, plane: F32) -> F32:
-    """What changed light explains of the difference (T, N, 3) to the usual look, (T, N, 3).
+def _lighting(difference: F32, weight: F32, plane: F32) -> F32:
+    """The part of the difference (T, N, 3) to the median appearance that a change of light explains, (T, N, 3).
 
-    An offset for each channel, for brightness also a slope across and down the face; by least squares with Cauchy's
-    weights, starting from the median, so that a hidden half does not pull it over.
+    An offset for each channel, for brightness also a slope across and down the face; by iteratively reweighted least
+    squares with Cauchy weights, starting from the median, so that an occluded half does not bias it.
     """
     offset = _masked_median(difference, weight > 0.3, 1)[:, None]
     fit = np.repeat(offset, difference.shape[1], 1)
@@ -126,17 +126,17 @@ def _light(difference: F32, weight: F32, plane: F32) -> F32:
         ridge = np.diag([1e-3, *[8.0] * (terms.shape[1] - 1)]).astype(np.float32)
         value = difference[..., channel]
         for _ in range(5):
-            trust = weight / (1 + ((value - fit[..., channel]) / (1.5 * scale)) ** 2) ** 2
-            left = (trust @ products).reshape(-1, terms.shape[1], terms.shape[1]) + ridge
-            right = (trust * value) @ terms
+            robust = weight / (1 + ((value - fit[..., channel]) / (1.5 * scale)) ** 2) ** 2
+            left = (robust @ products).reshape(-1, terms.shape[1], terms.shape[1]) + ridge
+            right = (robust * value) @ terms
             fit[..., channel] = np.linalg.solve(left, right[..., None])[..., 0] @ terms.T
     return fit
 
 
 class VisibilityModel:
-    """The network of `avface.training.visibility`, and what it looks at.
+    """The network of `avface.training.visibility`, and its input features.
 
-    Without a file of weights, as when it is being fitted, `face` must be given.
+    Without a file of weights, as in training, `face` must be given.
     """
 
     def __init__(self, face: FaceMean | None = None) -> None:
@@ -145,98 +145,111 @@ class VisibilityModel:
             with np.load(WEIGHTS_FILE, allow_pickle=False) as file:
                 weights = {name: file[name] for name in file.files}
             face = FaceMean(weights["face_mean"], weights["face_spread"])
-            self.use(weights)
+            self.set_weights(weights)
         self._face = face
         row, column = np.nonzero(self.texture.inside)
         across, down = 2 * column / WIDTH - 1, 2 * row / HEIGHT - 1
         self._plane: F32 = np.stack([np.ones(TEXELS), across, down], 1).astype(np.float32)
 
-    def use(self, weights: Mapping[str, F32]) -> None:
-        """Take the network's weights from a mapping with hidden_weight (K, F), hidden_bias (K,), ..."""
+    def set_weights(self, weights: Mapping[str, F32]) -> None:
+        """Use the network's weights from a mapping with hidden_weight (K, F), hidden_bias (K,), ..."""
         self._hidden = weights["hidden_weight"].T, weights["hidden_bias"]
         self._output = weights["output_weight"].T, weights["output_bias"]
 
-    def reference(self, textures: Texture, hidden: Bool | None = None) -> FaceReference:
-        """The usual look over textures (T, N, 4), without what is known to be hidden (T, N) where that leaves any."""
-        look, weight = appearance(textures)
+    def reference(self, textures: Texture, occluded: Bool | None = None) -> FaceReference:
+        """Median appearance over textures (T, N, 4), without occluded texels (T, N) where enough others remain."""
+        values, weight = appearance(textures)
         use = weight > 0.3
-        if hidden is not None:
-            kept = use & ~hidden
+        if occluded is not None:
+            kept = use & ~occluded
             use = np.where(kept.sum(0) >= max(3, 0.1 * len(use)), kept, use)
         else:
             use = np.where(use.sum(0) >= max(3, 0.1 * len(use)), use, True)
-        offset = _masked_median(look, use, 1)[:, None]
+        offset = _masked_median(values, use, 1)[:, None]
         fit = offset - np.median(offset, 0)
-        median = _masked_median(look - fit, use, 0)
+        median = _masked_median(values - fit, use, 0)
         for _ in range(2):
-            fit = _light(look - median, weight * use, self._plane)
-            median = _masked_median(look - fit, use, 0)
-        off = look - median - _light(look - median, weight * use, self._plane)
-        return FaceReference(median, np.float32(1.4826) * _masked_median(np.abs(off), use, 0))
+            fit = _lighting(values - median, weight * use, self._plane)
+            median = _masked_median(values - fit, use, 0)
+        residual = values - median - _lighting(values - median, weight * use, self._plane)
+        return FaceReference(median, np.float32(1.4826) * _masked_median(np.abs(residual), use, 0))
 
     def clear_reference(self, textures: Texture) -> FaceReference:
-        """The usual look over textures (T, N, 4), taken again without what then turns out hidden."""
+        """Median appearance over textures (T, N, 4), computed again without the texels that are then found occluded."""
         reference = self.reference(textures)
         return self.reference(textures, self.log_odds(textures, reference) > 0)
 
-    def evidence(self, textures: Texture, reference: FaceReference) -> F32:
-        """How frames differ from the usual look and from faces in general, (T, N, 18).
+    def features(self, textures: Texture, reference: FaceReference) -> F32:
+        """Differences of frames from the clip's median appearance and from faces in general, (T, N, 18).
 
         Shapes: textures (T, N, 4).
         """
-        look, seen = appearance(textures)
-        off = look - reference.median
-        off -= _light(off, seen, self._plane)
-        now = reference.median + off
-        windows = _Windows(self.texture.inside, seen + np.float32(_LEAST))
-        usual = np.broadcast_to(reference.median[:, 0], seen.shape)
+        values, weight = appearance(textures)
+        residual = values - reference.median
+        residual -= _lighting(residual, weight, self._plane)
+        relit = reference.median + residual
+        windows = _Windows(self.texture.inside, weight + np.float32(_MIN_WEIGHT))
+        median_brightness = np.broadcast_to(reference.median[:, 0], weight.shape)
 
-        strange = np.abs(off) / (reference.spread + _NOISE)
-        light = np.minimum(strange[..., 0], 8)
-        colour = np.minimum(np.hypot(strange[..., 1], strange[..., 2]) / 1.2, 8)
-        change = np.minimum(np.hypot(off[..., 1] / 0.08, off[..., 2] / 0.1), 8)
+        scores = np.abs(residual) / (reference.spread + _NOISE)
+        light = np.minimum(scores[..., 0], 8)
+        colour = np.minimum(np.hypot(scores[..., 1], scores[..., 2]) / 1.2, 8)
+        colour_change = np.minimum(np.hypot(residual[..., 1] / 0.08, residual[..., 2] / 0.1), 8)
         skin = np.median(reference.median[:, 1:], 0)
-        from_skin = np.hypot(*np.moveaxis((now[..., 1:] - skin) / _SKIN, -1, 0))
-        usually = np.hypot(*((reference.median[:, 1:] - skin) / _SKIN).T)
-        # what faces in general look like
+        from_skin = np.hypot(*np.moveaxis((relit[..., 1:] - skin) / _SKIN, -1, 0))
+        median_from_skin = np.hypot(*((reference.median[:, 1:] - skin) / _SKIN).T)
+        # relative to the mean of many faces
         level = np.median(reference.median, 0)
-        unlike = np.abs(now - level - self._face.mean) / (self._face.spread + _NOISE)
-        unlike_light = np.minimum(unlike[..., 0], 8)
-        unlike_colour = np.minimum(np.hypot(unlike[..., 1], unlike[..., 2]), 8)
-        general = np.broadcast_to(self._face.mean[:, 0], seen.shape)
+        face_scores = np.abs(relit - level - self._face.mean) / (self._face.spread + _NOISE)
+        face_light = np.minimum(face_scores[..., 0], 8)
+        face_colour = np.minimum(np.hypot(face_scores[..., 1], face_scores[..., 2]), 8)
+        face_brightness = np.broadcast_to(self._face.mean[:, 0], weight.shape)
 
         small = windows.mean(np.stack([light, colour], -1), 3)
-        changes = [np.minimum(np.abs(off[..., 0]) / 0.2, 8), change, np.maximum(from_skin - usually, 0)]
-        middle = windows.mean(np.stack([*changes, from_skin, unlike_light, unlike_colour], -1), 5)
-        brightness = now[..., 0]
+        changes = [
+            np.minimum(np.abs(residual[..., 0]) / 0.2, 8),
+            colour_change,
+            np.maximum(from_skin - median_from_skin, 0),
+        ]
+        middle = windows.mean(np.stack([*changes, from_skin, face_light, face_colour], -1), 5)
+        brightness = relit[..., 0]
         large = windows.mean(
-            np.stack([light, colour, brightness, usual, brightness**2, usual**2, brightness * usual], -1), 7
-        )
+            np.stack(
+                [
+                    light, colour,
+                    brightness, median_brightness,
+                    brightness**2, median_brightness**2, brightness * median_brightness,
+                ],
+                -1,
+            ),
+            7,
+        )  # fmt: skip
         huge = windows.mean(
             np.stack(
                 [
-                    light + colour, from_skin, unlike_light, unlike_colour,
-                    brightness, general, brightness**2, general**2, brightness * general,
+                    light + colour, from_skin, face_light, face_colour,
+                    brightness, face_brightness,
+                    brightness**2, face_brightness**2, brightness * face_brightness,
                 ],
                 -1,
             ),
             13,
         )  # fmt: skip
-        alike, contrast = _correlation(large[..., 2:])
-        like_faces, _ = _correlation(huge[..., 4:])
-        everywhere = np.broadcast_to(np.minimum(light + colour, 8).mean(1, keepdims=True), seen.shape)
-        amounts = [small, large[..., :2], huge[..., :4], middle, everywhere[..., None]]
-        others = [1 - alike, np.abs(contrast), 1 - like_faces]
-        return np.concatenate([np.log1p(np.concatenate(amounts, -1)), np.stack(others, -1)], -1)
+        clip_correlation, contrast = _correlation(large[..., 2:])
+        face_correlation, _ = _correlation(huge[..., 4:])
+        overall = np.broadcast_to(np.minimum(light + colour, 8).mean(1, keepdims=True), weight.shape)
+        magnitudes = [small, large[..., :2], huge[..., :4], middle, overall[..., None]]
+        structure = [1 - clip_correlation, np.abs(contrast), 1 - face_correlation]
+        return np.concatenate([np.log1p(np.concatenate(magnitudes, -1)), np.stack(structure, -1)], -1)
 
-    def edge(self, textures: Texture) -> F32:
-        """The share of what is around each texel (T, N) that is turned away from the camera, in textures (T, N, 4)."""
-        _, seen = appearance(textures)
-        return _Windows(self.texture.inside, np.ones_like(seen)).mean(1 - seen[..., None], 9)[..., 0]
+    def turned_share(self, textures: Texture) -> F32:
+        """Share of the window around each texel (T, N) that is turned away from the camera, in textures (T, N, 4)."""
+        _, weight = appearance(textures)
+        return _Windows(self.texture.inside, np.ones_like(weight)).mean(1 - weight[..., None], 9)[..., 0]
 
     def log_odds(self, textures: Texture, reference: FaceReference) -> F32:
-        """Log-odds that each texel is hidden, (T, N), from textures (T, N, 4)."""
-        units = np.tanh(self.evidence(textures, reference) @ self._hidden[0] + self._hidden[1])
+        """Log-odds that each texel is occluded, (T, N), from textures (T, N, 4)."""
+        units = np.tanh(self.features(textures, reference) @ self._hidden[0] + self._hidden[1])
         return np.asarray((units @ self._output[0] + self._output[1])[..., 0])
 
 
@@ -249,7 +262,7 @@ def _correlation(means: F32) -> tuple[F32, F32]:
 
 
 class FaceVisibility:
-    """Collects one person's textures over a clip and then tells what was hidden.
+    """Collects one person's textures over a clip and estimates the visibility of the landmarks from all of them.
 
     The textures lie in a temporary file (4 KB a frame); memory does not grow with the clip.
     """
@@ -264,7 +277,7 @@ class FaceVisibility:
         return len(self._file)
 
     def add(self, texture: Texture | None = None, *, new_shot: bool = False) -> None:
-        """Take in the next frame: its texture (N, 4) uint8, or None for a frame in which the person is not seen.
+        """Take in the next frame: its texture (N, 4) uint8, or None for a frame without the person.
 
         new_shot: whether this is the first frame after a cut, over which nothing is smoothed.
         """
@@ -280,7 +293,7 @@ class FaceVisibility:
         *,
         new_shot: bool = False,
     ) -> None:
-        """The same from a picture (H, W, 3) uint8 RGB and landmarks (478, 2 or more) in it; nan or None for no face."""
+        """The same from an image (H, W, 3) uint8 RGB and its landmarks (478, 2 or more); nan or None for no face."""
         texture = None if landmarks is None else self._model.texture.sample(image, landmarks)
         self.add(texture, new_shot=new_shot)
 
@@ -290,33 +303,35 @@ class FaceVisibility:
         It lies in a temporary file and is read as it is sliced.
         """
         result = RecordFile(_RESULT)
-        reference, usual, usual_edge = self._reference()
+        reference, excess, median_turned = self._reference()
         frames = len(self)
         for start in range(0, frames, _BLOCK):
             stop = min(start + _BLOCK, frames)
-            first, last = max(start - _REACH, 0), min(stop + _REACH, frames)
+            first, last = max(start - _RADIUS, 0), min(stop + _RADIUS, frames)
             records = self._file.read(first, last)
-            result_block = np.ones(stop - start, _RESULT)
+            block = np.ones(stop - start, _RESULT)
             seen, shot = records["seen"], np.cumsum(records["new_shot"])
-            looked = seen & _looked_at(first, seen, records["new_shot"])
+            evaluated = seen & _evaluated_frames(first, seen, records["new_shot"])
             here = seen[start - first : stop - first]
             if reference is not None and here.any():
                 odds = np.zeros((len(records), TEXELS), np.float32)
-                textures = records["texture"][looked]
-                turned = (self._model.edge(textures) - usual_edge).clip(0)
-                odds[looked] = self._model.log_odds(textures, reference) - usual - _TURNED * turned
-                odds = _smoothed(odds, looked, shot)[start - first : stop - first][here]
+                textures = records["texture"][evaluated]
+                turned = (self._model.turned_share(textures) - median_turned).clip(0)
+                odds[evaluated] = (
+                    self._model.log_odds(textures, reference) - excess - _CONTOUR_WEIGHT * turned
+                )
+                odds = _smoothed(odds, evaluated, shot)[start - first : stop - first][here]
                 odds = odds[:, self._model.texture.landmark_texel]
-                result_block["visibility"][here] = 1 / (1 + np.exp(np.clip(odds, -30, 30)))
-            result.append(result_block)
+                block["visibility"][here] = 1 / (1 + np.exp(np.clip(odds, -30, 30)))
+            result.append(block)
         return StoredArray(result, "visibility")
 
     def _reference(self) -> tuple[FaceReference | None, F32, F32]:
-        """The clip's usual look without what is hidden, by how much texels (N,) usually look more hidden than they
-        are, and how near they usually are to the face's edge (`VisibilityModel.edge`). None if nobody is ever seen.
+        """The clip's median appearance without occluded texels; the excess of each texel's baseline log-odds (N,) over
+        those of a visible one; and the median `VisibilityModel.turned_share` (N,). None if the face is never seen.
 
-        In small or coarse pictures everything differs from everything. That is no news, and is taken off, unless a
-        texel looks so hidden that something must be before it all the time.
+        In small or coarse videos all texels differ a little in all frames: this baseline is subtracted, unless it is so
+        high that the texel must be occluded in the entire clip.
         """
         frames = len(self)
         chosen = (
@@ -327,26 +342,26 @@ class FaceVisibility:
             return None, np.zeros(TEXELS, np.float32), np.zeros(TEXELS, np.float32)
         textures = np.concatenate(records)["texture"]
         reference = self._model.clear_reference(textures)
-        usual = np.quantile(self._model.log_odds(textures, reference), _USUAL_SHARE, axis=0)
-        seen = ((_ALWAYS - usual) / _TAPER).clip(0, 1)
-        edge = np.median(self._model.edge(textures), 0)
-        return reference, (seen * (usual - _UNREMARKABLE).clip(0)).astype(np.float32), edge
+        baseline = np.quantile(self._model.log_odds(textures, reference), _BASELINE_QUANTILE, axis=0)
+        sometimes_seen = ((_ALWAYS - baseline) / _TAPER).clip(0, 1)
+        excess = sometimes_seen * (baseline - _UNOCCLUDED).clip(0)
+        return reference, excess.astype(np.float32), np.median(self._model.turned_share(textures), 0)
 
 
-def _looked_at(first: int, seen: Bool, new_shot: Bool) -> Bool:
-    """Which frames, numbered from `first`, are compared: every other one, and those at the beginning of a run."""
+def _evaluated_frames(first: int, seen: Bool, new_shot: Bool) -> Bool:
+    """Which frames, numbered from `first`, the network evaluates: every other one, and those that begin a run."""
     begins = new_shot.copy()
     begins[1:] |= ~seen[:-1]
     return np.asarray(begins | ((np.arange(len(seen)) + first) % 2 == 0))
 
 
-def _smoothed(odds: F32, looked: Bool, shot: Ints) -> F32:
-    """The mean log-odds (T, N) over the frames around that were looked at and are of the same shot."""
+def _smoothed(odds: F32, evaluated: Bool, shot: Ints) -> F32:
+    """The mean log-odds (T, N) over the evaluated frames around each that are of the same shot."""
     total, weights = np.zeros_like(odds), np.zeros((len(odds), 1), np.float32)
     index = np.arange(len(odds))
-    for step, share in zip(range(-_REACH, _REACH + 1), _KERNEL, strict=True):
+    for step, share in zip(range(-_RADIUS, _RADIUS + 1), _KERNEL, strict=True):
         source = np.clip(index + step, 0, len(odds) - 1)
-        usable = (looked[source] & (shot[source] == shot) & (source == index + step))[:, None]
+        usable = (evaluated[source] & (shot[source] == shot) & (source == index + step))[:, None]
         total += share * usable * odds[source]
         weights += share * usable
     return total / np.maximum(weights, 1e-6)

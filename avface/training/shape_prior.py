@@ -86,7 +86,7 @@ def film_and_read(
                 light = renderer.light(range(frame, frame + 1))
                 writer.write(scene.sensor.develop(light, generator)[0].cpu().numpy(), number / 12.5)
         try:
-            observed = track(Clip.open(path).frames(), occlusions=True, views=True)
+            observed = track(Clip.open(path).frames(), occlusions=True, aligned_crops=True)
         except AvfaceError:
             return None
         weights = LandmarkWeights(observed, None, without=())
@@ -95,7 +95,7 @@ def film_and_read(
             observed.landmarks, observed.confidence, observed.times, segments, weights
         )
         solver = Solver(load_head(), observed.image_size, SolverConfig(key_frames=8, tracker_error_prior=False))
-        views = observed.views
+        views = observed.aligned_crops
         assert views is not None
         seen = np.stack([weights[frame] for frame in views.frames.tolist()])
         offsets = pretrained_landmark_network().refine(views.pictures, views.landmarks, seen)

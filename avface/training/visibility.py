@@ -154,12 +154,12 @@ def train(config: VisibilityTraining, examples: Sequence[Example]) -> dict[str, 
             few = _thinned(example.textures)
             reference = model.clear_reference(few) if fitted else model.reference(few)
             frames = rng.permutation(len(example.textures))[: config.frames]
-            evidence = model.evidence(example.textures[frames], reference)
+            evidence = model.features(example.textures[frames], reference)
             drawn = rng.integers(0, evidence[..., 0].size, config.examples)
             values.append(evidence.reshape(-1, evidence.shape[-1])[drawn])
             labels.append(example.hidden[frames].reshape(-1)[drawn])
         arrays.update(_fit(config, np.concatenate(values), np.concatenate(labels)))
-        model.use(arrays)
+        model.set_weights(arrays)
     return arrays
 
 

@@ -29,7 +29,7 @@ from avface.networks.landmark_correction import (
     Layout,
     save_landmark_network,
 )
-from avface.tracking.aligned_crops import FACE, SIDE
+from avface.tracking.aligned_crops import FACE_SIZE, SIDE
 from avface.training.landmarks.views import LandmarkViews, LandmarkViewsConfig, prepare_views
 from avface.training.loop.checkpoint import Progress
 from avface.training.loop.trainer import Descent, bar_columns, warmed_cosine
@@ -112,8 +112,8 @@ class Looks:
         tracked, true = (
             part[rows, :LANDMARKS].astype(np.float64) for part in (self._views.tracked, self._views.true)
         )
-        errors = ((true - tracked) / FACE).reshape(len(rows), -1)
-        points = ((tracked - tracked.mean(1, keepdims=True)) / FACE).reshape(len(rows), -1)
+        errors = ((true - tracked) / FACE_SIZE).reshape(len(rows), -1)
+        points = ((tracked - tracked.mean(1, keepdims=True)) / FACE_SIZE).reshape(len(rows), -1)
         config, network = self._network.config, self._network
         mean, basis, self._deviations = _components(errors, config.components)
         network.error_mean.copy_(torch.from_numpy(mean))
@@ -133,7 +133,7 @@ class Looks:
         amount = recipe.moved_by * rng.uniform(size=len(rows)) * (rng.uniform(size=len(rows)) < recipe.moved)
         basis = self._network.error_basis.numpy()
         errors = (amount[:, None] * rng.normal(size=(len(rows), len(basis))) * self._deviations) @ basis
-        points[:, :LANDMARKS] += FACE * errors.reshape(len(rows), LANDMARKS, 2)
+        points[:, :LANDMARKS] += FACE_SIZE * errors.reshape(len(rows), LANDMARKS, 2)
         looks, described, offsets = self._taken(pictures, points, true)
         return self._spoilt(looks), described, offsets
 
@@ -146,7 +146,7 @@ class Looks:
     def _taken(self, pictures: U8, points: F32, true: F32) -> tuple[Tensor, Tensor, Tensor]:
         layout = self._network.layout
         looks = np.stack([layout.look(*each) for each in zip(pictures, points, strict=True)])
-        offsets = (true - points)[:, :LANDMARKS] / np.float32(FACE)
+        offsets = (true - points)[:, :LANDMARKS] / np.float32(FACE_SIZE)
         described = self._network.describe(torch.from_numpy(points))
         return torch.from_numpy(looks), described, torch.from_numpy(offsets)
 

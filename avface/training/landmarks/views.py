@@ -43,7 +43,7 @@ from avface.synthetic.rendering.scene import (
     sample_hair,
 )
 from avface.synthetic.rendering.sensor import sample_sensor
-from avface.tracking.aligned_crops import face_view, in_view, view_matrix
+from avface.tracking.aligned_crops import aligned_crop, crop_matrix, to_crop
 from avface.tracking.facemesh import FaceMesh
 
 Detector = Callable[[U8], "Floats | None"]
@@ -181,10 +181,10 @@ class _Studio:
                         or np.linalg.norm(tracked[:, :2] - points, axis=1).mean() > _LOST * size
                     ):
                         continue
-                    matrix = view_matrix(tracked)
-                    view = face_view(shown, matrix)
+                    matrix = crop_matrix(tracked)
+                    view = aligned_crop(shown, matrix)
                     found.append(
-                        (view, in_view(matrix, tracked), in_view(matrix, points), person, number > 0)
+                        (view, to_crop(matrix, tracked), to_crop(matrix, points), person, number > 0)
                     )
         pictures, tracked_, true_, person_, warped_ = zip(*found, strict=True)
         return LandmarkViews(
