@@ -13,7 +13,7 @@ import numpy as np
 import tyro
 
 from avface.evaluation.machine import describe_machine
-from avface.synthetic.clips import TRUTH, MadeClip, SceneConfig, SynthesisConfig, synthesize
+from avface.synthetic.clips import TRUTH, SyntheticClip, SceneConfig, SynthesisConfig, synthesize
 from avface.synthetic.truth import ClipTruth
 
 
@@ -51,7 +51,7 @@ def measure(options: Generator) -> dict[str, float]:
         )
 
 
-def tracker_figures(clips: Sequence[MadeClip]) -> dict[str, float]:
+def tracker_figures(clips: Sequence[SyntheticClip]) -> dict[str, float]:
     """Detection rate and landmark error of the tracker on made clips, against the head's own landmarks.
 
     Errors are in per cent of sqrt(w h) of the true landmarks' box: the mean distance; its part that stays the same

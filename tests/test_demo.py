@@ -4,7 +4,7 @@ import pytest
 from avface.capture import Capture
 from avface.cli import main
 from avface.media import Clip
-from avface.synthetic.demo_clip import DEMO_CLIP, DEMO_TRUTH
+from avface.synthetic.demo_clip import DEMO_CLIP, DEMO_TRUTH, DemoConfig
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_the_demo_finds_the_true_face_within_two_millimetres_and_better_than_an_
     assert error < rigid  # size is the part that one camera doesn't show
 
 
-def test_the_demo_writes_all_it_promises(demo):
+def test_the_demo_writes_all_its_files(demo):
     names = {path.name for path in demo.iterdir()}
     assert names == {"capture.npz", "head.glb", "arkit.csv", "page.html"}
 
@@ -51,3 +51,20 @@ def test_demo_errors_are_zero_for_the_truth_itself():
     truth = Capture.load(DEMO_TRUTH)
     error, rigid, average = _errors(truth, truth)
     assert error < 1e-3 and rigid < 1e-3 < average
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"frame_rate": 0.0}, "frame_rate=0.0 must be positive"),
+        ({"focal_length": -1.0}, "focal_length=-1.0 must be positive"),
+        ({"distance": float("nan")}, "distance=nan must be positive"),
+        ({"size": (448, 447)}, r"size=\(448, 447\) must be two even numbers"),
+        ({"size": (8, 8)}, "of at least 16 pixels"),
+        ({"shape_sigma": -0.1}, "shape_sigma=-0.1 must not be negative"),
+        ({"supersampling": 0}, "supersampling=0 must be at least 1"),
+    ],
+)
+def test_impossible_demo_clips_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        DemoConfig(**settings)

@@ -1,4 +1,4 @@
-"""Skin: colours that pigments make, features where the landmarks are, the same at any resolution."""
+"""Skin: colours of pigments, features at the landmarks, independence of the resolution."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def face(head) -> FaceMap:
 
 
 def painted(head: HeadModel, traits: SkinTraits, resolution: int = SIZE) -> np.ndarray:
-    """Colours (R * R, 3) of one and the same person but for the traits."""
+    """Colours (R * R, 3) of one person with given traits."""
     return paint_albedo(np.random.default_rng(0), traits, head, face_map(head, resolution)).reshape(-1, 3)
 
 
@@ -178,7 +178,7 @@ def test_brows_and_lashes_are_dark_where_the_landmarks_are(head, face):
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_paint_goes_where_it_belongs(head, face, change, touched, untouched):
+def test_make_up_and_beard_change_their_areas_only(head, face, change, touched, untouched):
     plain, made_up = painted(head, PLAIN), painted(head, replace(PLAIN, **change))
     difference = np.abs(plain - made_up)[face.texels].sum(1)
     for mark in touched:
@@ -233,6 +233,22 @@ def test_irises_have_their_colour(head, face):
     iris = np.isin(face.parts, [head.part_names.index(f"{side}_iris") for side in ("left", "right")])
     difference = blue[iris].mean(0) - brown[iris].mean(0)
     assert difference[2] > 0.03 and difference[0] < 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"melanin": 1.2}, "melanin=1.2 must be from 0 to 1"),
+        ({"beard": -0.1}, "beard=-0.1 must be from 0 to 1"),
+        ({"pores": float("nan")}, "pores=nan must be from 0 to 1"),
+        ({"moles": -1}, "moles=-1 must not be negative"),
+        ({"wrinkling": -0.5}, "wrinkling=-0.5 must not be negative"),
+        ({"age": -3}, "age=-3 must not be negative"),
+    ],
+)
+def test_impossible_traits_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SkinTraits(**settings)
 
 
 def test_wrong_shape_is_refused(head):

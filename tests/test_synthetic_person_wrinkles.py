@@ -1,4 +1,4 @@
-"""Wrinkles: across the compression, only where there is one, of a size in metres."""
+"""Wrinkles: perpendicular to the compression, only where there is one, of a size in metres."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from avface.head import HeadModel, load_head
 from avface.synthetic.person.feature_masks import face_map
 from avface.synthetic.person.texture import TextureAtlas, build_atlas
 from avface.synthetic.person.wrinkle_sites import wrinkle_sites
-from avface.synthetic.person.wrinkles import THRESHOLD, StrainGauge, Wrinkles, WrinkleSite
+from avface.synthetic.person.wrinkles import THRESHOLD, StrainEstimator, Wrinkles, WrinkleSite
 
 SIDE = 0.06
 WAVELENGTH = 0.006
@@ -48,22 +48,22 @@ def head() -> HeadModel:
     return load_head()
 
 
-def test_strain_of_a_known_stretch_is_greens():
+def test_a_known_stretch_has_its_green_strain():
     vertices, faces, _ = patch(4)
-    gauge = StrainGauge(vertices, faces)
+    estimator = StrainEstimator(vertices, faces)
 
-    tensors = gauge.tensors(squeezed(vertices, 0, 1.1))
+    tensors = estimator.tensors(squeezed(vertices, 0, 1.1))
 
     expected = np.zeros((3, 3))
     expected[0, 0] = (1.1**2 - 1) / 2
     np.testing.assert_allclose(tensors, np.broadcast_to(expected, tensors.shape), atol=1e-12)
 
 
-def test_strain_doesnt_see_turns_and_shifts():
+def test_strain_is_invariant_to_rotation_and_translation():
     vertices, faces, _ = patch(4)
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
 
-    tensors = StrainGauge(vertices, faces).tensors(vertices @ turn.T + [0.1, 0.2, 0.3])
+    tensors = StrainEstimator(vertices, faces).tensors(vertices @ turn.T + [0.1, 0.2, 0.3])
 
     np.testing.assert_allclose(tensors, 0, atol=1e-12)
 
@@ -73,16 +73,16 @@ def test_compression_along_a_direction_is_that_of_the_tensor():
     vertices, faces, _ = patch(5)
     vertices[:, 2] = 0.01 * np.sin(vertices[:, 0] / 0.02)
     moved = vertices + rng.normal(0, 3e-4, vertices.shape)
-    gauge = StrainGauge(vertices, faces)
+    estimator = StrainEstimator(vertices, faces)
     chosen = np.arange(3, 30)
     directions = rng.normal(size=(len(chosen), 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
 
-    matrix, offset = gauge.along(chosen, directions)
+    matrix, offset = estimator.along(chosen, directions)
 
-    expected = -np.einsum("ni,nij,nj->n", directions, gauge.tensors(moved)[chosen], directions)
-    np.testing.assert_allclose(matrix @ gauge.metric(moved) + offset, expected, atol=1e-12)
-    np.testing.assert_allclose(matrix @ gauge.metric(vertices) + offset, 0, atol=1e-12)
+    expected = -np.einsum("ni,nij,nj->n", directions, estimator.tensors(moved)[chosen], directions)
+    np.testing.assert_allclose(matrix @ estimator.metric(moved) + offset, expected, atol=1e-12)
+    np.testing.assert_allclose(matrix @ estimator.metric(vertices) + offset, 0, atol=1e-12)
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -1,5 +1,7 @@
 """Light, background and sensor of synthetic pictures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -39,7 +41,7 @@ def test_a_white_surface_that_faces_the_camera_reflects_about_one():
         assert 0.3 < ambient + lamps < 1.2, seed
 
 
-def test_ambient_light_is_hardly_negative_anywhere():
+def test_ambient_light_is_almost_nowhere_negative():
     sphere = torch.nn.functional.normalize(torch.randn(500, 3, generator=noise()), dim=1)
     for seed in SEEDS:
         light = sh_basis(sphere).numpy() @ sample_light(rng(seed)).harmonics
@@ -78,7 +80,6 @@ def test_a_plain_sensor_gives_the_srgb_values_of_the_light():
 def test_blur_spreads_a_point_and_keeps_its_light():
     light = torch.zeros(1, 41, 41, 3)
     light[0, 20, 20] = 1.0
-    from dataclasses import replace
 
     blurred = replace(PLAIN, blur=2.0, exposure=20.0).develop(light, noise())
     value = torch.from_numpy(linear_light(blurred / 255)) / 20
@@ -88,8 +89,7 @@ def test_blur_spreads_a_point_and_keeps_its_light():
     assert float((value[0, ..., 0].sum(1) * rows**2).sum() / total) ** 0.5 == pytest.approx(2.0, abs=0.15)
 
 
-def test_noise_has_the_variance_that_was_asked_for_and_repeats_by_seed():
-    from dataclasses import replace
+def test_noise_has_the_given_variance_and_repeats_by_seed():
 
     noisy = replace(PLAIN, shot_noise=0.002, read_noise=0.01)
     grey = torch.full((1, 200, 200, 3), 0.5)
@@ -97,6 +97,31 @@ def test_noise_has_the_variance_that_was_asked_for_and_repeats_by_seed():
     light = linear_light(first / 255)
     assert float(light.std()) == pytest.approx((0.002 * 0.5 + 0.01**2) ** 0.5, rel=0.1)
     assert torch.equal(first, noisy.develop(grey, noise()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"exposure": -1.0}, "exposure=-1.0 must not be negative"),
+        ({"blur": float("nan")}, "blur=nan must not be negative"),
+        ({"shot_noise": -1e-3}, "shot_noise=-0.001 must not be negative"),
+        ({"read_noise": -1.0}, "read_noise=-1.0 must not be negative"),
+        ({"contrast": -0.5}, "contrast=-0.5 must not be negative"),
+        ({"vignette": 1.5}, "vignette=1.5 must be from 0 to 1"),
+        ({"quality": 60}, "quality=60 must be from 0 to 51"),
+    ],
+)
+def test_impossible_sensors_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        replace(PLAIN, **settings)
+
+
+def test_vignetting_darkens_the_corners_by_its_share():
+    light = torch.full((1, 33, 33, 3), 0.5)
+    value = torch.from_numpy(linear_light(replace(PLAIN, vignette=0.3).develop(light, noise()) / 255))
+    assert float(value[0, 16, 16, 0]) == pytest.approx(0.5, abs=0.01)
+    assert float(value[0, 0, 0, 0]) == pytest.approx(0.5 * 0.7, abs=0.01)
+    assert float(value[0, 16, 0, 0]) == pytest.approx(0.5 * 0.85, abs=0.01)
 
 
 def test_frames_have_the_same_noise_one_by_one_as_together():

@@ -66,7 +66,7 @@ def test_faces_are_in_the_picture_and_not_too_small(head):
         assert np.ptp(landmarks[0, :, 1]) > 0.2 * SMALL.size, f"scene {index}"
 
 
-def test_the_head_turns_about_the_top_of_the_neck(head, scene):
+def test_the_head_rotates_about_the_neck_joint(head, scene):
     rotation, translation = scene.motion(head)
     pivot = head.joint_positions(torch.as_tensor(scene.shape))[head.joint_names.index("neck")]
     moved = (rotation @ pivot + translation - torch.as_tensor(scene.performance.shift)).numpy()
@@ -74,7 +74,7 @@ def test_the_head_turns_about_the_top_of_the_neck(head, scene):
     np.testing.assert_allclose(moved, moved[:1].repeat(len(moved), 0), atol=1e-5)
 
 
-def test_pictures_are_the_same_whatever_the_batch(head, scene):
+def test_pictures_dont_depend_on_the_batch_size(head, scene):
     one = list(SceneRenderer(scene, head, 1).frames(batch=1))
     three = list(SceneRenderer(scene, head, 1).frames(batch=3))
 
@@ -130,7 +130,7 @@ def test_a_clip_holds_video_sound_and_truth_that_agree(made, head):
     assert truth.albedo.dtype == np.uint8 and truth.relief.shape == truth.albedo.shape[:2]
 
 
-def test_the_scene_is_made_again_from_the_truth(made):
+def test_the_scene_is_reproduced_from_the_truth(made):
     truth = ClipTruth.load(made / TRUTH)
     scene = scene_of(truth)
 
@@ -139,23 +139,23 @@ def test_the_scene_is_made_again_from_the_truth(made):
     np.testing.assert_allclose(scene.skin.relief * 1e6, truth.relief, rtol=2e-3, atol=0.01)
 
 
-def test_a_clip_is_the_same_to_the_byte_when_it_is_made_again(made, tmp_path):
+def test_a_clip_is_reproduced_to_the_byte(made, tmp_path):
     again = make_clip(tmp_path / made.name, 3, SERIES).folder
 
     for name in (VIDEO, TRUTH):
         assert (again / name).read_bytes() == (made / name).read_bytes(), name
 
 
-def test_a_series_goes_on_where_it_stopped(tmp_path):
+def test_a_series_is_resumed(tmp_path):
     out = tmp_path / "series"
     synthesize(out, 1, SERIES, workers=1)
     first = (out / "clip_000000" / TRUTH).stat().st_mtime_ns
-    (out / ".clip_000001.77").mkdir()  # what a killed run leaves
-    told = []
+    (out / ".clip_000001.77").mkdir()  # left by a killed run
+    progress = []
 
-    clips = synthesize(out, 2, SERIES, workers=1, on_clip=told.append)
+    clips = synthesize(out, 2, SERIES, workers=1, on_clip=progress.append)
 
-    assert told == [1, 2] and [clip.frames for clip in clips] == [15, 15]
+    assert progress == [1, 2] and [clip.frames for clip in clips] == [15, 15]
     assert (out / "clip_000000" / TRUTH).stat().st_mtime_ns == first
     assert sorted(path.name for path in out.iterdir()) == sorted(["clip_000000", "clip_000001", RECIPE])
 
@@ -171,31 +171,53 @@ def test_the_number_of_workers_changes_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_tracker_finds_the_made_faces(tmp_path):
+def test_the_tracker_finds_the_synthetic_faces(tmp_path):
     clips = synthesize(tmp_path, 6, SynthesisConfig(seed=1, scene=SceneConfig(seconds=1.0)))
     assert sum(clip.tracked for clip in clips) >= 0.98 * sum(clip.frames for clip in clips)
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("settings", "message"),
     [
-        (SynthesisConfig(scene=SceneConfig(size=63)), "size 63"),
-        (SynthesisConfig(scene=SceneConfig(size=101)), "even"),
-        (SynthesisConfig(scene=SceneConfig(seconds=0.1)), "half a second"),
-        (SynthesisConfig(scene=SceneConfig(seconds=float("nan"))), "half a second"),
-        (SynthesisConfig(scene=SceneConfig(frame_rate=0.0)), "frame rate 0"),
-        (SynthesisConfig(scene=SceneConfig(silence=0.9, sounds=0.2)), "together at most 1"),
-        (SynthesisConfig(occluded=1.5), "occluded 1.5"),
-        (SynthesisConfig(supersampling=0), "supersampling 0"),
+        ({"size": 8}, "size=8 must be at least 16 pixels"),
+        ({"texture": 0}, "texture=0 must be at least 16 pixels"),
+        ({"seconds": 0.0}, "seconds=0.0 must be positive and finite"),
+        ({"seconds": float("nan")}, "seconds=nan must be positive and finite"),
+        ({"frame_rate": -1.0}, "frame_rate=-1.0 must be positive and finite"),
+        ({"frame_rate": float("inf")}, "frame_rate=inf must be positive and finite"),
+        (
+            {"silence": 0.9, "sounds": 0.2},
+            "silence=0.9 and sounds=0.2 must be shares that are together at most 1",
+        ),
+        ({"sounds": -0.1}, "sounds=-0.1 must be shares"),
+        ({"shape_sigma": (1.0, 0.5)}, r"shape_sigma=\(1.0, 0.5\) must be two numbers in order"),
+        ({"shape_sigma": (-0.1, 0.5)}, "not negative"),
     ],
 )
-def test_impossible_options_are_refused_before_anything_is_written(tmp_path, config, message):
+def test_impossible_scenes_are_refused(settings, message):
     with pytest.raises(AvfaceError, match=message):
-        synthesize(tmp_path / "out", 2, config)
-    assert not (tmp_path / "out").exists()
+        SceneConfig(**settings)
 
 
-def test_a_folder_of_other_clips_or_of_something_else_is_left_alone(tmp_path):
+@pytest.mark.parametrize(
+    ("scene", "settings", "message"),
+    [
+        ({"size": 62}, {}, "size 62: must be at least 64 pixels"),
+        ({"size": 101}, {}, "size 101: must be even"),
+        ({"seconds": 0.1}, {}, "0.1 seconds: clips must be at least half a second"),
+        ({"frame_rate": 4.0}, {}, "frame rate 4: must be from 5 to 120"),
+        ({}, {"occluded": 1.5}, "occluded 1.5: must be a share from 0 to 1"),
+        ({}, {"occluded": float("nan")}, "occluded nan"),
+        ({}, {"supersampling": 0}, "supersampling 0: must be from 1 to 4"),
+        ({}, {"seed": -1}, "seed -1: must not be negative"),
+    ],
+)
+def test_impossible_series_are_refused(scene, settings, message):
+    with pytest.raises(AvfaceError, match=message):
+        SynthesisConfig(scene=SceneConfig(**scene), **settings)
+
+
+def test_a_folder_of_other_clips_or_other_files_is_refused_and_unchanged(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(AvfaceError, match="not empty"):
@@ -204,7 +226,7 @@ def test_a_folder_of_other_clips_or_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "other" / RECIPE).write_text("{}")
     with pytest.raises(AvfaceError, match="other options"):
         synthesize(tmp_path / "other", 1, SERIES)
-    with pytest.raises(AvfaceError, match="at least one"):
+    with pytest.raises(AvfaceError, match="0 clips: must be at least 1"):
         synthesize(tmp_path / "none", 0, SERIES)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 

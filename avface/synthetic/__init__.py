@@ -1,1 +1,1 @@
-"""Talking heads made by avface itself, with exact ground truth."""
+"""Synthetic talking heads with exact ground truth."""

@@ -1,7 +1,7 @@
 """Synthetic clips on disk: OUT/clip_000000/clip.mp4 and truth.npz, and so on.
 
-Every clip depends on the seed and its own number alone, so a series can be made in pieces, by several processes, and
-goes on where it was interrupted.
+A clip depends only on the seed and its number, so a series can be made in parts and by several processes, and is
+resumed after an interruption.
 """
 
 from __future__ import annotations
@@ -35,21 +35,38 @@ VIDEO, TRUTH, RECIPE = "clip.mp4", "truth.npz", "synthesis.json"
 
 @dataclass(frozen=True)
 class SynthesisConfig:
-    """What a series of clips is made of."""
+    """Options of a series of clips."""
 
     seed: int = 0
-    """Another seed gives other people, words and scenes."""
+    """Seed of people, speech and scenes."""
     scene: SceneConfig = field(default_factory=SceneConfig)
-    """What is filmed."""
+    """Distribution of scenes."""
     supersampling: int = 2
     """Rendered pixels across one of the video's."""
     occluded: float = 0.0
-    """Share of the clips in which something hides a part of the face for a while."""
+    """Share of the clips with occluders in front of the face."""
+
+    def __post_init__(self) -> None:
+        scene = self.scene
+        if self.seed < 0:
+            raise AvfaceError(f"seed {self.seed}: must not be negative")
+        if scene.size < 64:
+            raise AvfaceError(f"size {scene.size}: must be at least 64 pixels")
+        if scene.size % 2 == 1:
+            raise AvfaceError(f"size {scene.size}: must be even, because of the video encoding")
+        if not scene.seconds >= 0.5:
+            raise AvfaceError(f"{scene.seconds:g} seconds: clips must be at least half a second long")
+        if not 5 <= scene.frame_rate <= 120:
+            raise AvfaceError(f"frame rate {scene.frame_rate:g}: must be from 5 to 120 frames a second")
+        if not 0 <= self.occluded <= 1:
+            raise AvfaceError(f"occluded {self.occluded:g}: must be a share from 0 to 1")
+        if not 1 <= self.supersampling <= 4:
+            raise AvfaceError(f"supersampling {self.supersampling}: must be from 1 to 4")
 
 
 @dataclass(frozen=True)
-class MadeClip:
-    """A clip that is done: its folder, number of frames, and in how many the tracker found the face."""
+class SyntheticClip:
+    """A finished clip: its folder, number of frames, and number of frames in which the tracker found the face."""
 
     folder: Path
     frames: int
@@ -64,11 +81,11 @@ def synthesize(
     workers: int | None = None,
     device: str = "cpu",
     on_clip: Callable[[int], None] = lambda done: None,
-) -> list[MadeClip]:
-    """Make the clips numbered 0 to `clips` - 1 in the folder `out`; those that are there already are kept.
+) -> list[SyntheticClip]:
+    """Make the clips numbered 0 to `clips` - 1 in the folder `out`; existing ones are kept.
 
-    `workers` processes share the work, by default one a core (one alone with a GPU); the files are the same whatever
-    their number. `on_clip` is told how many clips are done.
+    `workers` processes share the work, by default one per core (a single one with a GPU); the files don't depend on
+    their number. `on_clip` is called with the number of finished clips.
 
     Raises:
         AvfaceError: if the folder holds another series or can't be written, espeakng-loader is missing, or a worker
@@ -76,11 +93,10 @@ def synthesize(
     """
     config = config or SynthesisConfig()
     if clips < 1:
-        raise AvfaceError(f"{clips} clips: make at least one")
-    _check(config)
+        raise AvfaceError(f"{clips} clips: must be at least 1")
     _claim(out, config)
-    for left in out.glob(".clip_*"):  # by a run that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    for unfinished in out.glob(".clip_*"):  # of a killed run
+        shutil.rmtree(unfinished, ignore_errors=True)
     folders = [out / f"clip_{index:06d}" for index in range(clips)]
     missing = [index for index, folder in enumerate(folders) if not (folder / TRUTH).exists()]
     done = clips - len(missing)
@@ -92,14 +108,14 @@ def synthesize(
 
 
 def scene_of(truth: ClipTruth) -> Scene:
-    """The scene that a clip was made from, with its skin's displacement for every frame."""
+    """The scene of a clip, reproduced from its seed."""
     config = json.loads(truth.config)
     config["shape_sigma"] = tuple(config["shape_sigma"])
     return sample_scene(truth.seed, truth.index, SceneConfig(**config))
 
 
-def make_clip(folder: Path, index: int, config: SynthesisConfig, device: str = "cpu") -> MadeClip:
-    """Make one clip in a folder, which appears only when it is complete."""
+def make_clip(folder: Path, index: int, config: SynthesisConfig, device: str = "cpu") -> SyntheticClip:
+    """Make one clip in a folder, which is written atomically."""
     head = load_head(config.scene.head)
     scene = sample_scene(config.seed, index, config.scene, head)
     renderer = SceneRenderer(scene, head, config.supersampling, device)
@@ -149,11 +165,11 @@ def make_clip(folder: Path, index: int, config: SynthesisConfig, device: str = "
             voice=performance.voice,
             emotion=performance.emotion,
         ).save(partial / TRUTH)
-    return MadeClip(folder, len(scene), int((confidence > 0).sum()))
+    return SyntheticClip(folder, len(scene), int((confidence > 0).sum()))
 
 
 def _track(video: Path, frames: int, points: int) -> tuple[F32, F32]:
-    """The tracker's landmarks (T, L, 2) and confidence (T,) in the finished video; nan and 0 where it finds nobody."""
+    """The tracker's landmarks (T, L, 2) and confidence (T,) in the video; nan and 0 in frames without a detection."""
     from avface.tracking import track
 
     try:
@@ -169,7 +185,7 @@ def _occluded(
     index: int,
     config: SynthesisConfig,
 ) -> Iterator[tuple[U8, Bool | None]]:
-    """Pictures with what hides a part of them, as a mask (H, W); None in clips without an occluder."""
+    """Pictures with the mask (H, W) of their occluder; None in clips without occluders."""
     rng = np.random.default_rng([config.seed, index, 100])
     if rng.uniform() >= config.occluded:
         for picture in pictures:
@@ -183,14 +199,14 @@ def _occluded(
 
 def _make_all(
     missing: list[int], folders: list[Path], config: SynthesisConfig, workers: int | None, device: str
-) -> Iterator[MadeClip]:
+) -> Iterator[SyntheticClip]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(workers or (cores if device == "cpu" else 1), len(missing))
     if workers <= 1:
         for index in missing:
             yield make_clip(folders[index], index, config, device)
         return
-    context = multiprocessing.get_context("spawn")  # forked copies of torch's threads would hang
+    context = multiprocessing.get_context("spawn")  # torch's threads would hang after a fork
     with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         jobs = [pool.submit(make_clip, folders[index], index, config, device) for index in missing]
         try:
@@ -198,7 +214,7 @@ def _make_all(
                 yield job.result()
         except BrokenProcessPool:
             raise AvfaceError(
-                f"{folders[0].parent}: a worker process died, perhaps for want of memory; "
+                f"{folders[0].parent}: a worker process died, possibly out of memory; "
                 "run the same command again with fewer --workers, finished clips are kept"
             ) from None
         finally:
@@ -206,26 +222,8 @@ def _make_all(
                 job.cancel()
 
 
-def _check(config: SynthesisConfig) -> None:
-    scene = config.scene
-    problems = {
-        f"size {scene.size}: make it at least 64 pixels": scene.size < 64,
-        f"size {scene.size}: make it even, as videos are": scene.size % 2 == 1,
-        f"{scene.seconds:g} seconds: make clips at least half a second long": not scene.seconds >= 0.5,
-        f"frame rate {scene.frame_rate:g}: choose 5 to 120 frames a second": not 5 <= scene.frame_rate <= 120,
-        f"occluded {config.occluded:g}: a share from 0 to 1 is needed": not 0 <= config.occluded <= 1,
-        "silence and sounds: shares from 0 to 1 are needed, together at most 1": (
-            min(scene.silence, scene.sounds) < 0 or scene.silence + scene.sounds > 1
-        ),
-        f"supersampling {config.supersampling}: choose 1 to 4": not 1 <= config.supersampling <= 4,
-    }
-    for message, wrong in problems.items():
-        if wrong:
-            raise AvfaceError(message)
-
-
 def _claim(out: Path, config: SynthesisConfig) -> None:
-    """Write the recipe into the folder, or compare it with the one that is there."""
+    """Write the recipe into the folder, or compare it with the existing one."""
     recipe = json.dumps({"version": VERSION, **asdict(config)}, indent=1)
     path = out / RECIPE
     try:
@@ -244,6 +242,6 @@ def _claim(out: Path, config: SynthesisConfig) -> None:
         raise AvfaceError(f"{out}: can't be written ({error.strerror}); choose another folder") from None
 
 
-def _summary(folder: Path) -> MadeClip:
+def _summary(folder: Path) -> SyntheticClip:
     confidence = ClipTruth.load(folder / TRUTH).tracked_confidence
-    return MadeClip(folder, len(confidence), int((confidence > 0).sum()))
+    return SyntheticClip(folder, len(confidence), int((confidence > 0).sum()))

@@ -1,4 +1,4 @@
-"""A picture of what was made: one row a clip, frames spread over its length."""
+"""Contact sheet of clips: one row per clip, frames spread over its length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avface.media import Clip
 
 
 def contact_sheet(videos: Sequence[Path], columns: int = 6, tile: int = 160) -> U8:
-    """Frames (rows * tile, columns * tile, 3) of videos, one row each, shrunk to squares of `tile` pixels."""
+    """Frames (rows * tile, columns * tile, 3) of videos, one row each, downsampled to squares of `tile` pixels."""
     rows = []
     for video in videos:
         clip = Clip.open(video)
@@ -30,7 +30,7 @@ def contact_sheet(videos: Sequence[Path], columns: int = 6, tile: int = 160) -> 
 
 
 def _square(image: U8, tile: int) -> U8:
-    """The picture, whole, in the middle of a black square."""
+    """The picture letterboxed in a black square."""
     picture = Image.fromarray(image)
     picture.thumbnail((tile, tile), Image.Resampling.LANCZOS)
     square = Image.new("RGB", (tile, tile))

@@ -1,8 +1,8 @@
-"""The clip that `avface demo` reconstructs: a made person who says a sentence, and the truth about it.
+"""The clip of `avface demo`: a synthetic person who says a sentence, with its ground truth.
 
     python -m avface.synthetic.demo_clip
 
-writes `assets/demo.mp4` and `assets/demo_truth.npz` (a `Capture`) again.
+rebuilds `assets/demo.mp4` and `assets/demo_truth.npz` (a `Capture`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DEMO_TRUTH = ASSETS / "demo_truth.npz"
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Who says what, and how it is filmed."""
+    """Options of the demo clip."""
 
     text: str = "Hello! I am not a real person. My face was made to test how well a video becomes a head."
     """The sentence."""
@@ -50,6 +50,17 @@ class DemoConfig:
     """Seed of the person, the head's motion, blinks and gaze."""
     supersampling: int = 2
     """Rendered pixels across one of the video's."""
+
+    def __post_init__(self) -> None:
+        for name in ("frame_rate", "focal_length", "distance"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        if min(self.size) < 16 or any(side % 2 for side in self.size):
+            raise ValueError(f"size={self.size} must be two even numbers of at least 16 pixels")
+        if not self.shape_sigma >= 0:
+            raise ValueError(f"shape_sigma={self.shape_sigma} must not be negative")
+        if self.supersampling < 1:
+            raise ValueError(f"supersampling={self.supersampling} must be at least 1")
 
 
 def build_demo(config: DemoConfig | None = None, clip: Path = DEMO_CLIP, truth: Path = DEMO_TRUTH) -> Capture:
@@ -81,13 +92,13 @@ def _perform(
     lead_in: float,
     phonemes: tuple,
 ) -> Capture:
-    """The truth: who it is, and what head, face and eyes do at every frame."""
+    """The ground truth: identity, expression, head pose and gaze in every frame."""
     from avface.synthetic.performance.espeak import Phoneme
     from avface.synthetic.performance.visemes import viseme_curves
 
     rng = np.random.default_rng(config.seed)
-    said = tuple(Phoneme(phoneme.symbol, phoneme.start + lead_in) for phoneme in phonemes)
-    expression = viseme_curves(said, times, head.expression_names)
+    delayed = tuple(Phoneme(phoneme.symbol, phoneme.start + lead_in) for phoneme in phonemes)
+    expression = viseme_curves(delayed, times, head.expression_names)
 
     def unit(name: str) -> int:
         return head.expression_names.index(name)
@@ -96,16 +107,16 @@ def _perform(
         shut = np.exp(-0.5 * ((times - start) / 0.055) ** 2)
         for side in ("Left", "Right"):
             expression[:, unit(f"eyeBlink{side}")] = np.maximum(expression[:, unit(f"eyeBlink{side}")], shut)
-    raised = 0.45 * np.clip(_wander(rng, times, 0.35), 0, 1)
+    raised = 0.45 * np.clip(_random_curve(rng, times, 0.35), 0, 1)
     for name in ("browInnerUp", "browOuterUpLeft", "browOuterUpRight"):
         expression[:, unit(name)] += raised
-    smile = 0.15 + 0.2 * np.clip(_wander(rng, times, 0.25), 0, 1)
+    smile = 0.15 + 0.2 * np.clip(_random_curve(rng, times, 0.25), 0, 1)
     for side in ("Left", "Right"):
         expression[:, unit(f"mouthSmile{side}")] += smile
         expression[:, unit(f"cheekSquint{side}")] += 0.5 * smile
     expression = np.clip(expression, 0, 1)
 
-    gaze = np.stack([0.05 * _wander(rng, times, 0.3), 0.12 * _wander(rng, times, 0.3)], 1)
+    gaze = np.stack([0.05 * _random_curve(rng, times, 0.3), 0.12 * _random_curve(rng, times, 0.3)], 1)
     up, down, inward, outward = head.gaze_range
     for side, to_left in (("Left", 1), ("Right", -1)):
         pitch, yaw = gaze[:, 0], to_left * gaze[:, 1]
@@ -118,14 +129,19 @@ def _perform(
         joints[:, head.joint_names.index(eye), :2] = gaze
 
     turn = np.stack(
-        [0.10 * _wander(rng, times, 0.4), 0.30 * _wander(rng, times, 0.3), 0.06 * _wander(rng, times, 0.3)], 1
+        [
+            0.10 * _random_curve(rng, times, 0.4),
+            0.30 * _random_curve(rng, times, 0.3),
+            0.06 * _random_curve(rng, times, 0.3),
+        ],
+        1,
     )
     rotation = _camera_rotation(turn)
     shift = np.stack(
         [
-            0.012 * _wander(rng, times, 0.25),
-            0.008 * _wander(rng, times, 0.4),
-            0.015 * _wander(rng, times, 0.2),
+            0.012 * _random_curve(rng, times, 0.25),
+            0.008 * _random_curve(rng, times, 0.4),
+            0.015 * _random_curve(rng, times, 0.2),
         ],
         1,
     )
@@ -157,21 +173,21 @@ def _blinks(rng: np.random.Generator, duration: float) -> Iterator[float]:
         at += rng.uniform(1.6, 3.2)
 
 
-def _wander(rng: np.random.Generator, times: F64, rate: float) -> F64:
-    """A smooth random curve (T,) of unit size that changes about `rate` times a second."""
+def _random_curve(rng: np.random.Generator, times: F64, rate: float) -> F64:
+    """A random sum of sines (T,) with an amplitude of about 1 and frequencies of `rate` / 2 to 2 `rate` Hz."""
     phases, shares = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0.5, 1, 4)
     waves = [np.sin(2 * np.pi * rate * (k + 1) / 2 * times + p) for k, p in enumerate(phases)]
     return np.tensordot(shares / (1 + np.arange(4)), waves, 1) / 1.3
 
 
 def _camera_rotation(turn: F64) -> F64:
-    """Axis-angle (T, 3) in the camera of a head that faces it, turned by pitch, yaw and roll (T, 3) in radians."""
+    """Axis-angle (T, 3) in the camera of a head with pitch, yaw and roll (T, 3) in radians from facing it."""
     yaw_pitch_roll = torch.as_tensor(turn)[:, [1, 0, 2]]
     return facing_rotvec(flip_rotation(euler_to_rotmat("YXZ", yaw_pitch_roll))).numpy()
 
 
 def render(capture: Capture, supersampling: int = 2) -> Iterator[U8]:
-    """Pictures (H, W, 3) of a capture: skin, short hair and a jumper under two lights before a soft background."""
+    """Pictures (H, W, 3) of a capture: skin, short hair and a jumper under two lights, with a smooth background."""
     head = capture.head_model
     colours = torch.as_tensor(vertex_colours(head))
     scalp = torch.as_tensor(_hair(head))[:, None]
@@ -206,7 +222,7 @@ def _light(normals: Tensor) -> Tensor:
 
 
 def _hair(head: HeadModel) -> F32:
-    """How much of short hair each vertex (V,) wears, 0 to 1: all skin above a line around the head."""
+    """Mask (V,) of short hair, 0 to 1: the skin above a line around the head."""
     x, y, z = head.template.numpy().T
     top = float(y.max())
     around = np.degrees(np.arctan2(np.abs(x), z + 0.01))
@@ -218,14 +234,14 @@ def _hair(head: HeadModel) -> F32:
 
 
 def _ear_shells(head: HeadModel) -> Bool:
-    """The ears proper (V,), without the skin around them that the region holds too."""
+    """The ears (V,) without the surrounding skin of their region."""
     x, _, _ = head.template.numpy().T
     ears = head.regions["ears"]
     return ears & (np.abs(x) > np.quantile(np.abs(x[ears]), 0.25))
 
 
 def _background(height: int, width: int) -> Tensor:
-    """A wall (H, W, 3) with a soft light on it."""
+    """A wall (H, W, 3) with soft light."""
     y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     glow = torch.exp(-((x - 0.3) ** 2 + (y - 0.35) ** 2) / 0.25)[..., None]
     return torch.tensor([0.44, 0.47, 0.48]) + glow * torch.tensor([0.20, 0.18, 0.15])

@@ -1,5 +1,4 @@
-"""People whose faces the head model can't make: for learning and measuring without the advantage of being in its own
-space."""
+"""Heads outside the shape space of the head model, for training and evaluation without its advantage."""
 
 from __future__ import annotations
 
@@ -11,57 +10,73 @@ import numpy as np
 import torch
 
 from avface.arrays import F64, Bool
+from avface.errors import AvfaceError
 from avface.head import HeadModel, load_head
 from avface.synthetic.rendering.scene import Scene, SceneConfig, sample_scene
 
 MIRROR = np.array([-1.0, 1.0, 1.0])
-"""The other side of the face."""
+"""Reflection of points to the other side of the face."""
 _CLIP_STRIDE = 100_000
-"""Between the scene numbers of a person's clips."""
-_FACE = 0x57A
+"""Difference between the scene numbers of a person's clips."""
+_FACE_STREAM = 0x57A
+"""Number of the random stream of faces."""
 FILMED_SEED, POPULATION_SEED, LANDMARKS_SEED = 101, 900, 102
-"""Seeds of `OutOfModelConfig` of the people filmed for the shape prior, of its population, and of the landmark network's
-training."""
+"""Seeds of `OutOfModelConfig` of the people rendered for the shape prior, of its population, and of the training of the
+landmark network."""
 TRAINING_SEEDS = (FILMED_SEED, POPULATION_SEED, LANDMARKS_SEED)
-"""Seeds of people from whom something was learnt; only others may be measured on."""
+"""Seeds of people used for training; evaluation must use others."""
 
 
 @dataclass(frozen=True)
 class OutOfModelConfig:
-    """How people differ from what the head model knows."""
+    """Deviation of heads from the head model."""
 
     seed: int = 0
-    """Another seed gives other people."""
+    """Seed of the people."""
     known_sigma: float = 0.7
     """Standard deviation of the model's own shape weights that a face starts from."""
     proportions: float = 0.05
-    """Standard deviation of the logarithm by which width, height and depth are stretched."""
+    """Standard deviation of the logarithm of the scale factors of width, height and depth."""
     taper: float = 0.08
-    """Standard deviation of how much wider and deeper a face gets from the chin to the brow."""
+    """Standard deviation of the relative increase of width and depth per decimetre of height."""
     field_mm: float = 3.0
     """Root mean square over the face of a smooth random deformation, in millimetres."""
     field_lengths: tuple[float, float] = (0.018, 0.05)
-    """Metres over which it changes, from and to."""
+    """Range of the widths of its Gaussians in metres."""
     asymmetry: float = 0.2
-    """Share of the deformation that differs between left and right."""
+    """Share of the antisymmetric part of the deformation that is kept."""
     seconds: float = 3.0
     """Length of a clip."""
     size: int = 256
     """Width and height of the pictures in pixels."""
 
+    def __post_init__(self) -> None:
+        for name in ("seed", "known_sigma", "proportions", "taper", "field_mm"):
+            if not getattr(self, name) >= 0:
+                raise AvfaceError(f"{name}={getattr(self, name)} must not be negative")
+        shortest, longest = self.field_lengths
+        if not 0 < shortest <= longest:
+            raise AvfaceError(f"field_lengths={self.field_lengths} must be two positive lengths in order")
+        if not 0 <= self.asymmetry <= 1:
+            raise AvfaceError(f"asymmetry={self.asymmetry} must be from 0 to 1")
+        if not 0 < self.seconds < np.inf:
+            raise AvfaceError(f"seconds={self.seconds} must be positive and finite")
+        if self.size < 16:
+            raise AvfaceError(f"size={self.size} must be at least 16 pixels")
+
 
 def out_of_model_head(person: int, config: OutOfModelConfig) -> HeadModel:
-    """The head of person number `person`: the open head, deformed. Its template is the person at rest.
+    """The head of person number `person`: the open head, deformed. Its template is the person's neutral face.
 
-    A face of the model's own space is stretched, tapered and warped by a random field; the eyeballs keep their shape.
+    A face of the model's own space is scaled, tapered and deformed by a random field; the eyeballs keep their shape.
     """
     head = copy.deepcopy(load_head())
-    rng = np.random.default_rng([config.seed, person, _FACE])
+    rng = np.random.default_rng([config.seed, person, _FACE_STREAM])
     shape = (config.known_sigma * rng.normal(size=head.num_shape)).clip(-2.5, 2.5)
     if head.size_component is not None:
-        shape[head.size_component] = 0  # one camera can't tell size
+        shape[head.size_component] = 0  # size is ambiguous with one camera
     before = head.neutral(torch.as_tensor(shape, dtype=torch.float32)).double().numpy()
-    after = _warped(rng, _stretched(rng, before, config), head.regions["face"], config)
+    after = _deformed(rng, _stretched(rng, before, config), head.regions["face"], config)
     for side in ("left", "right"):
         names = [n for n, name in enumerate(head.part_names) if name.startswith(f"{side}_")]
         ball = np.isin(head.vertex_parts(), names)
@@ -71,25 +86,25 @@ def out_of_model_head(person: int, config: OutOfModelConfig) -> HeadModel:
 
 
 def out_of_model_scene(person: int, clip: int, config: OutOfModelConfig, head: HeadModel) -> Scene:
-    """A person's clip number `clip`: other words, light, camera and place, the same face, skin and hair.
+    """A person's clip number `clip`: the face, skin and hair are constant; performance, light and camera vary.
 
-    head: that of `out_of_model_head`.
+    head: from `out_of_model_head`.
     """
-    of_scene = SceneConfig(
+    settings = SceneConfig(
         size=config.size, seconds=config.seconds, silence=0.0, sounds=0.0, shape_sigma=(0.0, 0.0)
     )
-    first = sample_scene(config.seed, person, of_scene, head)
+    first = sample_scene(config.seed, person, settings, head)
     if clip == 0:
         return first
-    other = sample_scene(config.seed, person + clip * _CLIP_STRIDE, of_scene, head)
+    other = sample_scene(config.seed, person + clip * _CLIP_STRIDE, settings, head)
     return replace(other, shape=first.shape, skin=first.skin, hair=first.hair)
 
 
 def film(person: int, clip: int, path: Path, config: OutOfModelConfig) -> None:
-    """Render a person's clip with its sound; the file appears whole.
+    """Render a person's clip with its sound; the file is written atomically.
 
     Raises:
-        AvfaceError: if it can't be written, or there is no espeak-ng to speak with.
+        AvfaceError: if it can't be written, or espeak-ng is not installed.
     """
     from avface.media import EncodingConfig, VideoWriter
     from avface.speech.spectrum import SAMPLE_RATE
@@ -105,7 +120,7 @@ def film(person: int, clip: int, path: Path, config: OutOfModelConfig) -> None:
 
 
 def _stretched(rng: np.random.Generator, points: F64, config: OutOfModelConfig) -> F64:
-    """Other proportions: along the axes, and wider or deeper with height; the volume stays."""
+    """Other proportions: scaled along the axes at constant volume, and tapered with height."""
     stretch = rng.normal(0, config.proportions, 3)
     height = (points[:, 1:2] - points[:, 1].mean()) / 0.1
     taper = rng.normal(0, config.taper, 2) * height
@@ -115,9 +130,8 @@ def _stretched(rng: np.random.Generator, points: F64, config: OutOfModelConfig) 
     return middle + factors * (points - middle)
 
 
-def _warped(rng: np.random.Generator, points: F64, face: Bool, config: OutOfModelConfig) -> F64:
-    """A smooth random field added: Gaussians of different widths about places on the face, mostly the same on both
-    sides."""
+def _deformed(rng: np.random.Generator, points: F64, face: Bool, config: OutOfModelConfig) -> F64:
+    """A smooth random field added: Gaussians of different widths centred on the face, mostly symmetric."""
     count = 60
     centres = points[face][rng.integers(0, face.sum(), count)]
     shortest, longest = np.log(config.field_lengths)

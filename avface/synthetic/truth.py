@@ -1,4 +1,4 @@
-"""What is known about a synthetic clip, and its file."""
+"""Ground truth of a synthetic clip, and its file."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from avface.errors import AvfaceError
 from avface.files import replacing
 
 VERSION = 2
-"""Of the file's keys and of what scenes are made of: a seed gives the same scene within one version."""
+"""Version of the file's keys and of the scenes: a seed gives the same scene within one version."""
 
 
 @dataclass(frozen=True)
 class ClipTruth:
-    """The exact truth about a clip of T frames, and what the real tracker saw in it.
+    """Exact ground truth of a clip of T frames, and the output of the real tracker in its video.
 
-    Vertices, landmarks and poses follow from `capture()`; displacement and whatever else of the scene from
-    `avface.synthetic.clips.scene_of`, which makes it again from the seed.
+    Vertices, landmarks and poses are computed by `capture()`; displacement and the rest of the scene by
+    `avface.synthetic.clips.scene_of`, which reproduces it from the seed.
 
     Shapes: shape (S,), expression (T, E) in [0, 1] named by expression_names, rotation (T, 3) axis-angle and
             translation (T, 3) metres of the head in the camera, joints (T, J, 3) axis-angle, times (T,) seconds,
-            landmarks (T, 478, 2) pixels of the head's own landmarks, tracked (T, 478, 2) pixels that the tracker found
-            in the finished video, nan where it found nothing, tracked_confidence (T,), occlusion (T, H, ceil(W / 8))
-            uint8, bits of the pixels that an occluder hides, or (0, 0, 0) without one; light_harmonics (9, 3),
+            landmarks (T, 478, 2) pixels of the head's own landmarks, tracked (T, 478, 2) pixels of the tracker in the
+            encoded video, nan without a detection, tracked_confidence (T,), occlusion (T, H, ceil(W / 8)) uint8,
+            packed bits of the pixels that an occluder hides, or (0, 0, 0) without one; light_harmonics (9, 3),
             light_directions (K, 3), light_colours (K, 3); albedo (R, R, 3) uint8 sRGB and relief (R, R) micrometres
             float16 in UV, row 0 at the top (v = 1); phoneme_symbols (P,) IPA, "" for a pause, with phoneme_starts
             (P,) seconds.
@@ -71,7 +71,7 @@ class ClipTruth:
         return len(self.times)
 
     def capture(self) -> Capture:
-        """The truth about head and camera as a `Capture`: vertices, landmarks and every export follow from it."""
+        """The ground truth of head and camera as a `Capture`, from which vertices, landmarks and exports follow."""
         return Capture(
             head=self.head,
             shape=np.asarray(self.shape, np.float32),
@@ -97,7 +97,7 @@ class ClipTruth:
         return np.unpackbits(self.occlusion[frame], axis=-1)[:, :width].astype(bool)
 
     def save(self, path: Path) -> Path:
-        """Write the truth as an .npz file, which appears whole or not at all.
+        """Write the truth as an .npz file, atomically.
 
         Raises:
             AvfaceError: if it can't be written.

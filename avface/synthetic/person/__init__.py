@@ -1,1 +1,1 @@
-"""Synthetic people: skin, wrinkles, body."""
+"""Appearance of synthetic people: skin, wrinkles, body."""

@@ -106,9 +106,9 @@ def _dots(
     radii: tuple[float, float],
     sharp: bool = False,
 ) -> Texture:
-    """Round spots (N,), 1 in their middle, at random places; density (N,) says how likely a place is.
+    """Round spots (N,), 1 in their middle, at random places with a relative density (N,).
 
-    Places are drawn on the surface, not among texels, so that they are the same at any resolution.
+    Places are sampled on the surface, not among texels, so that they are the same at any resolution.
     """
     dots = np.zeros(len(face.place), np.float32)
     if count == 0:
@@ -139,19 +139,19 @@ def _dots(
 
 
 def _lip_melanin(face: FaceMap, melanin: Texture) -> Texture:
-    """Lips hold less melanin than the skin around them, the lower one least."""
+    """Melanin of lips: less than of the skin around them, least in the lower lip."""
     upper = smoothstep(-0.004, 0.004, face.place[:, 1] - face.landmarks[13, 1])
     return melanin * (0.5 + 0.28 * upper)
 
 
 def _lip_folds(face: FaceMap) -> Texture:
-    """Places (N, 3) in which noise of wavelength 1 makes the lips' vertical folds, 1.3 mm apart."""
+    """Coordinates (N, 3) in which noise of wavelength 1 has the lips' vertical folds, 1.3 mm apart."""
     scale = np.array([1 / 0.0013, 1 / 0.012, 1 / 0.012], np.float32)
     return face.place * scale
 
 
 def _over(below: Texture, colour: Colour | Floats, cover: Floats) -> Texture:
-    """A colour (3,) or (N, 3) laid over another (N, 3), covering (N,) of it."""
+    """A colour (3,) or (N, 3) composited over another (N, 3) with an opacity (N,)."""
     share = np.clip(np.asarray(cover, np.float32), 0, 1)[:, None]
     return below + share * (np.asarray(colour, np.float32) - below)
 
@@ -172,7 +172,7 @@ def _make_up(traits: SkinTraits, face: FaceMap, skin: Texture, lips: Texture) ->
 
 
 def _hair_colours(rng: np.random.Generator, traits: SkinTraits, strands: Texture, grey: float) -> F64:
-    """Colours (N, 3) of hair, strand by strand: lighter and darker ones, and grey ones."""
+    """Colours (N, 3) of hair with lighter, darker and grey strands."""
     own = np.array(traits.hair) * np.exp(0.2 * strands)[:, None]
     if not grey:
         return own
@@ -201,7 +201,7 @@ def _beard(rng: np.random.Generator, traits: SkinTraits, face: FaceMap, skin: Te
 
 
 def _brows(rng: np.random.Generator, traits: SkinTraits, face: FaceMap, skin: Texture) -> Texture:
-    """Hair by hair: strokes that stand up at the inner end and lie along the brow further out."""
+    """Brows as oriented strokes: upright at the inner end, along the brow further out."""
     near = np.flatnonzero(face.brow_along > -0.02)
     length = face.brow_length
     along = face.brow_along[near]
@@ -244,10 +244,10 @@ def _lashes(traits: SkinTraits, face: FaceMap, skin: Texture) -> Texture:
 
 
 def _hair_cover(rng: np.random.Generator, traits: SkinTraits, face: FaceMap) -> tuple[Texture, Texture]:
-    """How much of the scalp short hair covers (N,), and its strands (N,), noise of unit size."""
+    """Coverage (N,) of the scalp by short hair, and its strands (N,), noise of unit standard deviation."""
     crown = np.array([0, face.place[:, 1].max(), -0.02], np.float32)
     away = face.place - crown
-    # of columns side by side numpy's arctan2 depends, in the last digits, on where in memory they lie
+    # contiguous, because the last digits of numpy's arctan2 of strided columns depend on memory alignment
     x, _, z = np.ascontiguousarray(away.T)
     turn = np.arctan2(x, z)
     down = np.linalg.norm(away, axis=1)
@@ -265,16 +265,14 @@ def _scalp(rng: np.random.Generator, traits: SkinTraits, face: FaceMap, skin: Te
         return skin * (1 - 0.06 * over[:, None])
     cover, strands = _hair_cover(rng, traits, face)
     colours = _hair_colours(rng, traits, strands, traits.grey)
-    faded = (
-        smoothstep(-0.01, 0.03, face.hairline) * 0.12 + 0.88
-    )  # shorter towards the edge: skin shines through
+    faded = smoothstep(-0.01, 0.03, face.hairline) * 0.12 + 0.88  # hair is thinner towards the hairline
     return _over(skin, colours, cover * faded * (1 + 0.12 * strands))
 
 
 def _eyes(
     rng: np.random.Generator, traits: SkinTraits, head: HeadModel, face: FaceMap, albedo: Texture
 ) -> None:
-    """Sclera, iris and pupil, by their distance from the iris' middle rather than by triangle, for soft edges."""
+    """Sclera, iris and pupil by distance from the pupil's middle rather than by triangle, for soft edges."""
     template = head.template.cpu().double().numpy()
     vertex_parts = head.vertex_parts()
     triangles = head.faces.cpu().numpy()
@@ -302,9 +300,7 @@ def _eyes(
         own = np.array(traits.iris) * np.exp(0.35 * fibres)[:, None]
         own = own * (1 + 0.5 * smoothstep(0.75, 0.45, reach))[:, None]
         own = _over(own.astype(np.float32), np.array(traits.iris) * 0.2, smoothstep(0.78, 1.0, reach))
-        soft = max(
-            0.05, 0.6 * float(np.sqrt(np.pi / max((reach < 1).sum(), 1)))
-        )  # a texel, so that edges stay round
+        soft = max(0.05, 0.6 * float(np.sqrt(np.pi / max((reach < 1).sum(), 1))))  # at least a texel
         colour = _over(colour, own, smoothstep(1.01 + soft, 1.01 - soft, reach))
         albedo[texels] = _over(colour, _PUPIL, smoothstep(0.4 + soft, 0.4 - soft, reach))
 
@@ -312,7 +308,7 @@ def _eyes(
 def _mouth(
     rng: np.random.Generator, traits: SkinTraits, head: HeadModel, face: FaceMap, albedo: Texture
 ) -> None:
-    """Teeth, tongue and the inside of the mouth, darker further back where little light comes."""
+    """Teeth, tongue and mouth cavity, darker further back."""
     template = head.template.cpu().double().numpy()
     teeth = np.array([0.62, 0.58, 0.47]) + (traits.teeth - 0.5) * np.array([0.25, 0.3, 0.42])
     colours = {"mouth_cavity": _MOUTH, "upper_teeth": teeth, "lower_teeth": teeth, "tongue": _TONGUE}

@@ -1,4 +1,4 @@
-"""What is below the head: pictures of a head alone look like nothing a face tracker has seen."""
+"""Neck and shoulders below a head: images of a head alone are outside the training data of face trackers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from avface.head import HeadModel
 
 
 def torso_mesh(head: HeadModel, shape: Tensor, rings: int = 32) -> tuple[Tensor, Tensor, Tensor]:
-    """A neck and shoulders that go on from the open edge of the mesh, for a head of shape (S,).
+    """Neck and shoulders that extend the open boundary of the mesh, for a head of shape (S,).
 
-    Returns the edge's vertices (R,) in order, faces numbered after the head's vertices, and points (rings * R, 3) in
-    the head's frame, ring by ring downwards.
+    Returns the boundary's vertices (R,) in order, faces (F, 3) whose indices follow the head's vertices, and points
+    (rings * R, 3) in metres in the head's frame, ring by ring downwards.
     """
-    rim = _open_edge(head)
+    rim = _neck_boundary(head)
     edge = head.neutral(shape)[rim]
     centre = edge.mean(0)
     profile = np.array(
@@ -32,7 +32,9 @@ def torso_mesh(head: HeadModel, shape: Tensor, rings: int = 32) -> tuple[Tensor,
     points = []
     for step in np.linspace(0, 0.3, rings).tolist():
         wide, deep = (float(np.interp(step, profile[:, 0], column)) for column in profile[:, 1:].T)
-        level = max(0.0, 1 - step / 0.06)  # the edge isn't level; the shoulders are
+        level = max(
+            0.0, 1 - step / 0.06
+        )  # from the boundary, which isn't horizontal, to horizontal shoulders
         ring = (edge - centre) * torch.tensor([wide, level, deep], dtype=edge.dtype)
         points.append(centre + ring - torch.tensor([0.0, step, 0.0]))
     count, first = len(rim), head.num_vertices
@@ -48,17 +50,17 @@ def torso_mesh(head: HeadModel, shape: Tensor, rings: int = 32) -> tuple[Tensor,
     return rim, torch.cat(faces), torch.cat(points)
 
 
-def _open_edge(head: HeadModel) -> Tensor:
-    """The vertices of the mesh's open lower edge, in order around the neck."""
+def _neck_boundary(head: HeadModel) -> Tensor:
+    """The vertices of the mesh's lower boundary, in order around the neck."""
     faces = head.faces.numpy()
     directed = {(int(a), int(b)) for face in faces for a, b in zip(face, np.roll(face, -1), strict=True)}
-    following = {b: a for a, b in directed if (b, a) not in directed}
+    successor = {b: a for a, b in directed if (b, a) not in directed}
     low = float(head.template[:, 1].min() + 0.3 * (head.template[:, 1].max() - head.template[:, 1].min()))
-    loops, left = [], set(following)
+    loops, left = [], set(successor)
     while left:
         start = vertex = left.pop()
         loop = [start]
-        while (vertex := following.get(vertex, start)) != start:
+        while (vertex := successor.get(vertex, start)) != start:
             loop.append(vertex)
             left.discard(vertex)
         loops.append(loop)

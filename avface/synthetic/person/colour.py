@@ -1,7 +1,7 @@
-"""The colour of skin and hair from their pigments.
+"""Colour of skin and hair from their pigments.
 
-Skin is two layers: light passes the epidermis, which holds the melanin, is scattered back by the dermis, which holds
-the blood, and passes the epidermis again. Sources: absorption and scattering coefficients from Donner and Jensen,
+Skin has two layers: light passes the epidermis with the melanin, is scattered back by the dermis with the blood, and
+passes the epidermis again. Sources: absorption and scattering coefficients from Donner and Jensen,
 "A Spectral BSSRDF for Shading Human Skin" (2006), tables 1 and 2; diffuse reflectance of the dermis from Jensen et al.,
 "A Practical Model for Subsurface Light Transport" (2001), eq. 15; haemoglobin from S. Prahl's compilation of
 Gratzer's and Kollias' measurements (omlc.org); colour matching functions as fitted by Wyman, Sloan and Shirley (2013).
@@ -27,13 +27,13 @@ BLOOD_RANGE = (0.0005, 0.2)
 _EPIDERMIS = 0.06
 """Thickness of the epidermis in mm."""
 _SLANT = 1.2
-"""How much longer than the layer is thick the way of light through it is."""
+"""Path length of light through a layer relative to its thickness."""
 _BACK_SCATTER = 0.018
-"""Share of light that the epidermis throws back before it meets the dermis: it keeps dark skin from
-deep orange. Ours, chosen by eye."""
+"""Share of light that the epidermis scatters back before it reaches the dermis; it keeps dark skin from deep orange.
+Chosen by eye."""
 _FLATTENING = 0.9
-"""How much less steeply melanin's absorption falls with wavelength than the power laws of the pure pigments do, as an
-exponent. Ours, chosen by eye: with the pure pigments' slope brown skin comes out orange."""
+"""Exponent by which melanin's absorption falls less steeply with wavelength than the power laws of the pure pigments.
+Chosen by eye: with the pure pigments' slope brown skin is orange."""
 _REFRACTION = 1.4
 _HAEMOGLOBIN_PER_BLOOD = 2.303 * 150 / 64_500 / 10
 """From molar extinction in 1/(cm M) to absorption of whole blood (150 g/l) in 1/mm."""
@@ -81,8 +81,7 @@ def skin_reflectance(
 ) -> F64:
     """Linear sRGB (..., 3), 0 to 1, of skin with volume shares of melanin and blood, each (...).
 
-    pheomelanin is the part of the melanin that is the red-yellow kind, oxygenation that of the haemoglobin that
-    carries oxygen.
+    pheomelanin is its share of the melanin, oxygenation the share of oxygenated haemoglobin.
     """
     melanin = np.asarray(melanin, np.float64)[..., None]
     blood = np.asarray(blood, np.float64)[..., None]
@@ -101,7 +100,7 @@ def skin_reflectance(
 
 
 class SkinPalette:
-    """Skin colours of one person, looked up in a table of melanin and blood."""
+    """Skin colours of one person by a lookup table of melanin and blood."""
 
     def __init__(self, pheomelanin: float = 0.15, oxygenation: float = 0.75, steps: int = 48) -> None:
         grid = np.meshgrid(
@@ -130,5 +129,5 @@ def hair_reflectance(eumelanin: float, pheomelanin: float) -> F64:
     absorption = eumelanin * np.array([0.419, 0.697, 1.37]) + pheomelanin * np.array([0.187, 0.4, 1.05])
     rough = 0.3
     slope = 5.969 - 0.215 * rough + 2.532 * rough**2 - 10.73 * rough**3 + 5.574 * rough**4 + 0.245 * rough**5
-    colour: F64 = 0.012 + np.exp(-np.sqrt(absorption) * slope / 1.8)  # what shines off the surface is grey
+    colour: F64 = 0.012 + np.exp(-np.sqrt(absorption) * slope / 1.8)  # the surface reflection is grey
     return colour

@@ -1,7 +1,7 @@
-"""Where the features of a face lie in its texture: distances to lips, lids and brows, and soft masks of its areas.
+"""Facial features in texture space: distances to lips, lids and brows, and soft masks of areas.
 
-All of it follows from the head's landmarks and regions on its mean shape, once for a head and a resolution.
-Distances are metres on that mean shape.
+Computed from the head's landmarks and regions on its mean shape, once for a head and a resolution. Distances are in
+metres on that mean shape.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from avface.head.model import HeadModel
 from avface.synthetic.person.texture import Texture, TextureAtlas, head_atlas
 
 FAR = 1.0
-"""Metres; the distance where a feature is out of reach."""
+"""Distance in metres of texels beyond `_REACH`."""
 _REACH = 0.05
-"""Metres within which distances to features are worked out."""
+"""Maximum computed distance to features in metres."""
 
-# MediaPipe's numbers, right side then left side where there are two
+# indices of MediaPipe landmarks, right side before left side
 CHEEKS = np.array([50, 280, 205, 425, 117, 346])
 NOSE_TIP = np.array([4, 1, 45, 275])
 NOSE_WINGS = np.array([129, 358, 64, 294])
@@ -41,36 +41,36 @@ class FaceMap:
     landmarks: F64
     """(478, 3) on the mean shape, metres."""
     texels: Int
-    """Numbers of the texels whose triangle is skin, row by row."""
+    """Indices of the texels whose triangle is skin, row by row."""
     parts: Int
     """(R * R,) part number of every texel."""
     place: Texture
     """(N, 3) metres on the mean shape."""
     tree: cKDTree
-    """Finds texels by place."""
+    """Of `place`, for the nearest texels."""
     triangles: F64
     """(F, 3, 3) corners of the skin's triangles on the mean shape."""
     lips: Texture
     """Distance from the lips' outline in metres, negative within."""
     mouth: Texture
-    """Distance from the line where the lips meet, in metres."""
+    """Distance from the line between the lips, in metres."""
     lids: Texture
-    """Distance from the nearer eye's ring in metres, negative within."""
+    """Distance from the nearer eye's outline in metres, negative within."""
     upper_lid: Texture
-    """1 over the eyes' middle line, 0 under it."""
+    """1 above the eyes' middle line, 0 below it."""
     brow_along: Texture
     """Metres along the nearer brow from its inner end; negative and more than its length beyond its ends."""
     brow_across: Texture
-    """Metres over (positive) and under the nearer brow's middle line."""
+    """Metres above (positive) and below the nearer brow's middle line."""
     brow_length: float
     around: Texture
     """Degrees around the head's upright axis, 0 in front, 180 behind."""
     hairline: Texture
-    """Metres over the hairline, negative under it."""
+    """Metres above the hairline, negative below it."""
     temple: Texture
     """1 at the corners of the hairline that recede first."""
     beard: Texture
-    """1 where a beard grows."""
+    """1 in the beard area."""
     moustache: Texture
     """1 between nose and upper lip."""
     goatee: Texture
@@ -100,7 +100,7 @@ def head_landmarks(head: HeadModel, vertices: Floats) -> F64:
 
 @lru_cache(maxsize=4)
 def face_map(head: HeadModel, resolution: int) -> FaceMap:
-    """The fields of a head, kept for the next identity.
+    """The fields of a head; cached.
 
     Raises:
         AvfaceError: if the head has no landmarks `mediapipe478`.
@@ -198,7 +198,7 @@ def _signed_distance(place: Texture, ring: F64) -> Texture:
 
 
 def _inside(points: F64, ring: F64) -> Bool:
-    """Which points (N, 2) a polygon (K, 2) holds, by the parity of crossings."""
+    """Whether points (N, 2) are inside a polygon (K, 2), by the parity of crossings."""
     odd = np.zeros(len(points), bool)
     for (x0, y0), (x1, y1) in zip(ring, np.roll(ring, -1, 0), strict=True):
         crosses = (y0 > points[:, 1]) != (y1 > points[:, 1])
@@ -239,7 +239,7 @@ def _turn(points: F64, axis: float) -> F64:
 def _hairline(
     place: Texture, around: Texture, points: F64, axis: float, ears: F64
 ) -> tuple[Texture, Texture]:
-    """Metres over a hairline (N,) that runs from the forehead past the ears to the nape, and its corners (N,)."""
+    """Metres (N,) above a hairline from the forehead past the ears to the nape, and its corners (N,)."""
     brow_top, temple, side, front = (points[[low, high]].mean(0) for low, high in
                                      ((10, 10), (54, 284), (162, 389), (234, 454)))  # fmt: skip
     temple[0], side[0], front[0] = (abs(points[n, 0]) for n in (284, 389, 454))
@@ -269,7 +269,7 @@ def _hairline(
 def _beard(
     place: Texture, around: Texture, points: F64, axis: float, lips: Texture
 ) -> tuple[Texture, Texture, Texture]:
-    """Where beard, moustache and goatee grow, each (N,) from 0 to 1."""
+    """Soft masks (N,) of beard, moustache and goatee."""
     marks_up = points[[2, 423, 426, 427, 411, 401, 447]]
     lifts = np.array([-0.001, -0.004, -0.006, -0.012, -0.014, -0.006, -0.004])
     jaw = points[[152, 377, 378, 365, 397, 288, 361]]

@@ -1,4 +1,4 @@
-"""Fine relief of the skin at rest: pores, the lattice of fine lines, folds of the lips, hair."""
+"""Fine relief of the skin at rest: pores, fine lines, folds of the lips, beard."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def paint_relief(rng: np.random.Generator, traits: SkinTraits, face: FaceMap, pl
     pore, lattice, coarse, lip, stubble = rng.spawn(5)
 
     def visible(wavelength: float) -> float:
-        """1 for what the texture can show, 0 for what would only alias."""
+        """1 for wavelengths that the texture resolves, 0 for those that would alias."""
         return float(smoothstep(1.2, 2.2, np.array(wavelength / texel)))
 
     depth = PORE_DEPTH * traits.pores

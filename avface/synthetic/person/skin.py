@@ -1,4 +1,4 @@
-"""Skin of made people: colours as a UV texture, fine relief, and wrinkles that follow the expression."""
+"""Skin of synthetic people: albedo and relief as UV textures, and wrinkles that depend on the expression."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Skin:
     wrinkles: Wrinkles
     traits: SkinTraits
     roughness: float
-    """Of the skin's specular lobe, as in GGX: 0 is a mirror, 1 dull."""
+    """Roughness of the specular lobe, as in GGX: from 0, a mirror, to 1."""
     specular: float
-    """Reflectance of the skin's surface at normal incidence; 0.028 is that of refractive index 1.4."""
+    """Reflectance at normal incidence; 0.028 for a refractive index of 1.4."""
 
     def displacement(self, vertices: Floats) -> Texture:
-        """Relief and the wrinkles of an expressed face (V, 3): (R, R) metres along the normal.
+        """Relief with the wrinkles of a face (V, 3) in an expression: (R, R) metres along the normal.
 
-        How the head is turned and placed doesn't matter. At rest it is `relief`, exactly.
+        Independent of the head's pose. At rest it is `relief`, exactly.
         """
         return self.relief + self.wrinkles.displacement(vertices)
 
@@ -46,14 +46,14 @@ class Skin:
 def sample_skin(
     rng: np.random.Generator, head: HeadModel, shape: npt.ArrayLike | torch.Tensor, resolution: int = 512
 ) -> Skin:
-    """Draw a person's skin; shape (S,) is the person's head.
+    """Sample a person's skin; shape (S,) is the person's head.
 
     Raises:
-        AvfaceError: if the head has no landmarks `mediapipe478`, which say where the features are.
+        AvfaceError: if the head has no landmarks `mediapipe478`, which locate its features.
         ValueError: if shape doesn't fit the head.
     """
-    whose, how = rng.spawn(2)
-    return make_skin(how, sample_traits(whose), head, shape, resolution)
+    of_traits, of_skin = rng.spawn(2)
+    return make_skin(of_skin, sample_traits(of_traits), head, shape, resolution)
 
 
 def make_skin(
@@ -63,10 +63,10 @@ def make_skin(
     shape: npt.ArrayLike | torch.Tensor,
     resolution: int = 512,
 ) -> Skin:
-    """The skin of a person with given traits; rng decides where freckles, pores and wrinkles are.
+    """The skin of a person with given traits; rng determines the places of freckles, pores and wrinkles.
 
     Raises:
-        AvfaceError: if the head has no landmarks `mediapipe478`, which say where the features are.
+        AvfaceError: if the head has no landmarks `mediapipe478`, which locate its features.
         ValueError: if shape doesn't fit the head.
     """
     weights = torch.as_tensor(shape, dtype=head.template.dtype).cpu()
@@ -76,19 +76,19 @@ def make_skin(
         )
     with torch.no_grad():
         neutral = head.neutral(weights.to(head.template.device)).cpu().double().numpy()
-    paint, rough, where, ridges = rng.spawn(4)
+    of_albedo, of_relief, of_sites, of_ridges = rng.spawn(4)
     face = face_map(head, resolution)
     faces = head.faces.cpu().numpy()[head.face_parts == head.part_names.index("skin")]
     wrinkles = Wrinkles(
-        ridges,
+        of_ridges,
         neutral,
         faces,
         face.atlas,
-        wrinkle_sites(where, head, neutral, traits.age, traits.wrinkling),
+        wrinkle_sites(of_sites, head, neutral, traits.age, traits.wrinkling),
     )
-    relief = paint_relief(rough, traits, face, face.atlas.bake(neutral).reshape(-1, 3)) + wrinkles.static
+    relief = paint_relief(of_relief, traits, face, face.atlas.bake(neutral).reshape(-1, 3)) + wrinkles.static
     return Skin(
-        albedo=paint_albedo(paint, traits, head, face),
+        albedo=paint_albedo(of_albedo, traits, head, face),
         relief=relief,
         wrinkles=wrinkles,
         traits=traits,

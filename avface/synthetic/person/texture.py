@@ -1,4 +1,4 @@
-"""Textures of a head: which point of the surface each texel shows, and noise that has a size in metres."""
+"""Textures of a head: the surface point of each texel, and noise with wavelengths in metres."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from avface.head.model import HeadModel
 Texture = F32
 
 _LATTICE = 32
-"""Cells along a side of the lattice that noise repeats after."""
+"""Period of the noise lattice in cells."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class TextureAtlas:
     """The surface under a square texture of R x R texels; row 0 is v = 1, column 0 is u = 0.
 
     Shapes: triangle (R, R) face number, barycentric (R, R, 3), inside (R, R). Texels outside the UV islands (`inside`
-            False) repeat the nearest one inside, so that nothing bleeds in at the seams when a texture is filtered.
+            False) repeat the nearest one inside, so that filtering doesn't bleed at the seams.
     """
 
     triangle: Int
     barycentric: F32
     inside: Bool
     matrix: csr_matrix
-    """(R * R, V): takes values at the vertices to the texels, row by row."""
+    """(R * R, V): interpolates values at the vertices to the texels, row by row."""
 
     @property
     def resolution(self) -> int:
@@ -85,15 +85,15 @@ def build_atlas(
 
 @lru_cache(maxsize=4)
 def head_atlas(head: HeadModel, resolution: int) -> TextureAtlas:
-    """The atlas of a head, kept for the next identity."""
+    """The atlas of a head; cached."""
     return build_atlas(head.faces.cpu().numpy(), head.uv, head.uv_faces, head.num_vertices, resolution)
 
 
 def value_noise(rng: np.random.Generator, points: Floats, wavelength: float, octaves: int = 1) -> Texture:
-    """Smooth noise (N,) of zero mean and unit standard deviation at points (N, 3) in metres.
+    """Value noise (N,) of zero mean and unit standard deviation at points (N, 3) in metres.
 
-    wavelength is the size of its coarsest features in metres, from hill to hill; each further octave halves it at
-    half the strength. Being a function of place, not of texels, it has no seams and looks the same at any resolution.
+    wavelength is that of its coarsest octave in metres; each further octave has half the wavelength and half the
+    amplitude. As a function of position, not of texels, it has no seams and is the same at any resolution.
     """
     total = np.zeros(len(points), np.float32)
     axes = np.ascontiguousarray(np.asarray(points, np.float32).T)
@@ -105,7 +105,7 @@ def value_noise(rng: np.random.Generator, points: Floats, wavelength: float, oct
         place += rng.uniform(0, _LATTICE, (3, 1)).astype(np.float32)
         cell = np.floor(place)
         part = place - cell
-        place = cell + smoothstep(0, 1, part)  # no creases at the lattice's planes
+        place = cell + smoothstep(0, 1, part)  # continuous derivatives across lattice planes
         total += strength * map_coordinates(lattice, place, order=1, mode="grid-wrap", prefilter=False)
         power += strength**2
     return total / np.float32(_BLEND_SPREAD * np.sqrt(power))

@@ -1,4 +1,4 @@
-"""What a made person's skin is like: age, pigments, hair, make-up, as plain numbers drawn at random."""
+"""Traits of a synthetic person's skin: age, pigments, hair, make-up."""
 
 from __future__ import annotations
 
@@ -29,6 +29,34 @@ EYE_SHADOWS: tuple[Colour, ...] = (
 )  # fmt: skip
 
 
+_SHARES = (
+    *(
+        "melanin",
+        "pheomelanin",
+        "blood",
+        "flush",
+        "mottling",
+        "under_eyes",
+        "lip_blood",
+        "grey",
+        "hair_density",
+    ),
+    *(
+        "brow_density",
+        "brow_darkness",
+        "lashes",
+        "shadow",
+        "beard",
+        "goatee",
+        "moustache",
+        "foundation",
+        "blush",
+    ),
+    *("lipstick", "eye_shadow", "sclera", "teeth", "pores"),
+)
+"""Fields of `SkinTraits` from 0 to 1."""
+
+
 @dataclass(frozen=True)
 class SkinTraits:
     """One person's skin. Lengths in metres, shares and strengths from 0 to 1, colours linear sRGB."""
@@ -36,17 +64,17 @@ class SkinTraits:
     age: float = 35.0
     """Years."""
     melanin: float = 0.03
-    """Share of the epidermis: 0.012 very fair to 0.45 very dark."""
+    """Volume share of melanin in the epidermis: 0.012 very fair to 0.45 very dark."""
     pheomelanin: float = 0.1
-    """Part of the melanin that is of the red-yellow kind."""
+    """Share of pheomelanin, the red-yellow kind, in the melanin."""
     blood: float = 0.02
-    """Share of the dermis."""
+    """Volume share of blood in the dermis."""
     flush: float = 0.5
-    """How much redder cheeks, nose and ears are."""
+    """Additional redness of cheeks, nose and ears."""
     mottling: float = 0.5
-    """How uneven the colour is."""
+    """Unevenness of the colour."""
     under_eyes: float = 0.4
-    """How dark the skin under the eyes is."""
+    """Darkness of the skin under the eyes."""
     freckles: int = 0
     """Number of freckles."""
     moles: int = 3
@@ -62,17 +90,17 @@ class SkinTraits:
     hair_density: float = 0.9
     """0 for a bald head."""
     hairline: float = 0.0
-    """How much higher the hairline is than usual."""
+    """Height of the hairline above the average."""
     recession: float = 0.0
-    """How much further the hairline's corners are back."""
+    """Recession of the hairline's corners beyond the average."""
     brow_density: float = 0.75
-    """How much of the skin the brows cover."""
+    """Share of the skin that the brows cover."""
     brow_thickness: float = 0.0045
     """Half the height of a brow at its inner third."""
     brow_lift: float = 0.0
-    """How far the brows are moved up."""
+    """Displacement of the brows upwards."""
     brow_darkness: float = 0.7
-    """How much darker brows are than hair."""
+    """Darkness of the brows relative to the hair."""
     lashes: float = 0.5
     """Strength of the lash line."""
     shadow: float = 0.0
@@ -88,7 +116,7 @@ class SkinTraits:
     blush: float = 0.0
     """Make-up on the cheeks."""
     lipstick: float = 0.0
-    """How much of the lips' own colour is covered."""
+    """Share of the lips' own colour that is covered."""
     lipstick_colour: Colour = LIPSTICKS[0]
     eye_shadow: float = 0.0
     """Make-up on the upper lids."""
@@ -101,11 +129,19 @@ class SkinTraits:
     pores: float = 0.5
     """Strength of pores and fine lines: 1 is 0.05 mm deep."""
     wrinkling: float = 1.0
-    """How deep this person's wrinkles are for the age, about 1."""
+    """Depth of the wrinkles relative to the mean of the age; about 1."""
+
+    def __post_init__(self) -> None:
+        for name in _SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be from 0 to 1")
+        for name in ("age", "freckles", "moles", "blemishes", "brow_thickness", "wrinkling"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
 
 
 def sample_traits(rng: np.random.Generator) -> SkinTraits:
-    """A random person; the shares of looks are chosen for variety, not after any population."""
+    """The traits of a random person; their distribution is chosen for variety, not after any population."""
     age = float(rng.uniform(18, 78))
     melanin = float(np.exp(rng.uniform(np.log(0.012), np.log(0.42))))
     fair = melanin < 0.05
@@ -161,15 +197,15 @@ def sample_traits(rng: np.random.Generator) -> SkinTraits:
 
 
 def _hair_and_eyes(rng: np.random.Generator, melanin: float) -> tuple[Colour, Colour]:
-    """Colours of hair and irises; dark skin goes with dark ones."""
-    looks = ["black", "brown", "fair", "red"]
+    """Colours of hair and irises; dark skin has dark ones."""
+    hair_types = ["black", "brown", "fair", "red"]
     shares = [0.9, 0.1, 0, 0] if melanin > 0.07 else [0.3, 0.4, 0.2, 0.1]
     eumelanin, pheomelanin = {
         "black": (rng.uniform(3, 7), rng.uniform(0, 0.5)),
         "brown": (rng.uniform(0.9, 2.6), rng.uniform(0.1, 0.7)),
         "fair": (rng.uniform(0.12, 0.5), rng.uniform(0.05, 0.3)),
         "red": (rng.uniform(0.2, 0.6), rng.uniform(0.8, 1.8)),
-    }[looks[rng.choice(4, p=shares)]]
+    }[hair_types[rng.choice(4, p=shares)]]
     names = list(IRIS_COLOURS)
     weights = [0.5, 0.47, 0.03, 0, 0, 0] if melanin > 0.07 else [0.08, 0.3, 0.17, 0.12, 0.23, 0.1]
     base = np.array(IRIS_COLOURS[names[rng.choice(len(names), p=weights)]]) * np.exp(

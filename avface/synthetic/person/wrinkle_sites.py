@@ -1,4 +1,4 @@
-"""Where faces wrinkle, and which expression folds the skin there."""
+"""Wrinkle sites of the face, and the expressions that fold the skin there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avface.synthetic.person.wrinkles import WrinkleSite
 
 
 @dataclass(frozen=True)
-class _Place:
+class _SiteTemplate:
     """A site on any head: landmarks of MediaPipe's scheme and ARKit expressions ("mouthSmile" means both sides)."""
 
     name: str
@@ -27,15 +27,15 @@ class _Place:
     depth: float
     """Metres from ridge to valley at strong compression, at 45 years."""
     growth: float = 1.0
-    """How much of the depth comes with age: 0 none, 1 from a third at 20 to twice at 75."""
+    """Exponent of the growth of the depth with age: 0 none, 1 from a third at 20 to twice at 75."""
     static: float = 1.0
-    """How readily the wrinkles stay at rest in the old; 0 never."""
+    """Factor of the share of the depth that older people have at rest."""
     lines: tuple[tuple[int, ...], ...] = field(default=())
     """Landmarks along single folds."""
 
 
-_PLACES = (
-    _Place(
+_SITES = (
+    _SiteTemplate(
         "forehead",
         {"browInnerUp": 1, "browOuterUp": 1},
         (151, 108, 337, 69, 299, 104, 333, 10, 109, 338, 67, 297, 66, 296, 105, 334, 9),
@@ -43,8 +43,8 @@ _PLACES = (
         0.0078,
         6.0e-4,
     ),
-    _Place("glabella", {"browDown": 1}, (9, 8, 107, 336, 55, 285), 0.009, 0.0075, 6.5e-4),
-    _Place(
+    _SiteTemplate("glabella", {"browDown": 1}, (9, 8, 107, 336, 55, 285), 0.009, 0.0075, 6.5e-4),
+    _SiteTemplate(
         "nose_root",
         {"noseSneer": 1, "browDown": 0.5},
         (168, 6, 193, 417, 122, 351, 196, 419),
@@ -54,7 +54,7 @@ _PLACES = (
         1.0,
         0.3,
     ),
-    _Place(
+    _SiteTemplate(
         "crows_feet",
         {"eyeSquint": 0.7, "cheekSquint": 1},
         (359, 446, 265, 130, 226, 35, 340, 111, 372, 143),
@@ -62,7 +62,7 @@ _PLACES = (
         0.0050,
         4.5e-4,
     ),
-    _Place(
+    _SiteTemplate(
         "under_eyes",
         {"eyeSquint": 0.7, "cheekSquint": 1},
         (449, 450, 451, 448, 229, 230, 231, 228),
@@ -70,10 +70,10 @@ _PLACES = (
         0.0034,
         1.6e-4,
     ),
-    _Place(
+    _SiteTemplate(
         "cheeks", {"mouthSmile": 1, "cheekSquint": 0.5}, (427, 411, 207, 187), 0.011, 0.0085, 1.7e-4, 1.2, 0.2
     ),
-    _Place(
+    _SiteTemplate(
         "nasolabial",
         {"mouthSmile": 1, "cheekSquint": 0.5, "mouthUpperUp": 0.3},
         (358, 423, 426, 436, 432, 129, 203, 206, 216, 212),
@@ -84,7 +84,7 @@ _PLACES = (
         1.0,
         ((358, 423, 426, 436, 432), (129, 203, 206, 216, 212)),
     ),
-    _Place(
+    _SiteTemplate(
         "marionette",
         {"mouthFrown": 1, "mouthStretch": 0.4},
         (287, 273, 335, 422, 57, 43, 106, 202),
@@ -95,11 +95,11 @@ _PLACES = (
         1.0,
         ((287, 273, 422), (57, 43, 202)),
     ),
-    _Place(
+    _SiteTemplate(
         "upper_lip", {"mouthPucker": 1}, (37, 267, 39, 269, 164, 393, 167), 0.006, 0.0036, 2.2e-4, 1.6, 0.6
     ),
-    _Place("lower_lip", {"mouthPucker": 1}, (18, 83, 313, 17), 0.006, 0.0038, 2.2e-4, 1.2, 0.2),
-    _Place(
+    _SiteTemplate("lower_lip", {"mouthPucker": 1}, (18, 83, 313, 17), 0.006, 0.0038, 2.2e-4, 1.2, 0.2),
+    _SiteTemplate(
         "chin",
         {"mouthShrugLower": 1, "mouthPucker": 0.3},
         (199, 200, 175, 208, 428),
@@ -119,10 +119,10 @@ _FOREHEAD = np.array(
     ]
 )
 """Landmarks across the forehead from the subject's right to the left: along the brows, above them, below the hair."""
-_RIDGED = 0.1, 1.1
-"""How much of its depth a forehead's even ridges have: some foreheads only have single lines."""
-_CREASES = 4
-"""Single lines across a forehead, at most."""
+_RIDGE_FACTORS = 0.1, 1.1
+"""Range of the random factor of the depth of a forehead's regular ridges; some foreheads have single lines only."""
+_MAX_CREASES = 4
+"""Maximum number of single lines across a forehead."""
 
 
 def wrinkle_sites(
@@ -130,14 +130,14 @@ def wrinkle_sites(
 ) -> tuple[WrinkleSite, ...]:
     """The sites of a person: neutral (V, 3) at rest in metres, age in years, strength about 1.
 
-    A site whose expressions the head doesn't have is left out.
+    Sites whose expressions the head lacks are left out.
     """
     basis = head.expression_basis.cpu().double().numpy()
     points = head_landmarks(head, neutral)
     skin = head.vertex_parts() == head.part_names.index("skin")
-    lips = _red_of_lips(head)
+    lips = _lip_vertices(head)
     sites = []
-    for place in _PLACES:
+    for place in _SITES:
         own = np.exp(rng.normal(0, 0.25))
         pitch = np.exp(rng.normal(0, 0.1))
         weights = _expression_weights(head, place.actions)
@@ -160,7 +160,7 @@ def wrinkle_sites(
     forehead = next((number for number, one in enumerate(sites) if one.name == "forehead"), None)
     if forehead is not None:
         ridges = sites[forehead]
-        sites[forehead] = replace(ridges, depth=rng.uniform(*_RIDGED) * ridges.depth)
+        sites[forehead] = replace(ridges, depth=rng.uniform(*_RIDGE_FACTORS) * ridges.depth)
         sites += _forehead_creases(rng, points, neutral, skin, ridges, age, strength)
     return tuple(sites)
 
@@ -174,18 +174,17 @@ def _forehead_creases(
     age: float,
     strength: float,
 ) -> list[WrinkleSite]:
-    """Single lines across the forehead, each of its own height, length and side: what brows draw on a forehead that
-    isn't old, and often only the brow that is raised.
+    """Single lines across the forehead of random height, length and side, as raised brows make on younger foreheads.
 
-    The head's units compress the skin above the brows alone, real brows that of the whole forehead: a line higher up
-    folds by the compression below it.
+    The head's units compress the skin just above the brows, real brows that of the whole forehead: a line higher up is
+    driven by the compression below it.
     """
     folding = points[_FOREHEAD[:2]].mean(0)
     below = np.stack([np.interp(neutral[:, 0], folding[:, 0], axis) for axis in folding.T], 1)
     on_skin = np.flatnonzero(skin)
     driver = on_skin[cKDTree(neutral[on_skin]).query(below)[1]]
     sites = []
-    for number in range(int(rng.integers(0, _CREASES + 1))):
+    for number in range(int(rng.integers(0, _MAX_CREASES + 1))):
         height, place, length = rng.uniform(0.4, 1.8), rng.uniform(0.1, 0.9), rng.uniform(0.25, 0.9)
         lower = min(int(height), len(_FOREHEAD) - 2)
         rows = points[_FOREHEAD[lower]], points[_FOREHEAD[lower + 1]]
@@ -211,7 +210,7 @@ def _forehead_creases(
 
 
 def _part_of(line: F64, share: F64) -> F64:
-    """Points (N, 3) of a line (K, 3) at shares (N,) of it, counted by its points."""
+    """Points (N, 3) of a line (K, 3) at shares (N,) of its number of points."""
     at = share * (len(line) - 1)
     return np.stack([np.interp(at, np.arange(len(line)), axis) for axis in line.T], 1)
 
@@ -225,6 +224,6 @@ def _expression_weights(head: HeadModel, actions: dict[str, float]) -> F64:
     return weights
 
 
-def _red_of_lips(head: HeadModel) -> Bool:
+def _lip_vertices(head: HeadModel) -> Bool:
     """Vertices (V,) of the lips, whose folds are part of the relief."""
     return head.regions.get("lips", np.zeros(head.num_vertices, bool))

@@ -1,12 +1,12 @@
-"""Wrinkles that appear where an expression compresses the skin, across the direction in which it is compressed.
+"""Wrinkles driven by the compression of the skin, perpendicular to its direction.
 
-For each place on the face that wrinkles (forehead, between the brows, beside the eyes, ...) the pattern is made once
-for a person: ridges across the principal compression of the expression that folds the skin there. How deep it is in a
-frame follows the compression that the mesh shows then, at every texel.
+For each site (forehead, between the brows, beside the eyes, ...) the pattern is generated once per person: ridges
+perpendicular to the principal compression of the expression that folds the skin there. In each frame its depth at each
+texel is a function of the mesh's compression.
 
-Sources: ridges are phasor noise (Tricard et al., "Procedural Phasor Noise", 2019) on kernels that lie on the surface,
-their phases aligned with their neighbours'; tension as the driver after Raman et al., "Mesh-Tension Driven
-Expression-Based Wrinkles for Synthetic Faces" (2022), here with its direction. Strain is Green's, of triangles.
+Sources: ridges are phasor noise (Tricard et al., "Procedural Phasor Noise", 2019) with kernels on the surface whose
+phases are aligned with their neighbours'; mesh tension as the driver after Raman et al., "Mesh-Tension Driven
+Expression-Based Wrinkles for Synthetic Faces" (2022), here with its direction. Strain is the Green strain of triangles.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from avface.geometry.interpolation import smoothstep
 from avface.synthetic.person.texture import Texture, TextureAtlas, value_noise
 
 THRESHOLD = 0.035
-"""Compression (1 is all the length) up to which skin stays smooth."""
-_HALF_DEPTH = 0.09
+"""Compression, as a share of the length, up to which skin is smooth."""
+_DEPTH_SCALE = 0.09
 """Compression over the threshold at which a wrinkle has 63 % of its full depth."""
 _SHARPNESS = 1.7
-"""How much narrower valleys are than ridges; the kappa of a von Mises bump."""
+"""Concentration kappa of the von Mises profile of a valley; above 0, valleys are narrower than ridges."""
 _KERNEL_SPACING = 0.45
 """Distance between the noise's kernels in wavelengths."""
 _NEIGHBOURS = 12
-"""Kernels that shape a texel."""
-_PHASE_ROUNDS = 25
-"""Rounds in which each kernel's phase follows its neighbours'."""
-_FEWEST_TEXELS = 2.2
-"""Texels that a wavelength needs; finer ridges fade out, for they would only alias."""
+"""Nearest kernels summed at a texel."""
+_PHASE_ITERATIONS = 25
+"""Iterations of the phase alignment."""
+_MIN_TEXELS = 2.2
+"""Minimum texels per wavelength; finer ridges are faded out, because they would alias."""
 
 
-class StrainGauge:
+class StrainEstimator:
     """In-plane strain of the triangles of a mesh against its rest shape, smoothed over the vertices.
 
     Shapes: rest (V, 3), faces (F, 3); only triangles in `faces` count.
     """
 
     def __init__(self, rest: Floats, faces: Int, rounds: int = 1) -> None:
-        """Rounds of smoothing over neighbouring vertices follow the mean over a vertex' triangles."""
+        """A vertex has the mean strain of its triangles, smoothed over neighbouring vertices in `rounds` iterations."""
         rest = np.asarray(rest, np.float64)
         self._faces = faces
         along, across = rest[faces[:, 1]] - rest[faces[:, 0]], rest[faces[:, 2]] - rest[faces[:, 0]]
@@ -65,7 +65,7 @@ class StrainGauge:
             (np.tile(area * sound, 3), (faces.T.ravel(), np.tile(index, 3))), shape=(count, len(faces))
         )
         self.mean = _rows_to_one(mean.tocsr())
-        """(V, F): the weights with which triangles make a vertex' strain."""
+        """(V, F): weights of the triangles in a vertex' strain."""
         pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
         links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count)).tocsr()
         links = ((links + links.T) > 0).astype(np.float64)
@@ -81,7 +81,7 @@ class StrainGauge:
         return np.concatenate([np.einsum(dot, a, a), np.einsum(dot, a, b), np.einsum(dot, b, b)])
 
     def tensors(self, vertices: Floats) -> F64:
-        """Green strain (V, 3, 3) of vertices (V, 3) in the rest shape's axes; no part along the normal."""
+        """Green strain (V, 3, 3) of vertices (V, 3) in the rest shape's axes; 0 along the normal."""
         aa, ab, bb = self.metric(vertices).reshape(3, -1)
         metric = np.stack([np.stack([aa, ab], 1), np.stack([ab, bb], 1)], 1)
         valid = np.any(self._inverse != 0, axis=(1, 2))[:, None, None]
@@ -113,46 +113,46 @@ class StrainGauge:
 
 
 def _rows_to_one(matrix: csr_matrix) -> csr_matrix:
-    """Scale a matrix' rows to a sum of 1; empty rows stay empty."""
+    """The matrix with rows normalised to a sum of 1; empty rows stay empty."""
     total = np.asarray(matrix.sum(1)).ravel()
     return (diags(1 / np.where(total > 0, total, 1)) @ matrix).tocsr()
 
 
 @dataclass(frozen=True)
 class WrinkleSite:
-    """A place that wrinkles, on one person's mesh.
+    """An area with wrinkles, on one person's mesh.
 
-    Shapes: reach (V,) from 0 to 1, how much each vertex belongs to it; expressed (V, 3) in metres, the face at the
-            expression that folds the skin there; curves are lines (K, 3) in metres along single folds, of which none
-            means ridges all over.
+    Shapes: reach (V,) from 0 to 1, a soft mask of its vertices; expressed (V, 3) in metres, the face in the expression
+            that folds the skin there; curves are lines (K, 3) in metres along single folds; none for ridges in the
+            whole area.
     """
 
     name: str
     reach: F64
     expressed: F64
     wavelength: float
-    """Metres from ridge to ridge; for single folds their width."""
+    """Metres between ridges; for single folds their width."""
     depth: float
     """Metres from ridge to valley under strong compression."""
     static: float = 0.0
-    """Share of the depth that is there at rest."""
+    """Share of the depth at rest."""
     curves: tuple[F64, ...] = ()
     driver: Int | None = None
-    """(V,) the vertex whose compression folds each vertex; its own if None."""
+    """(V,) for each vertex, the one whose compression drives it; itself if None."""
 
 
 @dataclass(frozen=True)
 class _Pattern:
-    """The ridges of a site: heights (N,) float32 in metres at texels (N,) at full depth, and what drives them."""
+    """The ridges of a site: heights (N,) float32 in metres at texels (N,) at full depth, and their driver."""
 
     texels: Int
     heights: Texture
     bake: csr_matrix
-    """(N, M): from the site's vertices to its texels."""
+    """(N, M): interpolates from the site's vertices to its texels."""
 
 
 class Wrinkles:
-    """The wrinkles of one person: a displacement map for any expression."""
+    """The wrinkles of one person, as a displacement map for any expression."""
 
     def __init__(
         self,
@@ -164,14 +164,14 @@ class Wrinkles:
     ) -> None:
         """rest (V, 3) is the face at rest in metres, faces (F, 3) the skin's triangles, atlas of the whole mesh."""
         rest = np.asarray(rest, np.float64)
-        self._gauge = StrainGauge(rest, faces)
-        flow = StrainGauge(rest, faces, rounds=3)
+        self._gauge = StrainEstimator(rest, faces)
+        flow = StrainEstimator(rest, faces, rounds=3)
         place = atlas.bake(rest).reshape(-1, 3)
         size = _texel_sizes(rest, faces, atlas)
         self._patterns: list[_Pattern] = []
         self._resolution = atlas.resolution
         self.static = np.zeros((atlas.resolution, atlas.resolution), np.float32)
-        """(R, R) metres: what remains of the wrinkles at rest."""
+        """(R, R) metres: the wrinkles at rest."""
         matrices, offsets = [], []
         for site in sites:
             streams = rng.spawn(2)
@@ -181,9 +181,7 @@ class Wrinkles:
             squeeze, directions = _principal_compression(tensors[driver])
             strength = np.zeros(len(rest))
             strength[reached] = site.reach[reached]
-            if (
-                not site.curves
-            ):  # a single fold is one from end to end, ridges only are where there is compression
+            if not site.curves:  # ridges need compression; a single fold has its full length
                 strength[reached] *= smoothstep(0.015, 0.07, squeeze)
             envelope = atlas.matrix @ strength.astype(np.float32)
             texels = np.flatnonzero((envelope > 0.01) & atlas.inside.ravel())
@@ -193,7 +191,7 @@ class Wrinkles:
                 shape = _fold_profile(place[texels], site)
             else:
                 shape = _ridges(streams[0], rest, faces, tensors, strength, place[texels], site.wavelength)
-            fade = smoothstep(_FEWEST_TEXELS - 0.8, _FEWEST_TEXELS + 0.8, site.wavelength / size[texels])
+            fade = smoothstep(_MIN_TEXELS - 0.8, _MIN_TEXELS + 0.8, site.wavelength / size[texels])
             uneven = 1 + 0.25 * np.clip(value_noise(streams[1], place[texels], 0.03), -2, 2)
             heights = (site.depth * fade * uneven * envelope[texels] * shape).astype(np.float32)
             matrix, offset = (flow if site.curves else self._gauge).along(driver, directions)
@@ -210,7 +208,7 @@ class Wrinkles:
     def displacement(self, vertices: Floats) -> Texture:
         """Displacement (R, R) in metres along the normal of the expressed face (V, 3); all 0 for the face at rest."""
         compression = self._matrix @ self._gauge.metric(vertices) + self._offset
-        depth = 1 - np.exp(-np.clip(compression - THRESHOLD, 0, None) / _HALF_DEPTH)
+        depth = 1 - np.exp(-np.clip(compression - THRESHOLD, 0, None) / _DEPTH_SCALE)
         result = np.zeros(self._resolution**2, np.float32)
         shares = np.split(depth.astype(np.float32), self._splits)  # one, an empty one, if there is no pattern
         for pattern, share in zip(self._patterns, shares, strict=False):
@@ -262,7 +260,7 @@ def _ridges(
     along_squared = np.clip(distance**2 - across**2, 0, None)
     window = (
         1 - (distance / np.maximum(distance[:, -1:], 1e-9)) ** 2
-    )  # no jump where the set of kernels changes
+    )  # continuous where the set of kernels changes
     weight = (
         np.exp(-(across**2) / (0.6 * wavelength) ** 2 - along_squared / (1.2 * wavelength) ** 2) * window**2
     )
@@ -272,7 +270,7 @@ def _ridges(
     total = np.maximum(weight.sum(1), 1e-9)
     length = np.hypot(real, imaginary)
     valley = np.exp(_SHARPNESS * (real / np.maximum(length, 1e-12) - 1)) - ive(0, _SHARPNESS)
-    clear = smoothstep(0.05, 0.6, length / total)  # phases that disagree meet in a fork; it ends smoothly
+    clear = smoothstep(0.05, 0.6, length / total)  # fades bifurcations, where phases disagree
     heights: F64 = -valley * clear * (weight * depths[near]).sum(1) / total
     return heights
 
@@ -293,7 +291,7 @@ def _scatter(
 def _aligned_phases(
     rng: np.random.Generator, centres: F64, directions: F64, wavelength: float
 ) -> tuple[F64, F64]:
-    """Phases (N,) that let neighbouring kernels' ridges meet, and the kernels' depths (N,) around 1."""
+    """Phases (N,) with which neighbouring kernels' ridges join, and the kernels' depths (N,) around 1."""
     count = len(centres)
     distance, near = cKDTree(centres).query(centres, k=min(_NEIGHBOURS, count))
     distance, near = distance[:, 1:], near[:, 1:]
@@ -306,7 +304,7 @@ def _aligned_phases(
     weight = weight * np.abs(same)
     phasor = np.exp(2j * np.pi * rng.uniform(size=count))
     depth = rng.standard_normal(count)
-    for _ in range(_PHASE_ROUNDS):
+    for _ in range(_PHASE_ITERATIONS):
         theirs = np.where(turned, phasor[near].conj(), phasor[near])
         phasor = 0.5 * phasor + (weight * shift * theirs).sum(1) / np.maximum(weight.sum(1), 1e-9)
         phasor /= np.maximum(np.abs(phasor), 1e-9)
@@ -317,7 +315,7 @@ def _aligned_phases(
 
 
 def _fold_profile(points: Texture, site: WrinkleSite) -> F64:
-    """Heights (N,) at points (N, 3) of single folds: a valley along each line, with a soft bulge on either side."""
+    """Heights (N,) at points (N, 3) of single folds: a valley along each line, with a bulge on either side."""
     heights = np.zeros(len(points))
     for curve in site.curves:
         line = _resampled(curve, site.wavelength / 8)
@@ -332,7 +330,7 @@ def _fold_profile(points: Texture, site: WrinkleSite) -> F64:
 
 
 def _resampled(curve: F64, step: float) -> F64:
-    """A smooth line (N, 3) through the points (K, 3), a sample every `step` metres or less."""
+    """A cubic spline (N, 3) through points (K, 3), sampled every `step` metres or less."""
     from scipy.interpolate import CubicSpline
 
     lengths = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])

@@ -1,4 +1,4 @@
-"""What is behind a person: plain and patterned walls, out-of-focus rooms."""
+"""Random backgrounds: walls, out-of-focus rooms and lights, noise patterns."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from avface.geometry.interpolation import smoothstep
 
 
 def sample_backdrop(rng: np.random.Generator, height: int, width: int) -> F32:
-    """A picture (height, width, 3) in linear RGB, about as bright as lit skin or darker."""
+    """A background (height, width, 3) in linear RGB, about as bright as lit skin or darker."""
     make = [_wall, _room, _lights, _clutter][rng.choice(4, p=[0.35, 0.3, 0.15, 0.2])]
     picture = make(rng, height, width)
     return np.clip(picture, 0.0, 1.5).astype(np.float32)
 
 
 def _colour(rng: np.random.Generator, saturation: float = 0.35) -> F64:
-    """A random colour (3,), most often greyish, dark ones as likely as light ones."""
+    """A random linear colour (3,), mostly of low saturation, log-uniform in brightness."""
     grey = np.exp(rng.uniform(np.log(0.02), np.log(0.7)))
     hue = rng.dirichlet([1.0, 1.0, 1.0]) * 3
     amount = saturation * rng.beta(1.2, 2.0)
@@ -25,7 +25,7 @@ def _colour(rng: np.random.Generator, saturation: float = 0.35) -> F64:
 
 
 def _wall(rng: np.random.Generator, height: int, width: int) -> F64:
-    """One colour with a soft light on it and a little grain."""
+    """One colour with soft light and grain."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     centre, reach = rng.uniform(-0.2, 1.2, 2), rng.uniform(0.3, 1.2)
     glow = 1 + rng.uniform(0, 1.2) * np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / reach**2)
@@ -35,7 +35,7 @@ def _wall(rng: np.random.Generator, height: int, width: int) -> F64:
 
 
 def _room(rng: np.random.Generator, height: int, width: int) -> F64:
-    """Upright and lying rectangles, as of shelves, doors and windows, out of focus."""
+    """Defocused axis-aligned rectangles, as of shelves, doors and windows."""
     picture = np.ones((height, width, 1)) * _colour(rng)
     for _ in range(rng.integers(8, 40)):
         x, y = rng.uniform(-0.1, 1.0, 2)
@@ -47,7 +47,7 @@ def _room(rng: np.random.Generator, height: int, width: int) -> F64:
 
 
 def _lights(rng: np.random.Generator, height: int, width: int) -> F64:
-    """Bright discs before a dark ground, as of lamps far behind."""
+    """Bright discs on a dark background, as the bokeh of distant lamps."""
     picture = np.ones((height, width, 1)) * _colour(rng) * 0.3
     y, x = np.mgrid[0:height, 0:width]
     for _ in range(rng.integers(6, 30)):
@@ -59,7 +59,7 @@ def _lights(rng: np.random.Generator, height: int, width: int) -> F64:
 
 
 def _clutter(rng: np.random.Generator, height: int, width: int) -> F64:
-    """Noise of many sizes in a few colours: leaves, crowds, curtains."""
+    """Fractal value noise between two colours, as of leaves, crowds, curtains."""
     total = np.zeros((height, width))
     for octave in range(6):
         cells = 2 ** (octave + 1)

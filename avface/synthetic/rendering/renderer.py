@@ -1,4 +1,4 @@
-"""Pictures of scenes: textured, wrinkling skin under ambient light and lamps, batch by batch on CPU or GPU."""
+"""Renderer of scenes: textured skin with wrinkles under ambient light and lamps, in batches on CPU or GPU."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ GLOSS = {
     "pupil": (0.05, 220.0),
     "teeth": (0.04, 60.0),
 }
-"""Reflectance at right angles and exponent of the highlight by the last word of a part's name; others are matt."""
+"""Reflectance at normal incidence and specular exponent by the last word of a part's name; others are diffuse."""
 GRAZING = 0.12
-"""What is added to the reflectance at grazing angles: far less than Fresnel's 1, as skin and hair are rough."""
+"""Additional reflectance at grazing angles: far below Fresnel's 1, because skin and hair are rough."""
 
 
 @dataclass(frozen=True)
 class Buffers:
-    """What else is known about a batch of B frames, at the video's size.
+    """Ground-truth buffers of a batch of B frames, at the video's size.
 
-    normals (B, H, W, 3) in camera axes, with wrinkles and pores, 0 where there is no person; head (B, H, W) bool where
-    the head's own surface is seen, without hair and clothes.
+    normals (B, H, W, 3) in camera axes, with wrinkles and pores, 0 on the background; head (B, H, W) bool mask of the
+    head's own surface, without hair and clothes.
     """
 
     normals: Tensor
@@ -43,10 +43,10 @@ class Buffers:
 
 
 class SceneRenderer:
-    """Renders one scene. What stays the same from frame to frame is prepared once."""
+    """Renders one scene; constant data are prepared once."""
 
     def __init__(self, scene: Scene, head: HeadModel, supersampling: int = 2, device: str = "cpu") -> None:
-        """Rendered pixels across one of the video's: `supersampling`."""
+        """`supersampling`: rendered pixels across one of the video's."""
         self.scene, self.head, self.supersampling = scene, head, supersampling
         self.device = torch.device(device)
         shape = torch.as_tensor(scene.shape)
@@ -72,11 +72,11 @@ class SceneRenderer:
         self._own = torch.cat([~hairy, torch.zeros(len(torso_faces), dtype=torch.bool)]).to(self.device)
         self._head_faces = len(head.faces)
         self._rays = _rays_to_eye(scene.camera, supersampling).to(self.device)
-        openness = _ambient_occlusion(self._posed_at_rest(rest, torso), self._faces.cpu())
-        self._openness = openness.to(self.device)
+        sky_visibility = _sky_visibility(self._posed_at_rest(rest, torso), self._faces.cpu())
+        self._sky_visibility = sky_visibility.to(self.device)
 
     def _posed_at_rest(self, rest: Tensor, torso: Tensor) -> Tensor:
-        """The mesh with a slightly open mouth, for the light that reaches its places."""
+        """The mesh with a slightly open mouth, for ambient occlusion."""
         slightly = torch.zeros(1, self.head.num_expression)
         if "jawOpen" in self.head.expression_names:
             slightly[0, self.head.expression_names.index("jawOpen")] = 0.25
@@ -84,9 +84,9 @@ class SceneRenderer:
         return torch.cat([points + self._hair.cpu(), torso])
 
     def frames(self, batch: int | None = None) -> Iterator[U8]:
-        """The finished pictures (H, W, 3) of all frames in order, `batch` at a time.
+        """The pictures (H, W, 3) of all frames in order, rendered `batch` at a time.
 
-        By default one on a CPU, whose caches hold no more, and 32 on a GPU.
+        By default one on a CPU, because of its cache size, and 32 on a GPU.
         """
         batch = batch or (1 if self.device.type == "cpu" else 32)
         generator = torch.Generator(device=self.device).manual_seed(self.scene.noise_seed)
@@ -97,21 +97,21 @@ class SceneRenderer:
     @torch.inference_mode()
     def light(self, rows: range) -> Tensor:
         """Linear RGB (B, H, W, 3) of the frames numbered `rows`, before the sensor."""
-        return self._shrunk(self._render(rows)[2])
+        return self._downsampled(self._render(rows)[2])
 
     @torch.inference_mode()
     def buffers(self, rows: range) -> Buffers:
-        """What else is known about the frames numbered `rows`."""
+        """Ground-truth buffers of the frames numbered `rows`."""
         surface, normal, picture = self._render(rows)
         size = picture.shape[:3]
         own = self._own[surface.triangle].float()[:, None]
         layers = picture.new_zeros((size.numel(), 4)).index_copy(
             0, surface.place, torch.cat([normal, own], 1)
         )
-        layers = self._shrunk(layers.view(*size, 4))
+        layers = self._downsampled(layers.view(*size, 4))
         return Buffers(torch.nn.functional.normalize(layers[..., :3], dim=-1), layers[..., 3] > 0.5)
 
-    def _shrunk(self, picture: Tensor) -> Tensor:
+    def _downsampled(self, picture: Tensor) -> Tensor:
         """Means of blocks of rendered pixels: (B, H, W, C) at the video's size."""
         factor = self.supersampling
         for axis in (1, 2):
@@ -122,7 +122,7 @@ class SceneRenderer:
         return picture
 
     def _render(self, rows: range) -> tuple[_Surface, Tensor, Tensor]:
-        """What is seen, normals (N, 3) there, and linear RGB (B, H, W, 3) of all rendered pixels."""
+        """The visible surface, its normals (N, 3), and linear RGB (B, H, W, 3) of all rendered pixels."""
         scene, head = self.scene, self.head
         frames = list(rows)
         expression = torch.as_tensor(scene.performance.expression[frames])
@@ -140,15 +140,15 @@ class SceneRenderer:
         height, width = factor * camera.height, factor * camera.width
         pixels = factor * (camera.project(mesh) + 0.5) - 0.5
         surface = _Surface.seen(rasterise(pixels, mesh[..., 2], self._faces, height, width), self._faces)
-        openness = self._openness[:, None].expand(len(frames), -1, -1)
-        mixed = surface.mixed(torch.cat([vertex_normals(mesh, self._faces), openness], -1))
-        normal, openness = torch.nn.functional.normalize(mixed[:, :3], dim=-1), mixed[:, 3:]
-        uv = surface.mixed_corners(self._uv, self._uv_faces)
+        sky_visibility = self._sky_visibility[:, None].expand(len(frames), -1, -1)
+        mixed = surface.interpolate(torch.cat([vertex_normals(mesh, self._faces), sky_visibility], -1))
+        normal, sky_visibility = torch.nn.functional.normalize(mixed[:, :3], dim=-1), mixed[:, 3:]
+        uv = surface.interpolate_corners(self._uv, self._uv_faces)
         on_head = surface.triangle < self._head_faces
-        normal = self._wrinkled(normal, uv, surface, mesh, displacement, on_head)
+        normal = self._displaced(normal, uv, surface, mesh, displacement, on_head)
         albedo = torch.where(on_head[:, None], sample_texture(self._albedo, uv), self._clothes)
         light = self._lit(
-            normal, albedo, openness, self._rays[surface.place % (height * width)], surface.triangle
+            normal, albedo, sky_visibility, self._rays[surface.place % (height * width)], surface.triangle
         )
         picture = self._backdrop.permute(2, 0, 1)[None].expand(len(frames), -1, -1, -1)
         picture = torch.nn.functional.interpolate(picture, scale_factor=factor, mode="nearest").permute(
@@ -160,7 +160,7 @@ class SceneRenderer:
         return surface, normal, picture
 
     def _body(self, points: Tensor) -> Tensor:
-        """The torso (B, N, 3) under heads (B, V, 3): it keeps its place, the neck goes along with the head."""
+        """The torso (B, N, 3) below heads (B, V, 3): it is static, except that the neck follows the head."""
         count = len(self._rim)
         body = self._torso.expand(len(points), -1, -1).clone()
         rim = points[:, self._rim]
@@ -170,7 +170,7 @@ class SceneRenderer:
             body[:, rows] = self._torso[rows] + share * moved
         return body
 
-    def _wrinkled(
+    def _displaced(
         self,
         normal: Tensor,
         uv: Tensor,
@@ -179,7 +179,7 @@ class SceneRenderer:
         displacement: Tensor,
         on_head: Tensor,
     ) -> Tensor:
-        """Normals (N, 3) of the skin with each frame's displacement map (B, R, R)."""
+        """Normals (N, 3) perturbed by each frame's displacement map (B, R, R)."""
         result = normal.clone()
         count = self._head_faces
         for frame, height_map in enumerate(displacement):
@@ -191,27 +191,29 @@ class SceneRenderer:
             )
         return result
 
-    def _lit(self, normal: Tensor, albedo: Tensor, openness: Tensor, eye: Tensor, triangle: Tensor) -> Tensor:
-        """Linear RGB (N, 3): diffuse and glossy reflection of ambient light, which folds keep away, and of lamps."""
+    def _lit(
+        self, normal: Tensor, albedo: Tensor, sky_visibility: Tensor, eye: Tensor, triangle: Tensor
+    ) -> Tensor:
+        """Linear RGB (N, 3): diffuse and specular reflection of ambient light, with ambient occlusion, and of lamps."""
         light = self.scene.light
         normal = flip_axes(normal)  # light is in scene axes
         harmonics, directions, colours = (
             torch.as_tensor(part).to(self.device)
             for part in (light.harmonics, light.directions, light.colours)
         )
-        diffuse = (sh_basis(normal) @ harmonics).clamp_min_(0).mul_(openness)
+        diffuse = (sh_basis(normal) @ harmonics).clamp_min_(0).mul_(sky_visibility)
         strength, exponent = self._gloss[triangle].unbind(-1)
         grazing = 1 - (normal * flip_axes(eye)).sum(-1).clamp_(0, 1)
         fresnel = strength + GRAZING * grazing.square().square() * grazing * (strength > 0)
-        glossy = diffuse * fresnel[:, None]  # of a mirror image of the surroundings only its brightness
-        openness = openness[:, 0].sqrt()
+        specular = diffuse * fresnel[:, None]  # approximates the environment's reflection by its irradiance
+        sky_visibility = sky_visibility[:, 0].sqrt()
         for direction, colour in zip(directions, colours, strict=True):
-            facing = (normal @ direction).clamp_min_(0).mul_(openness)
+            facing = (normal @ direction).clamp_min_(0).mul_(sky_visibility)
             half = torch.nn.functional.normalize(flip_axes(eye) + direction, dim=-1)
             spread = (exponent + 8) / 8 * (normal * half).sum(-1).clamp_min_(1e-3) ** exponent
             diffuse.addcmul_(facing[:, None], colour)
-            glossy.addcmul_((facing * spread * strength)[:, None], colour)
-        return glossy.addcmul_(albedo, diffuse)
+            specular.addcmul_((facing * spread * strength)[:, None], colour)
+        return specular.addcmul_(albedo, diffuse)
 
 
 def _rays_to_eye(camera: Camera, factor: int) -> Tensor:
@@ -246,22 +248,22 @@ class _Surface:
         frame = torch.div(place, pixels, rounding_mode="floor")
         return cls(place, frame, triangle, faces[triangle], fragments.barycentric.flatten(0, -2)[place])
 
-    def mixed(self, attributes: Tensor) -> Tensor:
-        """Attributes (B, V, C) of the vertices at the pixels, (N, C)."""
+    def interpolate(self, attributes: Tensor) -> Tensor:
+        """Vertex attributes (B, V, C) interpolated at the pixels, (N, C)."""
         rows = self.vertices + (self.frame * attributes.shape[1])[:, None]
-        return self._mixed(attributes.flatten(0, 1), rows)
+        return self._interpolate(attributes.flatten(0, 1), rows)
 
-    def mixed_corners(self, attributes: Tensor, corners: Tensor) -> Tensor:
-        """Attributes (M, C) that faces' corners (F, 3) number, at the pixels, (N, C)."""
-        return self._mixed(attributes, corners[self.triangle])
+    def interpolate_corners(self, attributes: Tensor, corners: Tensor) -> Tensor:
+        """Attributes (M, C), indexed by faces' corners (F, 3), interpolated at the pixels, (N, C)."""
+        return self._interpolate(attributes, corners[self.triangle])
 
-    def _mixed(self, attributes: Tensor, rows: Tensor) -> Tensor:
+    def _interpolate(self, attributes: Tensor, rows: Tensor) -> Tensor:
         first, second, third = (attributes[rows[:, k]] * self.barycentric[:, k : k + 1] for k in range(3))
         return first + second + third
 
 
-def _ambient_occlusion(points: Tensor, faces: Tensor, directions: int = 40, size: int = 96) -> Tensor:
-    """Share (V,) of the sky that each vertex (V, 3) sees, weighted by the cosine: depth maps from many sides."""
+def _sky_visibility(points: Tensor, faces: Tensor, directions: int = 40, size: int = 96) -> Tensor:
+    """Ambient occlusion: cosine-weighted share (V,) of the sphere visible from each vertex (V, 3), by shadow maps."""
     normals = vertex_normals(points, faces)
     golden = torch.arange(directions) * torch.pi * (3 - 5**0.5)
     up = 1 - 2 * (torch.arange(directions) + 0.5) / directions
@@ -277,7 +279,7 @@ def _ambient_occlusion(points: Tensor, faces: Tensor, directions: int = 40, size
         local = (points - centre) @ frame.T
         pixels = (local[:, :2] / reach + 1) * (size - 1) / 2
         depth = local[:, 2] + 2 * reach
-        far = 1000.0  # so far away that perspective doesn't matter
+        far = 1000.0  # nearly orthographic
         front = rasterise(pixels, depth + far, faces, size, size).depth - far
         x, y = pixels.round().long().clamp(0, size - 1).unbind(-1)
         weight = (normals @ direction).clamp_min(0)

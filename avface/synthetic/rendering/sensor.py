@@ -1,4 +1,4 @@
-"""From light to a video's pixels: exposure, white balance, tone, blur and noise of a camera."""
+"""Camera sensor model: exposure, white balance, blur, noise, vignetting and tone curve."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avface.geometry.interpolation import smoothstep
 
 @dataclass(frozen=True)
 class Sensor:
-    """One camera's settings for a clip."""
+    """One camera's parameters for a clip."""
 
     exposure: float
     """Factor of the light."""
@@ -26,16 +26,25 @@ class Sensor:
     blur: float
     """Standard deviation of the optics and focus, in pixels."""
     shot_noise: float
-    """Variance of the noise a unit of light."""
+    """Variance of the noise per unit of light."""
     read_noise: float
-    """Standard deviation of the noise in the dark."""
+    """Standard deviation of the noise without light."""
     vignette: float
-    """Share of the light that is lost in the corners."""
+    """Share of the light lost in the corners."""
     quality: int
-    """Constant rate factor of the H.264 file: 18 is nearly lossless, 35 poor."""
+    """Constant rate factor of the H.264 file: 18 is visually lossless, 35 poor."""
+
+    def __post_init__(self) -> None:
+        for name in ("exposure", "blur", "shot_noise", "read_noise", "contrast"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if not 0 <= self.vignette <= 1:
+            raise ValueError(f"vignette={self.vignette} must be from 0 to 1")
+        if not 0 <= self.quality <= 51:
+            raise ValueError(f"quality={self.quality} must be from 0 to 51")
 
     def develop(self, light: Tensor, generator: torch.Generator) -> Tensor:
-        """Pictures (B, H, W, 3) uint8 of linear RGB light (B, H, W, 3); `generator` gives noise frame by frame."""
+        """Pictures (B, H, W, 3) uint8 of linear RGB light (B, H, W, 3); noise is drawn from `generator` per frame."""
         height, width = light.shape[1:3]
         y = torch.linspace(-1, 1, height, device=light.device)[:, None]
         x = torch.linspace(-1, 1, width, device=light.device)[None]
@@ -55,7 +64,7 @@ class Sensor:
 
 
 def sample_sensor(rng: np.random.Generator) -> Sensor:
-    """From a good camera to a cheap one in the dark."""
+    """A random camera, from a good one to a cheap one in low light."""
     grade = rng.beta(1.2, 2.5)  # 0 good, 1 poor
     warm = rng.normal(0, 0.06)
     return Sensor(
@@ -82,12 +91,12 @@ def linear_light(value: npt.ArrayLike) -> F32:
 
 
 def _blurred(light: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (B, H, W, 3) with edges repeated."""
+    """Gaussian blur of (B, H, W, 3) with replicated edges."""
     reach = max(1, int(3 * sigma + 0.5))
     steps = torch.arange(-reach, reach + 1, dtype=light.dtype, device=light.device)
     kernel = torch.exp(-0.5 * (steps / max(sigma, 1e-3)) ** 2)
     kernel = kernel / kernel.sum()
-    # Shifted sums: for kernels this small they are several times faster on a CPU than a convolution of one channel.
+    # shifted sums: for small kernels several times faster on a CPU than a depthwise convolution
     for axis in (1, 2):
         size = light.shape[axis]
         padded = torch.cat(
