@@ -336,8 +336,8 @@ def test_a_head_that_moves_with_its_crop_keeps_its_code_but_for_the_picture():
         here, there = encoder(frames), encoder(moved)
     assert_close(here.camera, there.camera)
     assert_close(
-        frames.crop.aim.transpose(-1, -2) @ here.rotation,
-        moved.crop.aim.transpose(-1, -2) @ there.rotation,
+        frames.crop.axis_rotation.transpose(-1, -2) @ here.rotation,
+        moved.crop.axis_rotation.transpose(-1, -2) @ there.rotation,
         atol=1e-5,
         rtol=0,
     )

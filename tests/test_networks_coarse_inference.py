@@ -16,7 +16,7 @@ from avface.networks.coarse.inference import predict_clip
 from avface.networks.coarse.video import LandmarksConfig, ResNetConfig
 from avface.networks.coarse.windows import predict
 from avface.networks.frames import FaceCrop, Frames, face_boxes
-from avface.networks.fusion.landmark_weights import LandmarkWeights, region_trust
+from avface.networks.fusion.landmark_weights import LandmarkWeights, region_weights
 from avface.networks.regions import LANDMARK_REGIONS, REGIONS, unit_log_variance, unit_regions
 from avface.speech import speech_features
 from avface.tracking import FaceTrack, Segment
@@ -218,10 +218,10 @@ def test_hidden_landmarks_and_doubted_regions_lose_their_weight():
     visibility[5:9, :100] = 0.5875
     visibility[9, :100] = 0.4
     visibility[20:26, -100:] = 0
-    doubt = np.full((40, 6), 0.01, np.float32)
-    doubt[20:30, 0] = 0.2
+    sigma = np.full((40, 6), 0.01, np.float32)
+    sigma[20:30, 0] = 0.2
     lips = LANDMARK_REGIONS.numpy() == 0
-    weights = LandmarkWeights(some_track(unseen=[39], visibility=visibility), doubt)
+    weights = LandmarkWeights(some_track(unseen=[39], visibility=visibility), sigma)
 
     assert weights[3].shape == (478,) and weights[3:9].shape == (6, 478)
     np.testing.assert_array_equal(weights[3], 1)
@@ -230,7 +230,7 @@ def test_hidden_landmarks_and_doubted_regions_lose_their_weight():
     assert 0.3 < weights[9][100:].max() < 0.7, "what hides a fifth of the face moves the rest, too"
     shown = np.arange(478) < 378
     assert weights[25][lips].max() < 0.05 and weights[25][~lips & shown].min() > 0.4
-    np.testing.assert_array_equal(weights[28], 1, "doubt alone, with nothing before the face")
+    np.testing.assert_array_equal(weights[28], 1, "a large variance without occlusion")
     regions = weights.by_region()
     assert regions.shape == (40, 6) and (regions[39] == 0).all() and regions[3].min() > 0.999
     assert regions[9].max() > 0.85, "a seen region counts as seen"
@@ -246,9 +246,9 @@ def test_regions_that_nobody_looks_at_have_no_weight():
 
 def test_only_unusual_doubt_counts():
     steady = np.full((50, 6), 0.02, np.float32)
-    np.testing.assert_array_equal(region_trust(steady), 1)
+    np.testing.assert_array_equal(region_weights(steady), 1)
 
     always = np.full((50, 6), 0.3, np.float32)
-    assert region_trust(always).max() < 0.1, "what nothing in the clip shows isn't believed"
+    assert region_weights(always).max() < 0.1, "what nothing in the clip shows isn't believed"
     unknown = np.full((50, 6), np.inf, np.float32)
-    np.testing.assert_array_equal(region_trust(unknown), 1)
+    np.testing.assert_array_equal(region_weights(unknown), 1)

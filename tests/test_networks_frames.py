@@ -21,8 +21,8 @@ from avface.networks.coarse.codes import (
     perspective_camera,
     perspective_translation,
     project_weakly,
-    read_coarse,
-    read_expression,
+    decode_coarse,
+    decode_expression,
     rotation_from_6d,
 )
 from avface.networks.frames import FaceCrop, face_boxes
@@ -70,9 +70,11 @@ def test_aim_turns_the_axis_to_the_middle_of_the_square_and_nothing_about_it(cro
     tangents = crop.geometry[..., :2]
     way = torch.cat([tangents, torch.ones(1, 2, 1)], -1)
     axis = torch.nn.functional.normalize(way, dim=-1)
-    assert_close(crop.aim @ crop.aim.transpose(-1, -2), torch.eye(3).double().expand(1, 2, 3, 3))
-    assert_close(crop.aim[..., 2], axis)
-    turn = Rotation.from_matrix(crop.aim[0, 1].numpy()).as_rotvec()
+    assert_close(
+        crop.axis_rotation @ crop.axis_rotation.transpose(-1, -2), torch.eye(3).double().expand(1, 2, 3, 3)
+    )
+    assert_close(crop.axis_rotation[..., 2], axis)
+    turn = Rotation.from_matrix(crop.axis_rotation[0, 1].numpy()).as_rotvec()
     assert abs(turn[2]) < 1e-12
     assert np.linalg.norm(turn) == pytest.approx(np.arccos(axis[0, 1, 2].item()))
 
@@ -88,7 +90,7 @@ def test_the_camera_code_says_where_the_head_is_in_the_picture(crop):
 
 
 def test_raw_zeros_are_an_average_head_in_the_middle_that_looks_at_the_camera(crop):
-    code = read_coarse(torch.zeros(1, 2, sum(coarse_sizes(OPEN_CODE))).double(), OPEN_CODE, crop)
+    code = decode_coarse(torch.zeros(1, 2, sum(coarse_sizes(OPEN_CODE))).double(), OPEN_CODE, crop)
     assert code.shape.abs().sum() == 0
     eyes = torch.tensor([0.0, 0.0, 1.0]).double()  # out of the face
     place = perspective_translation(code.camera, crop)
@@ -103,7 +105,7 @@ def test_raw_zeros_are_an_average_head_in_the_middle_that_looks_at_the_camera(cr
 def test_flame_code_has_the_papers_183_and_53_numbers(crop):
     assert (FLAME_CODE.coarse_width, FLAME_CODE.expression_width) == (183, 53)
     raw = torch.randn(1, 2, sum(coarse_sizes(FLAME_CODE)), dtype=torch.float64)
-    code = read_coarse(raw, FLAME_CODE, crop)
+    code = decode_coarse(raw, FLAME_CODE, crop)
     vector = code.vector()
     assert vector.shape == (1, 2, 183)
     assert_close(vector[..., :100], code.shape)
@@ -112,7 +114,7 @@ def test_flame_code_has_the_papers_183_and_53_numbers(crop):
     assert_close(vector[..., 156:].unflatten(-1, (9, 3)), code.light)
     upright = rotvec_to_rotmat(vector[..., 150:153])
     assert_close(torch.diag(torch.tensor([1.0, -1, -1])).double() @ upright, code.rotation)
-    expression = read_expression(torch.randn(1, 2, sum(expression_sizes(FLAME_CODE))), FLAME_CODE)
+    expression = decode_expression(torch.randn(1, 2, sum(expression_sizes(FLAME_CODE))), FLAME_CODE)
     assert expression.vector().shape == (1, 2, 53)
     assert expression.expression.min() < 0, "FLAME's expression isn't bounded"
 
@@ -132,7 +134,7 @@ def test_perspective_comes_close_to_weak_perspective_from_afar():
     head = torch.tensor([[0.05, 0.02, 0.0], [-0.04, -0.06, 0.02]]).double()
     crop = FaceCrop.of(torch.tensor([[[500.0, 300.0, 200.0]]]).double(), 1e5, (500.0, 300.0))
     raw = torch.zeros(1, 1, sum(coarse_sizes(OPEN_CODE))).double()
-    code = read_coarse(raw, OPEN_CODE, crop)
+    code = decode_coarse(raw, OPEN_CODE, crop)
     camera = transform(head, code.rotation, perspective_translation(code.camera, crop))
     pixels = Camera(1e5, (500.0, 300.0), 1000, 600).project(camera)
     weak = project_weakly(head, code.rotation, torch.tensor([1 / 0.12, 0, 0]).double())
@@ -149,7 +151,7 @@ def test_rotations_of_six_numbers_are_rotations():
 
 def test_open_expression_stays_in_bounds_and_variances_in_range():
     raw = 50 * torch.randn(3, 4, sum(expression_sizes(OPEN_CODE)))
-    code = read_expression(raw, OPEN_CODE)
+    code = decode_expression(raw, OPEN_CODE)
     assert code.expression.shape == (3, 4, 52)
     assert code.expression.min() == 0
     assert code.expression.max() == 1

@@ -184,7 +184,7 @@ def test_hiss_is_not_speech():
     ("sound", "times", "kind", "error", "message"),
     [
         (np.zeros((2, 100), np.float32), np.zeros(1), "mel", ValueError, "one channel"),
-        (np.full(100, np.nan, np.float32), np.zeros(1), "mel", AvfaceError, "not numbers"),
+        (np.full(100, np.nan, np.float32), np.zeros(1), "mel", AvfaceError, "finite numbers"),
         (np.zeros(100, np.float32), np.zeros((2, 2)), "mel", ValueError, r"\(T,\)"),
         (np.zeros(100, np.float32), np.array([np.nan]), "mel", ValueError, "finite"),
         (np.zeros(100, np.float32), np.zeros(1), "mfcc", ValueError, "'deepspeech', 'wav2vec2', 'mel'"),

@@ -1,4 +1,4 @@
-"""What the networks see of a clip: points, pictures and sound of frames, relative to a square around the face."""
+"""Input of the networks: landmarks, pictures and sound of frames, relative to a square crop around the face."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from avface.arrays import F32, Bool, Floats
 from avface.head.schemes import ibug68_from_mediapipe
 
 CHUNK_FRAMES = 1024
-"""Frames of a clip that networks process together. They share one size of the square around the face and one loudness
-of the sound; memory depends on this number, not on the clip's length. Takes for training are at most a minute long."""
+"""Frames of a clip that networks process together, with one size of the crop and one normalisation of the loudness.
+Memory depends on this number, not on the length of the clip. Clips of training are at most a minute long."""
 
 
 @dataclass(frozen=True, eq=False)
 class FaceCrop:
-    """The square around the face in each frame, and the camera that took the frame.
+    """The square crop around the face in each frame, and the camera of the frame.
 
     Shapes: box (..., 3) x and y of the centre and the side, focal_length (...), principal_point (..., 2).
     Units:  pixels of the video's own frames.
 
     Crop units run from -1 to 1 across the square, x to the right and y down: a pixel p is at (p - centre) * 2 / side.
-    What a network says about pose is relative to the square, so that it needn't know where in the picture the face is.
+    Networks predict the pose relative to the crop, so that it doesn't depend on the position in the picture.
     """
 
     box: Tensor
@@ -36,10 +36,10 @@ class FaceCrop:
     def of(
         cls, box: Tensor, focal_length: Tensor | float, principal_point: Tensor | tuple[float, float]
     ) -> FaceCrop:
-        """Squares (..., 3) seen by one camera each; what is given once is repeated for all of them.
+        """Boxes (..., 3) with a camera each; values with fewer axes are broadcast.
 
-        focal_length may be a number, or (...) with as many axes as there are leading ones, or fewer at the end cut off:
-        (B,) for (B, T) squares. principal_point likewise.
+        focal_length may be a number, or (...) with all leading axes or the first ones of them: (B,) for (B, T) boxes.
+        principal_point likewise.
         """
         lead = box.shape[:-1]
 
@@ -61,24 +61,24 @@ class FaceCrop:
 
     @property
     def geometry(self) -> Tensor:
-        """(..., 3) tangents of the way to the square's centre, right and down, and the log of its side over the focal
-        length."""
+        """(..., 3) tangents of the viewing ray of the crop's centre, right and down, and the log of its side over the
+        focal length."""
         focal = self.focal_length[..., None]
         centre = (self.box[..., :2] - self.principal_point) / focal
         return torch.cat([centre, (self.box[..., 2:] / focal).log()], -1)
 
     @property
-    def aim(self) -> Tensor:
-        """(..., 3, 3) the smallest rotation that takes the camera's axis to the middle of the square.
+    def axis_rotation(self) -> Tensor:
+        """(..., 3, 3) the smallest rotation from the camera's axis to the viewing ray of the crop's centre.
 
-        Under perspective, a head beside the axis looks turned although it isn't. Seen along the way to its own
-        square it looks the same everywhere.
+        Under perspective, the appearance of a head off the axis is that of a rotated one. Relative to the viewing ray
+        it is the same everywhere.
         """
         tangents = self.geometry[..., :2]
-        way = torch.nn.functional.normalize(
+        ray = torch.nn.functional.normalize(
             torch.cat([tangents, torch.ones_like(tangents[..., :1])], -1), dim=-1
         )
-        x, y, z = way.unbind(-1)
+        x, y, z = ray.unbind(-1)
         shared = x * y / (1 + z)
         rows = (1 - x * x / (1 + z), -shared, x, -shared, 1 - y * y / (1 + z), y, -x, -y, z)
         return torch.stack(rows, -1).unflatten(-1, (3, 3))
@@ -86,27 +86,27 @@ class FaceCrop:
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """T frames of each of B clips, as far as they are known; None for what the networks at hand don't look at.
+    """T frames of each of B clips; None for inputs that the networks don't have.
 
-    Anything may be nan where `seen` or `heard` says that there is nothing.
+    Values may be nan where `seen` or `heard` is False.
     """
 
     crop: FaceCrop
-    """Leading dimensions (B, T). It goes on where the face isn't seen."""
+    """Leading dimensions (B, T). Defined also in frames without a face."""
     seen: Tensor
-    """(B, T) bool: whether there is a face in the frame, as far as one can tell."""
+    """(B, T) bool: whether a face was found in the frame."""
     heard: Tensor
-    """(B, T) bool: whether there is sound. Silence is sound."""
+    """(B, T) bool: whether there is sound; silence is."""
     landmarks: Tensor | None = None
     """(B, T, 478, 2) tracked points in crop units."""
     confidence: Tensor | None = None
     """(B, T) of the tracker, 0 to 1."""
     visibility: Tensor | None = None
-    """(B, T, 478) how likely each point is to be seen, 0 to 1."""
+    """(B, T, 478) visibility of each point, 0 to 1."""
     depth: Tensor | None = None
     """(B, T, 478) MediaPipe's z in crop units (times 2 / side)."""
     images: Tensor | None = None
-    """(B, T, 3, N, N) the square itself, RGB, uint8 or float from 0 to 1."""
+    """(B, T, 3, N, N) the crop, RGB, uint8 or float from 0 to 1."""
     speech: Tensor | None = None
     """(B, T, 16, D) speech features around the frame, see `avface.speech.speech_features`."""
 
@@ -116,11 +116,11 @@ class Frames:
         return self.seen.shape[1]
 
     def part(self, start: int, end: int) -> Frames:
-        """Frames start to end."""
+        """Frames start to end - 1."""
         return self._each(lambda tensor: tensor[:, start:end])
 
     def to(self, device: torch.device | str) -> Frames:
-        """The same on another device."""
+        """Copy to another device."""
         return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Any) -> Frames:
@@ -143,28 +143,28 @@ def face_boxes(
     margin: float = 1.6,
     smoothing: float = 0.2,
 ) -> F32:
-    """Squares (T, 3) around one face in one shot: x and y of the centre and the side, in pixels.
+    """Square boxes (T, 3) around one face in one shot: x and y of the centre and the side, in pixels.
 
     Args:
         landmarks: (T, 478, 2) pixels of the frames.
-        seen: (T,) which of them count; one at least. Between those the points go straight on, outside they stay.
+        seen: (T,) frames with a face, at least one. The points are interpolated between them and constant outside.
         frame_rate: frames a second.
         margin: side over the mean of width and height of the iBUG points' box (its median over the frames seen).
-        smoothing: seconds, standard deviation of the Gaussian over the centre: it keeps up with the head, not the jaw.
+        smoothing: seconds, standard deviation of the Gaussian over the centre; it follows the head, not the jaw.
 
-    They are those that `avface.data` lays around faces for training, one size throughout.
+    These are the boxes of the training data (`avface.data`), of one size throughout.
 
     Raises:
-        ValueError: if no frame counts.
+        ValueError: if there is no frame with a face.
     """
     from scipy.ndimage import gaussian_filter1d
 
     rows = np.flatnonzero(seen)
     if not len(rows):
-        raise ValueError("there is no frame with a face to lay a square around")
+        raise ValueError("there is no frame with a face")
     points = ibug68_from_mediapipe(np.asarray(landmarks, np.float64)[rows])
     low, high = points.min(axis=1), points.max(axis=1)
-    # filled in point by point, as for training: the middle of a box isn't linear in the points
+    # point by point, as in the training data: the centre of a box isn't linear in the points
     between = np.arange(len(seen))
     every = np.stack(
         [np.interp(between, rows, values) for values in points.reshape(len(rows), -1).T], -1

@@ -2,7 +2,7 @@
 
 Every landmark and every ARKit unit belongs to one region, so that one number a region and frame can weigh both the
 solver's landmarks and its prior. A landmark belongs to the region whose marked points (lip rings, lids, brows, outline
-and so on) are nearest on the open head at rest, the same for the left and the right half.
+and so on) are nearest on the neutral open head, symmetric for the left and the right half.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BROWS = (
     156, 221, 222, 223, 224, 225, 276, 282, 283, 284, 285, 293, 295, 296, 297, 298, 299, 300, 301, 332,
     333, 334, 336, 337, 338, 353, 383, 441, 442, 443, 444, 445,
 )  # fmt: skip
-"""Brows, what lies between them and the forehead (55)."""
+"""Brows, the skin between them and the forehead (55)."""
 _EYES = (
     7, 22, 23, 24, 25, 26, 27, 28, 29, 30, 33, 35, 56, 110, 112, 113, 120, 130, 133, 144, 145, 153, 154,
     155, 157, 158, 159, 160, 161, 163, 173, 190, 226, 229, 230, 231, 232, 233, 243, 246, 247, 249, 252,
@@ -72,7 +72,7 @@ _UNIT_STEMS = {
     "nose": "nose",
     "cheek": "cheeks",
 }
-"""Region of an ARKit unit by the first word of its name. mouthClose, too, is about the lips: jawOpen moves the jaw."""
+"""Region of an ARKit unit by the first word of its name. mouthClose is of the lips, too; jawOpen moves the jaw."""
 
 
 def _landmark_regions() -> Tensor:

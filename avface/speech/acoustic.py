@@ -1,8 +1,8 @@
-"""The acoustic model: from sound to 29 phone classes, speech activity and how far the mouth is open, 50 times a second.
+"""The acoustic model: logits of 29 phone classes, speech activity and mouth openness from sound, 50 rows a second.
 
-A convolutional network over log-mel spectra. It sees 0.42 s before and after each row and nothing else, so sound of any
-length is worked through in blocks that overlap by that much, and the result doesn't depend on where the blocks begin.
-How it was trained, on synthetic speech only: `avface.training.acoustic.train` and docs/model_cards/acoustic.md.
+A convolutional network over log-mel spectra with a receptive field of 0.42 s before and after each row. Sound of any
+length is processed in blocks that overlap by that much, so that the result doesn't depend on the blocks. Its training:
+`avface.training.acoustic.train` and docs/model_cards/acoustic.md.
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ BANDS = 40
 """Mel bands."""
 WINDOW, FFT, HOP = 400, 512, 160
 """Samples of the analysis window (25 ms), of the FFT and between spectra (10 ms)."""
-LOWEST, HIGHEST = 60.0, 7600.0
+LOW_FREQUENCY, HIGH_FREQUENCY = 60.0, 7600.0
 """Range of the mel bands in Hz."""
 ROW_SECONDS = 2 * HOP / SAMPLE_RATE
 """Seconds between the model's rows (20 ms); row n lies at n * ROW_SECONDS."""
-QUIET = 1e-12
-"""Power added to every band, nearly 100 dB below a sine at full scale, so that digital silence has a logarithm."""
-RANGE = 9.0
-"""How far below a clip's loud parts spectra count for its average, as the logarithm of a power ratio (39 dB)."""
+POWER_FLOOR = 1e-12
+"""Power added to every band before the logarithm, nearly 100 dB below a sine at full scale."""
+LOUDNESS_RANGE = 9.0
+"""Loudness below a clip's loud parts from which on spectra have no weight in its mean, as the logarithm of a power
+ratio (39 dB)."""
 BLOCK_ROWS = 3000
-"""Rows worked on at a time: a minute."""
+"""Rows of a block: a minute."""
 
 
 @dataclass(frozen=True)
 class AcousticConfig:
-    """The size of the network. Saved with its weights."""
+    """Config of the network, saved with its weights."""
 
     channels: int = 160
     """Channels of every layer."""
     dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4, 1, 2)
-    """Distance in rows between the three taps of each residual block."""
+    """Dilation in rows of the three taps of each residual block."""
     readout_taps: int = 5
-    """Rows from which a linear layer reads off how far the mouth is open; odd."""
+    """Rows in the input of the linear layer of the mouth openness; odd."""
 
     def __post_init__(self) -> None:
         if self.channels < 1:
@@ -56,24 +57,24 @@ class AcousticConfig:
 
     @property
     def context(self) -> int:
-        """Rows before and after a row that its result depends on."""
+        """Receptive field: rows before and after a row."""
         return sum(self.dilations) + self.readout_taps // 2 + 2
 
 
 @dataclass(frozen=True)
 class AcousticRows:
-    """What the model says about R rows, 50 a second; row n is about the moment n * 20 ms."""
+    """Output of the model for R rows, 50 a second; row n is at n * 20 ms."""
 
     logits: Tensor
-    """(R, 29) one for each of `avface.speech.phones.SYMBOLS`; their softmax is the probability of the sound."""
+    """(R, 29) of `avface.speech.phones.SYMBOLS`; their softmax is the probability of each phone."""
     standardised: Tensor
-    """(R, 29) the same, shifted and scaled so that each symbol has mean 0 and variance 1 over the training material."""
+    """(R, 29) logits standardised over the training data."""
     openness: Tensor
-    """(R,) how far the lips are apart, from 0 (shut) to 1 (wide open)."""
+    """(R,) openness of the mouth, from 0 (closed) to 1 (wide open)."""
 
     @property
     def activity(self) -> Tensor:
-        """(R,) probability that somebody speaks."""
+        """(R,) probability of speech."""
         return 1 - self.logits.softmax(-1)[:, SILENCE]
 
 
@@ -83,36 +84,36 @@ def log_mel(sound: Tensor) -> Tensor:
     There are two spectra a row, 10 ms apart; the first is centred on sample 0.
     """
     count = 2 * num_rows(len(sound))
-    filters = mel_filters(BANDS, FFT, LOWEST, HIGHEST).to(sound.device).T
+    filters = mel_filters(BANDS, FFT, LOW_FREQUENCY, HIGH_FREQUENCY).to(sound.device).T
     scale = 2 / WINDOW
     blocks = [
         ((spectra(sound, FFT, WINDOW, HOP, first, min(2 * BLOCK_ROWS, count - first)) * scale) ** 2 @ filters)
         for first in range(0, count, 2 * BLOCK_ROWS)
     ]
-    return torch.cat([(block + QUIET).log() for block in blocks])
+    return torch.cat([(block + POWER_FLOOR).log() for block in blocks])
 
 
 def num_rows(samples: int) -> int:
-    """Rows that belong to so many samples at 16 kHz: at least one."""
+    """Number of rows of so many samples at 16 kHz, at least one."""
     return max(1, -(-samples // (2 * HOP)))
 
 
 def normalised(log_power: Tensor) -> Tensor:
-    """What the network sees, (..., F, 41): mel bands less their average, and the loudness; log_power (..., F, 40).
+    """The network's input (..., F, 41): mean-normalised mel bands, and the loudness; log_power (..., F, 40).
 
-    Microphone, room and volume colour the long-term average, so it is taken out: over the loud spectra, since the rest
-    may be noise. The loudness stands relative to the clip's loud parts.
+    The long-term mean, which depends on microphone, room and volume, is subtracted; it is taken over the loud spectra,
+    since the rest may be noise. The loudness is relative to the clip's loud parts.
     """
     loudness = log_power.logsumexp(-1, keepdim=True)
     loud = loudness.quantile(0.95, -2, keepdim=True)
-    weight = ((loudness - loud) / RANGE + 1).clamp(0, 1)
+    weight = ((loudness - loud) / LOUDNESS_RANGE + 1).clamp(0, 1)
     average = (weight * log_power).sum(-2, keepdim=True) / weight.sum(-2, keepdim=True)
     bands = (log_power - average).clamp(-12, 8) / 3
     return torch.cat([bands, (loudness - loud).clamp(-15, 6) / 4 + 1], -1)
 
 
 class _Block(nn.Module):
-    """A residual block: three taps, then a mix of channels."""
+    """Residual block: a dilated convolution with three taps, then a pointwise one."""
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
@@ -127,7 +128,7 @@ class _Block(nn.Module):
 
 
 class AcousticModel(nn.Module):
-    """Two convolutions that halve the rate, residual blocks with dilation, and two read-outs."""
+    """Two convolutions that halve the rate, dilated residual blocks, and two linear heads."""
 
     def __init__(self, config: AcousticConfig | None = None) -> None:
         super().__init__()
@@ -146,7 +147,7 @@ class AcousticModel(nn.Module):
         self.register_buffer("logit_scale", torch.ones(len(SYMBOLS)))
 
     def forward(self, spectra: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, R, 29) and openness, not yet cut off at 0 and 1, (B, R), of normalised spectra (B, 2R, 41)."""
+        """Logits (B, R, 29) and openness (B, R), not clamped to [0, 1], of normalised spectra (B, 2R, 41)."""
         rows = nn.functional.gelu(self.entry(spectra.transpose(1, 2)))
         rows = self.halve(rows)
         for block in self.blocks:
@@ -156,16 +157,16 @@ class AcousticModel(nn.Module):
 
     @torch.no_grad()
     def predict(self, sound: Tensor) -> AcousticRows:
-        """What is heard in (N,) samples at 16 kHz, on the device of the model."""
+        """Process (N,) samples at 16 kHz on the device of the model."""
         rows, margin = num_rows(len(sound)), self.config.context
-        shortest = 2 * margin * 2 * HOP  # no training example is as short as a few rows: silence follows
+        shortest = 2 * margin * 2 * HOP  # padded with silence to the length of training examples
         padded = nn.functional.pad(sound.to(self.phones.weight.device), (0, max(0, shortest - len(sound))))
-        seen = normalised(log_mel(padded))
+        spectra = normalised(log_mel(padded))
         logits, openness = [], []
         for first in range(0, rows, BLOCK_ROWS):
-            begin, end = max(first - margin, 0), min(first + BLOCK_ROWS + margin, len(seen) // 2)
+            begin, end = max(first - margin, 0), min(first + BLOCK_ROWS + margin, len(spectra) // 2)
             kept = slice(first - begin, first - begin + min(BLOCK_ROWS, rows - first))
-            phones, opened = self(seen[None, 2 * begin : 2 * end])
+            phones, opened = self(spectra[None, 2 * begin : 2 * end])
             logits.append(phones[0, kept])
             openness.append(opened[0, kept].clamp(0, 1))
         rows_of_logits = torch.cat(logits)

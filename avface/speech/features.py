@@ -16,30 +16,30 @@ from avface.speech import mel, wav2vec2
 from avface.speech.acoustic import ROW_SECONDS, pretrained_acoustic_model
 
 SpeechKind = Literal["deepspeech", "wav2vec2", "mel"]
-"""What the features are: see `speech_features`."""
+"""Kind of features, see `speech_features`."""
 KINDS: tuple[SpeechKind, ...] = get_args(SpeechKind)
-"""All of them."""
+"""All kinds."""
 WINDOW = 16
 """Rows around each frame."""
 WIDTHS: dict[SpeechKind, int] = {"deepspeech": 29, "wav2vec2": 768, "mel": mel.BANDS}
-"""Numbers in a row; that of wav2vec2 is its base model's, and another model's may differ."""
+"""Feature sizes; that of wav2vec2 is its base model's, other models may differ."""
 
 
 @dataclass(frozen=True, eq=False)
 class SpeechFeatures:
-    """What is heard around T video frames."""
+    """Speech features of T video frames."""
 
     values: F32
     """(T, 16, D): 16 rows around each frame; zero without sound."""
     kind: SpeechKind
-    """What the rows are."""
+    """Their kind."""
     heard: bool
-    """Whether there was any sound at all; silence counts as sound."""
+    """Whether there is sound; silence is."""
     speech_activity: F32
-    """(T,) how sure it is that somebody speaks, 0 to 1; zero without sound, in silence, noise and music."""
+    """(T,) probability of speech, 0 to 1; 0 without sound, near 0 in silence, noise and music."""
     mouth_openness: F32
-    """(T,) how far the lips would be apart in that frame, judged by ear, from 0 (shut) to 1 (wide open); zero without
-    sound. Lips are ahead of the voice; this already allows for it."""
+    """(T,) openness of the mouth predicted from sound, from 0 (closed) to 1 (wide open); 0 without sound. It accounts
+    for the lead of the lips over the voice."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -52,10 +52,10 @@ def speech_features(
     device: str | torch.device = "cpu",
     weights: str | Path | None = None,
 ) -> SpeechFeatures:
-    """What is heard around each frame of a video.
+    """Speech features around each frame of a video.
 
-    `deepspeech`: logits of our own acoustic model for the 29 sounds of `avface.speech.SYMBOLS`, standardised the same
-    way for every clip; D = 29. `wav2vec2`: hidden states of wav2vec 2.0, D = 768 for the base model. Both are rows 50 a
+    `deepspeech`: standardised logits of avface's acoustic model for the 29 phone classes of `avface.speech.SYMBOLS`;
+    D = 29. `wav2vec2`: hidden states of wav2vec 2.0, D = 768 for the base model. Both are rows 50 a
     second; for the frame at time t the 16 rows lie at t + (k - 8) * 20 ms, k = 0 to 15, between rows by linear
     interpolation and zero outside the sound (AVFace, section 3.1; at 25 frames a second these are AD-NeRF's windows).
     `mel`: Wav2Lip's spectra, 80 a second; the window starts at spectrum round(80 t) - 8, D = 80, -4 outside the sound.
@@ -67,12 +67,12 @@ def speech_features(
             belongs to time 0. None without a sound track.
         times: (T,) seconds of the frames; any steps between them. Frames may lie before or after the sound.
         kind: "deepspeech", "wav2vec2" or "mel".
-        device: Torch device that does the work.
+        device: Torch device.
         weights: Folder or name in the user's Hugging Face cache, of wav2vec2 only.
 
     Raises:
-        AvfaceError: if transformers or its weights are missing for wav2vec2, or the sound isn't all numbers.
-        ValueError: if there is no such kind, or arrays have the wrong shape.
+        AvfaceError: if transformers or its weights are missing for wav2vec2, or samples aren't finite numbers.
+        ValueError: if the kind is unknown, or arrays have the wrong shape.
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} must be one of {', '.join(map(repr, KINDS))}")
@@ -88,7 +88,9 @@ def speech_features(
         raise ValueError(f"sound of shape {np.shape(sound)} must be (N,): one channel")
     samples = torch.from_numpy(np.ascontiguousarray(sound, np.float32)).to(device)
     if not bool(torch.isfinite(samples).all()):
-        raise AvfaceError("the sound has samples that are not numbers; convert the file's sound track anew")
+        raise AvfaceError(
+            "the sound has samples that aren't finite numbers; convert the file's sound track anew"
+        )
     if len(samples) == 0:
         samples = samples.new_zeros(1)
     rows = pretrained_acoustic_model(str(device)).predict(samples)
@@ -100,8 +102,8 @@ def speech_features(
         values = _windows(states, moments - wav2vec2.FIRST_ROW)
     else:
         values = _windows(rows.standardised, moments)
-    ahead = torch.stack([rows.activity, rows.openness], 1)
-    activity, openness = _at(ahead, moments).T.cpu().numpy()
+    outputs = torch.stack([rows.activity, rows.openness], 1)
+    activity, openness = _at(outputs, moments).T.cpu().numpy()
     return SpeechFeatures(values.cpu().numpy(), kind, True, activity.copy(), openness.copy())
 
 
@@ -121,7 +123,7 @@ def _windows(rows: Tensor, times: Tensor) -> Tensor:
 
 
 def _mel_windows(spectra: Tensor, times: Tensor) -> Tensor:
-    """(T, 16, 80) spectra from round(80 t) - 8 on; silence outside."""
+    """(T, 16, 80) spectra from round(80 t) - 8 on; -4 outside."""
     first = (times * mel.RATE).round().long() - WINDOW // 2
     place = first[:, None] + torch.arange(WINDOW, device=times.device)
     inside = (place >= 0) & (place < len(spectra))

@@ -1,4 +1,4 @@
-"""Mel spectra as Wav2Lip takes them, the "mel" of AVFace's ablation.
+"""Mel spectra of Wav2Lip, the "mel" of AVFace's ablation.
 
 Source: Wav2Lip, `hparams.py` and `audio.py`.
 """
@@ -18,7 +18,7 @@ RATE = 80
 """Spectra a second."""
 _PRE_EMPHASIS = 0.97
 _LOWEST, _HIGHEST = 55.0, 7600.0
-_BLOCK = 4800  # spectra at a time: a minute
+_BLOCK = 4800  # spectra of a block: a minute
 
 
 def mel_spectra(sound: Tensor) -> Tensor:

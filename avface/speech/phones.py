@@ -1,7 +1,7 @@
-"""The 29 sounds that the acoustic model tells apart: classes of phones that look alike on the mouth.
+"""The 29 phone classes of the acoustic model.
 
-They belong to no language. Place and manner of articulation are kept, because lips and jaw show them; voicing isn't,
-because they don't. `SYMBOLS` is the order of the model's outputs.
+They are independent of language and distinguish place and manner of articulation, which lips and jaw show, but not
+voicing, which they don't. `SYMBOLS` is the order of the model's outputs.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ PHONES: dict[str, str] = {
     "y": "y ø œ ʏ ɵ",
     "er": "ə ɜ ɚ ɝ ɘ ɨ ɯ ʉ",
 }
-"""Phones in IPA by symbol. Affricates are one sound; diphthongs are read as their two halves."""
+"""Phones in IPA of each class. Affricates are one phone, diphthongs two."""
 SYMBOLS: tuple[str, ...] = tuple(PHONES)
 """The 29 symbols in the order of the model's outputs; 0 is silence."""
 SILENCE = 0
-"""Index of silence, which pauses, noise and music are, too."""
+"""Index of silence, which includes pauses, noise and music."""
 _INDEX = {phone: index for index, phones in enumerate(PHONES.values()) for phone in phones.split()}
 
 
 def phone_indices(symbol: str) -> tuple[int, ...]:
     """Indices into `SYMBOLS` of a phoneme in IPA, in order of time: "aɪ" is an "a", then an "e".
 
-    Marks of length, tone, stress and the like are passed over. A pause, or a sign nobody knows, is silence.
+    Marks of length, tone, stress and the like are ignored. Pauses and unknown symbols are silence.
     """
     bare = (sign if sign in _INDEX else unicodedata.normalize("NFD", sign)[0] for sign in symbol)
     letters = "".join(sign for sign in bare if sign in _INDEX)
-    found: list[int] = []
+    indices: list[int] = []
     at = 0
     while at < len(letters):
         size = 2 if letters[at : at + 2] in _INDEX else 1
         index = _INDEX[letters[at : at + size]]
-        if index != SYMBOLS.index("j") or letters[at] != "ʲ":  # palatalised: the sound before
-            found.append(index)
+        if index != SYMBOLS.index("j") or letters[at] != "ʲ":  # palatalisation belongs to the phone before
+            indices.append(index)
         at += size
-    return tuple(found) or (SILENCE,)
+    return tuple(indices) or (SILENCE,)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 SAMPLE_RATE = 16_000
-"""Samples a second of all sound that is listened to, made or kept in datasets."""
+"""Sample rate of all sound that is processed, synthesised or stored in datasets, in Hz."""
 
 
 @functools.cache
@@ -16,7 +16,7 @@ def mel_filters(bands: int, size: int, low: float, high: float) -> Tensor:
     """Triangular filters (bands, size // 2 + 1) of unit area over the bins of an FFT of `size` samples.
 
     Their corners are evenly spaced between `low` and `high` Hz on Slaney's mel scale: linear up to 1 kHz, logarithmic
-    above (Slaney, Auditory Toolbox, 1998; what librosa does by default).
+    above (Slaney, Auditory Toolbox, 1998; the default of librosa).
     """
     step = 27 / torch.tensor(6.4, dtype=torch.float64).log()
 
@@ -38,7 +38,7 @@ def mel_filters(bands: int, size: int, low: float, high: float) -> Tensor:
 def spectra(sound: Tensor, size: int, window: int, hop: int, first: int, count: int) -> Tensor:
     """Magnitudes (count, size // 2 + 1) of Hann windows, of which number n is centred on sample (first + n) * hop.
 
-    sound: (N,) samples. Outside of it all is silent. Only the samples that are looked at are copied.
+    sound: (N,) samples, zero-padded. Only the samples that are used are copied.
     """
     begin = first * hop - size // 2
     end = begin + (count - 1) * hop + size

@@ -1,4 +1,4 @@
-"""Speech features of consecutive frames from a stream of sound, of which only the part at hand is in memory."""
+"""Streaming speech features of consecutive frames."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from avface.speech.features import SpeechFeatures, SpeechKind, speech_features
 from avface.speech.spectrum import SAMPLE_RATE
 
 CONTEXT_SECONDS = 1.0
-"""Seconds of sound before and after a stretch of frames that are heard with it."""
+"""Seconds of sound before and after consecutive frames that their features depend on."""
 _ROW = 320
-"""Samples between two rows of speech features: stretches of sound begin on one, so that rows stay where they are."""
+"""Samples between rows of speech features; parts of the sound begin at multiples, so that rows keep their place."""
 
 
 class SoundStream:
-    """A stream of sound of which only the part at hand is in memory; parts are asked for in order."""
+    """A stream of sound of which only the current part is in memory; parts are requested in order."""
 
     def __init__(self, blocks: Iterable[F32]) -> None:
         self._blocks = iter(blocks)
@@ -38,7 +38,7 @@ class SoundStream:
         return heard, speech_features(samples, times - first / SAMPLE_RATE, kind, device)
 
     def _part(self, first: int, last: int) -> F32:
-        """Samples first to last, or to the end of the sound; what is before them is forgotten."""
+        """Samples first to last - 1, or to the end of the sound; earlier ones are discarded."""
         held, count = [self._held], self._first + len(self._held)
         while count < last and not self._ended:
             block = next(self._blocks, None)

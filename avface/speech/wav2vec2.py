@@ -1,4 +1,4 @@
-"""wav2vec 2.0 through `transformers`, with weights the user has."""
+"""wav2vec 2.0 through `transformers`, with the user's copy of the weights."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 from avface.errors import AvfaceError
 
 DEFAULT_WEIGHTS = "facebook/wav2vec2-base-960h"
-"""Looked for in the user's Hugging Face cache; never downloaded."""
+"""Searched in the user's Hugging Face cache; never downloaded."""
 ROW_SECONDS = 0.02
 """Seconds between rows: the convolutions step by 320 samples."""
 FIRST_ROW = 0.0125
 """Seconds at the middle of row 0: the convolutions see 400 samples."""
-_BLOCK, _CONTEXT = 30 * 50, 5 * 50  # rows worked on at a time, and what attention sees on either side
+_BLOCK, _CONTEXT = 30 * 50, 5 * 50  # rows of a block, and of its context on either side
 _STEP, _FIELD = 320, 400
 
 
 def wav2vec2_rows(sound: Tensor, weights: str | Path = DEFAULT_WEIGHTS) -> Tensor:
     """Last hidden states (R, D), 50 a second, of which number n lies at FIRST_ROW + n * ROW_SECONDS.
 
-    sound: (N,) samples at 16 kHz, standardised over the whole clip as the network was trained. Attention reaches as
-    far as the sound does, so long clips are worked through half a minute at a time with 5 s of overlap.
+    sound: (N,) samples at 16 kHz, which are standardised over the clip as in the network's training. Since attention
+    spans the whole sound, long clips are processed in blocks of half a minute with 5 s of context on either side.
 
     Raises:
         AvfaceError: if transformers or the weights are missing.

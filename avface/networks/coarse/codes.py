@@ -1,4 +1,4 @@
-"""The networks' answers: what the numbers of the coarse code c and the expression code e mean."""
+"""The networks' output: the coarse code c and the expression code e, and how they are decoded."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from avface.networks.regions import REGIONS
 Camera = Literal["perspective", "weak_perspective"]
 
 HALF_SIDE = 0.12
-"""Metres that half the side of a crop (margin 1.6) typically spans at the head's distance."""
+"""Typical half side of a crop (margin 1.6) in metres at the head's distance."""
 WEAK_SCALE = 8.0
 """Typical scale under weak perspective, crop units a metre: about 1 / HALF_SIDE."""
 LOG_VARIANCE = (-12.0, 4.0)
-"""Range of predicted log-variances: standard deviations from 0.0025 to 7.4 of their units. Below lies no evidence that
-any truth could give, above nothing is known anyway."""
+"""Range of predicted log-variances: standard deviations from 0.0025 to 7.4 of their units, between more precision than
+any ground truth has and no information."""
 POSE_GROUPS = ("rotation", "camera", "shape")
-"""What the coarse code's own log-variances are about."""
+"""Groups of parameters with a log-variance each in the coarse code."""
 
 
 @dataclass(frozen=True)
 class CodeConfig:
-    """Which numbers describe a head. The defaults are those of the open head."""
+    """Sizes and kinds of the parameters of a head; the defaults are those of the open head."""
 
     shape: int = 100
     """Shape components."""
     albedo: int = 0
-    """Albedo components; the open head has no such space."""
+    """Albedo components; the open head has none."""
     expression: int = 52
     """Expression units."""
     bounded: bool = True
     """Whether the expression units lie in [0, 1], as ARKit's do."""
     jaw: bool = False
-    """Whether the jaw is a joint of its own, three numbers beside the expression."""
+    """Whether the jaw is a joint, with three parameters besides the expression."""
     camera: Camera = "perspective"
-    """perspective: where the head's origin is in the crop, and how large the crop is in metres there.
+    """perspective: position of the head's origin in the crop, and size of the crop in metres at its distance.
     weak_perspective: DECA's scale and shift."""
 
     def __post_init__(self) -> None:
@@ -59,24 +59,24 @@ class CodeConfig:
 
     @property
     def coarse_width(self) -> int:
-        """Numbers in c: shape, albedo, rotation 3, camera 3, light 27."""
+        """Size of c: shape, albedo, rotation 3, camera 3, light 27."""
         return self.shape + self.albedo + 33
 
     @property
     def expression_width(self) -> int:
-        """Numbers in e: expression, jaw."""
+        """Size of e: expression, jaw."""
         return self.expression + 3 * self.jaw
 
 
 OPEN_CODE = CodeConfig()
 """The open head under perspective."""
 FLAME_CODE = CodeConfig(albedo=50, expression=50, bounded=False, jaw=True, camera="weak_perspective")
-"""FLAME as the paper has it: c has 183 numbers and e has 53 (AVFace 3.1; DECA's code split in two)."""
+"""FLAME as in the paper: c has size 183 and e 53 (AVFace 3.1; DECA's code in two parts)."""
 
 
 @dataclass(frozen=True, eq=False)
 class CoarseCode:
-    """What the coarse encoder says about frames, `...` being (B, T).
+    """Output of the coarse encoder for frames; `...` is (B, T).
 
     Light: weights of `geometry.shading.sh_basis` per RGB; axes x right in the picture, y up, z towards the camera.
     """
@@ -95,7 +95,7 @@ class CoarseCode:
     """(..., 9, 3)."""
     log_variance: Tensor
     """(..., 3) of rotation (radians squared), camera (its own units squared) and shape (standard deviations squared),
-    each about one number of the group."""
+    each of one parameter of the group."""
 
     def vector(self) -> Tensor:
         """The code as one vector (..., 183 for FLAME) in DECA's order: shape, albedo, pose, camera, light.
@@ -109,17 +109,17 @@ class CoarseCode:
 
 @dataclass(frozen=True, eq=False)
 class ExpressionCode:
-    """What the expression branch says about frames, `...` being (B, T)."""
+    """Output of the expression branch for frames; `...` is (B, T)."""
 
     expression: Tensor
     """(..., E); in [0, 1] if the code is bounded."""
     jaw: Tensor
     """(..., 3) axis-angle in radians, or (..., 0) for heads without a jaw joint."""
     log_variance: Tensor
-    """(..., 6) a region of `regions.REGIONS`: of the expression units there, which weighs them as a prior."""
+    """(..., 6) of the expression units of each of `regions.REGIONS`, for their weight as a prior."""
     landmark_log_variance: Tensor
-    """(..., 6) a region: of the tracked landmarks there against where they should be, in crop units squared, one
-    coordinate. It is large where the face is hidden, and weighs the landmarks."""
+    """(..., 6) of the tracked landmarks of each region around their true place, per coordinate, in crop units squared.
+    It is large where the face is occluded, and gives the weight of the landmarks."""
 
     def vector(self) -> Tensor:
         """The code as one vector (..., 53 for FLAME): expression, jaw."""
@@ -127,24 +127,24 @@ class ExpressionCode:
 
 
 def coarse_sizes(config: CodeConfig) -> tuple[int, ...]:
-    """How many raw numbers shape, albedo, rotation, camera, light and log-variance take in a network's output."""
+    """Sizes of shape, albedo, rotation, camera, light and log-variance in the raw output."""
     return (config.shape, config.albedo, 6, 3, 27, len(POSE_GROUPS))
 
 
 def expression_sizes(config: CodeConfig) -> tuple[int, ...]:
-    """How many raw numbers expression, jaw and the two log-variances take in a network's output."""
+    """Sizes of expression, jaw and the two log-variances in the raw output."""
     return (config.expression, 3 * config.jaw, len(REGIONS), len(REGIONS))
 
 
-def read_coarse(raw: Tensor, config: CodeConfig, crop: FaceCrop) -> CoarseCode:
-    """The meaning of raw numbers (..., sum(coarse_sizes)), of which 0 is an average head that faces the camera in
-    the middle of its crop, in even light.
+def decode_coarse(raw: Tensor, config: CodeConfig, crop: FaceCrop) -> CoarseCode:
+    """Decode raw output (..., sum(coarse_sizes)), of which 0 is an average head that faces the camera in the middle of
+    its crop, in ambient light.
 
-    Rotations are six numbers inside (Zhou et al. 2019), which have no jumps; they are relative to the way to the crop
-    under perspective. A tenth more of any number of pose, place and light changes the picture by about a tenth, so that
-    one learning rate suits them all: under weak perspective the raw scale is relative to WEAK_SCALE and the raw shift
-    in crop units, and raw light is relative to even light. Under mixed precision, too, this is worked out in single
-    precision.
+    Rotations have the continuous 6D representation (Zhou et al. 2019), under perspective relative to the viewing ray of
+    the crop. Parameters of pose, place and light are scaled such that a change by a tenth changes the picture by about
+    a tenth, so that one learning rate suits all: under weak perspective the raw scale is relative to WEAK_SCALE and the
+    raw shift in crop units, and raw light is relative to ambient light. It is computed in single precision also under
+    mixed precision.
     """
     raw = _at_least_single(raw)
     shape, albedo, turn, camera, light, log_variance = raw.split(coarse_sizes(config), -1)
@@ -152,24 +152,24 @@ def read_coarse(raw: Tensor, config: CodeConfig, crop: FaceCrop) -> CoarseCode:
     rotation = flip_rotation(upright)
     if config.camera == "perspective":
         with torch.autocast(raw.device.type, enabled=False):
-            rotation = crop.aim @ rotation
+            rotation = crop.axis_rotation @ rotation
     else:
         size = camera.new_tensor([WEAK_SCALE, 1 / WEAK_SCALE, 1 / WEAK_SCALE])
         camera = size * (camera + camera.new_tensor([1.0, 0, 0]))
-    even = light.new_zeros(9, 3)
-    even[0] = 1
+    ambient = light.new_zeros(9, 3)
+    ambient[0] = 1
     return CoarseCode(
         shape,
         albedo,
         rotation,
         camera,
-        (light.unflatten(-1, (9, 3)) + even) / SH_NORMS[0],
+        (light.unflatten(-1, (9, 3)) + ambient) / SH_NORMS[0],
         clamp_inwards(log_variance, *LOG_VARIANCE),
     )
 
 
-def read_expression(raw: Tensor, config: CodeConfig) -> ExpressionCode:
-    """The meaning of raw numbers (..., sum(expression_sizes)); 0 is a face at rest."""
+def decode_expression(raw: Tensor, config: CodeConfig) -> ExpressionCode:
+    """Decode raw output (..., sum(expression_sizes)); 0 is a neutral face."""
     expression, jaw, own, landmarks = _at_least_single(raw).split(expression_sizes(config), -1)
     if config.bounded:
         expression = clamp_inwards(expression, 0, 1)
@@ -183,7 +183,7 @@ def _at_least_single(values: Tensor) -> Tensor:
 
 
 def rotation_from_6d(numbers: Tensor) -> Tensor:
-    """Rotation matrices (..., 3, 3) whose first two columns are made orthonormal from numbers (..., 6).
+    """Rotation matrices (..., 3, 3) from the 6D representation (..., 6), by Gram-Schmidt.
 
     Source: Zhou et al., On the continuity of rotation representations in neural networks, 2019.
     """
@@ -194,9 +194,9 @@ def rotation_from_6d(numbers: Tensor) -> Tensor:
 
 
 def perspective_translation(camera: Tensor, crop: FaceCrop) -> Tensor:
-    """Place (..., 3) in metres of the head's origin in the camera, from `CoarseCode.camera` (..., 3).
+    """Translation (..., 3) in metres of the head's origin in camera axes, from `CoarseCode.camera` (..., 3).
 
-    Half a side of h pixels that spans k metres lies at the distance z = focal_length * k / h.
+    With half a side of h pixels and k metres, the distance is z = focal_length * k / h.
     """
     half = crop.box[..., 2] / 2
     distance = crop.focal_length * HALF_SIDE * camera[..., 2].exp() / half
@@ -206,7 +206,7 @@ def perspective_translation(camera: Tensor, crop: FaceCrop) -> Tensor:
 
 
 def perspective_camera(translation: Tensor, crop: FaceCrop) -> Tensor:
-    """The inverse of `perspective_translation`: `CoarseCode.camera` (..., 3) of places (..., 3) in metres."""
+    """The inverse of `perspective_translation`: `CoarseCode.camera` (..., 3) of translations (..., 3) in metres."""
     half = crop.box[..., 2] / 2
     distance = translation[..., 2]
     pixels = translation[..., :2] * (crop.focal_length / distance)[..., None] + crop.principal_point
@@ -218,7 +218,7 @@ def project_weakly(points: Tensor, rotation: Tensor, camera: Tensor) -> Tensor:
     """Head points (..., N, 3) in metres -> crop units (..., N, 2) under weak perspective.
 
     rotation (..., 3, 3) head to camera; camera (..., 3) scale s and shift t: (s (x + tx), s (y - ty)) with y down.
-    Source: DECA's `batch_orth_proj`, whose y is up until the very end.
+    Source: DECA's `batch_orth_proj`, which flips y last.
     """
     turned = (points @ rotation.transpose(-1, -2))[..., :2]
     scale, right, up = camera[..., None, :].unbind(-1)

@@ -1,4 +1,4 @@
-"""DECA's weights as a start for ours."""
+"""Initialisation of the coarse networks with DECA's weights."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from avface.networks.coarse.video import ResNetEncoder
 from avface.networks.resnet import copy_backbone, load_torch_file
 
 COARSE_ROWS = (*range(150), *range(200, 203), *range(206, 236))
-"""Rows of DECA's last layer that make c: shape, albedo, global pose, camera, light (183)."""
+"""Rows of DECA's last layer for c: shape, albedo, global pose, camera, light (183)."""
 EXPRESSION_ROWS = (*range(150, 200), *range(203, 206))
-"""Rows of DECA's last layer that make e: expression and jaw (53)."""
+"""Rows of DECA's last layer for e: expression and jaw (53)."""
 DECA_CODE = 236
-"""Numbers in DECA's code."""
+"""Size of DECA's code."""
 
 
 @dataclass(frozen=True)
 class DecaReport:
-    """What became of a DECA file and of our weights."""
+    """Which entries of a DECA file were used for which of our weights."""
 
     used: dict[str, tuple[str, ...]]
-    """Entry of the file -> our weights that it went into, wholly or in part (the rows named in the value)."""
+    """Entry of the file -> our weights it was copied to, in whole or in part (the rows are given)."""
     unused: tuple[str, ...]
-    """Entries of the file that went nowhere."""
+    """Entries of the file that weren't used."""
     untouched: tuple[str, ...]
-    """Our weights that kept what they had, because DECA has nothing for them."""
+    """Our weights without a counterpart in DECA, which are unchanged."""
 
     def __str__(self) -> str:
-        """Give a short account."""
+        """Summarise."""
         return (
             f"{len(self.used)} of DECA's entries used, {len(self.unused)} not; {len(self.untouched)} of our weights "
-            "have nothing there and keep their start"
+            "have no counterpart and keep their initial values"
         )
 
 
 def load_deca(path: str | Path, networks: CoarseNetworks) -> DecaReport:
-    """Start networks with ResNet encoders from DECA's `deca_model.tar`; nothing in that file is executed.
+    """Initialise networks with ResNet encoders from DECA's `deca_model.tar`; nothing in that file is executed.
 
-    DECA's encoder `E_flame` is a ResNet-50 and two linear layers, 2048 -> 1024 -> 236. The ResNet goes into the video
-    encoders of both branches. The two layers become E_c's embedding, the last one with the 183 rows that belong to c,
-    if that has those sizes; E_v's single layer 2048 -> 64 has no counterpart. The detail networks aren't used.
+    DECA's encoder `E_flame` is a ResNet-50 and two linear layers, 2048 -> 1024 -> 236. The ResNet is copied to the
+    video encoders of both branches. The two layers become E_c's embedding, the last one with the 183 rows of c, if
+    that has those sizes; E_v's single layer 2048 -> 64 has no counterpart. The detail networks aren't used.
 
     Raises:
         AvfaceError: if the file is missing, damaged, would have to be executed or isn't DECA's, or if the networks have
@@ -89,7 +89,7 @@ def load_deca(path: str | Path, networks: CoarseNetworks) -> DecaReport:
 
 
 def _check_layers(path: Path, weights: dict[str, Tensor]) -> None:
-    """See whether the linear layers are DECA's."""
+    """Check the shapes of DECA's linear layers."""
     for name, shape in (
         ("layers.0.weight", (1024, 2048)),
         ("layers.0.bias", (1024,)),
@@ -105,7 +105,7 @@ def _check_layers(path: Path, weights: dict[str, Tensor]) -> None:
 
 
 def _copy_layers(weights: dict[str, Tensor], head: nn.Sequential) -> dict[str, tuple[str, ...]]:
-    """Copy the linear layers into the embedding's, as far as sizes agree; says what went where."""
+    """Copy the linear layers to those of the embedding if their sizes agree; returns what was copied where."""
     linear = [module for module in head if isinstance(module, nn.Linear)]
     sizes = [(layer.in_features, layer.out_features) for layer in linear]
     used: dict[str, tuple[str, ...]] = {}
@@ -122,7 +122,7 @@ def _copy_layers(weights: dict[str, Tensor], head: nn.Sequential) -> dict[str, t
 
 
 def _entries(content: Any, where: str = "") -> list[tuple[str, Any]]:
-    """Everything in a tree of dictionaries, one level of networks and their weights, with its name."""
+    """All entries of a dictionary of networks, with names `network.weight`."""
     found: list[tuple[str, Any]] = []
     for name, value in content.items():
         if not where and isinstance(value, dict) and all(isinstance(v, Tensor) for v in value.values()):

@@ -1,4 +1,4 @@
-"""The two branches of the coarse stage: E_c for the head, its place and light, and E_a with E_v for the expression."""
+"""The two branches of the coarse stage: E_c for shape, pose and light, and E_a with E_v for the expression."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from avface.networks.coarse.codes import (
     CodeConfig,
     ExpressionCode,
     coarse_sizes,
+    decode_coarse,
+    decode_expression,
     expression_sizes,
-    read_coarse,
-    read_expression,
 )
 from avface.networks.coarse.temporal import TemporalConfig, TemporalEncoder
 from avface.networks.coarse.video import ResNetConfig, VideoConfig, make_video_encoder
@@ -25,12 +25,12 @@ from avface.networks.frames import FaceCrop, Frames
 
 @dataclass(frozen=True)
 class CoarseConfig:
-    """Sizes of E_c; the defaults are AVFace's with a ResNet and FLAME."""
+    """Config of E_c; the defaults are AVFace's with a ResNet and FLAME."""
 
     video: VideoConfig = field(default_factory=lambda: ResNetConfig(hidden=(1024,)))
     """The video encoder."""
     embedding: int = 183
-    """Numbers that it gives a frame: as many as c has (AVFace 3.5)."""
+    """Size of its embedding, that of c (AVFace 3.5)."""
     temporal: TemporalConfig = field(default_factory=TemporalConfig)
     """The transformer."""
 
@@ -41,20 +41,20 @@ class CoarseConfig:
 
 @dataclass(frozen=True)
 class ExpressionConfig:
-    """Sizes of the expression and jaw branch; the defaults are AVFace's."""
+    """Config of the expression and jaw branch; the defaults are AVFace's."""
 
     video: VideoConfig = field(default_factory=ResNetConfig)
     """The video encoder E_v."""
     audio: AudioConfig = field(default_factory=AudioConfig)
-    """What the audio encoder E_a listens to."""
+    """Input of the audio encoder E_a."""
     feature: int = 64
-    """Numbers that each of the two gives a frame."""
+    """Size of the embedding of each encoder."""
     temporal: TemporalConfig = field(default_factory=lambda: TemporalConfig(width=128))
     """The transformer."""
     audio_dropout: float = 0.4
     """Share of training windows without sound."""
     video_dropout: float = 0.5
-    """Share of training windows without picture; never both, so the rest, 0.1, has everything."""
+    """Share of training windows without picture; never both, so the rest, 0.1, has both."""
 
     def __post_init__(self) -> None:
         if self.feature < 1:
@@ -70,7 +70,7 @@ class ExpressionConfig:
 class CoarseEncoder(nn.Module):
     """E_c: video -> embedding of each frame -> transformer over the window -> shape, pose, camera, albedo, light.
 
-    A frame without a face has a learned embedding, zeros at first; the frames around it tell what it may hold.
+    A frame without a face has a learned embedding, initially zeros; it is inferred from the frames around it.
     """
 
     def __init__(self, config: CoarseConfig, code: CodeConfig) -> None:
@@ -81,12 +81,12 @@ class CoarseEncoder(nn.Module):
         self.temporal = TemporalEncoder(config.temporal, config.embedding, sum(coarse_sizes(code)))
 
     def embed(self, frames: Frames) -> Tensor:
-        """Embeddings (B, T, embedding), each frame by itself."""
+        """Embeddings (B, T, embedding), frame by frame."""
         return torch.where(frames.seen[..., None], self.video(frames), self.unseen)
 
     def read(self, embeddings: Tensor, crop: FaceCrop) -> CoarseCode:
         """Codes of windows, from their frames' embeddings and squares."""
-        return read_coarse(self.temporal(embeddings), self.code, crop)
+        return decode_coarse(self.temporal(embeddings), self.code, crop)
 
     def forward(self, frames: Frames) -> CoarseCode:
         """Codes of windows of at most `temporal.window` frames."""
@@ -96,8 +96,8 @@ class CoarseEncoder(nn.Module):
 class ExpressionBranch(nn.Module):
     """E_a and E_v: sound and video -> features of each frame, side by side -> transformer -> expression and jaw.
 
-    Where sound or picture is missing, for one frame or all, its feature is a learned one, zeros at first as in the
-    paper; so either will do at test time.
+    Where sound or picture is missing, for one frame or all, its feature is a learned one, initially zeros as in the
+    paper, so that either suffices at inference.
     """
 
     def __init__(self, config: ExpressionConfig, code: CodeConfig) -> None:
@@ -110,9 +110,9 @@ class ExpressionBranch(nn.Module):
         self.temporal = TemporalEncoder(config.temporal, 2 * config.feature, sum(expression_sizes(code)))
 
     def embed(self, frames: Frames) -> Tensor:
-        """Features (B, T, 2 * feature), sound then picture, each frame by itself.
+        """Features (B, T, 2 * feature), sound then picture, frame by frame.
 
-        An encoder isn't asked at all where none of the frames has anything for it.
+        An encoder is skipped if none of the frames has an input for it.
         """
         lead = frames.seen.shape
         sound, picture = self.unheard.expand(*lead, -1), self.unseen.expand(*lead, -1)
@@ -126,12 +126,12 @@ class ExpressionBranch(nn.Module):
 
     def without_audio(self, embeddings: Tensor) -> Tensor:
         """The features (B, T, 2 * feature) that `embed` gives of the same frames without their sound."""
-        quiet = self.unheard.expand(*embeddings.shape[:-1], -1)
-        return torch.cat([quiet, embeddings[..., self.config.feature :]], -1)
+        silent = self.unheard.expand(*embeddings.shape[:-1], -1)
+        return torch.cat([silent, embeddings[..., self.config.feature :]], -1)
 
     def read(self, embeddings: Tensor) -> ExpressionCode:
         """Codes of windows, from their frames' features."""
-        return read_expression(self.temporal(embeddings), self.code)
+        return decode_expression(self.temporal(embeddings), self.code)
 
     def forward(self, frames: Frames) -> ExpressionCode:
         """Codes of windows of at most `temporal.window` frames."""
@@ -141,17 +141,17 @@ class ExpressionBranch(nn.Module):
 def drop_modalities(
     frames: Frames, config: ExpressionConfig, generator: torch.Generator | None = None
 ) -> Frames:
-    """Modality dropout: the same windows, some without sound and some without picture; for the expression branch.
+    """Modality dropout for the expression branch: the windows, some without sound and some without picture.
 
-    Each window is one of three kinds, drawn with the shares that the config gives: picture only, sound only, both. The
-    paper zeroes sound with 0.4 and picture with 0.5. Drawn independently, a fifth of the windows would carry nothing
-    and teach the network its average; drawn like this the two shares are the paper's and none is empty. The work that
-    the paper cites, Abdelaziz et al. 2020, mixes the three kinds too. A window that has no sound to begin with keeps
-    its picture, and one in which no face is seen its sound.
+    Each window is of one of three kinds, with the shares of the config: picture only, sound only, both. The paper
+    zeroes sound with probability 0.4 and picture with 0.5. Drawn independently, a fifth of the windows would be empty
+    and train the network's average; here the two shares are the paper's and none is empty. The work that the paper
+    cites, Abdelaziz et al. 2020, mixes the three kinds too. A window without sound keeps its picture, and one without a
+    face its sound.
     """
     drawn = torch.rand(len(frames.seen), generator=generator).to(frames.seen.device)[:, None]
-    quiet = drawn < config.audio_dropout
-    blind = (drawn >= config.audio_dropout) & (drawn < config.audio_dropout + config.video_dropout)
-    quiet = quiet & frames.seen.any(1, keepdim=True)
-    blind = blind & frames.heard.any(1, keepdim=True)
-    return replace(frames, seen=frames.seen & ~blind, heard=frames.heard & ~quiet)
+    silent = drawn < config.audio_dropout
+    masked = (drawn >= config.audio_dropout) & (drawn < config.audio_dropout + config.video_dropout)
+    silent = silent & frames.seen.any(1, keepdim=True)
+    masked = masked & frames.heard.any(1, keepdim=True)
+    return replace(frames, seen=frames.seen & ~masked, heard=frames.heard & ~silent)

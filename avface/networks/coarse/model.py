@@ -1,4 +1,4 @@
-"""The networks of the coarse stage together, and their file."""
+"""The networks of the coarse stage, and their weight file."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from avface.networks.frames import Frames
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """All choices of the coarse stage's networks; the defaults are the paper's. Saved with the weights."""
+    """Config of the coarse networks, saved with their weights; the defaults are the paper's."""
 
     head: str = "flame2020"
-    """The head model that the codes are about."""
+    """Name of the head model."""
     code: CodeConfig = FLAME_CODE
-    """What the codes hold."""
+    """Parameters of the codes."""
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     """Shape, pose, camera, albedo and light."""
     expression: ExpressionConfig = field(default_factory=ExpressionConfig)
@@ -40,12 +40,12 @@ class NetworkConfig:
 
     @property
     def window(self) -> int:
-        """Frames that the networks see at once."""
+        """Frames of a window."""
         return self.coarse.temporal.window
 
 
 def landmark_networks() -> NetworkConfig:
-    """The choice for the open head and tracked points, of which the shipped weights are."""
+    """A config for the open head with tracked landmarks as input."""
     return NetworkConfig(
         "open",
         CodeConfig(),
@@ -55,7 +55,7 @@ def landmark_networks() -> NetworkConfig:
 
 
 class CoarseNetworks(nn.Module):
-    """E_c and the expression branch. See `prediction.predict` for clips longer than a window."""
+    """E_c and the expression branch. For clips longer than a window, see `windows.predict`."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ def load_networks(path: str | Path, expected: NetworkConfig | None = None) -> Co
         raise AvfaceError(
             f"{path}: weights of another network ({difference}); give weights of this recipe, or train them"
         )
-    with torch.device("meta"):  # sizes alone: the numbers are in the file
+    with torch.device("meta"):  # without initialisation: the values are in the file
         return file.network(CoarseNetworks)
 
 

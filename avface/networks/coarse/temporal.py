@@ -1,4 +1,4 @@
-"""The transformer over a window of frames, which both branches of the coarse stage have."""
+"""The transformer over a window of frames, of both branches of the coarse stage."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from avface.networks.coarse.video import perceptron
 
 @dataclass(frozen=True)
 class TemporalConfig:
-    """Sizes of the transformer; the defaults are AVFace's (section 3.5)."""
+    """Config of the transformer; the defaults are AVFace's (section 3.5)."""
 
     window: int = 16
-    """Most frames that it sees at once."""
+    """Frames of a window, at most."""
     width: int = 192
-    """Numbers a frame inside, a multiple of `heads`. The paper's 183 for c isn't; 128 for e is."""
+    """Width of the model, a multiple of `heads`. The paper's 183 for c isn't; 128 for e is."""
     layers: int = 3
-    """Layers of the transformer encoder."""
+    """Number of layers."""
     heads: int = 4
-    """Heads of its attention."""
+    """Number of attention heads."""
     feed_forward: int = 256
-    """Width of the layer within each of its layers."""
+    """Width of the feed-forward layers."""
     projection: tuple[int, ...] = (256, 256)
-    """Widths of the layers with ReLU between the transformer and the result. With the last, linear one they are
-    the paper's three."""
+    """Widths of hidden layers with ReLU after the transformer. With the last, linear one they are the paper's three."""
 
     def __post_init__(self) -> None:
         if self.window < 1:
@@ -42,7 +41,7 @@ class TemporalConfig:
 
 
 class TemporalEncoder(nn.Module):
-    """Embeddings of a window (B, T, size) -> (B, T, out), each with all the others of its window in view.
+    """Embeddings of a window (B, T, size) -> (B, T, out), with attention over the whole window.
 
     A linear layer to the transformer's width (none where it is the same), learned positions, a transformer encoder
     with layer norm after each part and no dropout (Vaswani et al. 2017), then linear layers with ReLU.
@@ -62,12 +61,12 @@ class TemporalEncoder(nn.Module):
         self.projection = perceptron((config.width, *config.projection, out))
         last = self.projection[-1]
         assert isinstance(last, nn.Linear)
-        # start out close to the average head, whatever comes in
+        # initially close to the average head for any input
         nn.init.trunc_normal_(last.weight, std=0.01)
         nn.init.zeros_(last.bias)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Look at a window.
+        """Encode a window.
 
         Raises:
             ValueError: if it is longer than `config.window`.
@@ -75,5 +74,5 @@ class TemporalEncoder(nn.Module):
         count = embeddings.shape[1]
         if count > self.config.window:
             raise ValueError(f"a window of {count} frames is longer than the network's {self.config.window}")
-        looked: Tensor = self.transformer(self.entry(embeddings) + self.positions[:count])
-        return self.projection(looked)
+        encoded: Tensor = self.transformer(self.entry(embeddings) + self.positions[:count])
+        return self.projection(encoded)

@@ -1,4 +1,4 @@
-"""Video encoders: from what is seen in a frame to numbers that describe it, each frame by itself."""
+"""Video encoders: an embedding of each frame's landmarks or picture."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ CONTOURS = np.unique(
         ]
     )
 )
-"""The landmarks on lips, lids, irises, brows, the outlines of nose and face (154), in order."""
+"""The landmarks of lips, lids, irises, brows and the outlines of nose and face (154), in order."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of RGB from 0 to 1, as torchvision's weights expect them."""
+"""Statistics of RGB from 0 to 1 that torchvision's weights need."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class ResNetConfig:
     """A ResNet-50 over pictures of the face."""
 
     kind: Literal["resnet50"] = "resnet50"
-    """Which encoder this is."""
+    """Tag of this encoder."""
     hidden: tuple[int, ...] = ()
-    """Widths of layers with ReLU between the network's 2048 features and the result; (1024,) as in DECA."""
+    """Widths of hidden layers with ReLU after the 2048 features; (1024,) as in DECA."""
     imagenet_normalised: bool = False
     """Whether pictures are standardised by ImageNet's statistics, as torchvision's weights need. DECA's don't."""
 
@@ -62,15 +62,15 @@ class LandmarksConfig:
     """A multilayer perceptron over tracked points."""
 
     kind: Literal["landmarks"] = "landmarks"
-    """Which encoder this is."""
+    """Tag of this encoder."""
     points: Literal["all", "contours"] = "all"
     """All 478 points, or the 154 of `CONTOURS`."""
     visibility: bool = False
-    """Whether it is told how likely each point is to be seen."""
+    """Whether the visibility of each point is an input."""
     depth: bool = False
-    """Whether it is told MediaPipe's z of each point."""
+    """Whether MediaPipe's z of each point is an input."""
     hidden: tuple[int, ...] = (512, 256)
-    """Widths of the layers before the result."""
+    """Widths of the hidden layers."""
 
     def __post_init__(self) -> None:
         if self.points not in ("all", "contours"):
@@ -86,20 +86,20 @@ VideoConfig = ResNetConfig | LandmarksConfig
 
 
 class VideoEncoder(nn.Module):
-    """What all video encoders have in common: frames (B, T) -> embeddings (B, T, size).
+    """Base of the video encoders: frames (B, T) -> embeddings (B, T, size).
 
-    Frames that aren't seen give anything finite; whoever calls puts something else in their place.
+    Embeddings of frames without a face are finite and otherwise arbitrary; callers replace them.
     """
 
     size: int
 
     def forward(self, frames: Frames) -> Tensor:
-        """Embed each frame by itself."""
+        """Embed frames independently."""
         raise NotImplementedError
 
 
 def make_video_encoder(config: VideoConfig, size: int) -> VideoEncoder:
-    """The encoder that a config asks for, with `size` numbers a frame."""
+    """The encoder of a config, with embeddings of `size`."""
     if isinstance(config, ResNetConfig):
         return ResNetEncoder(config, size)
     return LandmarksEncoder(config, size)
@@ -108,7 +108,7 @@ def make_video_encoder(config: VideoConfig, size: int) -> VideoEncoder:
 class ResNetEncoder(VideoEncoder):
     """`Frames.images` through ResNet-50 and linear layers with ReLU between them.
 
-    `head` has the names of DECA's `layers`: 0, 2, ... are its linear layers.
+    Names in `head` are those of DECA's `layers`: 0, 2, ... are the linear layers.
     """
 
     def __init__(self, config: ResNetConfig, size: int) -> None:
@@ -118,7 +118,7 @@ class ResNetEncoder(VideoEncoder):
         self.head = perceptron((FEATURES, *config.hidden, size))
 
     def forward(self, frames: Frames) -> Tensor:
-        """Embed each frame by itself.
+        """Embed frames independently.
 
         Raises:
             ValueError: if there are no pictures.
@@ -136,10 +136,10 @@ class ResNetEncoder(VideoEncoder):
 
 
 class LandmarksEncoder(VideoEncoder):
-    """`Frames.landmarks` in crop units, the tracker's confidence and where the crop is, through a perceptron.
+    """`Frames.landmarks` in crop units, the tracker's confidence and the geometry of the crop through a perceptron.
 
-    All numbers are standardised first with `mean` and `scale`, to be set once by `standardise` from training data:
-    how far a mouth opens is small against where it is.
+    The inputs are standardised with `mean` and `scale`, which `standardise` sets once from training data, because the
+    motion of the landmarks is small against their positions.
     """
 
     mean: Tensor
@@ -156,12 +156,12 @@ class LandmarksEncoder(VideoEncoder):
         self.layers = perceptron((width, *config.hidden, size))
 
     def forward(self, frames: Frames) -> Tensor:
-        """Embed each frame by itself.
+        """Embed frames independently.
 
         Raises:
-            ValueError: if something that the config asks for isn't there.
+            ValueError: if an input of the config is missing.
         """
-        # what lies far outside anything seen in training must not throw the network off
+        # clamped against inputs far outside the range of the training data
         features = ((self._features(frames) - self.mean) * self.scale).clamp(-10, 10)
         if self.config.visibility:
             features = features * self._weights(frames)
@@ -171,14 +171,14 @@ class LandmarksEncoder(VideoEncoder):
 
     @torch.no_grad()
     def standardise(self, frames: Frames) -> None:
-        """Set mean and scale to what the frames that are seen have; a number that never changes is left as it is."""
+        """Set mean and scale from the frames with a face; constant inputs keep a scale of 1."""
         features = self._features(frames)[frames.seen]
         deviation = features.std(0, correction=0)
         self.mean.copy_(features.mean(0))
         self.scale.copy_(torch.where(deviation > 1e-5, 1 / deviation.clamp_min(1e-5), 1.0))
 
     def _features(self, frames: Frames) -> Tensor:
-        """(B, T, F): points, how visible they are, their depth, confidence, the crop's place."""
+        """(B, T, F): points, their visibility, their depth, confidence, geometry of the crop."""
         landmarks, confidence = _needed(frames, "landmarks"), _needed(frames, "confidence")
         chosen = self._chosen.to(landmarks.device)
         parts = [landmarks.index_select(-2, chosen).flatten(-2)]
@@ -190,7 +190,7 @@ class LandmarksEncoder(VideoEncoder):
         return torch.cat(parts, -1)
 
     def _weights(self, frames: Frames) -> Tensor:
-        """(B, T, F) by which the standardised numbers count: those of hidden points go to their mean."""
+        """Weights (B, T, F) of the standardised inputs; those of invisible points become their mean."""
         seen = _needed(frames, "visibility").index_select(-1, self._chosen.to(frames.seen.device))
         ones = torch.ones_like(seen)
         parts = [seen.repeat_interleave(2, -1), ones]

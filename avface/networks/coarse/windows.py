@@ -1,4 +1,4 @@
-"""Clips of any length: each frame is encoded once, and the codes of all windows that a frame is in are merged."""
+"""Clips of any length: frames are embedded once, and the codes of overlapping windows are averaged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from avface.networks.frames import FaceCrop, Frames
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """What the networks keep of T frames of each of B clips: about 1.3 kB a frame instead of a picture."""
+    """Embeddings of T frames of each of B clips, about 1.3 kB a frame."""
 
     coarse: Tensor
     """(B, T, C) of E_c."""
@@ -28,14 +28,14 @@ class Embeddings:
 
 @torch.no_grad()
 def embed(networks: CoarseNetworks, frames: Frames, *, block: int = 64) -> Embeddings:
-    """Embed each frame by itself, `block` of them at a time, on the networks' device; the result stays there."""
+    """Embed frames independently, `block` at a time, on the networks' device, where the result stays."""
     return join(
         _embed(networks, frames.part(start, start + block)) for start in range(0, frames.count, block)
     )
 
 
 def join(parts: Iterable[Embeddings]) -> Embeddings:
-    """Stretches of the same clips, one after the other, as a single one: for clips that are read in pieces."""
+    """Concatenate consecutive parts of the same clips."""
     held = list(parts)
 
     def joined(tensors: list[Tensor]) -> Tensor:
@@ -58,18 +58,17 @@ def read_windows(
 ) -> tuple[CoarseCode, ExpressionCode]:
     """Codes (B, T) of clips of any length from their embeddings.
 
-    The networks look at every window of 16 frames, step 1 (a shorter clip is one window), `block` windows at a time. A
-    frame's code is the mean of what all its windows say, most frames being in 16; for the rotation it is the
-    rotation nearest to the mean matrix. Log-variances are averaged as they are: windows of the same network err alike,
-    so their agreement is no reason to be surer.
+    All windows of 16 frames with stride 1 are processed (a shorter clip is one window), `block` at a time. A frame's
+    code is the mean over the windows that contain it, 16 for most; of the rotation it is the rotation nearest to the
+    mean matrix. Log-variances are averaged without reduction, because the errors of the windows are correlated.
     """
     crop = embeddings.crop
 
-    def look(cut: _Cut) -> CoarseCode:
+    def of_windows(cut: _Cut) -> CoarseCode:
         places = FaceCrop(cut(crop.box), cut(crop.focal_length), cut(crop.principal_point))
         return networks.coarse.read(cut(embeddings.coarse), places)
 
-    mean = _over_windows(networks, embeddings, look, 1, block)
+    mean = _over_windows(networks, embeddings, of_windows, 1, block)
     mean["rotation"] = nearest_rotation(mean["rotation"])
     return CoarseCode(**mean), read_expression(networks, embeddings, block=block)
 
@@ -78,7 +77,7 @@ def read_windows(
 def read_expression(
     networks: CoarseNetworks, embeddings: Embeddings, *, step: int = 1, block: int = 64
 ) -> ExpressionCode:
-    """Codes (B, T) of the expression branch alone, as `read_windows` has them, from every window or each `step`-th."""
+    """Codes (B, T) of the expression branch alone, as of `read_windows`, from windows of stride `step`."""
     return ExpressionCode(
         **_over_windows(
             networks,
@@ -95,8 +94,7 @@ def predict(
 ) -> tuple[CoarseCode, ExpressionCode]:
     """Codes (B, T) of clips of any length: `embed`, then `read_windows`.
 
-    One shot at a time: windows don't know of cuts. With networks in evaluation mode; batch norm would otherwise mix
-    frames.
+    Clips must be single shots, and networks in evaluation mode, since batch norm would mix frames otherwise.
 
     Raises:
         ValueError: if the networks are in training mode.
@@ -112,7 +110,7 @@ def _embed(networks: CoarseNetworks, frames: Frames) -> Embeddings:
 
 
 _Cut = Callable[[Tensor], Tensor]
-"""Takes values (B, T, ...) to those of some windows, (B * W, L, ...): windows of the first clip, of the second, ..."""
+"""Maps values (B, T, ...) to windows (B * W, L, ...): those of the first clip, of the second, ..."""
 
 
 def _over_windows(
@@ -122,7 +120,7 @@ def _over_windows(
     step: int,
     block: int,
 ) -> dict[str, Tensor]:
-    """The means (B, T, ...) of what windows that begin at each `step`-th frame, and the last one, say of a frame."""
+    """Means (B, T, ...) over the windows that begin at each `step`-th frame, and the last window."""
     clips, count = embeddings.coarse.shape[:2]
     window = min(networks.config.window, count)
     device = embeddings.coarse.device

@@ -1,1 +1,1 @@
-"""Losses of the coarse stage. Each is 0 where prediction and truth agree, unless its docstring says otherwise."""
+"""Losses of the coarse stage. Each is 0 for a perfect prediction unless its docstring states otherwise."""

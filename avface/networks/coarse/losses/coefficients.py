@@ -1,4 +1,4 @@
-"""Losses and exchanges on the codes themselves, without any truth."""
+"""Regularisers of the codes, without ground truth."""
 
 from __future__ import annotations
 
@@ -7,29 +7,28 @@ from torch import Tensor
 
 
 def swap_within_windows(shape: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Shape consistency: shape codes (B, T, S), exchanged at random among the frames of each window.
+    """Shape consistency: shape codes (B, T, S), randomly permuted among the frames of each window.
 
-    There is no distance between codes in it. All frames of a window show one person, so that every other loss, computed
-    again with another frame's shape, must come out as low: add the two. It becomes worthless to explain a
-    frame's pose or expression by its shape.
-    Source: DECA (Feng et al. 2021), `trainer`, which exchanges shapes among pictures of a person.
+    All frames of a window show one person, so that the other losses, computed again with another frame's shape and
+    added, should be as low. A shape that explains a frame's pose or expression doesn't lower them.
+    Source: DECA (Feng et al. 2021), `trainer`, which permutes shapes among pictures of a person.
     """
     order = torch.rand(shape.shape[:2], generator=generator).argsort(1).to(shape.device)
     return shape.gather(1, order[..., None].expand_as(shape))
 
 
 def coefficient_loss(coefficients: Tensor) -> Tensor:
-    """Mean over frames of sum_k c_k^2 / 2: shape, albedo or expression (..., K) in standard deviations near average.
+    """Mean over frames of sum_k c_k^2 / 2, of shape, albedo or expression (..., K) in standard deviations.
 
-    It is minus the logarithm of their normal distribution. DECA sums over the batch too, so that its weight of 1e-4
-    means more in larger batches; with the mean over frames, 3e-3 is what it amounts to in its release (32 pictures).
+    It is the negative log-likelihood of the standard normal distribution. DECA sums over the batch, so that its weight
+    of 1e-4 depends on the batch size; with the mean over frames it corresponds to 3e-3 in its release (32 pictures).
     Source: DECA, `trainer`.
     """
     return coefficients.square().sum(-1).mean() / 2
 
 
 def white_light_loss(light: Tensor) -> Tensor:
-    """Mean of (l - mean over RGB of l)^2: light (..., 9, 3) near white, so that skin keeps its own colour.
+    """Mean of (l - mean over RGB of l)^2 of light (..., 9, 3); it leaves the colour of skin to albedo.
 
     Source: DECA, `trainer` (weight 1; EMOCA 12).
     """

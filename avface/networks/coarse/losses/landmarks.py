@@ -1,6 +1,6 @@
-"""Losses on landmarks in the picture: where they are, and how far pairs of them are apart.
+"""Losses on landmarks in the picture: their positions, and the distances of pairs.
 
-Units are the caller's; the weights that papers give go with crop units, from -1 to 1 across the picture.
+Units are the caller's; weights in the papers are for crop units, from -1 to 1 across the picture.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _pairs(*rows: tuple[np.ndarray, np.ndarray]) -> Tensor:
 
 
 MEDIAPIPE_EYES = _pairs((RIGHT_EYE_UPPER, RIGHT_EYE_LOWER), (LEFT_EYE_UPPER, LEFT_EYE_LOWER))
-"""(14, 2) an upper lid's point and the one below it. EMOCA sorts both lists by number first, by which 157 meets 7."""
+"""(14, 2) an upper lid's point and the one below it. EMOCA sorts both lists by index first, which pairs 157 with 7."""
 MEDIAPIPE_MOUTH = _pairs((LIPS_INNER_UPPER, LIPS_INNER_LOWER))
 """(9, 2) a point of the upper lip's inner edge and the one below it."""
 MEDIAPIPE_LIP_CORNERS = torch.from_numpy(np.stack([LIP_CORNERS_OUTER, LIP_CORNERS_INNER]))
@@ -52,14 +52,14 @@ def _ibug_weights() -> Tensor:
 
 
 IBUG_WEIGHTS = _ibug_weights()
-"""(68,) DECA's weights: nose and mouth count more, the nose's tip and wings and the corners of the mouth most."""
+"""(68,) DECA's weights: larger for nose and mouth, largest for tip and wings of the nose and corners of the mouth."""
 
 
 def landmark_loss(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean distance per coordinate: sum_i w_i (|dx_i| + |dy_i|) / (2 sum_i w_i), i over everything.
 
-    predicted and target (..., L, 2); weights (..., L) or (L,): a scheme's own, times how well each point is seen. What
-    has no weight may be nan.
+    predicted and target (..., L, 2); weights (..., L) or (L,): those of a scheme times the visibility. Points with
+    weight 0 may be nan.
     Source: DECA (Feng et al. 2021), `lossfunc.weighted_landmark_loss`; its weight there is 1.
     """
     weights = weights.to(predicted).expand(predicted.shape[:-1])
@@ -72,7 +72,7 @@ def gap_loss(predicted: Tensor, target: Tensor, pairs: Tensor) -> Tensor:
 
     predicted and target (..., L, 2), pairs (P, 2). With pairs of lids this is DECA's eye closure (weight 1; EMOCA 0.5),
     with inner lips the mouth closure (0.5), with the corners of the mouth EMOCA's lip corner loss (0.5), which compares
-    the mouth's width and doesn't say where the corners are. It doesn't change when the face moves as a whole.
+    the width of the mouth. It is invariant to translation.
     Source: DECA, `lossfunc.eyed_loss` and `lipd_loss`; EMOCA (Danecek et al. 2022), `DecaLosses`.
     """
     return (_gaps(predicted, pairs) - _gaps(target, pairs)).abs().mean()

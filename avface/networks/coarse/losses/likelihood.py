@@ -1,7 +1,6 @@
-"""How likely the truth is under the uncertainty that a network predicts.
+"""Negative log-likelihood of the ground truth under the predicted variances.
 
-These aren't 0 for a right answer: they get lower the surer a network is while it is right, and are lowest where the
-predicted variance is the true one.
+These losses aren't 0 for a perfect prediction; they are minimal where the predicted variance is the true one.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ def negative_log_likelihood(
     """-log p(error), up to a constant, of each error (...) under its predicted log-variance (...), elementwise.
 
     gaussian: (e^2 / v + log v) / 2, lowest at v = e^2. laplace: sqrt(2 / v) |e| + log(v) / 2, lowest at v = 2 e^2,
-    with tails that forgive outliers; a Laplace distribution of scale b has v = 2 b^2.
+    robust to outliers; a Laplace distribution of scale b has v = 2 b^2.
     Source: Kendall & Gal, What uncertainties do we need in Bayesian deep learning, 2017.
     """
     if distribution == "gaussian":
@@ -33,9 +32,9 @@ def unit_likelihood_loss(
 ) -> Tensor:
     """Mean over frames and units of -log p of the units' errors (..., E), given log-variances (..., 6) of regions.
 
-    shares (E, 6) as of `regions.unit_regions`: a unit's expected cost over the regions that it belongs to.
-    Gradients go into the prediction too, more so where the network is sure; detach the error to train the
-    uncertainty alone.
+    shares (E, 6) as of `regions.unit_regions`: a unit's cost is the mean over its regions.
+    Gradients go into the prediction, too, in proportion to the predicted precision; detach the error to train the
+    variance alone.
     """
     cost = negative_log_likelihood(error[..., None], log_variance[..., None, :], distribution)
     return (cost * shares.to(cost)).sum(-1).mean()
@@ -51,7 +50,7 @@ def landmark_likelihood_loss(
     """Mean of -log p of tracked landmarks against the true ones, given log-variances (..., 6) of regions.
 
     error (..., L, 2) tracked less true, in crop units; regions (L,) as `regions.LANDMARK_REGIONS`; known (..., L) bool:
-    which to count, all if None. 0 if none. What isn't counted may be nan.
+    which to include, all if None. 0 if none. Others may be nan.
     """
     of_points = log_variance.index_select(-1, regions.to(log_variance.device))[..., None]
     if known is None:

@@ -1,4 +1,4 @@
-"""Losses on pictures: the head is rendered and compared with the frame."""
+"""Photometric and identity losses between the rendered head and the frame."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from avface.geometry.shading import sample_texture, sh_shading
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """The parts of a mesh that rendering needs beside its vertices.
+    """The parts of a mesh that rendering needs besides its vertices.
 
     Shapes: faces (F, 3) vertex numbers, uv (N, 2) with v up, uv_faces (F, 3) numbers into uv, skin (V,) from 0 to 1:
-            which vertices the loss looks at, such as `HeadModel.regions["face"]`.
+            weights of the vertices in the loss, such as `HeadModel.regions["face"]`.
     """
 
     faces: Tensor
@@ -31,7 +31,7 @@ class Surface:
 
 @dataclass(frozen=True, eq=False)
 class Rendering:
-    """Pictures of heads."""
+    """Rendered pictures of heads."""
 
     image: Tensor
     """(B, H, W, 3) RGB, not clamped; 0 where there is no head."""
@@ -51,20 +51,20 @@ def render(
     *,
     backend: Backend = "torch",
 ) -> Rendering:
-    """Render matt heads under harmonic light: image = albedo * shading(normal).
+    """Render Lambertian heads under spherical harmonic light: image = albedo * shading(normal).
 
     Args:
         surface: the mesh.
         points: (B, V, 3) vertices in camera axes (x right, y down, z forward), for the normals.
-        pixels: (B, V, 2) where they are in the picture; pixel (0, 0) is the middle of the top-left one.
-        depth: (B, V) above 0 and growing away from the camera.
+        pixels: (B, V, 2) their projections; pixel (0, 0) is the middle of the top-left one.
+        depth: (B, V) above 0, increasing with the distance from the camera.
         albedo: (B, R, R, 3) textures, row 0 at v = 1, in the colour space of the pictures to compare with.
         light: (B, 9, 3) as in `CoarseCode.light`.
         height: rows of a picture.
         width: columns of a picture.
         backend: of the rasteriser.
 
-    Differentiable in points and pixels (but for which triangle a pixel shows), albedo and light.
+    Differentiable in points and pixels (but for the visibility of triangles), albedo and light.
     Source: DECA (Feng et al. 2021), `renderer`.
     """
     normals = flip_axes(vertex_normals(points, surface.faces))
@@ -78,18 +78,18 @@ def render(
 
 
 def photometric_loss(rendering: Rendering, image: Tensor, mask: Tensor) -> Tensor:
-    """Mean over all pixels and channels of M |rendered - image|, M the skin that is both rendered and in the picture.
+    """Mean over all pixels and channels of M |rendered - image|, M the product of both masks.
 
-    image (B, H, W, 3) RGB from 0 to 1; mask (B, H, W) where the picture shows skin of the face and nothing hides it,
-    as `face` in training windows. With a mask of skin the eyes, the mouth's inside and hair don't draw the head towards
-    them. Source: DECA, `trainer` (weight 2).
+    image (B, H, W, 3) RGB from 0 to 1; mask (B, H, W) of unoccluded skin of the face, as `face` in training windows. It
+    excludes the eyes, the inside of the mouth and hair, which the model doesn't render.
+    Source: DECA, `trainer` (weight 2).
     """
     weight = (rendering.mask * mask.to(rendering.mask))[..., None]
     return (weight * (rendering.image - image).abs()).mean()
 
 
 def overlay(rendering: Rendering, image: Tensor) -> Tensor:
-    """The picture (B, H, W, 3) with the rendered skin on top: what the identity loss is told to recognise.
+    """The picture (B, H, W, 3) with the rendered skin composited on it, for the identity loss.
 
     To train geometry alone, render it with detached albedo and light (DECA).
     """
@@ -98,10 +98,10 @@ def overlay(rendering: Rendering, image: Tensor) -> Tensor:
 
 
 def identity_loss(recognise: Callable[[Tensor], Tensor], rendered: Tensor, image: Tensor) -> Tensor:
-    """Mean of 1 - cos(f(rendered), f(image)): the rendered head is to be recognised as the same person.
+    """Mean of 1 - cos(f(rendered), f(image)): distance of face recognition embeddings.
 
-    recognise: any face recognition network that the user has: pictures (B, 3, H, W) RGB from 0 to 1 -> (B, D). It
-    does its own cropping and scaling, and must let gradients through. rendered and image (B, H, W, 3); no gradient
+    recognise: a face recognition network: pictures (B, 3, H, W) RGB from 0 to 1 -> (B, D). It
+    crops and scales its input itself, and must be differentiable. rendered and image (B, H, W, 3); no gradient
     goes into image.
     Source: DECA (weight 0.2), with a VGGFace2 network.
     """

@@ -1,4 +1,4 @@
-"""Losses against the exact truth that synthetic clips have."""
+"""Losses against the exact ground truth of synthetic clips."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from avface.head.model import HeadModel
 def vertex_weights(head: HeadModel, *, lips: float = 5.0, face: float = 1.0, rest: float = 0.1) -> Tensor:
     """Weights (V,) of mean 1 for `vertex_loss`: of lips, of the face around them, of everything else.
 
-    Lips are small (a twentieth of the vertices), move most, and are what viewers look at in speech.
+    Lips are a twentieth of the vertices, move most and matter most to viewers of speech.
 
     Raises:
         KeyError: if the head has no regions face and lips.
@@ -25,7 +25,7 @@ def vertex_weights(head: HeadModel, *, lips: float = 5.0, face: float = 1.0, res
 def vertex_loss(predicted: Tensor, true: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean distance in metres: mean of w_v |x'_v - x_v|; vertices (..., V, 3), weights (V,) of mean 1.
 
-    Distances, not their squares: a few frames far off mustn't decide.
+    Distances, not their squares, for robustness to outliers.
     """
     return (weights.to(predicted) * torch.linalg.vector_norm(predicted - true, dim=-1)).mean()
 
@@ -39,8 +39,8 @@ def expression_loss(predicted: Tensor, true: Tensor, weights: Tensor | None = No
 def rotation_angle(one: Tensor, other: Tensor) -> Tensor:
     """Angle (...) in radians between rotations (..., 3, 3), from 0 to pi (geodesic distance on SO(3)).
 
-    By the arc tangent of sine and cosine: the arc cosine of the trace alone has no precision near 0, and an infinite
-    gradient. Source: Hartley et al., Rotation averaging, 2013.
+    By the arc tangent of sine and cosine, because the arc cosine of the trace is inaccurate near 0 and has an infinite
+    gradient there. Source: Hartley et al., Rotation averaging, 2013.
     """
     between = one.transpose(-1, -2) @ other
     skew = between - between.transpose(-1, -2)
