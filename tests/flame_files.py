@@ -1,4 +1,4 @@
-"""Files of FLAME's structure with numbers of our own, as its publishers' tools write them."""
+"""Files of FLAME's structure with synthetic numbers, in the formats of its publishers' tools."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def chumpy():
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes bytes as Python 2's strings and names modules as they were then."""
+    """Writes bytes as Python 2's strings and with Python 2's module names."""
 
     dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012
 

@@ -1,4 +1,4 @@
-"""Landmarks of heads with known parameters, for tests of the solver: what it should find is known exactly."""
+"""Landmarks of heads with known parameters, for tests of the solver against exact truth."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from avface.solve.landmark_model import LandmarkModel, Parameters
 SIZE = (640, 480)
 """Width and height of the picture in pixels."""
 SWAY = 3.0
-"""Seconds that a head takes at least to turn to both sides and back."""
+"""Least period in seconds of the head's motion to both sides and back."""
 
-NO_OPINION = SolverConfig(
+NO_PRIOR = SolverConfig(
     tracker_error_prior=False,
     jitter_factor=0.0,
     landmark_noise=1e-6,
@@ -39,11 +39,11 @@ NO_OPINION = SolverConfig(
     ),
     motion=MotionPriorConfig(rotation=10, translation=10, expression=100, lids=100, gaze=100, drift=10),
 )
-"""A solver that believes its landmarks to the last digit and expects nothing."""
+"""A solver with negligible landmark noise and priors."""
 
 
 def head_without_tracker_errors() -> HeadModel:
-    """The open head, for landmarks that come from itself and not from a detector with habits of its own."""
+    """The open head without the tracker's error components, for landmarks projected from itself."""
     head = load_head("open")
     for scheme, embedding in head.embeddings.items():
         head.embeddings[scheme] = replace(embedding, error_basis=embedding.error_basis[:0])
@@ -51,26 +51,26 @@ def head_without_tracker_errors() -> HeadModel:
 
 
 def head_of_known_size() -> HeadModel:
-    """The same without the component that scales it: twice as large and twice as far away looks the same."""
+    """The same with a fixed size, which can't be told from distance in a picture."""
     head = head_without_tracker_errors()
     head.shape_basis[head.size_component] = 0
     return head
 
 
 QUICK = SolverConfig(key_frames=8, tracker_error_prior=False)
-"""The solver as it comes, but for the number of frames that it finds the shape from."""
+"""The default solver with few key frames and without the shape prior."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Parameters of a clip and the landmarks (T, L, 2) in pixels that they give."""
+    """Parameters of a clip and their landmarks (T, L, 2) in pixels."""
 
     parameters: Parameters
     landmarks: np.ndarray
     times: np.ndarray
 
     def observations(self, landmarks: np.ndarray | None = None, **changes: np.ndarray) -> Observations:
-        """As the tracker would hand them over; frames whose landmarks are nan get confidence 0."""
+        """Observations as of the tracker; frames whose landmarks are nan get confidence 0."""
         landmarks = self.landmarks if landmarks is None else landmarks
         seen = np.isfinite(landmarks).all((1, 2)).astype(float)
         whole = Observations(landmarks, seen, self.times, np.zeros(len(landmarks), np.int64))
@@ -89,7 +89,7 @@ def truth(
     frame_rate: float = 30.0,
     times: np.ndarray | None = None,
 ) -> Truth:
-    """A head that turns and nods by up to `turn` radians once in the clip, but calmly.
+    """A head that turns and nods slowly by up to `turn` radians once in the clip.
 
     expression: curves (T,) by name, or (T, E). shape: (S,), or (S + K,) with the tracker's errors.
     """

@@ -45,7 +45,7 @@ def test_a_file_keeps_its_old_content_until_the_new_one_is_complete(tmp_path):
     ],
 )
 @pytest.mark.parametrize("writer", [replacing, replacing_folder, filling])
-def test_what_fails_leaves_nothing_behind_and_the_old_as_it_was(tmp_path, writer, error, raised):
+def test_a_failed_write_leaves_no_temporary_file_and_the_old_one_unchanged(tmp_path, writer, error, raised):
     path = tmp_path / "face.csv"
     if writer is replacing_folder:
         path.mkdir()
@@ -120,7 +120,7 @@ def test_tensors_that_share_memory_are_written_and_others_may_read_the_file(tmp_
     assert names(tmp_path) == ["plain", "w.safetensors"]
 
 
-def test_a_place_that_is_a_folder_is_one_clear_line(tmp_path):
+def test_a_path_that_is_a_folder_is_refused_in_one_line(tmp_path):
     (tmp_path / "w.safetensors").mkdir()
     with pytest.raises(AvfaceError, match=r"w\.safetensors: can't be written") as caught:
         write_tensors(tmp_path / "w.safetensors", {"a": torch.zeros(2)}, {})

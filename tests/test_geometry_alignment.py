@@ -17,12 +17,12 @@ def test_alignment_recovers_a_known_motion_of_every_frame():
     np.testing.assert_allclose(similarity_align(1.7 * moved, truth), truth, atol=1e-12)
 
 
-def test_a_motion_alone_leaves_the_size_wrong():
+def test_rigid_alignment_does_not_scale():
     assert np.ptp(rigid_align(2 * cloud(), cloud()), 0) == pytest.approx(2 * np.ptp(cloud(), 0))
 
 
 @pytest.mark.parametrize("align", [rigid_align, similarity_align])
-def test_a_mirror_image_stays_one(align):
+def test_alignment_never_reflects(align):
     aligned = align(cloud() * (-1, 1, 1), cloud())
     assert np.linalg.norm(aligned - cloud(), axis=1).mean() > 0.01
     source = cloud() * (-1, 1, 1)
@@ -31,7 +31,7 @@ def test_a_mirror_image_stays_one(align):
 
 
 @pytest.mark.parametrize("mirrored", [1, -1])
-def test_the_scale_of_an_alignment_is_the_best_there_is(mirrored):
+def test_the_scale_of_an_alignment_is_optimal(mirrored):
     source = cloud() * (mirrored, 1.3, 0.8)
     aligned = similarity_align(source, cloud())
     centre = aligned.mean(0)

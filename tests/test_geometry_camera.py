@@ -47,7 +47,7 @@ def test_a_face_that_looks_into_the_camera_has_its_left_on_the_right_and_its_top
     torch.testing.assert_close(nose, origin, atol=1e-3, rtol=0)
 
 
-def test_transform_turns_before_it_moves_and_does_so_for_each_of_a_batch():
+def test_transform_rotates_before_it_translates_for_each_of_a_batch():
     quarter = roma.rotvec_to_rotmat(torch.tensor([[0.0, 0.0, math.pi / 2], [0.0, 0.0, 0.0]]))
     moved = transform(
         torch.tensor([[1.0, 0.0, 0.0]]), quarter, torch.tensor([[0.0, 0.0, 5.0], [1.0, 2.0, 3.0]])

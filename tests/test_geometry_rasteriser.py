@@ -187,7 +187,7 @@ def test_shapes_that_do_not_fit_are_named():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("nvdiffrast") is not None, reason="it is installed here")
-def test_a_missing_nvdiffrast_is_told():
+def test_a_missing_nvdiffrast_is_refused():
     with pytest.raises(AvfaceError, match=r"nvdiffrast: .* isn't installed"):
         rasterise(torch.zeros(3, 2), torch.ones(3), torch.tensor([[0, 1, 2]]), 4, 4, backend="nvdiffrast")
 
@@ -225,7 +225,7 @@ def test_both_sides_and_all_orders_of_corners_look_the_same():
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scale", [1.0, 2.0, 0.37, 7.3])
-def test_no_pixel_falls_between_triangles_that_share_an_edge(seed, dtype, scale):
+def test_triangles_that_share_an_edge_leave_no_gap(seed, dtype, scale):
     # scale 1 and 2 put the rim's vertices exactly on the middles of pixels, and others on their rows
     points, faces = grid_mesh(12, 9, seed)
     points = points.to(dtype) * scale
@@ -289,7 +289,7 @@ def test_triangles_behind_the_camera_or_without_area_or_outside_are_not_drawn():
     assert seen.depth[1:].isinf().all() and seen.barycentric[1:].eq(0).all()
 
 
-def test_nothing_to_draw_gives_an_empty_picture():
+def test_no_triangles_give_an_empty_picture():
     seen = rasterise(torch.zeros(3, 2), torch.ones(3), torch.zeros(0, 3, dtype=torch.long), 4, 5)
 
     assert seen.triangle.shape == (4, 5) and seen.triangle.eq(-1).all()

@@ -90,7 +90,7 @@ def nod(frames=60):
     return vectors, torch.as_tensor(Rotation.from_rotvec(vectors).as_matrix())
 
 
-def test_a_nodding_head_has_a_continuous_rotation():
+def test_a_nodding_head_has_a_continuous_rotation_vector():
     _, matrices = nod()
     assert np.abs(np.diff(rotmat_to_rotvec(matrices), axis=0)).max() > 5, "the shortest axis-angle jumps"
     assert np.abs(np.diff(facing_rotvec(matrices), axis=0)).max() < 0.2

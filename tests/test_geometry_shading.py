@@ -70,7 +70,7 @@ def test_each_picture_of_a_batch_has_its_own_light():
     torch.testing.assert_close(sh_shading(normals, light[0])[0], shading[0])
 
 
-def test_a_lamp_lights_matt_surfaces_by_the_cosine_as_well_as_nine_harmonics_can():
+def test_directional_light_is_the_second_order_approximation_of_the_clamped_cosine():
     direction = torch.tensor([0.36, 0.48, 0.8], dtype=torch.float64)
     normals, colour = sphere(2000), torch.tensor([1.0, 0.6, 0.3], dtype=torch.float64)
 
@@ -94,7 +94,7 @@ def test_texels_have_their_middles_half_a_texel_inside_and_v_is_up():
     torch.testing.assert_close(sample_texture(texture, corners)[:, 0], expected)
 
 
-def test_pixels_are_where_cameras_say():
+def test_sampling_agrees_with_the_cameras_pixel_centres():
     image = torch.rand(5, 7, 2)
     found = sample_image(image, torch.tensor([[0.0, 0.0], [6.0, 4.0], [2.5, 1.0], [3.0, 1.25]]))
 
@@ -119,7 +119,7 @@ def test_a_batch_of_textures_goes_with_a_batch_of_places():
         sample_texture(textures, uv[0])
 
 
-def test_looking_up_is_differentiable_in_texture_and_place():
+def test_sampling_is_differentiable_in_texture_and_place():
     texture = torch.rand(5, 6, 2, dtype=torch.float64, requires_grad=True)
     uv = (0.1 + 0.8 * torch.rand(7, 2, dtype=torch.float64)).requires_grad_()
 
@@ -179,7 +179,7 @@ def test_mirrored_uv_gives_the_same_relief():
     torch.testing.assert_close(one, other)
 
 
-def test_no_displacement_and_no_uv_leave_the_normals_alone():
+def test_zero_displacement_or_degenerate_uv_keeps_the_normals():
     normals, uv, by = sphere(20), torch.rand(20, 2).double(), sphere(20, 1)
 
     flat = displacement_normals(normals, torch.full((8, 8), 0.01).double(), uv, by, sphere(20, 2))

@@ -45,7 +45,7 @@ def smooth_texture(resolution):
     return 0.5 + 0.4 * waves
 
 
-def test_texels_know_the_point_of_the_surface_they_show():
+def test_texels_are_mapped_to_their_surface_points():
     uv, faces = sheet()
     atlas = UVAtlas.of(faces, uv, faces, 40)
 
@@ -82,7 +82,7 @@ def test_baking_takes_batches():
     torch.testing.assert_close(baked[1, 2], atlas.bake(attributes[1, 2]))
 
 
-def test_texels_off_the_mesh_take_the_nearest_colour():
+def test_texels_off_the_mesh_get_the_nearest_colour():
     uv, faces = sheet()
     atlas = UVAtlas.of(faces, uv, faces, 40)
     texture = torch.rand(2, 40, 40, 3)
@@ -160,7 +160,7 @@ def test_unwrapping_takes_batches_and_is_differentiable_in_the_picture():
     assert float(image.grad.sum()) == pytest.approx(3 * float((visibility > 0).sum()), rel=1e-4)
 
 
-def test_a_surface_that_is_turned_away_shows_nothing():
+def test_a_surface_that_faces_away_is_invisible():
     uv, faces = sheet()
     points = bent(uv)
     camera = Camera.centred(130.0, 100, 90)

@@ -21,7 +21,7 @@ def test_every_vertex_has_a_colour_between_black_and_white(head):
     assert colours.min() >= 0 and colours.max() <= 1
 
 
-def test_parts_look_like_what_they_are(head):
+def test_parts_have_their_typical_colours(head):
     colours, parts = vertex_colours(head), head.vertex_parts()
     mean = {name: colours[parts == number].mean(0) for number, name in enumerate(head.part_names)}
 

@@ -1,4 +1,4 @@
-"""Where landmarks lie on the head, and how those places are found."""
+"""Landmark embeddings of the open head, and their estimation."""
 
 import numpy as np
 import pytest
@@ -117,7 +117,7 @@ def test_the_two_schemes_agree_where_they_mean_the_same(head):
     assert distance.max() < 0.004
 
 
-# Finding them
+# Estimation
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def places(head, triangles, barycentric):
     return np.einsum("lkc,lk->lc", head.template.double().numpy()[triangles], barycentric)
 
 
-def test_planted_points_are_found_exactly(head, portraits):
+def test_known_points_are_recovered_exactly(head, portraits):
     pixels, scale = portraits
     surface, triangles, barycentric, landmarks = planted(head, pixels)
 

@@ -1,4 +1,4 @@
-"""FLAME's files: what is read, and what is refused without anything of it being run."""
+"""FLAME's files: formats that are read, and files that are refused without executing them."""
 
 import builtins
 import os
@@ -45,7 +45,7 @@ def assert_same(flame, fields):
     np.testing.assert_array_equal(flame.skin_weights, fields["weights"])
 
 
-# What is read
+# Accepted files
 
 
 @pytest.mark.parametrize("wrapped", [(), ("shapedirs",), ALL_CHUMPY])
@@ -106,7 +106,7 @@ def test_landmarks_of_torch_within_a_pickled_npy_are_read(tmp_path):
         np.testing.assert_array_equal(read[name], given[name].numpy())
 
 
-# What is refused
+# Refused files
 
 
 class Call:
@@ -120,7 +120,7 @@ class Call:
 
 
 def hostile(trap):
-    """Pickled fields that would leave a file behind, with the name that must be said."""
+    """Pickled fields that would create a file, with the name that must be reported."""
     write = f"open({str(trap)!r}, 'w')"
     inside = np.empty(1, object)
     inside[0] = Call(os.system, f"touch {trap}")
@@ -174,7 +174,7 @@ def test_calls_by_opcode_are_refused(tmp_path):
     assert not trap.exists()
 
 
-def test_stand_ins_cannot_be_turned_into_something_else(tmp_path):
+def test_placeholders_cannot_be_repurposed(tmp_path):
     """BUILD on a class or function instead of an object, and arrays that claim more than they hold."""
     for code in (
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I9999999\ntcnumpy\ndtype\n"
@@ -206,7 +206,7 @@ def test_tensors_that_reach_beyond_their_storage_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.9999])
-def test_a_truncated_file_says_so(tmp_path, fields, share):
+def test_a_truncated_file_is_reported_as_truncated(tmp_path, fields, share):
     whole = write_pickle(tmp_path / "whole.pkl", fields).read_bytes()
     archive = write_npz(tmp_path / "whole.npz", fields).read_bytes()
     for name, data in (("cut.pkl", whole), ("cut.npz", archive)):
@@ -257,7 +257,7 @@ def test_fields_of_wrong_size_or_content_are_named(tmp_path, fields, name, chang
     refused(lambda: read_flame(path), str(path), name if word != "parents" else "joints", word)
 
 
-def test_asking_for_more_components_than_there_are_is_refused():
+def test_more_components_than_the_file_has_are_refused():
     refused(lambda: FlameImportConfig(shape_components=301), "301 shape components")
     refused(lambda: FlameImportConfig(expression_components=0), "0 expression components")
 
@@ -281,7 +281,7 @@ def distinct(faces):
     return faces[np.unique(np.sort(faces, 1), axis=0, return_index=True)[1]]
 
 
-def test_texture_coordinates_come_to_the_corners_they_belong_to(tmp_path, fields):
+def test_texture_coordinates_are_assigned_to_their_corners(tmp_path, fields):
     fields = {**fields, "f": distinct(fields["f"])}
     flame = read_flame(write_npz(tmp_path / "flame.npz", fields))
     uv = write_obj(tmp_path / "head_template.obj", flame.faces)
@@ -307,7 +307,7 @@ def published(count, rng, faces):
     return rows, rng.dirichlet(np.ones(3), count)
 
 
-def test_every_published_landmark_file_is_known_by_its_content(tmp_path, fields):
+def test_published_landmark_files_are_recognised_by_content(tmp_path, fields):
     rng, faces = np.random.default_rng(0), fields["f"].astype(np.int64)
     static, full, dynamic = (published(n, rng, faces) for n in (51, (1, 68), (BINS, 17)))
     np.save(

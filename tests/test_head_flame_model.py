@@ -1,4 +1,4 @@
-"""FLAME as a `HeadModel`: the vertices are those of its own computation, written here once more in plain numpy."""
+"""FLAME as a `HeadModel`: its vertices against a reimplementation of FLAME's forward pass in NumPy."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def poses(batch=4, seed=0):
 
 
 def flame_vertices(fields, betas, psi, turns):
-    """FLAME's forward pass as coarse as in its paper, one frame at a time: (B, V, 3)."""
+    """FLAME's forward pass as in its paper, one frame at a time: (B, V, 3)."""
     results = []
     for beta, weights, turn in zip(betas, psi, turns, strict=True):
         coefficients = np.zeros(400)
@@ -283,14 +283,14 @@ def test_eyeballs_have_irises_that_look_ahead(imported):
         assert np.ptp(iris[:, 0]) < 0.8 * np.ptp(ball[:, 0])
 
 
-def test_too_few_faces_are_said(tmp_path):
+def test_too_few_faces_are_refused(tmp_path):
     path = write_pickle(tmp_path / "model.pkl", random_fields())
 
     with pytest.raises(AvfaceError, match=r"model\.pkl: the detector found 0 faces"):
         import_flame(path, "x", lambda picture: None, portraits=EmbeddingConfig(portraits=2, size=32))
 
 
-# Where heads live
+# The folder of heads
 
 
 def test_imported_heads_are_found_by_name(head, tmp_path, monkeypatch):

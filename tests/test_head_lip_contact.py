@@ -1,4 +1,4 @@
-"""The lips' region and their contact: parted, closed, and left alone."""
+"""The lip region, and contact of the lips: penetration, closing, and cases without change."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def contact(head, region):
 
 
 def lips(head, region, **units):
-    """Lips (1, N, 3) of the average face with some units."""
+    """Lips (1, N, 3) of the mean face with some units."""
     weights = torch.zeros(1, head.num_expression)
     for name, weight in units.items():
         weights[0, head.expression_names.index(name)] = weight
@@ -34,7 +34,7 @@ def lips(head, region, **units):
 
 
 def shifted(vertices, region, lower):
-    """The lower lip moved up by some metres, faded as the region fades."""
+    """The lower lip moved up by some metres, weighted by the falloff."""
     up = torch.from_numpy(region.lower * region.falloff * lower).float()
     return vertices + torch.stack([0 * up, up, 0 * up], -1)
 
@@ -48,7 +48,7 @@ def test_falloff_is_one_on_the_lips_and_fades_to_the_edge(head, region):
     assert mask.sum() == head.regions["lips"].sum()
 
 
-def test_region_tells_upper_from_lower_lip_and_knows_its_corners(head, region):
+def test_region_separates_upper_and_lower_lip_at_the_corners(head, region):
     height = head.template[region.vertices, 1].numpy()
     middle = (np.abs(region.across) < 0.5) & (region.outward > 0.3)
     upper, lower = middle & (region.lower < 0.5), middle & (region.lower > 0.5)
@@ -58,7 +58,7 @@ def test_region_tells_upper_from_lower_lip_and_knows_its_corners(head, region):
     assert np.abs(region.across).max() > 1
 
 
-def test_penetrating_lips_come_apart(head, region, contact):
+def test_penetration_is_resolved(head, region, contact):
     base = lips(head, region, jawOpen=0.05)
     for depth in (0.002, 0.004):
         inside = shifted(base, region, depth)
@@ -72,7 +72,7 @@ def test_penetrating_lips_come_apart(head, region, contact):
         assert up[region.lower == 0].min() >= 0 >= up[region.lower == 1].max()
 
 
-def test_pressing_units_come_apart_for_many_people(head, region, contact):
+def test_penetration_of_pressing_units_is_resolved_for_many_people(head, region, contact):
     generator = torch.Generator().manual_seed(0)
     people = head.neutral(0.8 * torch.randn(20, head.num_shape, generator=generator))
     names = [
@@ -84,7 +84,7 @@ def test_pressing_units_come_apart_for_many_people(head, region, contact):
     assert contact.penetration(contact.resolve_penetration(pressed)).max() <= 5e-5
 
 
-def test_lips_that_dont_touch_stay_bit_for_bit(head, region, contact):
+def test_lips_without_contact_are_unchanged_bit_for_bit(head, region, contact):
     apart = lips(head, region, jawOpen=0.3)
     both = torch.cat([apart, shifted(lips(head, region), region, 0.003)])
 
@@ -108,7 +108,7 @@ def test_bilabials_close_to_no_gap_and_open_mouths_stay_open(head, region, conta
     assert torch.equal(contact.close_gap(wide, torch.ones(1)), wide)
 
 
-def test_pressed_lips_give_way_behind_and_stay_shut_in_front(head, region, contact):
+def test_pressed_lips_are_separated_behind_and_stay_closed_in_front(head, region, contact):
     shut = contact.close_gap(lips(head, region, jawOpen=0.04), torch.ones(1))
     pressed = shifted(shut, region, 0.0015)
     assert contact.penetration(pressed) > 0.001 and contact.opening(pressed) < 2e-4
@@ -121,14 +121,14 @@ def test_pressed_lips_give_way_behind_and_stay_shut_in_front(head, region, conta
     assert (parted - pressed)[0, skin].abs().max() < 2e-4, "what is seen of them stays"
 
 
-def test_a_lip_in_front_of_the_other_is_left_alone(head, region, contact):
+def test_a_lip_in_front_of_the_other_is_unchanged(head, region, contact):
     ajar = lips(head, region, jawOpen=0.05)
     ajar[..., 2] -= torch.from_numpy(region.lower * region.falloff * 0.012).float()
 
     assert torch.equal(contact.close_gap(ajar, torch.ones(1)), ajar)
 
 
-def test_penetration_loss_pulls_lips_apart(head, region, contact):
+def test_penetration_loss_has_a_separating_gradient(head, region, contact):
     inside = shifted(lips(head, region), region, 0.003).requires_grad_()
 
     loss = contact.penetration_loss(inside)

@@ -1,4 +1,4 @@
-"""The open head as a function: what its units and joints do, and that its derivatives are right."""
+"""The open head as a function: effects of units and joints, and derivatives."""
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ def lid_gap(head, vertices, side):
 
 
 def boundary(head):
-    """Vertices of the open edge at the bottom of the neck."""
+    """Vertices of the mesh boundary at the bottom of the neck."""
     faces = head.faces.numpy()
     edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
     unique, count = np.unique(edges, axis=0, return_counts=True)

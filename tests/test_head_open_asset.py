@@ -1,4 +1,4 @@
-"""The head file that ships with the package, and what happens with files that are none."""
+"""The shipped head file, and refusals of other files."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ def test_the_asset_is_small_enough_to_ship():
     assert OPEN_HEAD.stat().st_size <= 8e6
 
 
-def test_numbers_fit_together(head):
+def test_sizes_are_consistent(head):
     vertices = head.num_vertices
 
     assert head.num_shape == 100 and head.num_expression == 52
@@ -72,7 +72,7 @@ def test_every_triangle_belongs_to_a_part_and_parts_share_no_vertex_but_skin_and
                 assert not vertices[a] & vertices[b], f"{first} and {second}"
 
 
-def test_triangles_are_whole_and_face_outwards(head):
+def test_triangles_have_area_and_face_outwards(head):
     corners = head.template[head.faces].double()
     normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     area = normal.norm(dim=1) / 2
@@ -94,7 +94,7 @@ def test_triangles_are_whole_and_face_outwards(head):
 # Shape space
 
 
-def test_components_matter_less_and_less_to_the_face(head):
+def test_components_have_decreasing_effect_on_the_face(head):
     face = torch.as_tensor(head.regions["face"])
     size = head.shape_basis[:, face].square().sum(-1).mean(1).sqrt()
 
@@ -104,7 +104,7 @@ def test_components_matter_less_and_less_to_the_face(head):
     assert (smooth.diff() < 0).all()
 
 
-def test_components_are_independent_on_the_face(head):
+def test_components_are_linearly_independent_on_the_face(head):
     face = torch.as_tensor(head.regions["face"])
     basis = torch.nn.functional.normalize(head.shape_basis[:, face].flatten(1).double(), dim=1)
 
@@ -245,7 +245,7 @@ def test_rounding_of_a_coarse_basis_stays_under_a_micrometre(head, tmp_path):
     assert (again[3] == 0).all()
 
 
-def test_a_head_without_the_asked_landmarks_says_which_it_has(head):
+def test_an_unknown_landmark_scheme_is_refused_with_the_known_ones(head):
     assert isinstance(head.embedding("ibug68"), LandmarkEmbedding)
     with pytest.raises(AvfaceError, match=r"open: no landmark scheme 'dlib5'.*ibug68, mediapipe478"):
         head.embedding("dlib5")
@@ -262,7 +262,7 @@ def test_an_unknown_name_or_missing_file_is_refused(tmp_path):
     refused(tmp_path / "none.npz", "no such head file")
 
 
-def test_files_that_are_no_heads_are_refused(tmp_path):
+def test_files_of_other_kinds_are_refused(tmp_path):
     for name, content in {
         "empty.npz": b"",
         "text.npz": b"not a head at all",

@@ -1,4 +1,4 @@
-"""Teeth show where teeth should in an open mouth, and nothing shows through closed lips."""
+"""Visibility of teeth and tongue in open and closed mouths."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def rows(head):
 
 
 def shown(head, **units):
-    """Pixels of 0.6 mm in which each part of the mouth is seen from the front."""
+    """Numbers of visible pixels of 0.6 mm of each part of the mouth in front view."""
     expression = torch.zeros(1, head.num_expression)
     for name, weight in units.items():
         expression[0, head.expression_names.index(name)] = weight
@@ -34,19 +34,19 @@ def shown(head, **units):
     return {part: int((seen == head.part_names.index(part)).sum()) for part in PARTS}
 
 
-def test_nothing_shows_through_closed_lips(head):
+def test_nothing_is_visible_through_closed_lips(head):
     assert sum(shown(head).values()) <= 3
     assert sum(shown(head, mouthPressLeft=1, mouthPressRight=1).values()) <= 30
 
 
-def test_lips_that_part_show_teeth_before_the_tongue(head):
+def test_opening_lips_show_teeth_before_the_tongue(head):
     smile = shown(head, mouthUpperUpLeft=1, mouthUpperUpRight=1)
     assert smile["upper_teeth"] > 100 > smile["tongue"]
     lowered = shown(head, mouthLowerDownLeft=1, mouthLowerDownRight=1)
     assert lowered["lower_teeth"] > 100 > lowered["tongue"]
 
 
-def test_a_tongue_that_is_put_out_is_seen(head):
+def test_a_protruded_tongue_is_visible(head):
     assert shown(head, tongueOut=1)["tongue"] > 300
 
 

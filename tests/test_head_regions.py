@@ -1,4 +1,4 @@
-"""Where the regions of the open head end: at its landmarks, and without holes."""
+"""Boundaries of the open head's regions at its landmarks, and their connectedness."""
 
 import copy
 
@@ -134,7 +134,7 @@ def test_the_cheeks_down_to_the_outline_are_face(head):
     assert head.regions["face"][nearest(head, clear)].mean() > 0.99
 
 
-def test_every_bit_of_skin_seen_from_outside_has_one_place(head):
+def test_all_outer_skin_belongs_to_exactly_one_region(head):
     regions = head.regions
     places = sum(regions[name].astype(int) for name in ("face", "ears", "scalp", "neck"))
     details = sum(regions[name].astype(int) for name in ("lips", "eyelids", "nose"))
@@ -146,7 +146,7 @@ def test_every_bit_of_skin_seen_from_outside_has_one_place(head):
     assert (depth < 0.027).all(), "only the eyes' sockets are nowhere"
 
 
-def test_the_shipped_regions_are_what_the_landmarks_say_and_stay_so(head):
+def test_the_shipped_regions_are_those_of_the_landmarks_and_a_fixed_point(head):
     again = regions_from_landmarks(head)
 
     assert list(again) == list(head.regions)

@@ -1,4 +1,4 @@
-"""The mesh that is fine enough for folds."""
+"""The subdivided mesh for displacement maps."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def edges_of(faces):
     return np.unique(np.sort(pairs, 1), axis=0, return_counts=True)
 
 
-def test_no_cracks_and_no_holes(head, surface):
+def test_the_subdivided_mesh_is_watertight(head, surface):
     _, own = edges_of(head.faces.numpy())
     _, fine = edges_of(surface.faces)
     assert set(fine.tolist()) == {1, 2} and (fine == 1).sum() == (own == 1).sum()
@@ -33,7 +33,7 @@ def test_no_cracks_and_no_holes(head, surface):
     assert surface.uv_faces.shape == surface.faces.shape and surface.uv_faces.max() == len(surface.uv) - 1
 
 
-def test_same_surface_without_folds(head, surface):
+def test_zero_displacement_keeps_the_surface(head, surface):
     points = surface.vertices(head.template, torch.zeros(64, 64))
     assert torch.equal(points[: head.num_vertices], head.template)
 
@@ -60,7 +60,7 @@ def test_new_vertices_lie_on_a_rounder_surface():
     assert float((1 - radius).abs().median()) < 0.5 * float((1 - flat).abs().median())
 
 
-def test_folds_move_the_skin_along_its_normals(head, surface):
+def test_displacement_moves_vertices_along_their_normals(head, surface):
     atlas = detail_atlas(head, 64)
     height = 0.001 * atlas.mask
     plain, moved = (surface.vertices(head.template, part) for part in (0 * height, height))

@@ -42,7 +42,7 @@ def test_frames_come_in_order_with_their_pictures_and_times(tmp_path):
         assert np.abs(frame.image.astype(int) - picture)[:, :, 1].mean() < 2, f"frame {frame.index}"
 
 
-def test_info_says_what_is_in_the_file(tmp_path):
+def test_info_has_the_properties_of_the_file(tmp_path):
     clip = Clip.open(write_video(tmp_path / "clip.mp4", gradients(30, 64, 48), constant_rate(30, 15)))
 
     info = clip.info
@@ -121,7 +121,7 @@ def test_display_matrix_makes_pictures_upright(tmp_path, rotation, mirrored, siz
         assert corners(frame.image) == CORNERS
 
 
-def test_a_phone_held_upright_turns_clockwise(tmp_path):
+def test_portrait_video_of_phones_is_rotated_clockwise(tmp_path):
     """The matrix that iPhones write for portrait videos, byte for byte as in their files."""
     iphone_portrait = [0, UNIT, 0, -UNIT, 0, 0, 48 * UNIT, 0, 1 << 30]
     stored = np.rot90(corner_card(48, 64))
@@ -349,7 +349,7 @@ def test_resampling_fills_pauses_and_never_shows_a_frame_early():
     assert shown(out) == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 3]
 
 
-def test_resampling_forgives_rounded_time_stamps():
+def test_resampling_tolerates_rounded_time_stamps():
     source = [still(k, round(k / 30, 3)) for k in range(90)]  # as Matroska stores them
 
     assert shown(resampled(source, 30)) == list(range(90))
@@ -371,7 +371,7 @@ def test_resampling_is_lazy_and_handles_none_and_one():
         next(resampled([], 0))
 
 
-def test_damaged_time_stamps_do_not_throw_the_clock_off(tmp_path, monkeypatch):
+def test_damaged_time_stamps_do_not_shift_the_clock(tmp_path, monkeypatch):
     clip = Clip.open(write_video(tmp_path / "clip.mp4", gradients(30), constant_rate(30)))
     stamp = clip_module.time_stamp
 
@@ -384,7 +384,7 @@ def test_damaged_time_stamps_do_not_throw_the_clock_off(tmp_path, monkeypatch):
     np.testing.assert_allclose([frame.time for frame in clip.frames()], np.arange(30) / 30, atol=1e-9)
 
 
-def test_a_clock_that_starts_anew_goes_on(tmp_path, monkeypatch):
+def test_a_restarted_clock_continues(tmp_path, monkeypatch):
     clip = Clip.open(write_video(tmp_path / "clip.mp4", gradients(90), constant_rate(90)))
     stamp = clip_module.time_stamp
     monkeypatch.setattr(

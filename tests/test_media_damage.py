@@ -1,11 +1,11 @@
-"""Truncated and damaged files: what can be decoded is used, what was lost is said."""
+"""Truncated and damaged files: decodable frames are used, losses are reported."""
 
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
-from videos import TICK, Track, beep, constant_rate, cut, noises, spoil, write_video
+from videos import TICK, Track, beep, constant_rate, corrupt, noises, truncate, write_video
 
 from avface.media import Clip
 from avface.media.container import MAX_CONSECUTIVE_ERRORS, ReadErrors, packets
@@ -25,7 +25,7 @@ def damaged_run(path):
 
 
 @pytest.mark.parametrize(("suffix", "container"), [(".mp4", FRONT_INDEX), (".mkv", None)])
-def test_a_truncated_file_gives_its_frames_and_says_how_many_are_lost(tmp_path, suffix, container):
+def test_a_truncated_file_gives_its_frames_and_the_number_of_lost_ones(tmp_path, suffix, container):
     pictures = noises(60)
     whole = write_video(
         tmp_path / f"whole{suffix}",
@@ -34,7 +34,7 @@ def test_a_truncated_file_gives_its_frames_and_says_how_many_are_lost(tmp_path, 
         options=SHORT_GROUPS,
         container_options=container,
     )
-    frames, damage = damaged_run(cut(whole, tmp_path / f"cut{suffix}", 0.55))
+    frames, damage = damaged_run(truncate(whole, tmp_path / f"cut{suffix}", 0.55))
 
     assert 25 <= len(frames) <= 35  # every picture compresses equally badly, so bytes are frames
     assert damage.frames_expected == 60
@@ -49,7 +49,7 @@ def test_a_truncated_file_gives_its_frames_and_says_how_many_are_lost(tmp_path, 
         assert frame.time == pytest.approx(same.time, abs=1e-9)
 
 
-def test_a_hole_in_a_constant_rate_is_counted_where_there_is_no_index(tmp_path):
+def test_a_gap_in_a_constant_rate_counts_as_loss_without_an_index(tmp_path):
     times = [*constant_rate(20), *constant_rate(28, start=32 / 30)]  # 12 frames are missing
     _, damage = damaged_run(write_video(tmp_path / "hole.mkv", noises(48), times))
 
@@ -59,7 +59,7 @@ def test_a_hole_in_a_constant_rate_is_counted_where_there_is_no_index(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
-def test_damage_in_the_middle_costs_only_what_it_hit(tmp_path, suffix):
+def test_damage_in_the_middle_loses_only_the_damaged_frames(tmp_path, suffix):
     whole = write_video(
         tmp_path / f"whole{suffix}",
         noises(60),
@@ -67,7 +67,7 @@ def test_damage_in_the_middle_costs_only_what_it_hit(tmp_path, suffix):
         options=SHORT_GROUPS,
         container_options=FRONT_INDEX if suffix == ".mp4" else None,
     )
-    frames, damage = damaged_run(spoil(whole, tmp_path / f"spoilt{suffix}", 0.50, 0.53))
+    frames, damage = damaged_run(corrupt(whole, tmp_path / f"spoilt{suffix}", 0.50, 0.53))
 
     assert 45 <= len(frames) <= 60
     assert damage.message is not None
@@ -106,7 +106,7 @@ def test_sound_longer_than_the_frames_is_not_damage(tmp_path):
 
 
 class FailingContainer:
-    """Stands for a container whose reading fails now and then, as on a bad disk."""
+    """A container with occasional read errors, as on a bad disk."""
 
     def __init__(self, packets, failures_between):
         self._packets = iter(packets)
@@ -125,7 +125,7 @@ class FailingContainer:
             yield packet
 
 
-def test_reading_goes_on_after_errors_and_gives_up_on_endless_ones(tmp_path):
+def test_reading_continues_after_errors_and_stops_at_endless_ones(tmp_path):
     path = write_video(tmp_path / "clip.mp4", noises(10), constant_rate(10))
     with av.open(str(path)) as file:
         stream = file.streams.video[0]
@@ -144,13 +144,13 @@ def test_reading_goes_on_after_errors_and_gives_up_on_endless_ones(tmp_path):
         assert errors.count == MAX_CONSECUTIVE_ERRORS
 
 
-def test_damaged_sound_keeps_its_place(tmp_path):
+def test_damaged_sound_keeps_its_time(tmp_path):
     track = Track(beep(2.0, 1.5) + 0.1 * np.random.default_rng(0).standard_normal(96_000).astype(np.float32))
     pictures = [np.zeros((48, 64, 3), np.uint8)] * 60  # nearly all bytes are sound
     whole = write_video(
         tmp_path / "whole.mp4", pictures, constant_rate(60), tracks=[track], container_options=FRONT_INDEX
     )
-    clip = Clip.open(spoil(whole, tmp_path / "spoilt.mp4", 0.4, 0.5))
+    clip = Clip.open(corrupt(whole, tmp_path / "spoilt.mp4", 0.4, 0.5))
 
     sound, expected = clip.audio(), Clip.open(whole).audio()
 

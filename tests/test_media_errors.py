@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from videos import Track, beep, constant_rate, cut, gradients, noises, spoil, write_sound, write_video
+from videos import Track, beep, constant_rate, corrupt, gradients, noises, truncate, write_sound, write_video
 
 from avface.errors import AvfaceError
 from avface.media import Clip, VideoWriter
@@ -94,17 +94,17 @@ def test_sound_without_video(tmp_path, cover):
     assert "no video stream" in refusal(path)
 
 
-def test_recording_that_was_never_finished(tmp_path):
+def test_unfinished_recordings_are_refused(tmp_path):
     whole = write_video(tmp_path / "whole.mp4", noises(10), constant_rate(10))
-    assert "never finished" in refusal(cut(whole, tmp_path / "half.mp4", 0.6))  # its index is at the end
+    assert "never finished" in refusal(truncate(whole, tmp_path / "half.mp4", 0.6))  # its index is at the end
 
 
-def test_nothing_decodable(tmp_path):
+def test_files_without_decodable_frames_are_refused(tmp_path):
     whole = write_video(
         tmp_path / "whole.mp4", noises(10), constant_rate(10), container_options={"movflags": "+faststart"}
     )
     start = whole.read_bytes().index(b"mdat") / whole.stat().st_size
-    assert "no frame" in refusal(spoil(whole, tmp_path / "noise.mp4", start + 0.001, 1.0))
+    assert "no frame" in refusal(corrupt(whole, tmp_path / "noise.mp4", start + 0.001, 1.0))
 
 
 def test_writing_into_a_missing_folder(tmp_path):

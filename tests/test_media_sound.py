@@ -1,4 +1,4 @@
-"""Sound: on the frames' clock, mono, at the rate asked for."""
+"""Sound: on the frames' clock, mono, at the requested rate."""
 
 import numpy as np
 import pytest
@@ -105,7 +105,7 @@ def test_a_pause_in_the_sound_is_silence_of_the_same_length(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("jump", [-0.4, 1e6], ids=["overlap", "damaged stamp"])
-def test_wrong_sound_stamps_neither_stretch_nor_flood_the_sound(tmp_path, monkeypatch, jump):
+def test_wrong_sound_time_stamps_neither_stretch_nor_inflate_the_sound(tmp_path, monkeypatch, jump):
     from avface.media import sound
 
     path = write_video(

@@ -1,4 +1,4 @@
-"""Writing videos: times, sizes, colours and sound come back; nothing half-written stays."""
+"""Writing videos: times, sizes, colours and sound are preserved; no partial files remain."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def written(path, pictures, times, **options):
     [constant_rate(40, 30000 / 1001), constant_rate(40, 25), [0.0, 0.04, 0.05, 0.4, 1.5, 1.51]],
     ids=["29.97", "25", "variable"],
 )
-def test_times_come_back(tmp_path, times):
+def test_times_are_preserved(tmp_path, times):
     clip = written(tmp_path / "out.mp4", gradients(len(times)), times)
 
     np.testing.assert_allclose([frame.time for frame in clip.frames()], times, atol=1 / 180_000)
@@ -40,7 +40,7 @@ def test_times_come_back(tmp_path, times):
 
 
 @pytest.mark.parametrize(("size", "even"), [((64, 48), (64, 48)), ((33, 47), (34, 48)), ((35, 20), (36, 20))])
-def test_sizes_come_back_and_odd_sides_gain_one(tmp_path, size, even):
+def test_sizes_are_preserved_and_odd_sides_padded(tmp_path, size, even):
     picture = corner_card(*size) // 2 + 50
     clip = written(tmp_path / "out.mp4", [picture] * 3, constant_rate(3), encoding=EncodingConfig(crf=5))
 
@@ -50,7 +50,7 @@ def test_sizes_come_back_and_odd_sides_gain_one(tmp_path, size, even):
 
 
 @pytest.mark.parametrize("colour", [(200, 30, 40), (20, 180, 60), (30, 60, 220), (255, 255, 255), (0, 0, 0)])
-def test_colours_come_back(tmp_path, colour):
+def test_colours_are_preserved(tmp_path, colour):
     clip = written(tmp_path / "out.mp4", [np.full((32, 32, 3), colour, np.uint8)] * 2, constant_rate(2))
 
     image = next(clip.frames()).image
@@ -96,7 +96,7 @@ def test_the_chosen_track_is_copied(tmp_path):
     assert beep_onset(clip.audio()) == pytest.approx(0.9, abs=SYNC)
 
 
-def test_sound_of_a_sound_file_and_made_sound(tmp_path):
+def test_sound_of_a_sound_file_and_of_an_array(tmp_path):
     wav = write_sound(tmp_path / "voice.wav", Track(beep(2.0, 0.7, rate=16_000), 16_000, codec="pcm_s16le"))
     from_file = written(tmp_path / "a.mp4", gradients(50), constant_rate(50, 25), sound_from=wav)
     made = (beep(2.0, 0.7, rate=16_000)[0], 16_000)
@@ -106,7 +106,7 @@ def test_sound_of_a_sound_file_and_made_sound(tmp_path):
         assert beep_onset(clip.audio()) == pytest.approx(0.7, abs=SYNC)
 
 
-def test_made_sound_longer_than_the_video_is_cut(tmp_path):
+def test_sound_of_an_array_longer_than_the_video_is_cut(tmp_path):
     made = (beep(5.0, 0.2, rate=16_000)[0], 16_000)
     clip = written(tmp_path / "out.mp4", gradients(30), constant_rate(30, 25), sound=made)
 

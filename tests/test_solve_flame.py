@@ -1,4 +1,4 @@
-"""Heads whose jaw is a joint: their landmarks, derivatives, and what the solver finds again."""
+"""Heads whose jaw is a joint: landmarks, derivatives, and recovery of parameters."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 import roma
 import torch
 from flame_files import open_head_fields
-from solve_clips import NO_OPINION, SIZE, check_equations_with_shared
+from solve_clips import NO_PRIOR, SIZE, check_equations_with_shared
 
 from avface.errors import AvfaceError
 from avface.geometry.camera import Camera, transform
@@ -58,7 +58,7 @@ def model(head):
 
 @pytest.fixture(scope="module")
 def parameters(head, model):
-    """Two frames in which everything is at work, no unknown at a bound."""
+    """Two frames with all unknowns non-zero and inside their bounds."""
     rng = np.random.default_rng(1)
     expression = rng.normal(0, 0.8, (2, head.num_expression))
     expression[:, -3:] = [[0.3, 0.05, -0.03], [0.1, -0.08, 0.02]]
@@ -80,7 +80,7 @@ def joints_of(head, gaze):
     return joints
 
 
-def test_the_kind_of_landmarks_fits_the_head(head):
+def test_jointed_landmark_models_are_used_for_jointed_heads_only(head):
     from avface.head import load_head
 
     assert type(landmark_model(head, CENTRE)) is JointedLandmarkModel
@@ -130,7 +130,7 @@ def test_derivatives_agree_with_finite_differences(model, parameters):
     assert (by_local.abs().amax((0, 1, 2)) > 0.1).all(), "everything moves pixels"
 
 
-def test_derivatives_hold_where_nothing_has_turned(model, parameters):
+def test_derivatives_hold_at_zero_rotation_of_the_joints(model, parameters):
     at_rest = replace(parameters, expression=0 * parameters.expression, gaze=0 * parameters.gaze)
     local = model.num_local
     numeric = differences(model, at_rest, local, lambda d: at_rest.retract(d.expand(2, -1)))
@@ -220,12 +220,12 @@ def without_tracker_errors(head):
     return other
 
 
-def test_a_talking_head_is_found_again_from_exact_landmarks(head):
+def test_parameters_of_a_talking_head_are_recovered_from_exact_landmarks(head):
     exact = without_tracker_errors(head)
     truth, landmarks, times = talking(exact, landmark_model(exact, CENTRE), 8)
     seen = Observations(landmarks, np.ones(len(times)), times, np.zeros(len(times), int))
 
-    fit = Solver(exact, SIZE, NO_OPINION, focal_length=900.0).fit(seen)
+    fit = Solver(exact, SIZE, NO_PRIOR, focal_length=900.0).fit(seen)
 
     np.testing.assert_allclose(fit.shape, truth.shape.numpy(), atol=2e-3)
     np.testing.assert_allclose(fit.expression[:, :-3], truth.expression[:, :-3].numpy(), atol=5e-3)
@@ -234,7 +234,7 @@ def test_a_talking_head_is_found_again_from_exact_landmarks(head):
     np.testing.assert_allclose(fit.gaze, truth.gaze.numpy(), atol=5e-3)
 
 
-def test_a_talking_head_is_followed_through_the_trackers_noise(head):
+def test_a_talking_head_is_fitted_under_tracker_noise(head):
     truth, landmarks, times = talking(head, landmark_model(head, CENTRE))
     noisy = landmarks + np.random.default_rng(3).normal(0, 0.3, landmarks.shape)
     seen = Observations(noisy, np.ones(len(times)), times, np.zeros(len(times), int))

@@ -26,7 +26,7 @@ def model(head):
 
 @pytest.fixture(scope="module")
 def parameters(head):
-    """Two frames in which everything is at work, no unknown at a bound."""
+    """Two frames with all unknowns non-zero and inside their bounds."""
     rng = np.random.default_rng(0)
     return truth(
         head,
@@ -127,7 +127,7 @@ def test_a_step_keeps_expression_weights_between_0_and_1(model, parameters):
     assert (moved.expression[0] == 1).all() and (moved.expression[1] == 0).all()
 
 
-def test_a_longer_focal_length_takes_the_head_away_by_as_much(model, parameters):
+def test_a_longer_focal_length_scales_the_translation(model, parameters):
     shared = torch.zeros(len(parameters.shape) + 1, dtype=torch.float64)
     shared[-1] = np.log(1.5)
 
@@ -175,7 +175,7 @@ def test_the_initial_pose_is_near_the_true_one(model, head):
     assert (translation - clip.parameters.translation).norm(dim=1).max() < 0.12
 
 
-def test_frames_without_landmarks_start_from_the_nearest_that_have_some(model, head):
+def test_frames_without_landmarks_start_from_the_nearest_frame_with_landmarks(model, head):
     landmarks = torch.as_tensor(truth(head, 5).landmarks)
     landmarks[[0, 2, 3]] = torch.nan
 

@@ -48,7 +48,7 @@ def test_single_precision_stays_single():
     torch.testing.assert_close(found.double(), solve_block_pentadiagonal(*system), rtol=1e-4, atol=1e-5)
 
 
-def test_systems_of_a_batch_do_not_touch_each_other():
+def test_systems_of_a_batch_are_independent():
     (diagonal, first, second, right), _ = banded_system(2, 6, 3)
     together = solve_block_pentadiagonal(diagonal, first, second, right)
 
@@ -99,7 +99,7 @@ def best_step(hessian, gradient, low, high):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_steps_within_bounds_are_the_best_ones(seed):
+def test_bounded_steps_are_optimal(seed):
     problem = bounded_problem(8, seed)
 
     step, _ = newton_step(*problem)
@@ -107,7 +107,7 @@ def test_steps_within_bounds_are_the_best_ones(seed):
     np.testing.assert_allclose(step.numpy(), best_step(*problem), atol=1e-6)
 
 
-def test_bounds_are_at_work_in_the_problems_above():
+def test_bounds_are_active_in_the_test_problems():
     free = [np.abs(newton_step(*bounded_problem(8, s))[0].numpy()) for s in range(12)]
     unbounded = [np.abs(np.linalg.solve(*bounded_problem(8, s)[:2])) for s in range(12)]
 
@@ -132,7 +132,7 @@ def test_the_step_never_leaves_the_bounds(rounds):
         assert (step.numpy() >= low).all() and (step.numpy() <= high).all()
 
 
-def test_a_wrong_first_guess_is_put_right():
+def test_a_wrong_initial_active_set_is_corrected():
     problem = bounded_problem(8, 3)
     expected, active = newton_step(*problem)
     wrong = torch.where(active == 0, torch.tensor(-1, dtype=torch.int8), -active)
@@ -144,7 +144,7 @@ def test_a_wrong_first_guess_is_put_right():
     torch.testing.assert_close(step, expected)
 
 
-def test_a_right_first_guess_takes_one_round():
+def test_a_right_initial_active_set_takes_one_round():
     problem = bounded_problem(8, 3)
     expected, active = newton_step(*problem)
 

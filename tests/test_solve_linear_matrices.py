@@ -1,4 +1,4 @@
-"""The matrices of the solver's two problems, against the same ones written down as a whole."""
+"""The structured matrices of the solver's two problems against dense ones."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def positive(*shape, seed=0):
 
 
 def solution(dense, right, held):
-    """Of the unknowns that aren't held; 0 for the others."""
+    """Dense solution of the free unknowns; 0 for the held ones."""
     found = np.zeros_like(right)
     free = ~held
     found[free] = np.linalg.solve(dense[np.ix_(free, free)], right[free])
@@ -35,7 +35,7 @@ def arrow():
     return ArrowMatrix(*(torch.as_tensor(part.copy()) for part in parts)), dense
 
 
-def test_an_arrow_multiplies_and_solves_as_its_dense_matrix_does(arrow):
+def test_an_arrow_matrix_multiplies_and_solves_like_its_dense_matrix(arrow):
     matrix, dense = arrow
     rng = np.random.default_rng(1)
     vector, held = rng.normal(size=len(dense)), rng.random(len(dense)) < 0.3
@@ -47,7 +47,7 @@ def test_an_arrow_multiplies_and_solves_as_its_dense_matrix_does(arrow):
     np.testing.assert_allclose(found, solution(dense, vector, held), rtol=1e-8, atol=1e-10)
 
 
-def test_damping_enlarges_the_diagonal_alone(arrow):
+def test_damping_scales_the_diagonal_only(arrow):
     matrix, dense = arrow
     vector = torch.as_tensor(np.random.default_rng(2).normal(size=len(dense)))
 
@@ -57,7 +57,7 @@ def test_damping_enlarges_the_diagonal_alone(arrow):
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
-def test_a_chain_multiplies_and_solves_as_its_dense_matrix_does(frames):
+def test_a_chain_matrix_multiplies_and_solves_like_its_dense_matrix(frames):
     batch, size = 2, 3
     rng = np.random.default_rng(3)
     blocks = positive(batch * frames, size, size) + 8 * np.eye(size)

@@ -1,4 +1,4 @@
-"""The solver with landmarks that are hidden and with predictions from elsewhere."""
+"""The solver with occluded landmarks and with predictions."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ def head():
 
 @pytest.fixture(scope="module")
 def clip(head):
-    """Somebody who talks with half a smile."""
+    """A clip of talking with half a smile."""
     jaw = 0.3 - 0.25 * np.cos(np.arange(FRAMES) * 0.7)
     smile = np.full(FRAMES, 0.5)
     return truth(
@@ -34,7 +34,7 @@ def clip(head):
 
 @pytest.fixture(scope="module")
 def covered(clip):
-    """The same behind something: the lower half of the face is anywhere, and known to be hidden."""
+    """The same with the lower half of the face occluded: random landmarks of visibility 0."""
     landmarks, visibility = clip.landmarks.copy(), np.ones(clip.landmarks.shape[:2])
     rng = np.random.default_rng(0)
     landmarks[HIDDEN, LOWER] += rng.normal(30, 20, landmarks[HIDDEN, LOWER].shape)
@@ -44,7 +44,7 @@ def covered(clip):
 
 @pytest.fixture(scope="module")
 def alone(head, covered):
-    """What comes out without a prediction."""
+    """The fit without a prediction."""
     return solver(head).fit(covered)
 
 
@@ -66,22 +66,22 @@ def predicted(clip, sigma, shape=None, shape_sigma=None):
     return Prediction(expression, np.full_like(expression, sigma), shape=shape, shape_sigma=shape_sigma)
 
 
-# Hidden landmarks
+# Occluded landmarks
 
 
-def test_landmarks_of_weight_nought_are_not_looked_at(head, clip, covered, alone):
+def test_landmarks_of_visibility_0_have_no_effect(head, clip, covered, alone):
     elsewhere = covered.landmarks.copy()
     elsewhere[HIDDEN, LOWER] -= 70
 
     moved = solver(head).fit(replace(covered, landmarks=elsewhere))
 
     for name, value in vars(alone).items():
-        # only the face's size in the picture, which scales the noise, knows of them
+        # they change only the face's size in the picture, which scales the noise
         np.testing.assert_allclose(getattr(moved, name), value, rtol=0.02, atol=0.03, err_msg=name)
     assert turned(alone.rotation, clip.parameters.rotation).max() < 0.03, "what shows tells where the head is"
 
 
-def test_a_hidden_mouth_goes_over_to_how_it_usually_is(head, clip, alone):
+def test_an_occluded_mouth_converges_to_its_mean_in_the_clip(head, clip, alone):
     middle = slice(HIDDEN.start + 5, HIDDEN.stop - 5)
     seen = np.r_[0 : HIDDEN.start, HIDDEN.stop : FRAMES]
     smile, jaw = (unit(head, alone.expression, name) for name in ("mouthSmileLeft", "jawOpen"))
@@ -91,7 +91,7 @@ def test_a_hidden_mouth_goes_over_to_how_it_usually_is(head, clip, alone):
     assert np.abs(np.diff(jaw)).max() < 0.2, "no jump"
 
 
-def test_frames_that_show_nothing_are_like_frames_without_a_face(head, clip):
+def test_fully_occluded_frames_are_like_frames_without_a_face(head, clip):
     nothing, visibility = clip.landmarks.copy(), np.ones(clip.landmarks.shape[:2])
     nothing[HIDDEN] = np.nan
     visibility[HIDDEN] = 0
@@ -103,7 +103,7 @@ def test_frames_that_show_nothing_are_like_frames_without_a_face(head, clip):
         np.testing.assert_allclose(getattr(hidden, name), value, atol=1e-6, rtol=1e-6, err_msg=name)
 
 
-def test_all_seen_is_as_if_nobody_had_asked(head, clip):
+def test_visibility_1_everywhere_equals_no_visibility(head, clip):
     few = slice(0, 12)
     plain = clip.observations()
     plain = replace(
@@ -121,7 +121,7 @@ def test_all_seen_is_as_if_nobody_had_asked(head, clip):
 # Predictions
 
 
-def test_a_good_prediction_fills_in_what_is_hidden(head, clip, covered, alone):
+def test_a_good_prediction_fills_in_occluded_units(head, clip, covered, alone):
     fit = solver(head).fit(covered, prediction=predicted(clip, 0.03))
 
     true = unit(head, clip.parameters.expression, "jawOpen")[HIDDEN]
@@ -130,7 +130,7 @@ def test_a_good_prediction_fills_in_what_is_hidden(head, clip, covered, alone):
     assert fit.expression.min() >= 0 and fit.expression.max() <= 1
 
 
-def test_a_wrong_prediction_gives_way_to_what_is_seen(head, clip):
+def test_visible_landmarks_override_a_wrong_prediction(head, clip):
     observations = clip.observations()
     wrong = Prediction(
         np.full((FRAMES, head.num_expression), 0.5), np.full((FRAMES, head.num_expression), 0.3)
@@ -143,7 +143,7 @@ def test_a_wrong_prediction_gives_way_to_what_is_seen(head, clip):
     assert np.abs(fit.expression - 0.5).mean() > np.abs(fit.expression - plain.expression).mean()
 
 
-def test_a_prediction_that_knows_nothing_changes_nothing(head, clip, covered, alone):
+def test_an_infinite_standard_deviation_has_no_effect(head, clip, covered, alone):
     shape = np.full(head.num_shape, 2.0)
     unsure = predicted(clip, 1e9, shape, np.full(head.num_shape, 1e9))
     unsure = replace(
@@ -156,14 +156,14 @@ def test_a_prediction_that_knows_nothing_changes_nothing(head, clip, covered, al
         np.testing.assert_allclose(getattr(fit, name), value, atol=1e-6, rtol=1e-6, err_msg=name)
 
 
-def test_a_prediction_keeps_its_bounds(head, clip, covered):
+def test_predictions_beyond_the_bounds_are_clamped(head, clip, covered):
     beyond = predicted(clip, 0.01)
     fit = solver(head).fit(covered, prediction=replace(beyond, expression=beyond.expression + 1.5))
 
     assert fit.expression.min() >= 0 and fit.expression.max() <= 1
 
 
-def test_a_predicted_shape_is_where_the_fit_starts_from(head, clip):
+def test_a_predicted_shape_is_the_mean_of_the_prior(head, clip):
     shape = np.zeros(head.num_shape)
     shape[3:6] = 1.5, -1.0, 0.8
     sigma = np.full(head.num_shape, 0.05)
@@ -175,7 +175,7 @@ def test_a_predicted_shape_is_where_the_fit_starts_from(head, clip):
     assert abs(fit.shape[5]) < 0.6
 
 
-def test_a_predicted_rotation_turns_a_head_that_nobody_sees(head, clip):
+def test_a_predicted_rotation_determines_an_occluded_head(head, clip):
     observations = clip.observations()
     confidence = np.zeros(FRAMES)
     confidence[:6] = 1
@@ -203,7 +203,7 @@ def test_a_predicted_rotation_turns_a_head_that_nobody_sees(head, clip):
         ({"expression": np.full((FRAMES, 52), np.nan)}, "finite"),
     ],
 )
-def test_a_prediction_of_something_else_is_refused(head, clip, changes, message):
+def test_predictions_of_wrong_shapes_are_refused(head, clip, changes, message):
     with pytest.raises(ValueError, match=message):
         solver(head).fit(clip.observations(), prediction=replace(predicted(clip, 1.0), **changes))
 

@@ -1,4 +1,4 @@
-"""What the solver expects of expressions and motion: the derivatives, and what is likely."""
+"""Priors of expression and motion: derivatives, and costs of typical cases."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_expression_gradient_and_hessian_agree_with_automatic_ones(head, express
         )
 
 
-def test_expression_precision_is_positive_semidefinite_and_leaves_the_pose_alone(expression_prior):
+def test_expression_precision_is_positive_semidefinite_and_0_for_the_pose(expression_prior):
     values = torch.linalg.eigvalsh(expression_prior.precision)
 
     torch.testing.assert_close(expression_prior.precision, expression_prior.precision.mT)
@@ -85,7 +85,7 @@ def test_likely_expressions_cost_less_than_unlikely_ones(head, expression_prior)
     assert cost(jawOpen=0.5) < cost(cheekPuff=0.5) < cost(tongueOut=0.5)
 
 
-def test_eyes_look_the_same_way_and_where_their_units_say(head, expression_prior):
+def test_gaze_is_parallel_and_agrees_with_the_eyelook_units(head, expression_prior):
     up, _, _, out = head.gaze_range
 
     def cost(gaze, **weights):
@@ -175,8 +175,8 @@ def test_motion_gradient_agrees_with_the_slope_of_its_cost(motion_prior):
         torch.testing.assert_close((ahead - behind) / 2e-6, slope, rtol=0.01, atol=1.0)
 
 
-def test_motion_hessian_is_that_of_its_cost_where_no_tail_is_heavy(head):
-    """Exact for everything but turns, where Gauss-Newton leaves out what vanishes with small steps."""
+def test_motion_hessian_is_that_of_its_cost_without_heavy_tails(head):
+    """Exact except for rotations, where Gauss-Newton omits terms that vanish with small steps."""
     motion_prior = MotionPrior(head, NARROW, MotionPriorConfig(tail=1e12))
     parameters, weights = motion(6, batch=2), weights_for(motion_prior, np.stack([TIMES, TIMES * 1.3]))
     normal = motion_prior.normal_equations(parameters, weights)
@@ -204,7 +204,7 @@ def test_motion_hessian_is_that_of_its_cost_where_no_tail_is_heavy(head):
         torch.testing.assert_close(after.cost, predicted, rtol=1e-9, atol=1e-9)
 
 
-def test_standing_still_costs_nothing_and_steady_motion_almost_nothing(head):
+def test_rest_costs_nothing_and_uniform_motion_almost_nothing(head):
     only_second = MotionPrior(head, NARROW, MotionPriorConfig(drift=1e6))
     steady, still = motion(20, size=0.0), motion(20, size=0.0)
     time = torch.arange(20, dtype=torch.float64)
@@ -220,7 +220,7 @@ def test_standing_still_costs_nothing_and_steady_motion_almost_nothing(head):
     assert only_second.normal_equations(jitter, weights).cost > 100
 
 
-def test_steady_motion_is_steady_at_uneven_times_too(head):
+def test_uniform_motion_costs_little_at_uneven_times_too(head):
     only_second = MotionPrior(head, NARROW, MotionPriorConfig(drift=1e6))
     times = np.array([0, 0.02, 0.09, 0.1, 0.15, 0.25])
     steady = motion(6, size=0.0)
@@ -260,7 +260,7 @@ def test_a_shot_cut_costs_nothing_and_couples_nothing(motion_prior):
     assert motion_prior.normal_equations(cut, weights_for(motion_prior, times)).cost > 1000
 
 
-def test_lids_are_quicker_than_mouths(head, motion_prior):
+def test_lids_may_be_faster_than_mouths(head, motion_prior):
     def blink(name):
         quick = motion(9, size=0.0)
         quick.expression = torch.zeros_like(quick.expression)

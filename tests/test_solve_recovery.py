@@ -1,4 +1,4 @@
-"""The solver finds what landmarks were made from."""
+"""The solver recovers the parameters that landmarks were generated from."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 import roma
 import torch
 from solve_clips import (
-    NO_OPINION,
+    NO_PRIOR,
     QUICK,
     SIZE,
     head_of_known_size,
@@ -34,7 +34,7 @@ def sized():
 
 
 def talking(head, frames=20, seed=0, turn=0.3):
-    """A clip in which all that can be told apart is at work, so jawLeft but never jawRight with it."""
+    """A clip in which all distinguishable units are active, so jawLeft but never jawRight with it."""
     rng = np.random.default_rng(seed)
     expression = rng.uniform(0.05, 0.8, (frames, head.num_expression))
     index = head.expression_names.index
@@ -70,25 +70,25 @@ def assert_found(fit, parameters, tolerance=1e-3):
     assert max(errors.values()) < tolerance, errors
 
 
-def test_everything_is_found_from_exact_landmarks_with_a_known_focal_length(sized):
+def test_all_parameters_are_recovered_from_exact_landmarks_with_a_known_focal_length(sized):
     clip = talking(sized)
 
-    fit = Solver(sized, SIZE, NO_OPINION, focal_length=900.0).fit(clip.observations())
+    fit = Solver(sized, SIZE, NO_PRIOR, focal_length=900.0).fit(clip.observations())
 
     assert_found(fit, clip.parameters)
 
 
 @pytest.mark.parametrize("focal_prior", [0.9, pytest.param(2.5, marks=pytest.mark.slow)])
-def test_everything_is_found_from_exact_landmarks_with_an_unknown_focal_length(sized, focal_prior):
-    """Perspective shows the focal length, if landmarks are exact and the head is one of the model's."""
+def test_all_parameters_are_recovered_from_exact_landmarks_with_an_unknown_focal_length(sized, focal_prior):
+    """Perspective determines the focal length for exact landmarks of a head in the model's space."""
     clip = talking(sized, seed=1)
 
-    fit = Solver(sized, SIZE, replace(NO_OPINION, focal_prior=focal_prior)).fit(clip.observations())
+    fit = Solver(sized, SIZE, replace(NO_PRIOR, focal_prior=focal_prior)).fit(clip.observations())
 
     assert_found(fit, clip.parameters)
 
 
-def test_size_cannot_be_seen_and_stays_at_the_average(head):
+def test_size_is_not_observable_and_stays_at_the_mean(head):
     ratio = head.shape_basis[head.size_component] / head.template
     torch.testing.assert_close(
         head.shape_basis[head.size_component], ratio.nanmedian() * head.template, rtol=0, atol=1e-5
@@ -106,8 +106,8 @@ def test_size_cannot_be_seen_and_stays_at_the_average(head):
     assert fit.translation[:, 2] * size == pytest.approx(clip.parameters.translation[:, 2].numpy(), rel=0.02)
 
 
-def everyday(head, frames=32, seed=3, **changes):
-    """A few units at a time, as in talking, and a shape of the population: what defaults are for."""
+def natural_clip(head, frames=32, seed=3, **changes):
+    """A few units at a time, as in talking, and a shape of the population, for which the defaults are made."""
     rng = np.random.default_rng(seed)
     time = np.arange(frames) / 30
     curves = {
@@ -136,7 +136,7 @@ def mean_error(solver, fit, clip):
 
 
 def test_noise_is_averaged_out(head):
-    clip = everyday(head)
+    clip = natural_clip(head)
     noisy = jittered(clip, pixels=2.0)
     solver = Solver(head, SIZE, QUICK, focal_length=900.0)
 
@@ -147,43 +147,43 @@ def test_noise_is_averaged_out(head):
     assert mean_error(solver, fit, clip) < 0.6 * noise
 
 
-def test_some_points_far_off_hardly_change_the_result(head):
-    clip = everyday(head)
+def test_outliers_hardly_change_the_result(head):
+    clip = natural_clip(head)
     landmarks = jittered(clip)
-    spoilt = landmarks.copy()
+    with_outliers = landmarks.copy()
     rng = np.random.default_rng(5)
     size = np.sqrt(np.ptp(clip.landmarks, axis=1).prod(-1))
-    for frame in range(len(spoilt)):  # other points in every frame
+    for frame in range(len(with_outliers)):  # other points in every frame
         rows = rng.choice(478, 48, replace=False)
         angle = rng.uniform(0, 2 * np.pi, 48)
-        spoilt[frame, rows] += 0.2 * size[frame] * np.stack([np.cos(angle), np.sin(angle)], 1)
+        with_outliers[frame, rows] += 0.2 * size[frame] * np.stack([np.cos(angle), np.sin(angle)], 1)
     solver = Solver(head, SIZE, QUICK, focal_length=900.0)
 
-    clean, robust = (solver.fit(clip.observations(x)) for x in (landmarks, spoilt))
+    clean, robust = (solver.fit(clip.observations(x)) for x in (landmarks, with_outliers))
 
     assert mean_error(solver, robust, clip) < mean_error(solver, clean, clip) + 0.3
-    trusting = Solver(head, SIZE, replace(QUICK, tail=1e6), focal_length=900.0)
-    assert mean_error(trusting, trusting.fit(clip.observations(spoilt)), clip) > 1.5 * mean_error(
+    gaussian = Solver(head, SIZE, replace(QUICK, tail=1e6), focal_length=900.0)
+    assert mean_error(gaussian, gaussian.fit(clip.observations(with_outliers)), clip) > 1.5 * mean_error(
         solver, robust, clip
     )
 
 
-def test_frames_seen_with_less_confidence_count_less(head):
-    clip = everyday(head)
+def test_frames_of_low_confidence_have_less_weight(head):
+    clip = natural_clip(head)
     landmarks = clip.landmarks.copy()
     landmarks[::4] += np.random.default_rng(6).normal(0, 15, (8, 1, 2))  # the whole face in a wrong place
     solver = Solver(head, SIZE, QUICK, focal_length=900.0)
-    doubtful = np.ones(len(landmarks))
-    doubtful[::4] = 0.02
+    confidence = np.ones(len(landmarks))
+    confidence[::4] = 0.02
 
     equal = solver.fit(clip.observations(landmarks))
-    weighted = solver.fit(clip.observations(landmarks, confidence=doubtful))
+    weighted = solver.fit(clip.observations(landmarks, confidence=confidence))
 
     assert mean_error(solver, weighted, clip) < 0.8 * mean_error(solver, equal, clip)
 
 
-def test_weights_and_shape_stay_within_their_limits_whatever_is_seen(head):
-    clip = everyday(head, frames=10)
+def test_weights_and_shape_stay_within_their_limits_for_any_landmarks(head):
+    clip = natural_clip(head, frames=10)
     rng = np.random.default_rng(7)
     wild = clip.landmarks + rng.normal(0, 30, (1, 478, 2)) + rng.normal(0, 10, clip.landmarks.shape)
     stretched = clip.landmarks * [1.6, 0.7]
@@ -197,7 +197,7 @@ def test_weights_and_shape_stay_within_their_limits_whatever_is_seen(head):
 
 
 def test_steps_end_where_a_weight_reaches_0_or_1(head):
-    clip = everyday(head, frames=3)
+    clip = natural_clip(head, frames=3)
     solver = Solver(head, SIZE, QUICK)
 
     low, high = solver.model.bounds(clip.parameters)
@@ -210,7 +210,7 @@ def test_steps_end_where_a_weight_reaches_0_or_1(head):
 
 
 def test_two_runs_give_the_same_bits(head):
-    clip = everyday(head, frames=30)
+    clip = natural_clip(head, frames=30)
     observations = clip.observations(jittered(clip))
 
     first, second = (Solver(head, SIZE, QUICK).fit(observations) for _ in range(2))
@@ -220,7 +220,7 @@ def test_two_runs_give_the_same_bits(head):
 
 
 def test_a_given_focal_length_is_kept(head):
-    clip = everyday(head, frames=12)
+    clip = natural_clip(head, frames=12)
 
     fit = Solver(head, SIZE, QUICK, focal_length=1234.5).fit(clip.observations())
 
@@ -228,18 +228,18 @@ def test_a_given_focal_length_is_kept(head):
 
 
 def test_progress_adds_up_to_all_frames(head):
-    clip = everyday(head, frames=24)
-    told = []
+    clip = natural_clip(head, frames=24)
+    calls = []
 
     Solver(head, SIZE, replace(QUICK, window=16, overlap=4, windows_at_once=2)).fit(
-        clip.observations(), told.append
+        clip.observations(), calls.append
     )
 
-    assert sum(told) == 24 and len(told) > 1 and all(more > 0 for more in told)
+    assert sum(calls) == 24 and len(calls) > 1 and all(more > 0 for more in calls)
 
 
 def test_one_frame_is_enough(head):
-    clip = everyday(head, frames=1)
+    clip = natural_clip(head, frames=1)
     solver = Solver(head, SIZE, QUICK, focal_length=900.0)
 
     fit = solver.fit(clip.observations())
@@ -248,7 +248,7 @@ def test_one_frame_is_enough(head):
 
 
 def test_a_clip_without_any_face_is_an_error(head):
-    clip = everyday(head, frames=3)
+    clip = natural_clip(head, frames=3)
 
     with pytest.raises(ValueError, match="no frame has landmarks"):
         Solver(head, SIZE).fit(clip.observations(np.full_like(clip.landmarks, np.nan)))
@@ -256,7 +256,7 @@ def test_a_clip_without_any_face_is_an_error(head):
 
 @pytest.mark.slow
 def test_landmarks_are_read_in_slices_so_that_a_memory_map_will_do(head, tmp_path):
-    clip = everyday(head, frames=24)
+    clip = natural_clip(head, frames=24)
     whole = clip.observations()
     np.save(tmp_path / "landmarks.npy", clip.landmarks)
     mapped = replace(whole, landmarks=np.load(tmp_path / "landmarks.npy", mmap_mode="r"))
@@ -278,25 +278,26 @@ def test_landmarks_are_read_in_slices_so_that_a_memory_map_will_do(head, tmp_pat
     np.testing.assert_array_equal(fits[0].expression, fits[1].expression)
 
 
-# The tracker's habits
+# The tracker's bias
 
 
-def test_what_the_tracker_usually_gets_wrong_is_not_taken_for_shape():
+def test_tracker_bias_within_the_error_components_is_not_estimated_as_shape():
     with_errors, without = load_head("open"), head_without_tracker_errors()
-    usual = everyday(without, frames=16)
+    plain = natural_clip(without, frames=16)
     shape = np.zeros(with_errors.num_shape + 3)
-    shape[: with_errors.num_shape] = usual.parameters.shape
+    shape[: with_errors.num_shape] = plain.parameters.shape
     shape[-3] = 2  # the first error component
-    spoilt = everyday(with_errors, frames=16, shape=shape)
-    clean = Solver(without, SIZE, QUICK, focal_length=900.0).fit(usual.observations())
+    biased = natural_clip(with_errors, frames=16, shape=shape)
+    clean = Solver(without, SIZE, QUICK, focal_length=900.0).fit(plain.observations())
 
-    fooled = Solver(without, SIZE, QUICK, focal_length=900.0).fit(spoilt.observations())
-    aware = Solver(with_errors, SIZE, QUICK, focal_length=900.0).fit(spoilt.observations())
+    unaware = Solver(without, SIZE, QUICK, focal_length=900.0).fit(biased.observations())
+    aware = Solver(with_errors, SIZE, QUICK, focal_length=900.0).fit(biased.observations())
 
     def error(fit):
         return np.linalg.norm(fit.shape - clean.shape)
 
-    assert error(aware) < error(fooled)
-    put = 2 * with_errors.embedding("mediapipe478").error_basis[0]
-    assert (aware.landmark_bias * put).sum() > 0.25 * np.square(put).sum()
+    # measured: 0.14 of the error without the components, and 0.84 to 0.91 of the bias, for four seeds
+    assert error(aware) < 0.25 * error(unaware)
+    added = 2 * with_errors.embedding("mediapipe478").error_basis[0]
+    assert (aware.landmark_bias * added).sum() == pytest.approx(0.9 * np.square(added).sum(), rel=0.15)
     assert not clean.landmark_bias.any()

@@ -12,7 +12,7 @@ from avface.head.model import save_head_asset
 from avface.solve import Solver, SolverConfig
 from avface.solve.landmark_model import LandmarkModel
 from avface.solve.shape_prior import NeutralObservation, ShapePrior, load_shape_prior, tracker_errors
-from avface.training.shape_prior import IdentityConfig, learn
+from avface.training.shape_prior import ShapePriorConfig, learn
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_an_exact_observation_is_estimated_better_with_less_assumed_error(prior)
     assert np.linalg.norm(angles[1] - np.sin(0.1)) < 1e-6
 
 
-def test_roll_makes_no_difference(prior):
+def test_roll_has_no_effect(prior):
     moved = person(prior, np.ones(len(prior.basis)))
     straight = prior.coordinates(observe(prior, moved, rotation(0.2, 0.1)))
     tilt = np.array([[np.cos(0.4), -np.sin(0.4), 0], [np.sin(0.4), np.cos(0.4), 0], [0, 0, 1]])
@@ -103,7 +103,7 @@ def test_a_fitted_prior_reproduces_its_training_people(head):
     for each in people:
         turn = rotation(rng.normal(0, 0.2))
         clips.append(NeutralObservation.of(((on_landmarks(each) - mean) @ turn.T)[None, :, :2], turn[None]))
-    config = IdentityConfig(components=8, error_components=4, least_error=0.01)
+    config = ShapePriorConfig(components=8, error_components=4, least_error=0.01)
     learnt = learn(head, np.stack(people), clips, np.stack(people), config)
     face = head.regions["face"]
     basis = head.shape_basis.double().numpy()[:, face]
@@ -115,7 +115,7 @@ def test_a_fitted_prior_reproduces_its_training_people(head):
     assert learnt.error_mean.shape == (5, len(learnt.landmarks), 2)
 
 
-def test_it_is_the_same_after_saving(prior, tmp_path):
+def test_a_saved_prior_gives_the_same_shape(prior, tmp_path):
     path = tmp_path / "shape_prior.npz"
     prior.save(path)
     again = ShapePrior.load(path)

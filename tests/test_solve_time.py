@@ -52,7 +52,7 @@ def test_gaps_are_filled_smoothly(head):
     assert np.abs(np.diff(jaw(head, fit))).max() < 0.1
 
 
-def test_what_confidence_calls_unseen_is_not_looked_at(head):
+def test_frames_of_confidence_0_have_no_effect(head):
     clip = truth(head, 12, expression={"jawOpen": np.full(12, 0.4)})
     blank, garbage = clip.landmarks.copy(), clip.landmarks.copy()
     blank[5:8] = np.nan
@@ -122,7 +122,7 @@ def test_the_jaw_neither_lags_nor_loses_its_swing(head, frequency):
 
 
 @pytest.mark.slow
-def test_noise_that_shakes_the_landmarks_hardly_shakes_the_head(head):
+def test_landmark_noise_hardly_moves_the_head(head):
     clip = truth(head, 40, turn=0.1, expression={"jawOpen": np.full(40, 0.3)})
     observations = clip.observations(noisy(clip, pixels=1.5))
 
@@ -137,7 +137,7 @@ def test_noise_that_shakes_the_landmarks_hardly_shakes_the_head(head):
     assert jitter(jaw(head, fit)) < 0.5 * jitter(jaw(head, shaky))
 
 
-def test_a_blink_keeps_its_speed(head):
+def test_a_blink_is_not_smoothed(head):
     blink = np.zeros(40)
     blink[18:23] = [0.5, 1, 1, 0.6, 0.2]
     clip = truth(head, 40, turn=0.1, expression={"eyeBlinkLeft": blink, "eyeBlinkRight": blink})
@@ -164,7 +164,7 @@ def test_across_a_cut_the_head_jumps_at_once(head):
     assert jaw(head, joined)[20] - jaw(head, joined)[19] < step
 
 
-def test_windows_give_what_one_window_gives(head):
+def test_several_windows_agree_with_one_window(head):
     frames = 60
     time = np.arange(frames) / 30
     clip = truth(head, frames, expression={"jawOpen": 0.3 + 0.25 * np.sin(9 * time), "browInnerUp": 0.5})
@@ -184,7 +184,7 @@ def test_windows_give_what_one_window_gives(head):
 
 
 @pytest.mark.slow
-def test_solving_windows_side_by_side_changes_nothing(head):
+def test_solving_windows_in_parallel_changes_nothing(head):
     clip = truth(head, 50, expression={"jawOpen": np.linspace(0, 0.8, 50)})
     observations = clip.observations(noisy(clip))
     config = replace(QUICK, window=20, overlap=8)
@@ -199,7 +199,7 @@ def test_solving_windows_side_by_side_changes_nothing(head):
 
 
 @pytest.mark.slow
-def test_uneven_frame_times_are_taken_as_they_are(head):
+def test_uneven_frame_times_are_used(head):
     rng = np.random.default_rng(1)
     times = np.cumsum(rng.choice([1 / 60, 1 / 30, 1 / 8], 60, p=[0.45, 0.4, 0.15]))
     times -= times[0]
@@ -215,7 +215,7 @@ def test_uneven_frame_times_are_taken_as_they_are(head):
     assert error.mean() < 0.05
 
 
-def test_equal_times_do_no_harm(head):
+def test_equal_times_are_harmless(head):
     clip = truth(head, 6)
     times = np.array([0, 0.04, 0.04, 0.04, 0.08, 0.12])
 

@@ -1,4 +1,4 @@
-"""How many threads compute."""
+"""Thread counts of numerical libraries."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def blas_threads() -> set[int]:
     return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
 
-def test_torch_and_blas_compute_with_one_thread_and_then_as_before():
+def test_torch_and_blas_use_one_thread_and_are_restored():
     torch_before, blas_before = torch.get_num_threads(), blas_threads()
     assert blas_before, "NumPy has one, and SciPy, by which windows are solved"
     blocks, none, right = 2 * torch.eye(3).expand(1, 4, 3, 3), torch.zeros(1, 3, 3), torch.ones(1, 4, 3)
