@@ -13,7 +13,9 @@ from avface.networks.frames import FaceCrop, Frames
 from avface.networks.landmark_correction import LandmarkConfig, LandmarkNetwork, Layout
 from avface.speech.acoustic import AcousticConfig, AcousticModel
 
-SMALL_LANDMARKS = LandmarkConfig(side=24, channels=(4, 4, 4), reduced=2, hidden=8, point_components=3, error_components=5)
+SMALL_LANDMARKS = LandmarkConfig(
+    side=24, channels=(4, 4, 4), reduced=2, hidden=8, point_components=3, error_components=5
+)
 
 
 def some_frames(clips=2, count=16, seed=0, **changes):

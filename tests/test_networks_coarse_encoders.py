@@ -1,4 +1,4 @@
-"""Video and audio encoders, the two branches: shapes, what depends on what, missing sound and picture."""
+"""Video and audio encoders and the two branches: shapes, dependencies, missing sound and picture."""
 
 from collections import Counter
 from dataclasses import replace
@@ -26,8 +26,14 @@ from avface.networks.coarse.video import (
 from avface.networks.resnet import ResNet50
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Makes draws of torch reproducible."""
+    torch.manual_seed(0)
+
+
 def torchvision_names():
-    """The names in torchvision's resnet50 without its classifier, put together from the paper's table."""
+    """The names in torchvision's resnet50 without its classifier, from the paper's table."""
 
     def norm(name):
         return [
@@ -118,7 +124,7 @@ def test_imagenets_mean_becomes_zero(resnet):
     assert handed[0].abs().max() < 1e-6
 
 
-def test_encoders_say_what_they_miss():
+def test_missing_inputs_are_named():
     frames = some_frames(1, 2)
     with pytest.raises(ValueError, match="images"):
         make_video_encoder(ResNetConfig(), 4)(frames)
@@ -131,7 +137,7 @@ def test_encoders_say_what_they_miss():
 @pytest.mark.parametrize("points", ["all", "contours"])
 @pytest.mark.parametrize("visibility", [False, True])
 @pytest.mark.parametrize("depth", [False, True])
-def test_landmarks_encoder_sees_its_points_and_no_others(points, visibility, depth):
+def test_landmarks_encoder_depends_on_its_points_and_no_others(points, visibility, depth):
     encoder = LandmarksEncoder(LandmarksConfig("landmarks", points, visibility, depth, (8,)), 5)
     nn.init.normal_(encoder.layers[0].weight)
     frames = some_frames(1, 3)
@@ -152,7 +158,7 @@ def test_landmarks_encoder_sees_its_points_and_no_others(points, visibility, dep
         assert (changed(name, outside)[1] > 0) == (used and points == "all")
 
 
-def test_landmarks_encoder_knows_confidence_and_where_the_crop_is():
+def test_landmarks_encoder_depends_on_confidence_and_crop():
     encoder = LandmarksEncoder(LandmarksConfig(hidden=(8,)), 5)
     frames = some_frames(1, 3)
     before = encoder(frames)
@@ -180,7 +186,7 @@ def test_standardised_numbers_have_mean_0_and_deviation_1():
     assert (handed[0][0, :8] == 0).all(), "frames without a face give zeros, not nan"
 
 
-def test_hidden_points_look_like_average_ones():
+def test_invisible_points_have_the_mean_of_the_training_data():
     encoder = LandmarksEncoder(LandmarksConfig(visibility=True, hidden=(8,)), 5)
     frames = some_frames(2, 16)
     encoder.standardise(frames)
@@ -192,7 +198,7 @@ def test_hidden_points_look_like_average_ones():
     assert_close(encoder(frames), encoder(replace(frames, landmarks=elsewhere)))
 
 
-def test_wild_points_do_not_throw_the_encoder_off():
+def test_points_far_out_of_range_are_clamped():
     encoder = LandmarksEncoder(LandmarksConfig(hidden=(8,)), 5)
     frames = some_frames(1, 4)
     assert encoder(replace(frames, landmarks=1e6 * frames.landmarks)).abs().max() < 1e3
@@ -231,7 +237,7 @@ def temporal():
     return encoder
 
 
-def test_clips_of_a_batch_know_nothing_of_each_other(temporal):
+def test_clips_of_a_batch_are_independent(temporal):
     windows = torch.randn(3, 8, 10)
     before = temporal(windows)
     changed = windows.clone()
@@ -242,7 +248,7 @@ def test_clips_of_a_batch_know_nothing_of_each_other(temporal):
     assert_close(temporal(windows[[2, 0, 1]]), before[[2, 0, 1]])
 
 
-def test_every_frame_of_a_window_is_in_view_of_every_other(temporal):
+def test_every_frame_of_a_window_depends_on_every_other(temporal):
     window = torch.randn(1, 8, 10, requires_grad=True)
     for frame in (0, 7):  # both the past and the future
         (gradient,) = torch.autograd.grad(temporal(window)[0, frame].square().sum(), window)
@@ -256,7 +262,7 @@ def test_positions_matter(temporal):
     assert (temporal(same).std(1) > 1e-3).any(), "equal frames differ by their place only"
 
 
-def test_shorter_windows_are_fine_and_longer_ones_refused(temporal):
+def test_longer_windows_are_refused(temporal):
     assert temporal(torch.randn(1, 3, 10)).shape == (1, 3, 6)
     with pytest.raises(ValueError, match="9 frames"):
         temporal(torch.randn(1, 9, 10))
@@ -323,8 +329,8 @@ def test_mixed_precision_still_gives_exact_rotations():
     )
 
 
-def test_a_head_that_moves_with_its_crop_keeps_its_code_but_for_the_picture():
-    """The ResNet sees only the crop: wherever that lies, the head in it is as large, and turned as far."""
+def test_a_head_that_moves_with_its_crop_keeps_its_code():
+    """The input of the ResNet is the crop alone, so that size and rotation in it don't depend on its position."""
     torch.manual_seed(0)
     config = CoarseConfig(ResNetConfig(), 8, TemporalConfig(4, 8, 1, 2, 8, (8,)))
     encoder = CoarseEncoder(config, landmark_networks().code).eval()
@@ -376,7 +382,7 @@ def test_without_anything_codes_are_finite():
         assert torch.isfinite(values).all()
 
 
-def test_what_is_missing_is_zero_before_training():
+def test_features_of_missing_inputs_are_initially_zero():
     torch.manual_seed(0)
     from avface.networks.coarse.encoders import ExpressionBranch
 
@@ -455,8 +461,8 @@ def test_impossible_dropout_is_refused(shares):
         ExpressionConfig(audio_dropout=shares[0], video_dropout=shares[1])
 
 
-def test_windows_can_be_learned_by_heart():
-    """Every head of the networks reaches the data: losses on a tiny batch fall tenfold."""
+def test_a_tiny_batch_can_be_overfitted():
+    """Losses of all outputs on a tiny batch fall tenfold."""
     networks = small_networks().train()
     frames = some_frames(2, 8)
     generator = torch.Generator().manual_seed(1)

@@ -1,4 +1,4 @@
-"""What networks predict for whole clips, and how much landmarks then count."""
+"""Predictions for whole clips, and the weights of landmarks."""
 
 from dataclasses import replace
 
@@ -7,9 +7,9 @@ import pytest
 import torch
 from networks_frames import small_config, small_networks
 
+import avface.speech.stream
 from avface.errors import AvfaceError
 from avface.head import load_head
-import avface.speech.stream
 from avface.networks.coarse import inference as clips
 from avface.networks.coarse.codes import OPEN_CODE
 from avface.networks.coarse.inference import predict_clip
@@ -26,7 +26,7 @@ NAMES = load_head("open").expression_names
 
 
 def some_track(frames=40, unseen=(), segments=None, seed=0, visibility=None):
-    """A face that drifts across the picture while its points wobble."""
+    """A face that moves across the picture, with noise of its landmarks."""
     rng = np.random.default_rng(seed)
     rest = rng.uniform(-60, 60, (478, 2))
     path = np.column_stack([300 + 2.0 * np.arange(frames), 220 + np.arange(frames)])
@@ -42,7 +42,7 @@ def some_track(frames=40, unseen=(), segments=None, seed=0, visibility=None):
 
 
 def some_sound(seconds, seed=0):
-    """Noise that comes and goes."""
+    """Noise with a varying level."""
     samples = int(16_000 * seconds)
     swell = 0.2 * (1 + np.sin(np.arange(samples) / 3000))
     return (swell * np.random.default_rng(seed).normal(size=samples)).clip(-1, 1).astype(np.float32)
@@ -65,7 +65,7 @@ def assert_same(one, other, rows=slice(None), tolerance=1e-5):
         )
 
 
-def test_a_clip_is_predicted_as_by_hand():
+def test_a_clip_is_predicted_as_its_frames_are():
     networks, track, sound = small_networks(), some_track(), some_sound(2)
     features = speech_features(sound, track.times)
     box = torch.from_numpy(face_boxes(track.landmarks, np.ones(40, bool), 25.0))[None]
@@ -97,7 +97,7 @@ def test_a_clip_is_predicted_as_by_hand():
     assert found.window == 16 and found.source == "networks with video and audio as input"
 
 
-def test_how_well_the_tracker_does_is_for_the_eyes_to_say():
+def test_landmark_variances_do_not_depend_on_the_sound():
     networks, track = small_networks(), some_track()
     silent = predict_clip(networks, NAMES, track, None, FOCAL)
     one, other = (
@@ -110,7 +110,7 @@ def test_how_well_the_tracker_does_is_for_the_eyes_to_say():
     np.testing.assert_allclose(one.landmark_sigma[0], silent.landmark_sigma[0], rtol=1e-5)
 
 
-def test_long_clips_are_predicted_in_stretches_without_seams(monkeypatch):
+def test_long_clips_are_predicted_in_chunks_without_seams(monkeypatch):
     networks = small_networks()
     # all of one size, on one spot: the square doesn't depend on where stretches end
     track = some_track(70)
@@ -123,7 +123,7 @@ def test_long_clips_are_predicted_in_stretches_without_seams(monkeypatch):
     assert_same(parts, whole, tolerance=2e-3)
 
 
-def test_sound_that_streams_is_heard_as_if_it_were_whole(monkeypatch):
+def test_streamed_sound_gives_the_same_as_whole_sound(monkeypatch):
     networks, track = small_networks(), some_track(70)
     sound = some_sound(2.0)  # ends before the frames do
     monkeypatch.setattr(
@@ -143,7 +143,7 @@ def test_sound_that_streams_is_heard_as_if_it_were_whole(monkeypatch):
     assert_same(one, replace(deaf, landmark_sigma=one.landmark_sigma), slice(66, None), tolerance=1e-6)
 
 
-def test_only_what_is_needed_of_the_sound_is_held():
+def test_only_the_current_part_of_the_sound_is_held():
     sound = clips.SoundStream(blocks(np.arange(16_000, dtype=np.float32), 100))
 
     np.testing.assert_array_equal(sound._part(320, 1000), np.arange(320, 1000))
@@ -153,7 +153,7 @@ def test_only_what_is_needed_of_the_sound_is_held():
     assert len(sound._part(16_320, 20_000)) == 0
 
 
-def test_expressions_by_ear_do_not_depend_on_the_picture():
+def test_expressions_from_sound_do_not_depend_on_the_picture():
     networks, sound = small_networks(), some_sound(2)
     one, other = (
         predict_clip(networks, NAMES, some_track(seed=seed), [sound], FOCAL, use_video=False)
@@ -165,7 +165,7 @@ def test_expressions_by_ear_do_not_depend_on_the_picture():
     assert one.source == "networks with audio as input"
 
 
-def test_shots_of_others_and_faces_that_are_never_seen():
+def test_shots_without_the_person_and_clips_without_a_face():
     networks = small_networks()
     segments = (Segment(0, 10, False, 0.1), Segment(10, 25, True, 1.0), Segment(25, 40, True, 1.0))
     track = some_track(unseen=[*range(10), *range(25, 40)], segments=segments)
@@ -182,7 +182,7 @@ def test_shots_of_others_and_faces_that_are_never_seen():
     )
 
 
-def test_networks_hear_of_what_is_hidden():
+def test_visibility_is_an_input_of_the_networks():
     networks = small_networks(video=LandmarksConfig("landmarks", "contours", visibility=True, hidden=(24,)))
     visibility = np.ones((40, 478), np.float32)
     visibility[20:, LANDMARK_REGIONS.numpy() == 0] = 0
@@ -213,7 +213,7 @@ def test_networks_that_cannot_be_used_are_refused():
 # Weights of landmarks
 
 
-def test_hidden_landmarks_and_doubted_regions_lose_their_weight():
+def test_occluded_landmarks_and_regions_of_large_variance_lose_weight():
     visibility = np.ones((40, 478), np.float32)
     visibility[5:9, :100] = 0.5875
     visibility[9, :100] = 0.4
@@ -237,14 +237,14 @@ def test_hidden_landmarks_and_doubted_regions_lose_their_weight():
     assert regions[25, 0] < 0.05 < regions[28, 0]
 
 
-def test_regions_that_nobody_looks_at_have_no_weight():
+def test_excluded_regions_have_no_weight():
     weights = LandmarkWeights(some_track(), without=("lips", "jaw"))
 
     gone = np.isin(LANDMARK_REGIONS.numpy(), [REGIONS.index("lips"), REGIONS.index("jaw")])
     np.testing.assert_array_equal(weights[0:40], np.where(gone, 0, 1)[None].repeat(40, 0))
 
 
-def test_only_unusual_doubt_counts():
+def test_only_variances_above_the_baseline_count():
     steady = np.full((50, 6), 0.02, np.float32)
     np.testing.assert_array_equal(region_weights(steady), 1)
 

@@ -1,4 +1,4 @@
-"""Losses: zero where they should be, and a step against the gradient moves the right thing the right way."""
+"""Losses: zero at their minimum, and a gradient step in the right direction."""
 
 import math
 
@@ -47,12 +47,18 @@ from avface.networks.coarse.losses.supervised import (
 from avface.networks.regions import LANDMARK_REGIONS, REGIONS, unit_regions
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Makes draws of torch reproducible."""
+    torch.manual_seed(0)
+
+
 def random(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def after_a_step(loss, values, size=1e-3):
-    """Values moved a small step against the gradient, which must have lowered the loss."""
+    """Values after a small gradient step, which must lower the loss."""
     values = values.detach().clone().requires_grad_()
     before = loss(values)
     (gradient,) = torch.autograd.grad(before, values)
@@ -114,7 +120,7 @@ def test_landmarks_without_weight_may_be_unknown():
         (MEDIAPIPE_LIP_CORNERS, 478),
     ],
 )
-def test_gaps_don_t_care_where_the_face_is_but_how_far_pairs_are_apart(pairs, count):
+def test_gap_losses_depend_on_distances_and_not_on_position(pairs, count):
     target = random(2, count, 2)
     assert gap_loss(target, target, pairs) == 0
     assert gap_loss(target + 0.3, target, pairs) < 1e-12
@@ -131,7 +137,7 @@ def test_gaps_don_t_care_where_the_face_is_but_how_far_pairs_are_apart(pairs, co
     assert_close(moved[:, others], narrow[:, others])
 
 
-def test_shut_lids_that_should_be_open_give_no_nan():
+def test_closed_lids_have_finite_gradients():
     shut = torch.zeros(1, 68, 2, dtype=torch.float64, requires_grad=True)
     gap_loss(shut, random(1, 68, 2), IBUG_EYES).backward()
     assert torch.isfinite(shut.grad).all()
@@ -151,7 +157,7 @@ def open_landmarks(head):
 
 
 def test_mediapipes_pairs_lie_above_each_other(open_landmarks):
-    """Sorted by number, as in EMOCA, 157 would meet 7 on the other side of the eye."""
+    """Sorted by index, as in EMOCA, 157 would be paired with 7 on the other side of the eye."""
     for pairs in (MEDIAPIPE_EYES, MEDIAPIPE_MOUTH):
         upper, lower = (open_landmarks[pairs[:, side]] for side in (0, 1))
         assert np.abs(upper[:, 0] - lower[:, 0]).max() < 0.004
@@ -174,7 +180,7 @@ SIZE = 48
 
 @pytest.fixture(scope="module")
 def scene(head):
-    """The open head before a camera, and what the renderer needs of it."""
+    """The open head in front of a camera, with the inputs of the renderer."""
     surface = Surface(
         head.faces,
         torch.from_numpy(head.uv),
@@ -218,7 +224,7 @@ def test_the_rendering_is_albedo_times_light_on_the_side_the_light_comes_from(sc
     assert (picture.mask[:, 0] == 0).all(), "no skin of the face at the crown"
 
 
-def test_light_from_above_brightens_what_looks_up(scene):
+def test_light_from_above_brightens_upward_normals(scene):
     light = torch.zeros(1, 9, 3)
     light[:, 0], light[:, 2] = 2.5, 1.0
     picture = drawn(scene, light=light)
@@ -253,8 +259,8 @@ def test_skin_that_is_too_dark_gets_brighter_and_dim_light_stronger(scene):
     assert (moved[:, 0] > dim[:, 0]).all()
 
 
-def test_a_head_that_is_turned_too_far_turns_back(scene):
-    """The picture alone, by shading and the pattern of the skin, says where the head belongs."""
+def test_the_photometric_gradient_rotates_the_head_back(scene):
+    """By shading and the texture of the skin alone."""
     generator = torch.Generator().manual_seed(3)
     blotches = torch.nn.functional.interpolate(
         torch.rand(1, 3, 10, 10, generator=generator), size=(64, 64), mode="bicubic"
@@ -280,7 +286,7 @@ def test_the_overlay_is_the_rendered_skin_on_the_picture(scene):
     assert_close(mixed[picture.mask == 1], picture.image[picture.mask == 1].clamp(0, 1))
 
 
-def test_identity_loss_compares_what_a_network_recognises():
+def test_identity_loss_compares_embeddings():
     torch.manual_seed(0)
     recognise = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5)).double()
     face, other = random(2, 8, 8, 3), random(2, 8, 8, 3, seed=1)
@@ -300,7 +306,7 @@ def test_identity_loss_compares_what_a_network_recognises():
     assert other.grad is not None
 
 
-def test_shapes_are_exchanged_within_their_window():
+def test_shapes_are_permuted_within_their_window():
     shapes = torch.arange(3 * 16.0).view(3, 16, 1).expand(3, 16, 4)
     swapped = swap_within_windows(shapes, torch.Generator().manual_seed(0))
     assert (swapped != shapes).any(1).all(), "each window is mixed"
@@ -311,7 +317,7 @@ def test_shapes_are_exchanged_within_their_window():
     assert len(orders) == 3, "each by itself"
 
 
-def test_exchanged_shapes_cost_nothing_where_a_window_has_one_and_pull_others_together():
+def test_permuted_shapes_cost_nothing_if_equal_and_attract_each_other_otherwise():
     target = random(1, 1, 5).expand(2, 16, 5)
 
     def loss(shapes):
@@ -341,7 +347,7 @@ def test_light_is_pulled_to_white():
     assert_close(moved.mean(-1), light.mean(-1))
 
 
-def test_lips_weigh_most_of_the_heads_vertices(head):
+def test_lips_have_the_largest_vertex_weights(head):
     weights = vertex_weights(head)
     assert weights.mean().item() == pytest.approx(1, abs=1e-5)
     face = torch.from_numpy(head.regions["face"] & ~head.regions["lips"])
@@ -364,7 +370,7 @@ def test_vertex_loss_is_the_weighted_mean_distance():
     assert torch.isfinite(exact.grad).all()
 
 
-def test_units_are_pulled_to_the_truth_as_their_weights_say():
+def test_units_are_pulled_to_the_truth_by_their_weights():
     predicted, true = random(2, 16, 52), random(2, 16, 52, seed=1)
     weights = torch.ones(52)
     weights[24] = 4
@@ -377,7 +383,7 @@ def test_units_are_pulled_to_the_truth_as_their_weights_say():
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-6, 0.5, 3.0, math.pi])
-def test_rotations_are_as_far_apart_as_the_turn_between_them(angle):
+def test_rotation_angle_is_that_of_the_relative_rotation(angle):
     axis = torch.nn.functional.normalize(torch.tensor([[1.0, -2.0, 0.5]]).double(), dim=-1)
     start = rotvec_to_rotmat(random(1, 3))
     turned = start @ rotvec_to_rotmat(angle * axis)
@@ -385,7 +391,7 @@ def test_rotations_are_as_far_apart_as_the_turn_between_them(angle):
     assert rotation_loss(turned, start).item() == pytest.approx(angle, abs=1e-9)
 
 
-def test_rotations_turn_back_by_the_shortest_way():
+def test_rotation_gradients_follow_the_geodesic():
     true = rotvec_to_rotmat(torch.tensor([[0.1, -0.2, 0.3]]).double())
     axis = torch.tensor([[0.0, 0.4, 0.0]]).double()
     moved = after_a_step(lambda turn: rotation_loss(true @ rotvec_to_rotmat(turn), true), axis, 0.05)
@@ -395,7 +401,7 @@ def test_rotations_turn_back_by_the_shortest_way():
     assert torch.isfinite(still.grad).all()
 
 
-def test_velocity_loss_sees_motion_and_no_constant_error():
+def test_velocity_loss_ignores_constant_errors():
     true = random(2, 16, 5)
     assert velocity_loss(true, true, 25) == 0
     assert velocity_loss(true + 3, true, 25) < 1e-12
@@ -441,7 +447,7 @@ def test_likelihoods_are_those_of_torchs_distributions(distribution):
     assert difference.std() < 1e-6, "the same up to a constant"
 
 
-def test_sure_regions_are_pulled_harder_and_get_unsure_where_they_err():
+def test_gradients_grow_with_precision_and_errors_raise_the_variance():
     shares = unit_regions(("jawOpen", "eyeBlinkLeft")).double()
     log_variance = torch.full((1, 1, 6), -2.0, dtype=torch.float64)
     log_variance[..., REGIONS.index("jaw")] = -4
@@ -457,7 +463,7 @@ def test_sure_regions_are_pulled_harder_and_get_unsure_where_they_err():
     assert change[[0, 2, 4, 5]].abs().max() == 0, "nothing known about the others"
 
 
-def test_hidden_regions_lose_their_landmarks():
+def test_errors_of_landmarks_raise_the_variance_of_their_region():
     error = 0.002 * (random(1, 20, 478, 2) - 0.5)
     error[:, :, REGIONS.index("lips") == LANDMARK_REGIONS] *= 100
     log_variance = torch.zeros(1, 1, 6, dtype=torch.float64, requires_grad=True)
@@ -473,7 +479,7 @@ def test_hidden_regions_lose_their_landmarks():
         assert deviation[region].item() == pytest.approx(mean_error * math.sqrt(2), rel=0.1)
 
 
-def test_landmarks_that_are_not_known_do_not_count():
+def test_unknown_landmarks_do_not_count():
     error = random(1, 4, 478, 2)
     log_variance = torch.zeros(1, 4, 6, dtype=torch.float64, requires_grad=True)
     known = torch.ones(1, 4, 478, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Clips of any length through windows that overlap."""
+"""Clips of any length in overlapping windows."""
 
 from dataclasses import replace
 
@@ -11,8 +11,14 @@ from torch.testing import assert_close
 from avface.networks.coarse.windows import embed, join, predict, read_expression, read_windows
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Makes draws of torch reproducible."""
+    torch.manual_seed(0)
+
+
 def one_window_after_the_other(networks, frames):
-    """What `predict` should give, the slow way: every frame encoded anew in each window; merged with scipy."""
+    """The naive equivalent of `predict`: frames are encoded in each window; averaged with scipy."""
     count = frames.count
     window = min(networks.config.window, count)
     answers = [[] for _ in range(count)]
@@ -38,7 +44,7 @@ def one_window_after_the_other(networks, frames):
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 30])
 @torch.no_grad()
-def test_merged_windows_equal_those_worked_out_one_by_one(count):
+def test_averaged_windows_equal_a_naive_average(count):
     networks = small_networks(window=8)
     frames = some_frames(1, count)
     frames.seen[:, 3:6] = False
@@ -54,7 +60,7 @@ def test_merged_windows_equal_those_worked_out_one_by_one(count):
             assert_close(values[0].double(), wanted[prefix + name].double(), atol=2e-5, rtol=1e-4, msg=name)
 
 
-def test_rotations_of_merged_windows_are_rotations():
+def test_averaged_rotations_are_rotations():
     coarse, _ = predict(small_networks(window=8), some_frames(2, 20))
     assert_close(
         coarse.rotation @ coarse.rotation.transpose(-1, -2),
@@ -73,7 +79,7 @@ def test_the_block_size_does_not_matter(block):
             assert_close(vars(other)[name], values, atol=1e-5, rtol=1e-5)
 
 
-def test_clips_of_a_batch_know_nothing_of_each_other():
+def test_clips_of_a_batch_are_independent():
     networks, frames = small_networks(window=8), some_frames(2, 20)
     changed = some_frames(2, 20)
     changed.landmarks[1] += 0.3
@@ -82,7 +88,7 @@ def test_clips_of_a_batch_know_nothing_of_each_other():
     assert not torch.allclose(after[1], before[1])
 
 
-def test_a_frame_reaches_no_further_than_a_window():
+def test_frames_depend_on_one_window_either_side_alone():
     networks, frames = small_networks(window=8), some_frames(1, 40)
     changed = some_frames(1, 40)
     changed.landmarks[:, 20] += 0.3
@@ -92,7 +98,7 @@ def test_a_frame_reaches_no_further_than_a_window():
     assert (change[28:] == 0).all()
 
 
-def test_each_frame_is_encoded_once_and_few_at_a_time():
+def test_each_frame_is_encoded_once_and_in_blocks():
     networks, frames = small_networks(window=8), some_frames(1, 50)
     sizes = {}
     for branch in ("coarse", "expression"):
@@ -105,7 +111,7 @@ def test_each_frame_is_encoded_once_and_few_at_a_time():
     assert sizes == {"coarse": [12, 12, 12, 12, 2], "expression": [12, 12, 12, 12, 2]}
 
 
-def test_no_more_windows_at_a_time_than_asked_for():
+def test_windows_are_processed_in_blocks():
     networks, frames = small_networks(window=8), some_frames(2, 50)
     sizes = []
     networks.expression.temporal.register_forward_pre_hook(
@@ -116,7 +122,7 @@ def test_no_more_windows_at_a_time_than_asked_for():
     assert sum(sizes) == 2 * 43
 
 
-def test_a_clip_read_in_pieces_gives_the_same():
+def test_a_clip_in_parts_gives_the_same():
     networks, frames = small_networks(window=8), some_frames(1, 30)
     pieces = (embed(networks, frames.part(start, start + 11)) for start in range(0, 30, 11))
     joined = read_windows(networks, join(pieces))

@@ -1,4 +1,4 @@
-"""Losses of the fine stage: 0 where all is right, and gradients that lead there."""
+"""Losses of the fine stage: zero at the truth, with gradients towards it."""
 
 import pytest
 import torch
@@ -8,21 +8,27 @@ from avface.geometry.shading import sh_basis
 from avface.networks.detail.losses import (
     IdMrfLoss,
     Vgg19,
+    detail_texture,
     displacement_loss,
     fit_albedo,
     fit_light,
+    image_gradient_loss,
     normals_loss,
     photometric_loss,
     regulariser,
     shaded,
     slope_loss,
-    image_gradient_loss,
     symmetry_loss,
-    detail_texture,
     valley_occlusion,
 )
 
 SIZE = 32
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Makes draws of torch reproducible."""
+    torch.manual_seed(0)
 
 
 def bumpy(height, size=SIZE):
@@ -44,7 +50,7 @@ def light():
 ONES = torch.ones(1, SIZE, SIZE)
 
 
-def test_normals_loss_ignores_slow_differences():
+def test_normals_loss_ignores_low_frequencies():
     flat, waves = bumpy(torch.tensor(0.0)), bumpy(torch.tensor(0.3))
     assert float(normals_loss(waves, waves, ONES)) == 0
     tilted = torch.nn.functional.normalize(flat + torch.tensor([0.2, 0.1, 0.0])[:, None, None], dim=1)
@@ -52,7 +58,7 @@ def test_normals_loss_ignores_slow_differences():
     assert float(normals_loss(waves, flat, ONES)) > 10 * float(normals_loss(tilted, flat, ONES))
 
 
-def test_normals_loss_leaves_out_what_has_no_weight_and_its_rim():
+def test_normals_loss_leaves_out_texels_without_weight_and_their_neighbours():
     one, other = bumpy(torch.tensor(0.3)), bumpy(torch.tensor(0.3)).clone()
     other[..., 10, 10] = -1.0
     weight = ONES.clone()
@@ -83,7 +89,7 @@ def test_displacement_is_in_millimetres():
     )
 
 
-def test_only_the_unseen_side_follows_the_other():
+def test_symmetry_loss_changes_the_invisible_side_alone():
     displacement = torch.zeros(1, SIZE, SIZE)
     displacement[..., : SIZE // 2] = 1e-3
     displacement.requires_grad_()
@@ -109,7 +115,7 @@ def test_light_and_albedo_are_found():
     assert torch.allclose(fit_albedo(shading, image, ONES), albedo, atol=1e-3)
 
 
-def test_light_is_not_fitted_to_what_has_no_weight():
+def test_light_is_fitted_to_texels_with_weight_alone():
     normals, lit = bumpy(torch.tensor(0.3)), light()
     albedo = torch.full((1, 3, SIZE, SIZE), 0.5)
     image = shaded(normals, albedo, lit)
@@ -121,7 +127,7 @@ def test_light_is_not_fitted_to_what_has_no_weight():
     assert torch.allclose(one, other, atol=1e-5)
 
 
-def test_true_detail_explains_the_picture_best():
+def test_photometric_loss_is_least_at_the_true_detail():
     flat = bumpy(torch.tensor(0.0))
     image = shaded(bumpy(torch.tensor(0.2)), torch.full((1, 3, SIZE, SIZE), 0.5), light())
     errors = {}
@@ -180,7 +186,7 @@ def test_bad_vgg_files(tmp_path, vgg_file):
         Vgg19.load(path)
 
 
-def test_valleys_lack_light_and_ridges_do_not():
+def test_valleys_are_occluded_and_ridges_are_not():
     heights, side = torch.zeros(64, 64), 0.15
     heights[30:33] = -2e-4
     heights[:, 10:13] = 3e-4

@@ -1,4 +1,4 @@
-"""The fine stage's network and the maps that it sees and moves."""
+"""The detail network, its maps and the median displacement."""
 
 import math
 
@@ -25,6 +25,12 @@ SMALL = DetailConfig(resolution=64, encoder=(8, 8, 8, 8, 8), decoder=(8, 8, 8, 8
 CAMERA = Camera.centred(300.0, 160, 160)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Makes draws of torch reproducible."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="module")
 def head():
     return load_head("open")
@@ -46,7 +52,7 @@ def picture(fill=200):
     return np.full((160, 160, 3), fill, np.uint8)
 
 
-def test_window_holds_the_face_and_nothing_else(head, atlas):
+def test_the_window_contains_the_face_alone(head, atlas):
     names = {name: torch.as_tensor(head.regions[name]).float()[:, None] for name in head.regions}
     inside = atlas.mask > 0.5
     assert (atlas.atlas.bake(names["face"])[..., 0][inside] > 0.5).all()
@@ -63,7 +69,7 @@ def test_mirror_pairs_texels(head, atlas):
     assert float(off.quantile(0.99)) < 0.001 and float(off.median()) < 1e-4
 
 
-def test_frontal_face_is_seen_with_the_colours_of_the_picture(head, atlas):
+def test_a_frontal_face_is_visible_with_the_colours_of_the_picture(head, atlas):
     image = picture()
     image[:, :80] = (10, 60, 110)
     maps = atlas.maps(image, facing(head), CAMERA)
@@ -79,7 +85,7 @@ def test_frontal_face_is_seen_with_the_colours_of_the_picture(head, atlas):
     assert forehead[2] > 0.8 and abs(forehead[0]) < 0.1
 
 
-def test_what_is_turned_away_hidden_or_outside_is_not_seen(head, atlas):
+def test_skin_that_is_turned_away_occluded_or_outside_is_invisible(head, atlas):
     turned = atlas.maps(picture(), facing(head, 1.0), CAMERA).visibility
     sides = turned[:, : SIZE // 2].mean(), turned[:, SIZE // 2 :].mean()
     assert min(sides) < 0.45 * max(sides)
@@ -93,7 +99,7 @@ def test_what_is_turned_away_hidden_or_outside_is_not_seen(head, atlas):
     assert float(atlas.maps(picture(), away, CAMERA).visibility.max()) == 0
 
 
-def test_nose_hides_the_cheek_behind_it(head, atlas):
+def test_the_nose_occludes_the_cheek_behind_it(head, atlas):
     points = facing(head, 0.75)
     maps = atlas.maps(picture(), points, CAMERA)
     towards = -(
@@ -118,7 +124,7 @@ def test_large_pictures_give_the_same_maps(head, atlas):
     assert float((one.visibility - other.visibility).abs().mean()) < 0.01
 
 
-def test_hidden_landmarks_hide_their_skin(head, atlas):
+def test_skin_of_occluded_landmarks_is_occluded(head, atlas):
     maps = atlas.maps(picture(), facing(head), CAMERA)
     lips = torch.zeros(478, dtype=torch.bool)
     lips[[0, 17, 61, 291, 37, 267, 84, 314]] = True
@@ -213,7 +219,7 @@ def awake(network):
     return network
 
 
-def test_network_begins_without_displacement(head):
+def test_a_new_network_predicts_no_displacement(head):
     network = small_network(head)
     found = network(*inputs())
     assert found.shape == (1, 64, 64) and not bool(found.any())
@@ -231,7 +237,7 @@ def test_displacement_stays_within_bound_and_mask(head):
     assert float(found.abs().max()) > 0.001
 
 
-def test_sound_matters_only_where_it_is_listened_to(head):
+def test_sound_has_an_effect_if_the_config_has_audio(head):
     maps, speech = inputs()
     with torch.no_grad():
         for audio in (True, False):
@@ -241,7 +247,7 @@ def test_sound_matters_only_where_it_is_listened_to(head):
             assert torch.equal(network(maps, torch.zeros_like(speech)), network(maps))
 
 
-def test_new_network_does_not_listen_yet(head):
+def test_sound_has_no_effect_on_a_new_network(head):
     network = small_network(head)
     maps, speech = inputs()
     with torch.no_grad():
@@ -249,7 +255,7 @@ def test_new_network_does_not_listen_yet(head):
         assert torch.equal(network(maps, speech), network(maps))
 
 
-def test_crops_are_as_the_window(head):
+def test_crops_give_the_same_as_whole_maps(head):
     torch.manual_seed(0)
     network = awake(small_network(head, resolution=256))
     maps, speech = inputs(256)
@@ -305,7 +311,7 @@ def test_bad_files_and_configs(head, tmp_path):
         DetailConfig(encoder=(1, 2, 3, 4, 0))
 
 
-def test_usual_detail_ignores_what_was_hidden(atlas):
+def test_median_detail_ignores_invisible_texels(atlas):
     medians = MedianDetail(atlas)
     with pytest.raises(AvfaceError, match="no frame was added"):
         medians.median()
@@ -326,7 +332,7 @@ def test_usual_detail_ignores_what_was_hidden(atlas):
     assert torch.allclose(medians.completed(true, 1 - hidden, median), true, atol=1e-9)
 
 
-def test_usual_detail_of_the_unseen_side_is_the_other_ones(atlas):
+def test_median_detail_of_an_invisible_side_is_mirrored(atlas):
     medians = MedianDetail(atlas)
     visibility = torch.zeros(SIZE, SIZE)
     visibility[:, : SIZE // 2] = 1

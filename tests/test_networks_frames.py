@@ -1,4 +1,4 @@
-"""Crops around faces, codes and what they mean, face regions."""
+"""Crops around faces, decoding of codes, face regions."""
 
 import numpy as np
 import pytest
@@ -17,12 +17,12 @@ from avface.networks.coarse.codes import (
     OPEN_CODE,
     CodeConfig,
     coarse_sizes,
+    decode_coarse,
+    decode_expression,
     expression_sizes,
     perspective_camera,
     perspective_translation,
     project_weakly,
-    decode_coarse,
-    decode_expression,
     rotation_from_6d,
 )
 from avface.networks.frames import FaceCrop, face_boxes
@@ -33,6 +33,12 @@ from avface.networks.regions import (
     unit_log_variance,
     unit_regions,
 )
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Makes draws of torch reproducible."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture
@@ -60,13 +66,13 @@ def test_crop_units_of_a_training_window(crop):
     assert_close((in_crop + 0.5) * 2 / size - 1, crop.normalise(pixels.expand(1, 2, 1, -1))[0, 0, 0])
 
 
-def test_one_camera_a_clip_is_spread_over_its_frames():
+def test_one_camera_a_clip_is_broadcast_over_its_frames():
     crop = FaceCrop.of(torch.rand(2, 3, 3), torch.tensor([1000.0, 2000.0]), torch.rand(2, 2))
     assert crop.focal_length.tolist() == [[1000.0] * 3, [2000.0] * 3]
     assert crop.principal_point.shape == (2, 3, 2)
 
 
-def test_aim_turns_the_axis_to_the_middle_of_the_square_and_nothing_about_it(crop):
+def test_axis_rotation_is_the_smallest_to_the_crops_centre(crop):
     tangents = crop.geometry[..., :2]
     way = torch.cat([tangents, torch.ones(1, 2, 1)], -1)
     axis = torch.nn.functional.normalize(way, dim=-1)
@@ -79,7 +85,7 @@ def test_aim_turns_the_axis_to_the_middle_of_the_square_and_nothing_about_it(cro
     assert np.linalg.norm(turn) == pytest.approx(np.arccos(axis[0, 1, 2].item()))
 
 
-def test_the_camera_code_says_where_the_head_is_in_the_picture(crop):
+def test_the_camera_code_is_the_position_of_the_head_in_the_picture(crop):
     translation = torch.tensor([[[0.03, -0.02, 0.7], [-0.25, 0.1, 0.9]]], dtype=torch.float64)
     code = perspective_camera(translation, crop)
     assert_close(perspective_translation(code, crop), translation)
@@ -89,7 +95,7 @@ def test_the_camera_code_says_where_the_head_is_in_the_picture(crop):
     assert (nearer[..., 2] < translation[..., 2]).all()
 
 
-def test_raw_zeros_are_an_average_head_in_the_middle_that_looks_at_the_camera(crop):
+def test_raw_zeros_are_an_average_frontal_head_in_the_middle(crop):
     code = decode_coarse(torch.zeros(1, 2, sum(coarse_sizes(OPEN_CODE))).double(), OPEN_CODE, crop)
     assert code.shape.abs().sum() == 0
     eyes = torch.tensor([0.0, 0.0, 1.0]).double()  # out of the face
@@ -129,7 +135,7 @@ def test_weak_perspective_is_decas():
     assert_close(project_weakly(points, facing @ upright, camera), expected)
 
 
-def test_perspective_comes_close_to_weak_perspective_from_afar():
+def test_perspective_converges_to_weak_perspective_with_distance():
     """The same code of place and size in both cameras shows a head in the same part of the crop."""
     head = torch.tensor([[0.05, 0.02, 0.0], [-0.04, -0.06, 0.02]]).double()
     crop = FaceCrop.of(torch.tensor([[[500.0, 300.0, 200.0]]]).double(), 1e5, (500.0, 300.0))
@@ -162,13 +168,13 @@ def test_open_expression_stays_in_bounds_and_variances_in_range():
         assert values.max() == 4
 
 
-def test_a_unit_that_went_too_far_comes_back_and_one_that_wants_out_stays():
+def test_the_gradient_of_clamped_units_points_inwards_only():
     values = torch.tensor([-0.5, -0.5, 0.5, 1.5, 1.5], requires_grad=True)
     clamp_inwards(values, 0, 1).backward(torch.tensor([-1.0, 1.0, 2.0, 1.0, -1.0]))
     assert values.grad.tolist() == [-1, 0, 2, 1, 0]
 
 
-def test_a_bounded_unit_reaches_its_bound_exactly_and_leaves_it_again():
+def test_gradient_descent_reaches_and_leaves_a_bound():
     raw = torch.tensor([0.3], requires_grad=True)
     optimiser = torch.optim.SGD([raw], 0.1)
     for target, steps in ((0.0, 60), (0.7, 60)):
@@ -202,7 +208,7 @@ def test_crops_are_those_of_the_training_data():
     np.testing.assert_allclose(face_boxes(lost, seen, 25.0), take.crop.boxes, atol=1e-3)
 
 
-def test_crops_go_on_where_the_face_is_lost_and_need_one_face():
+def test_boxes_are_interpolated_where_the_face_is_lost():
     rng = np.random.default_rng(0)
     face = rng.normal(0, 40, (478, 2))
     points = 300 + face + np.array([2.0, 0.0]) * np.arange(100)[:, None, None]
@@ -251,7 +257,7 @@ def open_landmarks():
         ("cheeks", np.array([50, 280, 205, 425])),
     ],
 )
-def test_regions_hold_what_they_are_named_after(region, landmarks):
+def test_regions_contain_the_landmarks_of_their_name(region, landmarks):
     assert (LANDMARK_REGIONS[torch.from_numpy(landmarks)] == REGIONS.index(region)).all()
 
 

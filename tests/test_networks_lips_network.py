@@ -1,20 +1,18 @@
-"""The lips network: its architecture and gate, its file, equation 1, and that it learns to listen."""
+"""The lips network: its architecture and gate, its file, equation 1, and its training."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from avface.errors import AvfaceError
-from avface.evaluation.studies.lips import NAMES, lip_figures
 from avface.geometry.camera import Camera
 from avface.head.lips import lip_region
 from avface.head.model import load_head
 from avface.networks.lips.network import (
     GATE_FADE,
-    GATE_REACH,
+    GATE_HOLD,
     LipsConfig,
     LipsNetwork,
     check_lips,
@@ -25,16 +23,15 @@ from avface.networks.lips.network import (
     speech_gate,
 )
 from avface.networks.lips.normal_loss import laplacian, lip_normals_loss, render_normals
-from avface.synthetic.performance.lip_shapes import LipHabit, LipShapes, habit_numbers
-from avface.training.lips.performances import (
-    LipPerformances,
-    LipPerformancesConfig,
-    held_out,
-    prepare_lip_performances,
-)
-from avface.training.lips.train import LipsRecipe, LipsTraining, train
+from avface.synthetic.performance.lip_effects import LipEffects, LipStyle, lip_style_vector
 
 SMALL = LipsConfig(points=24, embedding=16, feature=8, hidden=16, layers=2, mapping=16)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Makes draws of torch reproducible."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +41,7 @@ def head():
 
 @pytest.fixture
 def small(head):
-    """A small network whose answers aren't 0."""
+    """A small network with offsets other than 0."""
     torch.manual_seed(0)
     network = LipsNetwork.of(head, SMALL)
     torch.nn.init.normal_(network.out.weight, std=0.3)
@@ -67,20 +64,20 @@ def test_first_weights_are_those_of_nha(head):
     assert network.place.abs().max() <= 1
 
 
-def test_it_begins_as_no_change_and_fades_to_the_regions_edge(head, small):
+def test_initial_offsets_are_zero_and_offsets_fade_to_the_regions_edge(head, small):
     speech = torch.randn(3, 5, 16, 29)
     region = lip_region(head)
 
     assert not LipsNetwork.of(head, SMALL)(speech, torch.ones(3, 5)).offsets.any()
     motion = small(speech, torch.ones(3, 5))
-    assert torch.equal(motion.effects, small.hear(speech, torch.ones(3, 5)))
+    assert torch.equal(motion.effects, small.predict_effects(speech, torch.ones(3, 5)))
     assert motion.offsets.shape == (3, 5, len(region), 3) and motion.effects.shape == (3, 5, 4)
     assert motion.closure.shape == (3, 5)
     assert motion.offsets[..., region.falloff < 0.05, :].abs().max() < 0.06 * small.config.scale
     assert 0 <= small.saturated(motion.offsets) < 1
 
 
-def test_a_sine_layer_is_the_formula(small):
+def test_a_sine_layer_is_a_modulated_siren_layer(small):
     layer = small.body[1]
     x, f, p = torch.randn(4, 7, 16), torch.randn(4, 16), torch.randn(4, 16)
 
@@ -90,7 +87,7 @@ def test_a_sine_layer_is_the_formula(small):
     torch.testing.assert_close(layer(x[:1], f, p)[2], torch.sin(f[2] * layer.linear(x[0]) + p[2]))
 
 
-def test_silence_and_missing_sound_move_nothing(small):
+def test_silence_and_missing_sound_give_no_offsets(small):
     times = np.arange(50) / 25
     speech = np.random.default_rng(0).normal(size=(50, 16, 29)).astype(np.float32)
 
@@ -110,8 +107,8 @@ def test_the_gate_is_open_in_and_around_speech_zero_elsewhere_and_smooth():
         gate = speech_gate(((times > 2) & (times < 2.4)).astype(float), times)
 
         near = np.maximum(2 - times, times - 2.4)
-        assert (gate[near < GATE_REACH - 2 / rate] > 0.99).all()
-        assert (gate[near > GATE_REACH + 2 * GATE_FADE + 2 / rate] == 0).all()
+        assert (gate[near < GATE_HOLD - 2 / rate] > 0.99).all()
+        assert (gate[near > GATE_HOLD + 2 * GATE_FADE + 2 / rate] == 0).all()
         assert np.abs(np.diff(gate)).max() < 20 / rate
     assert len(speech_gate(np.zeros(0), np.zeros(0))) == 0
 
@@ -164,7 +161,7 @@ def test_bad_files_are_refused_in_one_line(tmp_path, head, small):
         check_lips(small, head)
 
 
-def test_the_laplacian_ignores_constants_and_sees_edges():
+def test_the_laplacian_ignores_constants_and_responds_to_edges():
     flat = torch.full((1, 3, 8, 8), 0.7)
     dot = torch.zeros(1, 1, 5, 5)
     dot[0, 0, 2, 2] = 1
@@ -182,7 +179,7 @@ def closeup(head, vertices):
     return render_normals(points, camera.project(points), torch.from_numpy(region.faces), 64, 64)
 
 
-def test_rendered_normals_look_at_the_camera(head):
+def test_rendered_normals_face_the_camera(head):
     normals, mask = closeup(head, head.template[lip_region(head).vertices][None])
 
     assert 0.2 < mask.float().mean() < 0.9
@@ -193,10 +190,10 @@ def test_rendered_normals_look_at_the_camera(head):
     assert torch.isfinite(upper)
 
 
-def test_equation_one_is_zero_at_the_truth_and_leads_to_it(head):
-    shapes = LipShapes.of(head)
+def test_equation_one_is_zero_at_the_truth_and_its_gradient_leads_to_it(head):
+    shapes = LipEffects.of(head)
     base = head.template[shapes.region.vertices][None]
-    wanted = shapes.effects(torch.tensor([[0.0, 0, 1, 0]]), habit_numbers(LipHabit())[None])
+    wanted = shapes.effects(torch.tensor([[0.0, 0, 1, 0]]), lip_style_vector(LipStyle())[None])
     reference, there = closeup(head, base + wanted)
     amount = torch.tensor(0.6, requires_grad=True)
 
@@ -226,136 +223,7 @@ def test_pixels_at_the_masks_edge_and_outside_dont_count():
     assert lip_normals_loss(one, other, torch.zeros(1, 12, 12, dtype=torch.bool)) == 0
 
 
-def spoken(head, clips=6, frames=30):
-    """Talks in which the sound says plainly whether lips are rounded (u) or pressed (p)."""
-    rng = np.random.default_rng(0)
-    vocabulary = ("", "p", "u")
-    symbol, start, speech = [], [], np.zeros((clips, frames, 16, 29), np.float16)
-    times = np.arange(frames)[:, None] / 25 + 0.02 * (np.arange(16) - 8)
-    for clip in range(clips):
-        order = rng.permutation([1, 2, 1, 2])
-        begins = np.array([0.1, 0.4, 0.7, 1.0])
-        symbol += [0, *order]
-        start += [0.0, *begins]
-        said = np.array([0, *order])[np.searchsorted(begins, times, side="right")]
-        speech[clip] = np.eye(29)[said] * 3
-    return LipPerformances(
-        first=torch.arange(clips) * frames,
-        count=torch.full((clips,), frames),
-        expression=torch.zeros(clips * frames, head.num_expression, dtype=torch.float16),
-        speech=torch.from_numpy(speech).flatten(0, 1),
-        activity=torch.ones(clips * frames),
-        phoneme_first=torch.arange(clips) * 5,
-        phoneme_count=torch.full((clips,), 5),
-        symbol=torch.tensor(symbol),
-        start=torch.tensor(start),
-        kind=torch.zeros(clips, dtype=torch.int64),
-        vocabulary=vocabulary,
-        frame_rate=25.0,
-    )
-
-
-def small_recipe(**changes):
-    values = {
-        "steps": 60,
-        "batch": 6,
-        "learning_rate": 2e-3,
-        "warm_up": 5,
-        "averaging": 0.8,
-        "rendered": 1,
-        "listening": 4,
-        "heard": 16,
-    }
-    return LipsRecipe(
-        network=SMALL, performances=LipPerformancesConfig(hours=0.001), picture=32, **{**values, **changes}
-    )
-
-
-@pytest.fixture
-def talks(head, monkeypatch):
-    made = spoken(head)
-    monkeypatch.setattr("avface.training.lips.train.prepare_lip_performances", lambda *_, **__: made)
-    return made
-
-
-def test_it_learns_to_listen(tmp_path, head, talks):
-    recipe = small_recipe(steps=60, listening=40, heard=64)
-    network = train(LipsTraining(tmp_path / "lips.safetensors", recipe, report_every=50))
-
-    figures = lip_figures(network, head, talks)
-
-    errors = {name: float(part.mean.mean()) for name, part in figures.errors.items()}
-    assert errors["after"] < 0.85 * errors["before"]
-    assert errors["other sound"] > 1.1 * errors["after"]
-    assert errors["truth"] == 0 and set(figures.classes) <= set(range(len(NAMES)))
-    assert float(figures.errors["after"].penetration.max()) <= 0.05
-    assert "bilabial" in figures.table() and "saturated" in figures.table()
-    assert torch.equal(load_lips(tmp_path / "lips.safetensors").out.weight, network.out.weight)
-
-
-def test_a_stopped_run_goes_on_as_if_it_had_not(tmp_path, talks):
-    whole = train(LipsTraining(tmp_path / "a.safetensors", small_recipe(steps=8)))
-    training = LipsTraining(tmp_path / "b.safetensors", small_recipe(steps=8), checkpoint_every=6)
-
-    class Stop(Exception):
-        pass
-
-    from avface.training.lips import train as lips
-
-    keep = lips._keep
-
-    def kept_once(*arguments):
-        keep(*arguments)
-        raise Stop
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lips, "_keep", kept_once)
-        with pytest.raises(Stop):
-            train(training)
-    resumed = train(training)
-
-    for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
-        torch.testing.assert_close(one, other)
-    with pytest.raises(AvfaceError, match="another recipe"):
-        train(replace(training, recipe=small_recipe(steps=9)))
-    training.checkpoint.write_bytes(b"x")
-    with pytest.raises(AvfaceError, match="damaged checkpoint"):
-        train(training)
-
-
-def test_performances_are_made_once_and_kept(tmp_path):
-    config = LipPerformancesConfig(hours=2 * 1.2 / 3600, stretch=1.2, seed=3, split="test")
-    path = tmp_path / "performances.safetensors"
-    shares = []
-
-    made = prepare_lip_performances(path, "open", config, on_progress=shares.append)
-    again = prepare_lip_performances(path, "open", config, on_progress=shares.append)
-
-    assert shares == [0.5, 1.0] and len(made) == len(again) == 2
-    assert made.speech.shape == (60, 16, 29) and made.expression.shape == (60, 52)
-    assert torch.equal(made.speech, again.speech) and made.vocabulary == again.vocabulary
-    assert [again.phonemes(k) for k in range(2)] == [made.phonemes(k) for k in range(2)]
-    assert all(p.start < 1.2 for k in range(2) for p in made.phonemes(k))
-    path.write_bytes(b"x")
-    with pytest.raises(AvfaceError, match="damaged"):
-        prepare_lip_performances(path, "open", config)
-
-
-def test_held_out_voices():
-    assert held_out("it", "it+m3") and held_out("de", "de+f4")
-    assert not held_out("de", "de+m3")
-
-
-def test_impossible_settings_are_refused():
-    with pytest.raises(AvfaceError, match="window=1"):
-        LipsRecipe(window=1)
-    with pytest.raises(AvfaceError, match="hours=0"):
-        LipPerformancesConfig(hours=0)
-    with pytest.raises(AvfaceError, match="scale=0"):
-        LipsConfig(scale=0)
-
-
-def test_shipped_weights_are_of_the_open_head_and_small(head):
+def test_pretrained_weights_are_of_the_open_head_and_small(head):
     network = pretrained_lips("cpu")
 
     check_lips(network, head)

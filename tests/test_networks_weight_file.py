@@ -1,4 +1,4 @@
-"""Weights in files: our own, ImageNet's and DECA's."""
+"""Weight files: avface's own formats, ImageNet's and DECA's."""
 
 import json
 import os
@@ -53,6 +53,12 @@ KINDS = {
     "acoustic": (small_acoustic_model, save_acoustic_model, load_acoustic_model),
 }
 """Every network with a weight file: what makes a small one, writes and reads it."""
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Makes draws of torch reproducible."""
+    torch.manual_seed(0)
 
 
 @dataclass
@@ -207,7 +213,10 @@ def test_settings_of_another_type_are_refused(saved):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda config: config["coarse"]["video"].update(kind="transformer"), "coarse.video: unknown kind 'transformer'"),
+        (
+            lambda config: config["coarse"]["video"].update(kind="transformer"),
+            "coarse.video: unknown kind 'transformer'",
+        ),
         (
             lambda config: config["coarse"]["temporal"].update(heads=5),
             "width=24 must be a multiple of heads=5",
@@ -352,7 +361,7 @@ def test_weights_of_another_network_are_refused(tmp_path, backbone):
 
 
 def deca_content(backbone):
-    """What deca_model.tar holds, with random numbers; the counters of batches are missing, as in older files."""
+    """The content of deca_model.tar with random numbers; batch counters are missing, as in older files."""
     generator = torch.Generator().manual_seed(1)
 
     def encoder(code):
@@ -382,7 +391,7 @@ def deca_file(tmp_path_factory, backbone):
     return path
 
 
-def test_decas_weights_go_where_they_belong(deca_file, backbone):
+def test_decas_weights_are_copied_to_their_counterparts(deca_file, backbone):
     networks = CoarseNetworks(NetworkConfig())
     fresh = networks.expression.video.head[0].weight.detach().clone()
     report = load_deca(deca_file, networks)

@@ -11,7 +11,7 @@ RATE = 16_000
 
 @pytest.fixture(scope="module")
 def sound():
-    """Five seconds in which something goes on: noise that swells and tones that glide."""
+    """Five seconds of noise with a varying level and of chirps."""
     rng = np.random.default_rng(0)
     times = np.arange(5 * RATE) / RATE
     swell = np.sin(2 * np.pi * 2 * times) ** 2
@@ -81,8 +81,8 @@ def test_a_click_is_in_the_middle_of_the_window_at_its_time(kind, untrained):
     assert 6.5 < changed @ np.arange(WINDOW) / changed.sum() < 9
 
 
-def test_nothing_of_another_time_is_in_a_window(untrained):
-    """The network's context and the window are all that a frame hears, given the loudness of the clip."""
+def test_windows_depend_on_the_sound_around_them_alone(untrained):
+    """Given the loudness of the clip: on the receptive field of the network around the window."""
     rng = np.random.default_rng(1)
     spectra = torch.from_numpy(rng.normal(size=(1, 800, acoustic.BANDS + 1)).astype(np.float32))
     changed = spectra.clone()
@@ -94,7 +94,7 @@ def test_nothing_of_another_time_is_in_a_window(untrained):
     assert difference.argmax() in (199, 200, 201)
 
 
-def test_long_sound_is_heard_in_blocks_without_seams(sound, untrained, monkeypatch):
+def test_long_sound_is_processed_in_blocks_without_seams(sound, untrained, monkeypatch):
     whole = untrained.predict(torch.from_numpy(sound))
     monkeypatch.setattr(acoustic, "BLOCK_ROWS", 37)
     pieces = untrained.predict(torch.from_numpy(sound))
@@ -110,14 +110,14 @@ def test_mel_in_blocks_has_no_seams(sound, monkeypatch):
     torch.testing.assert_close(features.mel.mel_spectra(torch.from_numpy(sound)), whole)
 
 
-def test_loudness_of_the_recording_hardly_matters(sound):
+def test_features_hardly_depend_on_the_level(sound):
     loud, soft = (speech_features(gain * sound, video(5)) for gain in (1.0, 0.05))
 
     np.testing.assert_allclose(loud.mouth_openness, soft.mouth_openness, atol=0.1)
 
 
 def test_mel_is_wav2lips():
-    """Against the steps of Wav2Lip's audio.py, spelled out in numpy with an independent filter bank."""
+    """Against the steps of Wav2Lip's audio.py in numpy with an independent filter bank."""
     rng = np.random.default_rng(2)
     sound = (0.2 * rng.normal(size=RATE)).astype(np.float32)
     emphasised = np.append(sound[0], sound[1:] - 0.97 * sound[:-1]).astype(float)
@@ -149,7 +149,7 @@ def test_mel_is_wav2lips():
 
 
 @pytest.mark.parametrize("kind", ["deepspeech", "mel", "wav2vec2"])
-def test_without_a_sound_track_all_is_zero_and_says_so(kind):
+def test_without_a_sound_track_all_features_are_zero(kind):
     heard = speech_features(None, video(1), kind)
 
     assert not heard.heard
@@ -158,7 +158,7 @@ def test_without_a_sound_track_all_is_zero_and_says_so(kind):
 
 
 @pytest.mark.parametrize("samples", [0, 1, 200, RATE])
-def test_silence_of_any_length_is_finite_and_nobody_speaks(samples):
+def test_silence_of_any_length_gives_finite_features_without_speech(samples):
     heard = speech_features(np.zeros(samples, np.float32), video(1))
 
     assert heard.heard and np.isfinite(heard.values).all()
@@ -166,7 +166,7 @@ def test_silence_of_any_length_is_finite_and_nobody_speaks(samples):
     assert heard.mouth_openness.max() < 0.2
 
 
-def test_frames_outside_the_sound_hear_nothing(sound):
+def test_frames_outside_the_sound_have_no_features(sound):
     heard = speech_features(sound, np.array([-3.0, 2.0, 9.0]))
 
     assert not heard.values[[0, 2]].any() and heard.values[1].any()

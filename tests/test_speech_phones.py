@@ -40,7 +40,7 @@ def test_silence_comes_first():
     assert SYMBOLS[SILENCE] == "silence"
 
 
-def test_espeak_says_no_phone_that_has_no_class():
+def test_every_phone_of_espeak_has_a_class():
     pytest.importorskip("espeakng_loader")
     from avface.synthetic.performance.espeak import speak
 
