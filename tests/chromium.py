@@ -1,4 +1,4 @@
-"""A real Chromium without a window, driven through its own pipe: for tests of pages."""
+"""Headless Chromium, controlled by the DevTools protocol through a pipe, for tests of pages."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ FLAGS = (
 
 
 def find_chromium() -> str | None:
-    """The browser's program: $AVFACE_CHROMIUM or one on the path, or None."""
+    """Path of the browser: $AVFACE_CHROMIUM or one on the path; None if there is none."""
     named = os.environ.get("AVFACE_CHROMIUM")
     return named or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Page:
-    """One page of one browser; use it in a `with` block.
+    """A browser with one page, as a context manager.
 
-    Speaks the DevTools protocol: JSON messages that end in a zero byte, to the browser on its descriptor 3,
-    from it on its 4. `errors` collects exceptions, console errors and failed requests; `requests` the
-    addresses asked for.
+    Messages of the DevTools protocol are JSON that ends in a zero byte, sent to the browser's descriptor 3 and
+    received from its 4. `errors` collects exceptions, console errors and failed requests; `requests` the
+    requested URLs.
     """
 
     def __init__(self, program: str, width: int = 1280, height: int = 800):
@@ -103,11 +103,11 @@ class Page:
         shutil.rmtree(self._profile, ignore_errors=True)
 
     def open(self, path: Path) -> None:
-        """Open a file from disk."""
+        """Open a file."""
         self.send("Page.navigate", url=path.resolve().as_uri())
 
     def resize(self, width: int, height: int) -> None:
-        """Give the page another size, in pixels."""
+        """Set the size of the page in pixels."""
         self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -117,14 +117,14 @@ class Page:
         )
 
     def evaluate(self, script: str) -> Any:
-        """The value of a script, awaited if it is a promise."""
+        """The value of a script; promises are awaited."""
         answer = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in answer:
             raise AssertionError(f"{script}: {_describe(answer['exceptionDetails'])}")
         return answer["result"].get("value")
 
     def wait_for(self, script: str, seconds: float = 30.0) -> Any:
-        """Ask again until the script's value is true."""
+        """Evaluate a script repeatedly until its value is true; returns the value."""
         deadline = time.monotonic() + seconds
         while not (value := self.evaluate(script)):
             if time.monotonic() > deadline:
@@ -142,7 +142,7 @@ class Page:
         return base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"])
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
-        """Call a method of the protocol and wait for its answer; events that come before it are noted."""
+        """Call a method of the protocol and return its result; events received meanwhile are recorded."""
         number = next(self._ids)
         message: dict[str, Any] = {"id": number, "method": method, "params": params}
         if self._session is not None:
@@ -157,7 +157,7 @@ class Page:
                     raise AssertionError(f"{method}: {answer['error']['message']}")
                 result: dict[str, Any] = answer["result"]
                 return result
-            self._note(answer)
+            self._record(answer)
 
     def _receive(self, seconds: float) -> dict[str, Any]:
         while b"\0" not in self._buffer:
@@ -171,7 +171,7 @@ class Page:
         decoded: dict[str, Any] = json.loads(message)
         return decoded
 
-    def _note(self, event: dict[str, Any]) -> None:
+    def _record(self, event: dict[str, Any]) -> None:
         params = event.get("params", {})
         match event.get("method"):
             case "Runtime.exceptionThrown":

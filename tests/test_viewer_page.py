@@ -17,7 +17,7 @@ from avface.errors import AvfaceError
 from avface.media import VideoWriter
 from avface.viewer.page import export_page
 
-# from inside K3D, with the numpy that MediaPipe needs
+# raised in K3D's dependencies with the version of numpy that MediaPipe needs
 pytestmark = pytest.mark.filterwarnings("ignore:The truth value of an empty array:DeprecationWarning")
 
 FRAMES = 40
@@ -26,7 +26,7 @@ WAIT = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(do
 
 @pytest.fixture(scope="module")
 def filmed(tmp_path_factory):
-    """A video with sound, higher than the page allows, whose name must be escaped."""
+    """A video with sound, higher than the page's, whose name must be escaped."""
     path = tmp_path_factory.mktemp("film") / "a<b>&'c.mp4"
     sound = 0.1 * np.sin(np.arange(16_000 * 2) / 5).astype(np.float32)
     with VideoWriter(path, sound=(sound, 16_000)) as writer:
@@ -38,7 +38,7 @@ def filmed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def capture():
-    """Turns neck and eyes, and has frames in which the face was not seen."""
+    """Rotates neck and eyes, and has frames with confidence 0."""
     made = moving_capture(FRAMES)
     rng = np.random.default_rng(3)
     expression = np.where(
@@ -84,7 +84,7 @@ def opened(browser, path, width=1280, height=800):
 
 
 def positions_of(browser, frame):
-    """What the page shows after a jump to a frame: (V, 3) in the camera's axes."""
+    """The displayed vertices after seeking to a frame: (V, 3) in the camera's axes."""
     script = (
         f"(() => {{ avface.seek({frame}); const p = avface.positions();"
         " return btoa(Array.from(new Uint8Array(p.buffer), b => String.fromCharCode(b)).join('')); })()"
@@ -93,24 +93,24 @@ def positions_of(browser, frame):
 
 
 def head_pane(browser):
-    """The pane of the head as it looks on the screen, (H, W, 3)."""
+    """A screenshot of the head's pane (H, W, 3)."""
     box = browser.evaluate(
         "(() => { const b = document.querySelector('.head').getBoundingClientRect();"
         " return [b.left, b.top, b.right, b.bottom].map(Math.round) })()"
     )
     before, now = b"", browser.screenshot()
-    while before != now:  # until the last change has been drawn
+    while before != now:  # until the last change is rendered
         browser.evaluate(WAIT)
         before, now = now, browser.screenshot()
     return np.asarray(Image.open(io.BytesIO(now)).convert("RGB").crop(box)).astype(int)
 
 
 def skin(image):
-    """Pixels that are reddish, as skin is and the page's ground is not."""
+    """Mask of reddish pixels, which are skin rather than background."""
     return image[..., 0] - image[..., 2] > 25
 
 
-def test_a_jump_to_a_frame_shows_the_vertices_of_the_capture(browser, capture, alone):
+def test_seeking_to_a_frame_shows_the_vertices_of_the_capture(browser, capture, alone):
     opened(browser, alone)
     for frame in (0, 7, 23, FRAMES - 1):
         expected = capture.vertices([frame])[0]
@@ -120,7 +120,7 @@ def test_a_jump_to_a_frame_shows_the_vertices_of_the_capture(browser, capture, a
     assert browser.errors == []
 
 
-def test_lips_can_be_switched_off_and_on(browser, tmp_path):
+def test_the_lip_refinement_can_be_hidden_and_shown(browser, tmp_path):
     capture = lip_capture()
     opened(browser, export_page(capture, tmp_path / "lips.html"))
     button = "document.getElementById('lips')"
@@ -138,7 +138,7 @@ def test_lips_can_be_switched_off_and_on(browser, tmp_path):
     assert browser.errors == []
 
 
-def test_without_lips_there_is_no_switch(browser, alone):
+def test_without_lips_there_is_no_button_for_them(browser, alone):
     opened(browser, alone)
     browser.press("l")
 
@@ -148,8 +148,8 @@ def test_without_lips_there_is_no_switch(browser, alone):
     assert browser.errors == []
 
 
-def test_folds_can_be_switched_off_and_on(browser, tmp_path):
-    opened(browser, export_page(detail_capture(), tmp_path / "folds.html"))
+def test_detail_can_be_hidden_and_shown(browser, tmp_path):
+    opened(browser, export_page(detail_capture(), tmp_path / "detail.html"))
     browser.wait_for("avface.state().detail")
     seen = []
     for _ in range(3):
@@ -164,7 +164,7 @@ def test_folds_can_be_switched_off_and_on(browser, tmp_path):
     assert browser.errors == []
 
 
-def test_without_detail_there_is_no_switch(browser, alone):
+def test_without_detail_there_is_no_button_for_it(browser, alone):
     opened(browser, alone)
     browser.press("d")
 
@@ -183,7 +183,7 @@ def test_playing_follows_the_video_and_moves_the_head(browser, with_video):
     browser.evaluate("avface.pause()")
 
     assert state["playing"] and state["hasVideo"]
-    # How far a drawn frame is behind while playing depends on the machine; what stands still must agree.
+    # The delay of rendered frames while playing depends on the machine; after a pause video and head must agree.
     step = "Math.abs(avface.state().videoTime - avface.state().frame / 25)"
     assert browser.wait_for(f"{step} < 0.06 ? 'in step' : null") == "in step"
     frame = browser.evaluate("avface.state().frame")
@@ -191,7 +191,7 @@ def test_playing_follows_the_video_and_moves_the_head(browser, with_video):
     assert browser.errors == []
 
 
-def test_without_a_video_the_head_plays_by_its_own_clock_to_the_end(browser, alone):
+def test_without_a_video_the_head_plays_to_the_end_by_its_own_clock(browser, alone):
     opened(browser, alone)
     browser.evaluate(
         "(() => { const s = document.getElementById('speed'); s.value = 2;"
@@ -203,7 +203,7 @@ def test_without_a_video_the_head_plays_by_its_own_clock_to_the_end(browser, alo
     assert browser.errors == []
 
 
-def test_the_head_ends_with_the_video_on_its_last_frame(browser, with_video):
+def test_playback_ends_on_the_last_frame(browser, with_video):
     opened(browser, with_video)
     browser.wait_for("document.getElementById('video').readyState >= 2")
     browser.evaluate(f"(() => {{ avface.seek({FRAMES - 5}); avface.play() }})()")
@@ -212,7 +212,7 @@ def test_the_head_ends_with_the_video_on_its_last_frame(browser, with_video):
     assert browser.evaluate("avface.state().frame") == FRAMES - 1
 
 
-def test_a_jump_shows_the_same_frame_of_the_video(browser, with_video):
+def test_seeking_shows_the_same_frame_of_the_video(browser, with_video):
     opened(browser, with_video)
     browser.wait_for("document.getElementById('video').readyState >= 2")
     grey = """(async () => {
@@ -242,7 +242,7 @@ def test_keys_and_the_slider_move_through_the_clip(browser, alone):
         " s.dispatchEvent(new Event('input')) })()"
     )
     assert browser.evaluate("avface.state().frame") == 12
-    assert browser.evaluate("!document.getElementById('unseen').hidden"), "frame 12 has confidence 0"
+    assert browser.evaluate("!document.getElementById('missing').hidden"), "frame 12 has confidence 0"
     browser.press(" ", "Space", " ")
     assert browser.evaluate("avface.state().playing")
     browser.press(" ", "Space", " ")
@@ -251,7 +251,7 @@ def test_keys_and_the_slider_move_through_the_clip(browser, alone):
 
 @pytest.mark.parametrize("size", [(1280, 800), (400, 860)])
 @pytest.mark.parametrize("motion", ["still", "filmed"])
-def test_the_screen_shows_a_whole_head_in_its_pane(browser, with_video, size, motion):
+def test_the_pane_shows_the_whole_head_upright(browser, with_video, size, motion):
     opened(browser, with_video, *size)
     browser.evaluate(f"avface.setMotion({motion!r})")
     positions_of(browser, 3)
@@ -273,7 +273,7 @@ def test_the_screen_shows_a_whole_head_in_its_pane(browser, with_video, size, mo
     )
 
 
-def test_as_filmed_the_head_moves_on_the_screen_and_still_it_stays(browser, alone):
+def test_the_head_moves_in_the_view_as_filmed_and_is_fixed_in_the_other(browser, alone):
     opened(browser, alone)
     places = {}
     for motion in ("still", "filmed"):
@@ -283,11 +283,11 @@ def test_as_filmed_the_head_moves_on_the_screen_and_still_it_stays(browser, alon
             places[motion, frame] = skin(head_pane(browser)).nonzero()[1].mean()
     # frame 10 is 2 cm to the right of the camera's axis, frame 30 as far to the left
     assert places["filmed", 10] - places["filmed", 30] > 10
-    # the neck bends at random, so that a head kept still isn't quite so on the screen
+    # the neck rotates at random, so the fixed head moves a little on the screen
     assert abs(places["still", 10] - places["still", 30]) < abs(places["filmed", 10] - places["filmed", 30])
 
 
-def test_the_page_asks_for_nothing_but_itself(browser, with_video):
+def test_the_page_makes_no_requests(browser, with_video):
     opened(browser, with_video)
     browser.evaluate("new Promise(done => setTimeout(done, 300))")
 
@@ -296,7 +296,7 @@ def test_the_page_asks_for_nothing_but_itself(browser, with_video):
     assert browser.errors == []
 
 
-def test_the_video_in_the_page_is_small_and_keeps_times_and_sound(with_video):
+def test_the_video_in_the_page_is_scaled_down_and_keeps_times_and_sound(with_video):
     chunks = re.findall(r'<script type="text/plain" class="video">([^<]*)<', with_video.read_text("utf-8"))
     with av.open(io.BytesIO(b"".join(map(base64.b64decode, chunks)))) as container:
         times = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
@@ -306,7 +306,7 @@ def test_the_video_in_the_page_is_small_and_keeps_times_and_sound(with_video):
     np.testing.assert_allclose(times, np.arange(FRAMES) / 25, atol=1e-4)
 
 
-def test_names_of_files_are_text_and_nothing_else(with_video, tmp_path):
+def test_names_of_files_and_units_are_escaped(with_video, tmp_path):
     text = with_video.read_text("utf-8")
     assert "a&lt;b&gt;&amp;&#x27;c.mp4" in text
     assert "a<b>" not in text
@@ -318,7 +318,7 @@ def test_names_of_files_are_text_and_nothing_else(with_video, tmp_path):
     assert "<script>alert" not in page and "</script><b>" not in page
 
 
-def test_ten_seconds_without_video_stay_small_and_ten_times_as_long_hardly_grows(tmp_path):
+def test_the_page_grows_by_less_than_300_bytes_per_frame(tmp_path):
     sizes = [export_page(moving_capture(n), tmp_path / f"{n}.html").stat().st_size for n in (250, 2500)]
 
     assert sizes[0] < 5e6
@@ -332,14 +332,14 @@ def test_a_capture_of_one_frame_makes_a_page(browser, tmp_path):
     assert browser.errors == []
 
 
-def test_a_missing_video_or_folder_is_said_and_nothing_is_left_behind(capture, tmp_path):
+def test_a_missing_video_or_folder_is_refused_and_leaves_nothing(capture, tmp_path):
     with pytest.raises(AvfaceError, match=r"gone\.mp4"):
         export_page(capture, tmp_path / "p.html", video=tmp_path / "gone.mp4")
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video" * 100)
     with pytest.raises(AvfaceError, match=r"broken\.mp4"):
         export_page(capture, tmp_path / "p.html", video=broken)
-    with pytest.raises(AvfaceError, match="no folder"):
+    with pytest.raises(AvfaceError, match="missing doesn't exist"):
         export_page(capture, tmp_path / "missing" / "p.html")
     assert [path.name for path in tmp_path.iterdir()] == ["broken.mp4"]
 

@@ -1,1 +1,1 @@
-"""The page that shows a capture in a browser: video and head side by side, in one file."""
+"""A self-contained HTML page that plays a capture: video and head side by side."""

@@ -1,5 +1,5 @@
-// Plays a capture: the head follows the video's clock, or its own where there is no video.
-// Axes: head y up, z out of the face; camera x right, y down, z forward; world as the camera, but y up and z backward.
+// Plays a capture: the head follows the clock of the video, or its own clock if there is no video.
+// Axes: head y up, z out of the face; camera x right, y down, z forward; world like camera, but y up and z backward.
 (() => {
 'use strict';
 const $ = (id) => document.getElementById(id);
@@ -18,18 +18,18 @@ $('capture').textContent = '';
 const frames = data.times.length, vertices = data.neutral.length / 3;
 const units = data.weightLow.length, lips = meta.lips, joints = meta.jointParents.length;
 const times = data.times;
-const usualInterval = frames > 1 ? (times[frames - 1] - times[0]) / (frames - 1) : 0.04;
-const duration = times[frames - 1] + usualInterval;
+const meanInterval = frames > 1 ? (times[frames - 1] - times[0]) / (frames - 1) : 0.04;
+const duration = times[frames - 1] + meanInterval;
 
 // ---- The head ----------------------------------------------------------------------------------------------------
 
-let refined = true; // with the lip refinement, the last of the units
+let lipsShown = true; // the lip refinement, whose morph targets are the last ones
 
 function weight(frame, unit) {
   return data.weightLow[unit] + data.weights[frame * units + unit] * data.weightStep[unit];
 }
 
-function rotationMatrix(x, y, z) { // axis-angle to a matrix in rows (Rodrigues)
+function rotationMatrix(x, y, z) { // row-major matrix of an axis-angle vector (Rodrigues)
   const angle = Math.hypot(x, y, z);
   if (angle < 1e-12) return [1, 0, 0, 0, 1, 0, 0, 0, 1];
   x /= angle; y /= angle; z /= angle;
@@ -47,7 +47,7 @@ function product(a, b) {
   return out;
 }
 
-function applied(m, x, y, z) {
+function transformed(m, x, y, z) {
   return [m[0] * x + m[1] * y + m[2] * z, m[3] * x + m[4] * y + m[5] * z, m[6] * x + m[7] * y + m[8] * z];
 }
 
@@ -55,31 +55,31 @@ function rotationOf(array, row) {
   return rotationMatrix(array[3 * row], array[3 * row + 1], array[3 * row + 2]);
 }
 
-// Rotation and offset of every joint in the head's frame: a point x at rest goes to R x + t.
+// Rotation R and translation t of every joint in the head's frame: a point x at rest is at R x + t.
 function jointTransforms(frame) {
   const rotations = [], offsets = [];
   for (let j = 0; j < joints; j++) {
     const local = rotationOf(data.joints, frame * joints + j), p = data.pivots.subarray(3 * j, 3 * j + 3);
-    const turned = applied(local, p[0], p[1], p[2]), row = 3 * (frame * joints + j);
-    const q = data.places ? data.places.subarray(row, row + 3) : p; // where the centre at rest has gone
-    const offset = [q[0] - turned[0], q[1] - turned[1], q[2] - turned[2]];
+    const rotated = transformed(local, p[0], p[1], p[2]), row = 3 * (frame * joints + j);
+    const q = data.places ? data.places.subarray(row, row + 3) : p; // current position of the pivot
+    const offset = [q[0] - rotated[0], q[1] - rotated[1], q[2] - rotated[2]];
     const parent = meta.jointParents[j];
     if (parent < 0) {
       rotations.push(local);
       offsets.push(offset);
     } else {
       rotations.push(product(rotations[parent], local));
-      const moved = applied(rotations[parent], offset[0], offset[1], offset[2]);
+      const moved = transformed(rotations[parent], offset[0], offset[1], offset[2]);
       offsets.push(moved.map((value, axis) => value + offsets[parent][axis]));
     }
   }
   return [rotations, offsets];
 }
 
-// Vertices of a frame in the head's own axes, written into `out`.
+// Writes the vertices of a frame in the head's axes into `out`.
 function headVertices(frame, out) {
   out.set(data.neutral);
-  for (let unit = 0, last = refined ? units : units - lips; unit < last; unit++) {
+  for (let unit = 0, last = lipsShown ? units : units - lips; unit < last; unit++) {
     const scale = weight(frame, unit) * data.deltaScale[unit];
     if (Math.abs(scale) < 1e-12) continue;
     for (let k = data.deltaStart[unit], end = data.deltaStart[unit + 1]; k < end; k++) {
@@ -91,10 +91,10 @@ function headVertices(frame, out) {
   }
   const [rotations, offsets] = jointTransforms(frame), columns = joints + 1, skin = data.skin;
   for (let v = 0; v < vertices; v++) {
-    const x = out[3 * v], y = out[3 * v + 1], z = out[3 * v + 2], still = skin[v * columns];
-    let a = still * x, b = still * y, c = still * z;
+    const x = out[3 * v], y = out[3 * v + 1], z = out[3 * v + 2], root = skin[v * columns];
+    let a = root * x, b = root * y, c = root * z;
     for (let j = 0; j < joints; j++) {
-      const share = skin[v * columns + j + 1];
+      const share = skin[v * columns + j + 1]; // the joint's skinning weight
       if (share === 0) continue;
       const r = rotations[j], t = offsets[j];
       a += share * (r[0] * x + r[1] * y + r[2] * z + t[0]);
@@ -105,35 +105,35 @@ function headVertices(frame, out) {
   }
 }
 
-// ---- The folds of the skin: a normal map over the face's window of the uv square ---------------------------------
+// ---- Detail: a normal map over the face's window of the UV square ------------------------------------------------
 
-const folds = meta.folds; // ways in which they change, null where there is no detail
-let folded = folds !== null, foldMap = null, foldPicture = null;
+const components = meta.detailComponents; // their number, null without detail
+let detailShown = components !== null, normalMap = null, normalImage = null;
 
-function setUpFolds() { // once K3D has read the unseen picture, whose class makes our own texture
-  const unseen = plot.getObjectById(meta.textureId), Texture = unseen && unseen.material && textureOf(unseen.material);
-  if (!Texture) { setTimeout(setUpFolds, 50); return; }
+function setUpDetail() { // waits until K3D has loaded the invisible picture, which provides the class of textures
+  const picture = plot.getObjectById(meta.textureId), Texture = picture && picture.material && textureClass(picture.material);
+  if (!Texture) { setTimeout(setUpDetail, 50); return; }
   const geometry = mesh.geometry, Attribute = geometry.attributes.position.constructor;
-  geometry.setAttribute('uv', new Attribute(data.foldPlace, 2));
-  const side = Math.sqrt(data.foldSlope.length / (2 * (folds + 1))), canvas = document.createElement('canvas');
+  geometry.setAttribute('uv', new Attribute(data.detailUv, 2));
+  const side = Math.sqrt(data.detailSlope.length / (2 * (components + 1))), canvas = document.createElement('canvas');
   canvas.width = canvas.height = side;
-  foldPicture = canvas.getContext('2d').createImageData(side, side);
-  foldMap = new Texture(canvas);
-  setDetail(folded);
+  normalImage = canvas.getContext('2d').createImageData(side, side);
+  normalMap = new Texture(canvas);
+  setDetail(detailShown);
 }
 
-function textureOf(material) {
+function textureClass(material) {
   const map = material.map || Object.values(material.uniforms || {}).map((u) => u.value).find((value) => value && value.isTexture);
   return map && map.constructor;
 }
 
-function drawFolds(frame) {
-  const texels = foldPicture.width ** 2, out = foldPicture.data;
+function updateNormalMap(frame) {
+  const texels = normalImage.width ** 2, out = normalImage.data;
   const x = new Float32Array(texels), y = new Float32Array(texels);
-  for (let way = 0; way <= folds; way++) {
-    const scale = data.foldScale[way] * (way ? data.foldWeight[frame * folds + way - 1] : 1);
+  for (let map = 0; map <= components; map++) { // the static displacement, then its components
+    const scale = data.detailScale[map] * (map ? data.detailWeight[frame * components + map - 1] : 1);
     if (Math.abs(scale) < 1e-9) continue;
-    const first = 2 * way * texels, second = first + texels, slope = data.foldSlope;
+    const first = 2 * map * texels, second = first + texels, slope = data.detailSlope;
     for (let i = 0; i < texels; i++) { x[i] += scale * slope[first + i]; y[i] += scale * slope[second + i]; }
   }
   for (let i = 0, k = 0; i < texels; i++, k += 4) {
@@ -141,8 +141,8 @@ function drawFolds(frame) {
     out[k] = 127.5 * (1 - x[i] * length); out[k + 1] = 127.5 * (1 - y[i] * length); out[k + 2] = 127.5 * (1 + length);
     out[k + 3] = 255;
   }
-  foldMap.image.getContext('2d').putImageData(foldPicture, 0, 0);
-  foldMap.needsUpdate = true;
+  normalMap.image.getContext('2d').putImageData(normalImage, 0, 0);
+  normalMap.needsUpdate = true;
 }
 
 // ---- The clock ---------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ function drawFolds(frame) {
 const video = $('video');
 let time = 0, playing = false, speed = 1, lastTick = 0, hasVideo = false;
 
-function frameAt(seconds) { // the latest frame not after this moment
+function frameAt(seconds) { // the latest frame at or before this time
   let low = 0, high = frames - 1;
   while (low < high) {
     const middle = (low + high + 1) >> 1;
@@ -173,7 +173,7 @@ function loadVideo() {
     return bytes;
   });
   hasVideo = true;
-  video.addEventListener('error', () => { // the head still plays where the browser can't show the video
+  video.addEventListener('error', () => { // the head plays even if the browser can't decode the video
     hasVideo = false;
     document.querySelector('.film').innerHTML = '<p class="failed">This browser cannot play H.264 video.</p>';
   });
@@ -193,7 +193,7 @@ function setPlaying(value) {
   if (hasVideo) {
     video.playbackRate = speed;
     if (value) video.play().catch(() => setPlaying(false));
-    else { // the video went on since the last frame was drawn: what stands still must agree
+    else { // the video has advanced since the last frame was drawn, so synchronise the head
       video.pause();
       time = video.currentTime;
       show(frameAt(time));
@@ -210,9 +210,9 @@ function seekTime(seconds) {
 
 function seek(frame) {
   frame = Math.min(Math.max(Math.round(frame), 0), frames - 1);
-  const next = frame + 1 < frames ? times[frame + 1] : times[frame] + usualInterval;
+  const next = frame + 1 < frames ? times[frame + 1] : times[frame] + meanInterval;
   time = times[frame];
-  if (hasVideo) video.currentTime = time + 0.4 * (next - time); // well inside the frame, so that rounding can't show its neighbour
+  if (hasVideo) video.currentTime = time + 0.4 * (next - time); // well inside the frame's interval, so that rounding can't select its neighbour
   show(frame);
 }
 
@@ -229,43 +229,43 @@ function tick(now) {
 
 // ---- The view ----------------------------------------------------------------------------------------------------
 
-let plot, mesh, shown = -1, motion = 'still';
+let plot, mesh, currentFrame = -1, motion = 'still';
 
-function pose(frame) { // head to world, a 4 x 4 matrix in rows
+function pose(frame) { // head to world, a row-major 4 x 4 matrix
   if (motion === 'still') return [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1];
   const r = rotationOf(data.rotation, frame), t = data.translation.subarray(3 * frame, 3 * frame + 3);
   return [r[0], r[1], r[2], t[0], -r[3], -r[4], -r[5], -t[1], -r[6], -r[7], -r[8], -t[2], 0, 0, 0, 1];
 }
 
-function show(frame, again = false) {
-  if (frame === shown && !again) return;
-  shown = frame;
+function show(frame, redraw = false) {
+  if (frame === currentFrame && !redraw) return;
+  currentFrame = frame;
   const geometry = mesh.geometry, position = geometry.attributes.position;
   headVertices(frame, position.array);
   position.needsUpdate = true;
   geometry.computeVertexNormals();
-  if (folded && foldMap) drawFolds(frame);
+  if (detailShown && normalMap) updateNormalMap(frame);
   mesh.matrixAutoUpdate = false;
   mesh.matrix.set(...pose(frame));
   mesh.matrixWorldNeedsUpdate = true;
   plot.render();
   $('scrub').value = frame;
   const percent = Math.round(data.confidence[frame] / 2.55);
-  $('readout').innerHTML = `<b>${times[frame].toFixed(2)}</b> / ${duration.toFixed(2)} s &nbsp; frame <b>${frame}</b> / ${frames - 1} &nbsp; seen <b>${percent} %</b>`;
-  $('unseen').hidden = data.confidence[frame] > 0;
+  $('readout').innerHTML = `<b>${times[frame].toFixed(2)}</b> / ${duration.toFixed(2)} s &nbsp; frame <b>${frame}</b> / ${frames - 1} &nbsp; confidence <b>${percent} %</b>`;
+  $('missing').hidden = data.confidence[frame] > 0;
   drawCurves(frame);
 }
 
 function resetView() {
-  const eye = motion === 'still' ? meta.stillView : meta.filmedView; // { camera: position, target, up; fov in degrees }
-  plot.setCameraFOV(fittedFov(eye.radius, Math.hypot(...eye.camera.slice(0, 3).map((p, i) => p - eye.camera[3 + i]))));
-  plot.setCamera(eye.camera);
+  const view = motion === 'still' ? meta.stillView : meta.filmedView; // { camera: position, target, up; radius }
+  plot.setCameraFOV(fittedFov(view.radius, Math.hypot(...view.camera.slice(0, 3).map((p, i) => p - view.camera[3 + i]))));
+  plot.setCamera(view.camera);
   plot.render();
 }
 
-function fittedFov(radius, distance) { // degrees from top to bottom that show a sphere whole, however narrow the pane is
-  const box = $('canvasTarget').getBoundingClientRect(), narrow = Math.min(1, box.width / Math.max(box.height, 1));
-  return 2 * Math.atan(1.12 * Math.tan(Math.asin(Math.min(radius / distance, 0.95))) / narrow) * 180 / Math.PI;
+function fittedFov(radius, distance) { // vertical field of view in degrees that contains a sphere in a pane of any shape
+  const box = $('canvasTarget').getBoundingClientRect(), aspect = Math.min(1, box.width / Math.max(box.height, 1));
+  return 2 * Math.atan(1.12 * Math.tan(Math.asin(Math.min(radius / distance, 0.95))) / aspect) * 180 / Math.PI;
 }
 
 function setMotion(value) {
@@ -273,22 +273,22 @@ function setMotion(value) {
   $('still').setAttribute('aria-pressed', value === 'still');
   $('filmed').setAttribute('aria-pressed', value === 'filmed');
   resetView();
-  show(shown, true);
+  show(currentFrame, true);
 }
 
 function setLips(value) {
-  refined = value;
+  lipsShown = value;
   $('lips').setAttribute('aria-pressed', value);
-  show(shown, true);
+  show(currentFrame, true);
 }
 
 function setDetail(value) {
-  folded = value;
+  detailShown = value;
   $('detail').setAttribute('aria-pressed', value);
-  if (!foldMap) return;
-  mesh.material.normalMap = value ? foldMap : null;
+  if (!normalMap) return;
+  mesh.material.normalMap = value ? normalMap : null;
   mesh.material.needsUpdate = true;
-  show(shown, true);
+  show(currentFrame, true);
 }
 
 function setWireframe(value) {
@@ -305,15 +305,15 @@ function setSound(value) {
 // ---- Curves ------------------------------------------------------------------------------------------------------
 
 const COLOURS = ['#62b0ff', '#ffb454', '#7fd962', '#f07178', '#d2a6ff', '#4fd6be', '#ffd866', '#ff8fc7'];
-const WINDOW = 20; // seconds of curves around the current moment, where the whole clip would be too dense
+const WINDOW = 20; // seconds of curves around the current time, if the whole clip would be too dense
 
-function span() {
+function visibleRange() {
   if (duration <= 1.5 * WINDOW) return [0, duration];
   const start = Math.min(Math.max(time - WINDOW / 2, 0), duration - WINDOW);
   return [start, start + WINDOW];
 }
 
-function sized(canvas) { // its context, in CSS pixels, at the screen's resolution
+function resizedContext(canvas) { // the canvas at the screen's resolution; its context has CSS pixels as units
   const ratio = window.devicePixelRatio || 1, box = canvas.getBoundingClientRect();
   const width = Math.max(1, Math.round(box.width * ratio)), height = Math.max(1, Math.round(box.height * ratio));
   if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
@@ -324,8 +324,8 @@ function sized(canvas) { // its context, in CSS pixels, at the screen's resoluti
 }
 
 function drawCurves(frame) {
-  const [context, width, height] = sized($('curves'));
-  const [start, end] = span(), left = 26, bottom = 16;
+  const [context, width, height] = resizedContext($('curves'));
+  const [start, end] = visibleRange(), left = 26, bottom = 16;
   const x = (t) => left + (t - start) / (end - start) * (width - left - 2);
   const y = (w) => height - bottom - Math.max(0, Math.min(1, (w - meta.curveLow) / (meta.curveHigh - meta.curveLow))) * (height - bottom - 6);
   context.font = '11px system-ui, sans-serif';
@@ -356,13 +356,13 @@ function drawCurves(frame) {
   context.beginPath(); context.moveTo(x(times[frame]), 2); context.lineTo(x(times[frame]), height - bottom); context.stroke();
 }
 
-function drawSeen() { // one column a pixel: from red (not seen) to green
-  const [context, width] = sized($('seen'));
+function drawConfidence() { // the lowest confidence of each column's frames, from red (0) to green (1)
+  const [context, width] = resizedContext($('confidence'));
   for (let column = 0; column < width; column++) {
     const from = Math.floor(column / width * frames), to = Math.max(from + 1, Math.floor((column + 1) / width * frames));
-    let least = 255;
-    for (let f = from; f < to; f++) least = Math.min(least, data.confidence[f]);
-    context.fillStyle = `hsl(${least / 255 * 130}, 45%, 42%)`;
+    let lowest = 255;
+    for (let f = from; f < to; f++) lowest = Math.min(lowest, data.confidence[f]);
+    context.fillStyle = `hsl(${lowest / 255 * 130}, 45%, 42%)`;
     context.fillRect(column, 0, 1, 4);
   }
 }
@@ -378,7 +378,7 @@ function buildLegend() {
   });
 }
 
-// ---- Everything together -----------------------------------------------------------------------------------------
+// ---- Controls ----------------------------------------------------------------------------------------------------
 
 function connect() {
   $('scrub').max = frames - 1;
@@ -389,18 +389,18 @@ function connect() {
   $('still').addEventListener('click', () => setMotion('still'));
   $('filmed').addEventListener('click', () => setMotion('filmed'));
   $('lips').hidden = $('lipsKey').hidden = !lips;
-  $('lips').addEventListener('click', () => setLips(!refined));
-  $('detail').hidden = $('detailKey').hidden = folds === null;
-  $('detail').addEventListener('click', () => setDetail(!folded));
+  $('lips').addEventListener('click', () => setLips(!lipsShown));
+  $('detail').hidden = $('detailKey').hidden = components === null;
+  $('detail').addEventListener('click', () => setDetail(!detailShown));
   $('wireframe').addEventListener('click', () => setWireframe(!mesh.material.wireframe));
   $('reset').addEventListener('click', resetView);
   let dragging = false;
-  const jump = (event) => {
-    const box = $('curves').getBoundingClientRect(), [start, end] = span();
+  const seekTo = (event) => {
+    const box = $('curves').getBoundingClientRect(), [start, end] = visibleRange();
     seek(frameAt(start + (event.clientX - box.left - 26) / (box.width - 28) * (end - start)));
   };
-  $('curves').addEventListener('pointerdown', (event) => { dragging = true; $('curves').setPointerCapture(event.pointerId); jump(event); });
-  $('curves').addEventListener('pointermove', (event) => { if (dragging) jump(event); });
+  $('curves').addEventListener('pointerdown', (event) => { dragging = true; $('curves').setPointerCapture(event.pointerId); seekTo(event); });
+  $('curves').addEventListener('pointermove', (event) => { if (dragging) seekTo(event); });
   $('curves').addEventListener('pointerup', () => { dragging = false; });
   $('curves').addEventListener('pointercancel', () => { dragging = false; });
   const keys = {
@@ -410,43 +410,43 @@ function connect() {
     Home: () => seek(0),
     End: () => seek(frames - 1),
     h: () => setMotion(motion === 'still' ? 'filmed' : 'still'),
-    l: () => { if (lips) setLips(!refined); },
-    d: () => { if (folds !== null) setDetail(!folded); },
+    l: () => { if (lips) setLips(!lipsShown); },
+    d: () => { if (components !== null) setDetail(!detailShown); },
     w: () => setWireframe(!mesh.material.wireframe),
     r: resetView,
     m: () => { if (hasVideo) setSound(video.muted); },
   };
   const step = (seconds, one) => {
     setPlaying(false);
-    seek(seconds ? frameAt(Math.max(0, times[shown] + seconds)) : shown + one);
+    seek(seconds ? frameAt(Math.max(0, times[currentFrame] + seconds)) : currentFrame + one);
   };
   document.addEventListener('keydown', (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === 'SELECT') return;
     const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!action) return;
-    event.preventDefault(); // also keeps space from pressing the focused button, arrows from moving the slider twice
+    event.preventDefault(); // also prevents space from pressing the focused button, and arrows from moving the slider twice
     action(event);
   });
   document.addEventListener('keyup', (event) => { if (event.key === ' ' && event.target.tagName === 'BUTTON') event.preventDefault(); });
   new ResizeObserver(() => {
     plot.resizeHelper();
     plot.render();
-    drawSeen();
-    drawCurves(shown);
+    drawConfidence();
+    drawCurves(currentFrame);
   }).observe($('canvasTarget'));
 }
 
-function positions() { // (V * 3) metres in the camera's axes, from the vertices on screen
-  const seen = mesh.geometry.attributes.position.array, r = rotationOf(data.rotation, shown);
-  const t = data.translation.subarray(3 * shown, 3 * shown + 3), out = new Float32Array(seen.length);
-  for (let i = 0; i < seen.length; i += 3) {
-    const moved = applied(r, seen[i], seen[i + 1], seen[i + 2]);
+function positions() { // (V * 3) metres in the camera's axes, from the displayed vertices
+  const vertex = mesh.geometry.attributes.position.array, r = rotationOf(data.rotation, currentFrame);
+  const t = data.translation.subarray(3 * currentFrame, 3 * currentFrame + 3), out = new Float32Array(vertex.length);
+  for (let i = 0; i < vertex.length; i += 3) {
+    const moved = transformed(r, vertex[i], vertex[i + 1], vertex[i + 2]);
     for (let axis = 0; axis < 3; axis++) out[i + axis] = moved[axis] + t[axis];
   }
   return out;
 }
 
-// Called by K3D's snapshot once its plot is ready.
+// Called by K3D's snapshot when its plot is ready.
 window.startAvface = (instance) => {
   plot = instance;
   mesh = plot.getObjectById(meta.meshId);
@@ -456,12 +456,12 @@ window.startAvface = (instance) => {
   connect();
   setPlaying(false);
   show(0);
-  if (folds !== null) setUpFolds();
+  if (components !== null) setUpDetail();
   resetView();
-  drawSeen();
+  drawConfidence();
   requestAnimationFrame(tick);
   window.avface = {
-    state: () => ({ frame: shown, time, playing, speed, motion, lips: refined && lips > 0, detail: folded && foldMap !== null, frames, hasVideo, videoTime: hasVideo ? video.currentTime : null }),
+    state: () => ({ frame: currentFrame, time, playing, speed, motion, lips: lipsShown && lips > 0, detail: detailShown && normalMap !== null, frames, hasVideo, videoTime: hasVideo ? video.currentTime : null }),
     seek, positions, play: () => setPlaying(true), pause: () => setPlaying(false), setMotion,
   };
 };

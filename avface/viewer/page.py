@@ -1,4 +1,4 @@
-"""One .html file that plays a capture: the video beside the head, in step with the sound, with no network."""
+"""One .html file that plays a capture: the video beside the head, synchronised, without network access."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
     from avface.head.model import HeadModel
 
 VIDEO_HEIGHT = 480
-"""Most rows of the video in the page; a larger one is scaled down."""
+"""Largest height of the video in the page, pixels; larger videos are scaled down."""
 VIDEO_ENCODING = EncodingConfig(crf=25, preset="veryfast", keyframe_interval=15, audio_bit_rate=64_000)
-"""Small, and with pictures that stand alone every half second, so that scrubbing is quick."""
-STILL_DISTANCE = 0.9
-"""Metres from the first view's camera to the head that keeps still: far enough for noses to look natural."""
+"""A low bit rate, with a keyframe about every half second, so that seeking is fast."""
+HEAD_DISTANCE = 0.9
+"""Metres from the initial camera to the fixed head, far enough for natural perspective."""
 CURVES = 8
-"""Expression units whose curves are drawn."""
+"""Largest number of expression units whose curves are drawn."""
 SMALLEST_OFFSET = 1e-6
-"""Metres. Where a unit moves a vertex less it is left out; a hundredth of the 0.1 mm a viewer may err."""
+"""Metres. Smaller offsets of vertices are omitted; a hundredth of the tolerated error of 0.1 mm."""
 CHUNK = 3 << 20
-"""Bytes of video turned into text at a time."""
+"""Bytes of video that are base64-encoded at a time."""
 WITHOUT_FONT_FILES = r"""k3dSource = k3dSource.replace(/,url\(fonts\/[^)]*\) format\("\w+"\)/g, '');"""
-"""K3D carries the fonts of its formulas, but also asks for them as files, which a page alone doesn't have."""
+"""Removes URLs of font files, which the page doesn't have, from K3D's script; the fonts are embedded too."""
 SECURITY_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
     "img-src data: blob:; media-src blob:; font-src data:; worker-src blob:; connect-src data: blob:"
 )
-"""Content-Security-Policy of the page: nothing may come from a network. K3D unpacks and evaluates itself."""
+"""Content-Security-Policy of the page, without network access. K3D's script needs unsafe-eval to unpack itself."""
 
 
 def export_page(
@@ -58,33 +58,35 @@ def export_page(
     """Write a self-contained .html page that plays the capture; returns its path.
 
     Args:
-        capture: what to show.
+        capture: the capture to show.
         path: file to write; it appears only when complete.
-        video: the captured video, by default `capture.source`. Without one the head plays alone.
-        on_frame: called after each frame of the video that went into the page.
+        video: the captured video, by default `capture.source` if it exists. Without one the page shows the head alone.
+        on_frame: called after each frame of the video.
 
-    The page holds the head's bases and the weights of every frame, not their vertices: 240 bytes a frame.
+    The page stores morph targets and the weights of every frame, not vertices: about 240 bytes per frame.
 
     Raises:
         AvfaceError: if `video` is given and can't be read, or the page can't be written.
     """
     path = Path(path)
-    film = _find_video(capture, video)
+    clip = _find_video(capture, video)
     try:
         with tempfile.TemporaryDirectory(prefix=".avface-page-", dir=path.parent) as folder:
-            small = None if film is None else Path(folder) / "video.mp4"
-            if film is not None and small is not None:
-                _shrink(film, small, on_frame)
+            small = None if clip is None else Path(folder) / "video.mp4"
+            if clip is not None and small is not None:
+                _transcode(clip, small, on_frame)
             page = Path(folder) / f"{secrets.token_hex(4)}.html"
             with page.open("w", encoding="utf-8") as file:
-                for text in _page(capture, film, small):
+                for text in _page(capture, clip, small):
                     file.write(text)
             page.replace(path)
     except FileNotFoundError as error:
-        raise AvfaceError(f"{path}: there is no folder {path.parent}; create it first") from error
+        raise AvfaceError(
+            f"{path}: the folder {path.parent} doesn't exist; make it or choose another"
+        ) from error
     except OSError as error:
         reason = error.strerror or "not possible"
-        raise AvfaceError(f"{path}: can't be written ({reason}); choose another place") from error
+        raise AvfaceError(f"{path}: can't be written ({reason}); choose another folder or name") from error
     return path
 
 
@@ -94,8 +96,8 @@ def _find_video(capture: Capture, video: str | os.PathLike[str] | None) -> Clip 
     return Clip.open(capture.source) if capture.source and Path(capture.source).is_file() else None
 
 
-def _shrink(clip: Clip, path: Path, on_frame: Callable[[], None]) -> None:
-    """Encode a clip again, small, with its sound and true times."""
+def _transcode(clip: Clip, path: Path, on_frame: Callable[[], None]) -> None:
+    """Encode a clip with `VIDEO_ENCODING` and at most `VIDEO_HEIGHT`, keeping sound and times."""
     from av.video.frame import VideoFrame
     from av.video.reformatter import Interpolation, VideoReformatter
 
@@ -113,20 +115,20 @@ def _shrink(clip: Clip, path: Path, on_frame: Callable[[], None]) -> None:
             on_frame()
 
 
-def _page(capture: Capture, film: Clip | None, small: Path | None) -> Iterator[str]:
-    """The page as pieces of text; the video is never in memory as a whole."""
+def _page(capture: Capture, clip: Clip | None, small: Path | None) -> Iterator[str]:
+    """The page as parts of text, so that the video is never in memory as a whole."""
     room = Path(__file__).parent
-    before, after = _viewer_shell(capture.head_model, _neutral(capture), capture.detail is not None)
-    name = Path(film.info.path).name if film is not None else Path(capture.source).name
+    before, after = _k3d_snapshot(capture.head_model, _neutral(capture), capture.detail is not None)
+    name = Path(clip.info.path).name if clip is not None else Path(capture.source).name
     facts = f"{len(capture)} frames, {float(capture.times[-1] - capture.times[0]):.1f} s"
     if capture.frame_rate:
-        facts += f", {capture.frame_rate:.4g} frames/s, face seen in {(capture.confidence > 0).mean():.0%}"
+        facts += f", {capture.frame_rate:.4g} frames/s, face found in {(capture.confidence > 0).mean():.0%}"
     style = (room / "page.css").read_text(encoding="utf-8")
     title = html.escape(f"{name} - avface" if name else "avface")
     yield _with_head(before, f"<title>{title}</title>", style)
     body = (room / "page.html").read_text(encoding="utf-8")
     yield body.replace("__SOURCE__", html.escape(name)).replace("__FACTS__", html.escape(facts))
-    # "<" could end the script element early, or open a comment in it
+    # "<" could end the script element or start a comment in it
     data = json.dumps(_page_data(capture)).replace("<", "\\u003c")
     yield f'<script type="application/json" id="capture">{data}</script>\n'
     if small is not None:
@@ -139,15 +141,15 @@ def _page(capture: Capture, film: Clip | None, small: Path | None) -> Iterator[s
 
 
 MESH_ID = 1
-"""K3D's number of the head's mesh, by which the page's script finds it."""
+"""K3D's object id of the head's mesh, by which the page's script finds it."""
 
 
 TEXTURE_ID = 2
-"""That of a picture which nobody sees: the only way by which the script gets at textures."""
+"""Object id of an invisible picture, from which the page's script obtains the class of textures."""
 
 
-def _viewer_shell(head: HeadModel, neutral: F32, folded: bool) -> tuple[str, str]:
-    """K3D's own snapshot of the head at rest, cut in two where our page goes instead of its own."""
+def _k3d_snapshot(head: HeadModel, neutral: F32, has_detail: bool) -> tuple[str, str]:
+    """K3D's HTML snapshot of the head at rest: the parts before and after its target element."""
     import k3d
 
     colours = np.round(255 * vertex_colours(head)).astype(np.uint32)
@@ -161,7 +163,7 @@ def _viewer_shell(head: HeadModel, neutral: F32, folded: bool) -> tuple[str, str
     )
     mesh.id = MESH_ID
     plot = k3d.plot(
-        background_color=-1,  # transparent: the page's own shows through
+        background_color=-1,  # transparent
         camera_auto_fit=False,
         grid_visible=False,
         grid_auto_fit=False,
@@ -174,7 +176,7 @@ def _viewer_shell(head: HeadModel, neutral: F32, folded: bool) -> tuple[str, str
         name="avface",
     )
     plot += mesh
-    if folded:
+    if has_detail:
         _, packed = cv2.imencode(".png", np.zeros((2, 2, 3), np.uint8))
         texture = k3d.texture(packed.tobytes(), "png", visible=False)
         texture.id = TEXTURE_ID
@@ -182,13 +184,13 @@ def _viewer_shell(head: HeadModel, neutral: F32, folded: bool) -> tuple[str, str
     snapshot = plot.get_snapshot(additional_js_code="startAvface(K3DInstance);")
     target = '<div id="canvasTarget"></div>'
     if snapshot.count(target) != 1:
-        raise RuntimeError("this version of K3D makes other snapshots than the page expects")
+        raise RuntimeError("the snapshot of this version of K3D has an unexpected structure")
     before, after = snapshot.split(target)
     return before, after
 
 
 def _with_head(before: str, title: str, style: str) -> str:
-    """Put our title, style and policy into the head of K3D's snapshot."""
+    """K3D's snapshot with the page's title, style and security policy in its head element."""
     before, titles = re.subn(r"<title>.*?</title>", lambda _: title, before, count=1, flags=re.S)
     before, styles = re.subn(
         r"<style>.*?</style>", lambda _: f"<style>\n{style}</style>", before, count=1, flags=re.S
@@ -201,25 +203,25 @@ def _with_head(before: str, title: str, style: str) -> str:
         r'<meta charset="utf-8">', lambda match: f"{match[0]}\n{metas}", before, count=1
     )
     if titles + styles + charsets != 3:
-        raise RuntimeError("this version of K3D makes other snapshots than the page expects")
+        raise RuntimeError("the snapshot of this version of K3D has an unexpected structure")
     return before
 
 
 def _neutral(capture: Capture) -> F32:
-    """The person's face at rest (V, 3)."""
+    """Vertices (V, 3) of the person's head at rest."""
     import torch
 
     return capture.head_model.neutral(torch.as_tensor(capture.shape)).cpu().numpy()
 
 
 def _page_data(capture: Capture) -> dict[str, Any]:
-    """What the page's script needs: the head, the weights and poses of all frames, and two first views."""
+    """Data of the page's script: the head, weights and poses of all frames, and the two initial views."""
     import torch
 
     head = capture.head_model
     neutral = _neutral(capture)
     targets, motion = capture.morphs()
-    # The units first, for the curves, then correctives, then lips; units that turn joints move no vertices themselves.
+    # Units come first, for the curves, then correctives, then lips. Units that rotate joints have no vertex offsets.
     offsets = head.expression_basis.cpu().numpy()
     weights = capture.expression
     if len(targets.names) > len(targets.units):
@@ -229,12 +231,12 @@ def _page_data(capture: Capture) -> dict[str, Any]:
     step = (np.maximum(weights.max(0), 0) - low) / 65535
     steps = np.round((weights - low) / np.where(step > 0, step, 1)).astype(np.uint16)
     activity = np.percentile(capture.expression, 98, axis=0) - np.percentile(capture.expression, 2, axis=0)
-    if not activity.any():  # a single frame, or a face that never moves
+    if not activity.any():  # one frame, or constant weights
         activity = np.abs(capture.expression).max(0)
     strongest = sorted(
         unit for unit in np.argsort(-activity, kind="stable")[:CURVES].tolist() if activity[unit]
     )
-    shown = capture.expression[:, strongest]
+    curves = capture.expression[:, strongest]
     arrays = {
         "neutral": (neutral, "f4"),
         "skin": (head.skin_weights.cpu().numpy(), "f4"),
@@ -247,22 +249,22 @@ def _page_data(capture: Capture) -> dict[str, Any]:
         "joints": (motion.rotations, "f4"),
         **({"places": (motion.places, "f4")} if head.joints_follow_expression else {}),
         "times": (capture.times, "f8"),
-        # rounded up, so that only 0 itself becomes 0, which means "not seen"
+        # rounded up, so that only 0 becomes 0, which means "no face"
         "confidence": (np.ceil(255 * np.clip(capture.confidence, 0, 1)), "u1"),
         **_sparse_offsets(offsets),
-        **_folds(capture),
+        **_detail_arrays(capture),
     }
     return {
         "meshId": MESH_ID,
         "expressionNames": capture.expression_names,
         "lips": 0 if capture.lips is None else len(capture.lips.basis),
         "textureId": TEXTURE_ID,
-        "folds": None if capture.detail is None else len(capture.detail.basis),
+        "detailComponents": None if capture.detail is None else len(capture.detail.basis),
         "jointParents": head.joint_parents,
         "strongest": strongest,
-        "curveLow": float(np.floor(shown.min(initial=0))),
-        "curveHigh": float(np.ceil(shown.max(initial=1))),
-        **_first_views(capture, neutral),
+        "curveLow": float(np.floor(curves.min(initial=0))),
+        "curveHigh": float(np.ceil(curves.max(initial=1))),
+        **_initial_views(capture, neutral),
         "arrays": {
             name: (kind, base64.b64encode(np.ascontiguousarray(values, dtype=f"<{kind}").tobytes()).decode())
             for name, (values, kind) in arrays.items()
@@ -271,7 +273,7 @@ def _page_data(capture: Capture) -> dict[str, Any]:
 
 
 def _sparse_offsets(basis: F32) -> dict[str, tuple[npt.NDArray, str]]:
-    """Offsets (M, V, 3) as the vertices each of them moves, in 16-bit steps of a scale per unit."""
+    """Offsets (M, V, 3) of the moved vertices only, quantised to 16 bits with a scale per unit."""
     scale = np.abs(basis).max((1, 2)).astype(np.float64) / 32767
     moved = np.abs(basis).max(2) > SMALLEST_OFFSET
     unit, vertex = moved.nonzero()
@@ -284,9 +286,9 @@ def _sparse_offsets(basis: F32) -> dict[str, tuple[npt.NDArray, str]]:
     }
 
 
-def _folds(capture: Capture) -> dict[str, tuple[npt.NDArray, str]]:
-    """Slopes of the skin as a rule and by the ways in which they change, in 8-bit steps of a scale each; nothing
-    without detail."""
+def _detail_arrays(capture: Capture) -> dict[str, tuple[npt.NDArray, str]]:
+    """Tangent-space slopes of the static displacement and of its components, quantised to 8 bits with a scale each;
+    empty without detail."""
     import torch
 
     detail = capture.detail
@@ -298,27 +300,27 @@ def _folds(capture: Capture) -> dict[str, tuple[npt.NDArray, str]]:
     scale = np.abs(slopes).max((1, 2, 3)).astype(np.float64) / 127
     steps = np.round(slopes / np.where(scale > 0, scale, 1)[:, None, None, None])
     return {
-        "foldSlope": (steps, "i1"),
-        "foldScale": (scale, "f8"),
-        "foldWeight": (detail.weights, "f4"),
-        "foldPlace": (atlas.vertex_places().numpy(), "f4"),
+        "detailSlope": (steps, "i1"),
+        "detailScale": (scale, "f8"),
+        "detailWeight": (detail.weights, "f4"),
+        "detailUv": (atlas.vertex_places().numpy(), "f4"),
     }
 
 
-def _first_views(capture: Capture, neutral: F32) -> dict[str, Any]:
-    """Where the viewer's camera first stands, in the world of the page (y up): position, target, up; metres.
+def _initial_views(capture: Capture, neutral: F32) -> dict[str, Any]:
+    """Initial cameras in the page's world (y up, metres): position, target, up.
 
-    radius is that of a sphere around the target which the first view shows whole.
+    radius: of a sphere around the target that the view shows completely.
     """
     middle = (neutral.min(0) + neutral.max(0)) / 2
     radius = float(np.linalg.norm(neutral - middle, axis=1).max())
-    path = flip_axes(capture.translation)
-    centre = (path.min(0) + path.max(0)) / 2
-    roaming = float(np.linalg.norm(path - centre, axis=1).max())
+    positions = flip_axes(capture.translation)
+    centre = (positions.min(0) + positions.max(0)) / 2
+    range_radius = float(np.linalg.norm(positions - centre, axis=1).max())
     return {
         "stillView": {
-            "camera": [*map(float, middle + np.array([0, 0, STILL_DISTANCE])), *map(float, middle), 0, 1, 0],
+            "camera": [*map(float, middle + np.array([0, 0, HEAD_DISTANCE])), *map(float, middle), 0, 1, 0],
             "radius": radius,
         },
-        "filmedView": {"camera": [0, 0, 0, *map(float, centre), 0, 1, 0], "radius": radius + roaming},
+        "filmedView": {"camera": [0, 0, 0, *map(float, centre), 0, 1, 0], "radius": radius + range_radius},
     }
