@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from captures import moving_capture
 from real_clips import real_clip
-from videos import Track, beep, constant_rate, cut, gradients, noises, spoil, write_sound, write_video
+from videos import Track, beep, constant_rate, corrupt, gradients, noises, truncate, write_sound, write_video
 
 import avface.capture
 import avface.export.gltf
@@ -103,7 +103,7 @@ def make_undecodable(path):
         container_options={"movflags": "+faststart"},
     )
     start = whole.read_bytes().index(b"mdat") / whole.stat().st_size
-    return spoil(whole, path, start + 0.001, 1.0)
+    return corrupt(whole, path, start + 0.001, 1.0)
 
 
 @pytest.mark.parametrize("verb", [["reconstruct"], ["view", "--no-open"]])
@@ -297,7 +297,7 @@ def test_of_a_truncated_video_the_rest_is_used_with_a_warning(tmp_path, folder, 
             if packet.dts is not None:
                 packet.stream = stream
                 target.mux(packet)
-    broken = cut(whole, tmp_path / "broken.mp4", 0.7)
+    broken = truncate(whole, tmp_path / "broken.mp4", 0.7)
 
     assert main(["reconstruct", str(broken)]) == 0
 

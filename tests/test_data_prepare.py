@@ -26,7 +26,7 @@ from corpora import (
     write_aac,
     write_talk,
 )
-from videos import beep, beep_onset, cut
+from videos import beep, beep_onset, truncate
 
 from avface.data import PrepareConfig, Windows, find_items, prepare
 from avface.data.shards import read_samples
@@ -49,7 +49,7 @@ def corpus(tmp_path_factory):
     for person in range(8):
         write_talk(folder / f"person{person}" / "talk.mp4", walk(20, 50 + person))
     write_talk(folder / "person8" / "empty room.mp4", [nobody()] * 20)
-    cut(folder / "person0" / "talk.mp4", folder / "person0" / "broken.mp4", 0.6)
+    truncate(folder / "person0" / "talk.mp4", folder / "person0" / "broken.mp4", 0.6)
     return folder
 
 
@@ -442,7 +442,7 @@ def test_ground_truth_of_another_video_is_refused(tmp_path):
     write_talk(clip / "clip.mp4", walk(20))
     np.savez(clip / "truth.npz", times=np.arange(30) / 25)
 
-    with pytest.raises(AvfaceError, match=r"clip0/truth.npz: knows 30 frames, but the video has 20"):
+    with pytest.raises(AvfaceError, match=r"clip0/truth.npz: has 30 frames, but the video has 20"):
         prepare_discs(tmp_path / "source", tmp_path / "out", ALL_TRAIN)
 
 
@@ -451,7 +451,7 @@ def test_pickles_in_ground_truth_are_not_opened(tmp_path):
     write_talk(clip / "clip.mp4", walk(20))
     np.savez(clip / "truth.npz", times=np.array([{"a": 1}], dtype=object))
 
-    with pytest.raises(AvfaceError, match=r"truth.npz: not a file of arrays that can be read"):
+    with pytest.raises(AvfaceError, match=r"truth.npz: not a readable file of arrays"):
         prepare_discs(tmp_path / "source", tmp_path / "out", ALL_TRAIN)
 
 

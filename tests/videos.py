@@ -1,4 +1,4 @@
-"""Small videos for tests: written frame by frame, so that every picture, time and sound in them is known."""
+"""Small videos for tests, with known pictures, times and sound."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNIT = 1 << 16
 
 @dataclass(frozen=True)
 class Track:
-    """A sound track: samples (C, N) float32 within [-1, 1], the first one at `start` seconds."""
+    """A sound track: samples (C, N) float32 in [-1, 1] that start at `start` seconds."""
 
     samples: np.ndarray
     rate: int = 48_000
@@ -48,10 +48,10 @@ def write_video(
     pictures = iter(pictures)
     first = next(pictures)
     with av.open(str(path), "w", format=container_format, container_options=container_options) as container:
-        usual_interval = np.median(np.diff(times)) if len(times) > 1 else 1 / 25
+        interval = np.median(np.diff(times)) if len(times) > 1 else 1 / 25
         video = container.add_stream(
             codec,
-            rate=Fraction(1 / usual_interval).limit_denominator(1001),
+            rate=Fraction(1 / interval).limit_denominator(1001),
             options=options,
             width=first.shape[1],
             height=first.shape[0],
@@ -95,14 +95,14 @@ def constant_rate(count: int, frame_rate: float = 30.0, start: float = 0.0) -> l
 
 
 def gradients(count: int, width: int = 64, height: int = 48) -> list[np.ndarray]:
-    """Pictures with a smooth gradient each, whose brightness rises from picture to picture."""
+    """Pictures with smooth gradients, whose brightness rises from picture to picture."""
     x, y = np.meshgrid(np.linspace(0, 60, width), np.linspace(0, 60, height))
     rise = np.linspace(20, 120, count)
     return [np.stack([x + r, y + r, 0 * x + r], axis=-1).astype(np.uint8) for r in rise]
 
 
 def noises(count: int, width: int = 64, height: int = 48) -> list[np.ndarray]:
-    """Pictures that compress badly, so that cutting or spoiling a file hits frames."""
+    """Pictures of noise, which fill the file, so that truncating or corrupting it damages frames."""
     rng = np.random.default_rng(7)
     return [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(count)]
 
@@ -116,7 +116,7 @@ CORNERS = {
 
 
 def corner_card(width: int, height: int) -> np.ndarray:
-    """Red, green / blue, white quarters: which way up a picture is can be read off its corners."""
+    """A picture of a red, a green, a blue and a white quarter, which shows its orientation."""
     card = np.zeros((height, width, 3), np.uint8)
     half_height, half_width = height // 2, width // 2
     card[:half_height, :half_width] = CORNERS["top left"]
@@ -139,7 +139,7 @@ def corners(image: np.ndarray) -> dict[str, tuple[int, ...]]:
 
 
 def flashes(times: Sequence[float], flash_at: float, width: int = 64, height: int = 48) -> list[np.ndarray]:
-    """Black pictures, but white from `flash_at` on for 0.2 s."""
+    """Black pictures, white for 0.2 s from `flash_at`."""
     return [
         np.full((height, width, 3), 255 if flash_at - 1e-6 <= time < flash_at + 0.2 else 0, np.uint8)
         for time in times
@@ -149,7 +149,7 @@ def flashes(times: Sequence[float], flash_at: float, width: int = 64, height: in
 def beep(
     seconds: float, beep_at: float, rate: int = 48_000, channels: int = 1, level: float = 0.8
 ) -> np.ndarray:
-    """Silence with a 1 kHz tone from `beep_at` on for 0.2 s: (channels, N) float32."""
+    """Silence with a 1 kHz tone of 0.2 s from `beep_at`: (channels, N) float32."""
     time = np.arange(round(seconds * rate)) / rate
     on = (time >= beep_at - 1e-9) & (time < beep_at + 0.2)
     return np.tile(
@@ -158,19 +158,19 @@ def beep(
 
 
 def beep_onset(samples: np.ndarray, rate: int = 16_000) -> float:
-    """Seconds at which the tone begins in (N,) samples."""
+    """Start of the tone in (N,) samples, seconds."""
     return float(np.argmax(np.abs(samples) > 0.25)) / rate
 
 
-def cut(source: Path, target: Path, share: float) -> Path:
-    """Copy only the first `share` of a file's bytes."""
+def truncate(source: Path, target: Path, share: float) -> Path:
+    """Copy the first `share` of a file's bytes."""
     data = source.read_bytes()
     target.write_bytes(data[: int(len(data) * share)])
     return target
 
 
-def spoil(source: Path, target: Path, first: float, last: float) -> Path:
-    """Copy a file, with random bytes between two shares of its length."""
+def corrupt(source: Path, target: Path, first: float, last: float) -> Path:
+    """Copy a file with random bytes between two shares of its length."""
     data = bytearray(source.read_bytes())
     begin, end = int(len(data) * first), int(len(data) * last)
     data[begin:end] = np.random.default_rng(3).integers(0, 256, end - begin, dtype=np.uint8).tobytes()
@@ -194,7 +194,7 @@ def trim_with_edit_list(source: Path, target: Path, seconds: float) -> Path:
 
 
 def write_sound(path: Path, track: Track, cover: bool = False) -> Path:
-    """Write a sound file, if asked with a cover picture."""
+    """Write a sound file, optionally with a cover picture."""
     with av.open(str(path), "w") as container:
         sound = container.add_stream(track.codec, rate=track.rate, layout="mono")
         packets = []
