@@ -1,1 +1,1 @@
-"""Pure tensor functions: cameras, rotations, normals, the rasteriser, shading, UV maps. Knows nothing of faces."""
+"""Pure tensor functions, independent of faces: cameras, rotations, normals, the rasteriser, shading, UV maps."""

@@ -158,7 +158,7 @@ def facing_cosine(points: Tensor, normals: Tensor) -> Tensor:
 
 
 def _nearness_growth(pixels: Tensor, depth: Tensor, faces: Tensor) -> Tensor:
-    """Derivatives of 1 / depth by pixel x and y on each triangle: (..., F, 2); 0 on those seen edge-on."""
+    """Derivatives of 1 / depth by pixel x and y on each triangle: (..., F, 2); 0 on edge-on triangles."""
     corners, near = pixels.double()[..., faces, :], 1 / depth.double()[..., faces]
     one, other = corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :]
     rise_one, rise_other = near[..., 1] - near[..., 0], near[..., 2] - near[..., 0]

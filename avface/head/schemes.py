@@ -22,6 +22,8 @@ NUM_MEDIAPIPE = 478
 """Points of the MediaPipe scheme: 468 of the face and 10 of the irises."""
 NUM_IBUG = 68
 """Points of the iBUG scheme."""
+MIN_VISIBLE_SHARE = 0.1
+"""Least visible share of a face's landmarks for a frame that shows the face."""
 
 # MediaPipe: lips
 

@@ -65,9 +65,9 @@ class VideoInfo:
     frame_rate: float
     """Average frames per second; single frames may lie closer together or further apart."""
     frame_count: int | None
-    """Frames to expect: exact where the file has an index, otherwise from its duration; None if unknown."""
+    """Expected number of frames: exact where the file has an index, otherwise from its duration; None if unknown."""
     duration: float | None
-    """Seconds, or None if the file does not say."""
+    """Seconds, or None if unknown."""
     start_time: float
     """Seconds on the container's own clock at the first frame, which is time 0.0 here."""
     codec: str

@@ -107,7 +107,7 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and best in streams else streams[0]
     if stream.codec_context is None:
-        raise AvfaceError(f"{path}: its video codec is not known here; convert it to H.264 first")
+        raise AvfaceError(f"{path}: its video codec is not supported; convert it to H.264 first")
     return stream
 
 

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from avface.arrays import Int
+from avface.head.schemes import MIN_VISIBLE_SHARE
 from avface.solve.config import SolverConfig
 from avface.solve.landmark_model import LandmarkModel
 from avface.solve.observations import Observations
 from avface.solve.prediction import FramePrior, Prediction
 
-MIN_POSE_VISIBILITY = 0.1
-"""Least share of visible landmarks of frames that determine the head's pose."""
 MIN_SHAPE_VISIBILITY = 0.7
 """Least share of visible landmarks of frames from which the shape is estimated."""
 
@@ -71,7 +70,7 @@ class FitData:
         self.shape_frames = np.flatnonzero(visible >= MIN_SHAPE_VISIBILITY)
         if len(self.shape_frames) < min(len(with_face), config.key_frames):
             self.shape_frames = with_face
-        pose_frames = np.flatnonzero(visible >= MIN_POSE_VISIBILITY)
+        pose_frames = np.flatnonzero(visible >= MIN_VISIBLE_SHARE)
         self.pose_frames = pose_frames if len(pose_frames) else with_face
         jitter = config.jitter_factor * observations.jitter(self.shape_frames)
         self._noise = float(np.hypot(config.landmark_noise, jitter))

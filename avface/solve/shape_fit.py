@@ -160,8 +160,8 @@ class ShapeFit:
         def total(p: Parameters) -> float:
             focal_cost = 0.5 * focal_precision * (p.log_focal - focal_mean) ** 2
             data = costs.cost(p, keys).sum() * frame_weight
-            away = p.shape - shape_mean
-            return float(data + 0.5 * away @ stiffness @ away + focal_cost)
+            deviation = p.shape - shape_mean
+            return float(data + 0.5 * deviation @ stiffness @ deviation + focal_cost)
 
         count = frames * model.num_local
         cost, damping = total(parameters), 1e-3

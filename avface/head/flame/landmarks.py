@@ -36,7 +36,7 @@ class PublishedLandmarks:
 
     @property
     def ibug68(self) -> tuple[Int, F64] | None:
-        """The 68 points in iBUG's order: the fixed ones, or the inner ones after the contour seen from the front."""
+        """The 68 points in iBUG's order: the fixed ones, or the contour in front view and the inner ones."""
         if self.fixed is not None:
             return self.fixed
         if self.inner is None or self.contour is None:
@@ -87,7 +87,7 @@ def _with_places(
 
 
 def _read(path: Path, faces: Int) -> dict[str, Any]:
-    """The fields of `PublishedLandmarks` that a file gives."""
+    """The fields of `PublishedLandmarks` in a file."""
 
     def place(face_key: str, weight_key: str, shape: tuple[int, ...]) -> tuple[Int, F64]:
         return _place(path, fields, face_key, weight_key, shape, faces)

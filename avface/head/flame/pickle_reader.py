@@ -70,7 +70,7 @@ class _Array:
 
 
 def _numbers(data: bytes | bytearray, kind: np.dtype, shape: Any, order: Any) -> npt.NDArray[Any]:
-    """Numbers in the machine's own byte order; ValueError unless there are as many as the shape says."""
+    """Numbers in native byte order; ValueError unless their count agrees with the shape."""
     flat = np.frombuffer(data, kind)
     return flat.astype(kind.newbyteorder("=")).reshape(shape, order=order)
 
@@ -220,7 +220,7 @@ def _allowed() -> dict[tuple[str, str], Callable[..., Any]]:
 
 
 class _Reader(pickle.Unpickler):
-    """An unpickler that knows the names of `_allowed` and no others."""
+    """An unpickler restricted to the names of `_allowed`."""
 
     def __init__(self, file: io.BufferedIOBase | io.BytesIO) -> None:
         super().__init__(file, encoding="latin-1")

@@ -15,7 +15,7 @@ import torch
 
 from avface.arrays import F64, Bool, Int
 from avface.errors import AvfaceError
-from avface.head.model import HeadModel
+from avface.head.model import OPEN_NAME, HeadModel
 from avface.head.open.inner_mouth import place_inner_mouth
 
 Assemble = Callable[[F64], F64]
@@ -164,7 +164,7 @@ def build_open_head(config: OpenHeadConfig | None = None) -> HeadModel:
     origin = np.array([0.0, eye_height, mean[regions["ears"], 2].mean()])
     shape_basis = np.concatenate([size_sigma * (mean - origin)[None], components])
     return HeadModel(
-        "open",
+        OPEN_NAME,
         template=mean - origin,
         shape_basis=shape_basis,
         expression_basis=expression_basis,
