@@ -178,7 +178,7 @@ def test_what_would_be_covered_is_what_is_covered(landmarks):
     grey = np.full((240, 320, 3), 128, np.uint8)
     landmarks = landmarks[:50]
     frames = occlude((grey for _ in landmarks), landmarks, occlusion_rng(5), config, events)
-    made = np.stack([frame.landmark_hidden for frame in frames])
+    made = np.stack([frame.landmark_occluded for frame in frames])
     planned = covered_landmarks(landmarks, (320, 240), occlusion_rng(5), config, events, 5)
     assert made.any()
     assert (planned != made[::5]).mean() < 0.01
@@ -206,7 +206,13 @@ def test_an_occluded_clip_is_made_once_and_kept(video, tmp_path, monkeypatch):
     monkeypatch.setattr("avface.evaluation.occluded_clips._make", None)
     again = make_occluded_clip(video, 1, tmp_path, config)
     np.testing.assert_array_equal(again.covered, made.covered)
-    (made.video.parent / "truth.npz").write_bytes(b"damaged")
+    truth = made.video.parent / "truth.npz"
+    with np.load(truth) as archive:
+        arrays = dict(archive)
+    np.savez(truth, **{**arrays, "version": 1})
+    with pytest.raises(AvfaceError, match=r"truth\.npz: version 1, not 2; remove .* and run again"):
+        make_occluded_clip(video, 1, tmp_path, config)
+    truth.write_bytes(b"damaged")
     with pytest.raises(AvfaceError, match=r"truth\.npz: damaged"):
         make_occluded_clip(video, 1, tmp_path, config)
 

@@ -11,7 +11,7 @@ from videos import Track, write_video
 from avface.errors import AvfaceError
 from avface.media import Clip
 from avface.synthetic.occlusion.appearance import estimate_light, face_skin
-from avface.synthetic.occlusion.compositing import HIDDEN, _OcclusionRun, occlude
+from avface.synthetic.occlusion.compositing import OCCLUDED, _OcclusionRun, occlude
 from avface.synthetic.occlusion.face_pose import face_poses
 from avface.synthetic.occlusion.motion import random_walk
 from avface.synthetic.occlusion.occluders.average_face import average_face
@@ -69,7 +69,7 @@ def test_frames_are_untouched_until_something_enters():
         entered += 1
         for before, after in zip(frames[:first], out[:first], strict=True):
             assert after.image is before and not after.mask.any()
-            assert after.face_hidden == 0 and not after.landmark_hidden.any()
+            assert after.face_visibility == 1 and not after.landmark_occluded.any()
         break
     assert entered
 
@@ -88,7 +88,7 @@ def test_the_mouth_is_covered_in_at_least_half_of_the_windows():
     covered = []
     for seed in range(24):
         stream = occlude(frames, landmarks, np.random.default_rng(seed), OcclusionConfig(hold_share=1.0))
-        covered.append(next(stream).mouth_hidden > 0.5)
+        covered.append(next(stream).mouth_visibility < 0.5)
 
     assert np.mean(covered) >= 0.5
 
@@ -113,16 +113,16 @@ def test_steps_of_the_walk_dont_depend_on_the_frame_rate():
     assert slow.std() < 0.15, "it comes back"
 
 
-def test_hidden_shares_agree_with_mask_and_landmarks():
+def test_visible_shares_agree_with_mask_and_landmarks():
     _, landmarks = still_face(6)
     _, out = run(6, 2, hold_share=1.0, kinds=("hand",))
 
     for points, frame in zip(landmarks, out, strict=True):
         place = np.round(points).astype(int)
-        expected = frame.mask[place[:, 1], place[:, 0]] >= HIDDEN
-        np.testing.assert_array_equal(frame.landmark_hidden, expected)
-        assert 0 < frame.face_hidden < 1
-        assert frame.landmark_hidden.mean() == pytest.approx(frame.face_hidden, abs=0.25)
+        expected = frame.mask[place[:, 1], place[:, 0]] >= OCCLUDED
+        np.testing.assert_array_equal(frame.landmark_occluded, expected)
+        assert 0 < frame.face_visibility < 1
+        assert frame.landmark_occluded.mean() == pytest.approx(1 - frame.face_visibility, abs=0.25)
 
 
 def test_a_free_occluder_stays_near_the_face():
@@ -148,8 +148,9 @@ def test_frames_without_a_face_get_no_shares():
 
     out = list(occlude(frames, landmarks, np.random.default_rng(0), OcclusionConfig(hold_share=1.0)))
 
-    assert np.isnan(out[3].face_hidden) and np.isnan(out[3].mouth_hidden) and not out[3].landmark_hidden.any()
-    assert np.isfinite(out[2].face_hidden) and out[3].mask.any(), (
+    assert np.isnan(out[3].face_visibility) and np.isnan(out[3].mouth_visibility)
+    assert not out[3].landmark_occluded.any()
+    assert np.isfinite(out[2].face_visibility) and out[3].mask.any(), (
         "the hand stays although the tracker lost the face"
     )
 
@@ -273,12 +274,13 @@ def test_a_video_is_written_with_mask_clean_reference_and_truth(talk, occluded):
 
     assert [len(frames) for frames in videos] == [20, 20, 20] and occluded.frames == 20
     for frames in zip(source.frames(), *videos, strict=True):
-        before, hidden, clean, mask = (frame.image.astype(int) for frame in frames)
+        before, covered, clean, mask = (frame.image.astype(int) for frame in frames)
         assert len({frame.time for frame in frames}) == 1
         assert np.abs(clean - before).mean() < 4
         solid, free = mask[..., 0] > 250, mask[..., 0] < 2
-        assert solid.any() and np.abs(hidden - clean)[solid].mean() > 5 * np.abs(hidden - clean)[free].mean()
-    assert occluded.face_hidden > 0.05
+        change = np.abs(covered - clean)
+        assert solid.any() and change[solid].mean() > 5 * change[free].mean()
+    assert occluded.face_visibility < 0.95
     assert Clip.open(occluded.occluded).info.has_audio and Clip.open(occluded.clean).info.has_audio
     assert sorted(path.name for path in occluded.truth.parent.iterdir()) == [
         "clean.mp4", "mask.mp4", "occluded.mp4", "truth.npz",
@@ -292,13 +294,13 @@ def test_the_truth_agrees_with_the_mask(occluded):
     assert truth["landmarks"].shape == (20, 478, 2) and truth["landmarks"].dtype == np.float32
     assert truth["times"].shape == (20,) and str(truth["source"]) == "talk.mp4"
     assert set(truth["kind"].tolist()) <= {"hand", ""}
-    hidden = np.unpackbits(truth["landmark_hidden"], axis=1)[:, :478].astype(bool)
+    behind = np.unpackbits(truth["landmark_occluded"], axis=1)[:, :478].astype(bool)
     for t, frame in enumerate(Clip.open(occluded.mask).frames()):
         place = np.round(truth["landmarks"][t]).astype(int)
-        seen = frame.image[place[:, 1].clip(0, frame.image.shape[0] - 1), place[:, 0], 0] >= HIDDEN
-        assert (seen == hidden[t]).mean() > 0.99
+        masked = frame.image[place[:, 1].clip(0, frame.image.shape[0] - 1), place[:, 0], 0] >= OCCLUDED
+        assert (masked == behind[t]).mean() > 0.99
     assert np.isfinite(truth["shift"][truth["kind"] == "hand"]).all()
-    assert truth["mouth_hidden"].mean() == pytest.approx(occluded.mouth_hidden, abs=1e-5)
+    assert truth["mouth_visibility"].mean() == pytest.approx(occluded.mouth_visibility, abs=1e-5)
 
 
 def test_a_video_without_a_face_is_named(tmp_path):

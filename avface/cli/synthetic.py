@@ -131,14 +131,14 @@ class Occlude:
         )
         written = [made.occluded, made.clean, made.mask, made.truth]
         text = (
-            f"{made.frames} frames; {made.face_hidden:.0%} of the face and {made.mouth_hidden:.0%} of the mouth "
-            f"hidden on average\n{listing(written)}"
+            f"{made.frames} frames; {1 - made.face_visibility:.0%} of the face and "
+            f"{1 - made.mouth_visibility:.0%} of the mouth occluded on average\n{listing(written)}"
         )
         facts = {
             "video": str(self.video),
             "frames": made.frames,
-            "face_hidden": made.face_hidden,
-            "mouth_hidden": made.mouth_hidden,
+            "face_visibility": made.face_visibility,
+            "mouth_visibility": made.mouth_visibility,
             "written": sizes(written),
         }
         return Outcome(text, facts)

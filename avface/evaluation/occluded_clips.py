@@ -17,7 +17,7 @@ from avface.files import replacing_folder
 from avface.head.schemes import LEFT_EYE, LIPS, RIGHT_EYE
 from avface.synthetic.occlusion.compositing import covered_landmarks
 from avface.synthetic.occlusion.plan import OcclusionConfig, OcclusionEvent
-from avface.synthetic.occlusion.video import occlude_video, occlusion_rng
+from avface.synthetic.occlusion.video import TRUTH_VERSION, occlude_video, occlusion_rng
 
 RECIPE_VERSION = 1
 OCCLUDED_LIPS = 0.5
@@ -250,7 +250,11 @@ def _read(source: Path, seed: int, folder: Path) -> OccludedClip:
     path = folder / "truth.npz"
     try:
         with np.load(path, allow_pickle=False) as archive:
-            covered = np.unpackbits(archive["landmark_hidden"], axis=1)[:, :478].astype(bool)
+            if (version := int(archive["version"])) != TRUTH_VERSION:
+                raise AvfaceError(
+                    f"{path}: version {version}, not {TRUTH_VERSION}; remove {folder} and run again"
+                )
+            covered = np.unpackbits(archive["landmark_occluded"], axis=1)[:, :478].astype(bool)
             return OccludedClip(
                 source,
                 seed,
@@ -259,5 +263,7 @@ def _read(source: Path, seed: int, folder: Path) -> OccludedClip:
                 covered,
                 archive["times"].astype(np.float64),
             )
+    except AvfaceError:
+        raise
     except Exception as error:  # zipfile, zlib and numpy raise a family of errors on damaged files
         raise AvfaceError(f"{path}: damaged ({error}); remove {folder} and run again") from None

@@ -22,8 +22,8 @@ from avface.synthetic.occlusion.occluders.drawing import Layer, Light, View
 from avface.synthetic.occlusion.occluders.sampling import sample_occluder
 from avface.synthetic.occlusion.plan import OcclusionConfig, OcclusionEvent, plan_occlusions
 
-HIDDEN = 128
-"""A pixel of a mask at or over this value counts as hidden."""
+OCCLUDED = 128
+"""A pixel of a mask at or above this value counts as occluded."""
 
 
 _MAX_DRAWN_SCALE = 1600.0
@@ -44,17 +44,17 @@ class Landmarks(Protocol):
 class OccludedFrame:
     """A frame with an occluder; frames without one have their original image.
 
-    Shapes: image (H, W, 3) uint8 RGB, mask (H, W) uint8 (255 hidden; edges in between), landmark_hidden (478,),
-            rotation and shift (3,). Outside of the mask only the occluder's shadow changes the face.
+    Shapes: image (H, W, 3) uint8 RGB, mask (H, W) uint8 (255 occluded; edges in between), landmark_occluded
+            (478,), rotation and shift (3,). Outside of the mask only the occluder's shadow changes the face.
     """
 
     image: U8
     mask: U8
-    face_hidden: float
-    """Share of the face's oval that is hidden; nan without a face."""
-    mouth_hidden: float
-    """Share of the lips and what is between them; nan without a face."""
-    landmark_hidden: Bool
+    face_visibility: float
+    """Share of the face's oval that is visible, 1 without an occluder; nan without a face."""
+    mouth_visibility: float
+    """Share of the lips and of the area between them; nan without a face."""
+    landmark_occluded: Bool
     """Whether each landmark lies behind the occluder."""
     kind: str
     """Kind of occluder; empty for none."""
@@ -102,7 +102,7 @@ def covered_landmarks(
     events: Sequence[OcclusionEvent],
     every: int = 1,
 ) -> Bool:
-    """Which landmarks would be hidden, without any pictures: (ceil(T / every), 478) for every n-th of the T frames.
+    """Which landmarks would be occluded, without any pictures: (ceil(T / every), 478) for every n-th of the T frames.
 
     Occluders and their motion are those of `occlude` with the same arguments; nearly the same for pictures of another
     size. image_size is the width and height in pixels.
@@ -122,7 +122,7 @@ def covered_landmarks(
             layer, _, _ = run.draw(index, on_head if run.occluder.worn else free, image_size)
             if layer is not None:
                 _, mask = run.compose(blank, layer, None, 1.0)
-                covered[index // every] = _hidden_points(mask, np.asarray(landmarks[index], np.float64))
+                covered[index // every] = _occluded_points(mask, np.asarray(landmarks[index], np.float64))
     return covered
 
 
@@ -169,9 +169,9 @@ def _occluded(
         yield OccludedFrame(
             image,
             mask,
-            _share_hidden(mask, points[FACE_OVAL]) if seen else np.nan,
-            _share_hidden(mask, points[LIPS_OUTER]) if seen else np.nan,
-            _hidden_points(mask, points),
+            _visible_share(mask, points[FACE_OVAL]) if seen else np.nan,
+            _visible_share(mask, points[LIPS_OUTER]) if seen else np.nan,
+            _occluded_points(mask, points),
             run.occluder.kind if run is not None and visible else "",
             rotation,
             shift,
@@ -275,8 +275,8 @@ class _OcclusionRun:
         out[window] = cv2.convertScaleAbs(out[window] * factor[..., None])
 
 
-def _share_hidden(mask: U8, ring: F64) -> float:
-    """Share of a polygon (N, 2) that the mask hides; what lies outside of the picture doesn't count."""
+def _visible_share(mask: U8, ring: F64) -> float:
+    """Share of a polygon (N, 2) that the mask leaves visible; what lies outside of the image doesn't count."""
     low = np.maximum(np.floor(ring.min(0)).astype(int), 0)
     high = np.minimum(np.ceil(ring.max(0)).astype(int) + 1, mask.shape[::-1])
     if (high <= low).any():
@@ -284,14 +284,14 @@ def _share_hidden(mask: U8, ring: F64) -> float:
     area = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
     cv2.fillPoly(area, [np.round(ring - low).astype(np.int32)], (1,))
     within = area > 0
-    hidden = mask[low[1] : high[1], low[0] : high[0]] >= HIDDEN
-    return float(hidden[within].mean()) if within.any() else float("nan")
+    visible = mask[low[1] : high[1], low[0] : high[0]] < OCCLUDED
+    return float(visible[within].mean()) if within.any() else float("nan")
 
 
-def _hidden_points(mask: U8, points: F64) -> Bool:
-    """Which points (N, 2) lie on hidden pixels; those outside of the picture or nan don't."""
+def _occluded_points(mask: U8, points: F64) -> Bool:
+    """Which points (N, 2) lie on occluded pixels; those outside of the image or nan don't."""
     place = np.round(np.nan_to_num(points, nan=-1)).astype(int)
     inside = (place >= 0).all(1) & (place < mask.shape[::-1]).all(1)
     out = np.zeros(len(points), bool)
-    out[inside] = mask[place[inside, 1], place[inside, 0]] >= HIDDEN
+    out[inside] = mask[place[inside, 1], place[inside, 0]] >= OCCLUDED
     return out

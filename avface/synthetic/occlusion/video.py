@@ -20,7 +20,7 @@ from avface.synthetic.occlusion.compositing import occlude
 from avface.synthetic.occlusion.occluders.sampling import OCCLUDER_KINDS, check_kinds
 from avface.synthetic.occlusion.plan import OcclusionConfig, OcclusionEvent
 
-TRUTH_VERSION = 1
+TRUTH_VERSION = 2
 
 
 _VIDEO_NAMES = ("occluded.mp4", "clean.mp4", "mask.mp4")
@@ -35,14 +35,14 @@ class OcclusionFiles:
     clean: Path
     """The video without them, encoded with the same settings."""
     mask: Path
-    """Lossless H.264 in shades of grey: white is hidden; at or over `HIDDEN` counts as hidden. No sound."""
+    """Lossless H.264 in grey: white is occluded; at or above `compositing.OCCLUDED` counts as occluded. No audio."""
     truth: Path
     """Numbers; see `occlude_video`."""
     frames: int
     """Number of frames."""
-    face_hidden: float
-    """Mean share of the face that is hidden, over the frames with a face."""
-    mouth_hidden: float
+    face_visibility: float
+    """Mean share of the face that is visible, over the frames with a face."""
+    mouth_visibility: float
     """Mean share of the mouth."""
 
 
@@ -74,9 +74,9 @@ def occlude_video(
 
     truth.npz holds, for T frames: `version`, `seed`, `source` (the video's name), `times (T,)` in seconds,
     `landmarks (T, 478, 2)` of the tracker on the clean video in pixels (nan without a face), `confidence (T,)`,
-    `kind (T,)` ("" for nothing), `face_hidden (T,)` and `mouth_hidden (T,)` (shares, nan without a face),
-    `landmark_hidden (T, 60)` uint8 (`np.unpackbits(..., axis=1)[:, :478]`), `rotation (T, 3)` and `shift (T, 3)` of the
-    occluder (see `OccludedFrame`).
+    `kind (T,)` ("" for nothing), `face_visibility (T,)` and `mouth_visibility (T,)` (visible
+    shares, nan without a face), `landmark_occluded (T, 60)` uint8 (`np.unpackbits(..., axis=1)[:, :478]`),
+    `rotation (T, 3)` and `shift (T, 3)` of the occluder (see `OccludedFrame`).
 
     Raises:
         AvfaceError: if a kind is unknown, the video can't be read or has no face, or the folder can't be written.
@@ -124,10 +124,14 @@ def occlude_video(
             clean_writer.write(latest.pop(), time)
             occluded_writer.write(frame.image, time)
             mask_writer.write(np.repeat(frame.mask[..., None], 3, 2), time)
-            rows.append((frame.kind, frame.face_hidden, frame.mouth_hidden, frame.rotation, frame.shift))
-            packed.append(np.packbits(frame.landmark_hidden))
+            rows.append(
+                (frame.kind, frame.face_visibility, frame.mouth_visibility, frame.rotation, frame.shift)
+            )
+            packed.append(np.packbits(frame.landmark_occluded))
             on_frame("occluding", done)
-    kind, face_hidden, mouth_hidden, rotation, shift = (list(column) for column in zip(*rows, strict=True))
+    kind, face_visibility, mouth_visibility, rotation, shift = (
+        list(column) for column in zip(*rows, strict=True)
+    )
     truth = folder / "truth.npz"
     _write_truth(
         truth,
@@ -138,24 +142,24 @@ def occlude_video(
             "times": np.array(times),
             "confidence": np.asarray(found.confidence[: len(rows)]),
             "kind": np.array(kind),
-            "face_hidden": np.array(face_hidden, np.float32),
-            "mouth_hidden": np.array(mouth_hidden, np.float32),
-            "landmark_hidden": np.array(packed),
+            "face_visibility": np.array(face_visibility, np.float32),
+            "mouth_visibility": np.array(mouth_visibility, np.float32),
+            "landmark_occluded": np.array(packed),
             "rotation": np.array(rotation, np.float32),
             "shift": np.array(shift, np.float32),
         },
         found.landmarks,
         len(rows),
     )
-    seen = np.isfinite(np.array(face_hidden))
+    seen = np.isfinite(np.array(face_visibility))
     return OcclusionFiles(
         occluded,
         clean,
         mask,
         truth,
         len(rows),
-        float(np.mean(np.array(face_hidden)[seen])) if seen.any() else float("nan"),
-        float(np.mean(np.array(mouth_hidden)[seen])) if seen.any() else float("nan"),
+        float(np.mean(np.array(face_visibility)[seen])) if seen.any() else float("nan"),
+        float(np.mean(np.array(mouth_visibility)[seen])) if seen.any() else float("nan"),
     )
 
 
