@@ -13,8 +13,8 @@ from avface.evaluation.studies.real_lips import (
     BilabialGaps,
     RealLips,
     bilabial_sounds,
+    closure_lead,
     compare_lips,
-    heard_before_seen,
     main,
     measure_real_lips,
     table,
@@ -42,7 +42,7 @@ def test_lips_that_are_tracked_as_refined_are_nearer_after_refinement(capture):
 
     assert found.error_refined == pytest.approx(0, abs=1e-6) and found.error_coarse > 0.05
     assert found.opening_refined == pytest.approx(1) and found.opening_coarse < 1
-    assert found.inside_coarse >= 0 and found.shut.count == found.others.count == 0
+    assert found.closed.count == found.others.count == 0
 
 
 def test_sounds_are_split_by_what_the_tracker_sees(capture):
@@ -63,13 +63,13 @@ def test_sounds_are_split_by_what_the_tracker_sees(capture):
 
     found = compare_lips(capture, tracked, sounds, silent(capture), "a.mp4")
 
-    assert (found.shut.count, found.others.count) == (1, 1), "a sound without a frame isn't counted"
-    assert found.shut.tracked == pytest.approx(1, abs=0.01)
+    assert (found.closed.count, found.others.count) == (1, 1), "a sound without a frame isn't counted"
+    assert found.closed.tracked == pytest.approx(1, abs=0.01)
     assert found.others.tracked == pytest.approx(4, abs=0.01)
     assert found.error_coarse < found.error_refined
 
 
-def test_inside_each_other_is_measured_on_the_mesh(capture):
+def test_penetration_is_measured_on_the_mesh(capture):
     pressed = capture.expression.copy()
     for name in ("mouthClose", "mouthShrugLower"):
         pressed[:, capture.expression_names.index(name)] = 0.4
@@ -79,10 +79,13 @@ def test_inside_each_other_is_measured_on_the_mesh(capture):
 
     found = compare_lips(pressed, pressed.landmarks().astype(np.float64), [], silent(pressed), "a.mp4")
 
-    assert found.inside_coarse == pytest.approx(found.inside_refined) and found.inside_coarse > 0.5
+    assert (
+        found.penetration_coarse == pytest.approx(found.penetration_refined)
+        and found.penetration_coarse > 0.5
+    )
 
 
-def test_sounds_with_shut_lips_are_those_the_model_is_sure_of(monkeypatch):
+def test_bilabials_are_those_of_high_probability(monkeypatch):
     logits = torch.zeros(50, len(SYMBOLS))
     logits[10:14, SYMBOLS.index("p")] = 9
     logits[30, SYMBOLS.index("m")] = 9
@@ -102,25 +105,25 @@ def test_sounds_with_shut_lips_are_those_the_model_is_sure_of(monkeypatch):
 
 
 @pytest.mark.parametrize("early", [-0.08, 0.0, 0.1])
-def test_closures_that_are_heard_early_are_told_from_late_ones(early):
+def test_the_lead_of_audible_closures_is_found(early):
     times = np.arange(200) / 25
     closures = [1.0, 2.3, 2.9, 4.6, 6.2]
 
-    def shut(at):
+    def closure(at):
         return np.exp(-(((at[:, None] - closures) / 0.07) ** 2)).max(1)
 
-    gap = 6 * (1 - shut(times))
+    gap = 6 * (1 - closure(times))
     gap[60:70] = np.nan
 
-    lag, best, now = heard_before_seen(times, shut(times + early), gap)
+    lag, best, now = closure_lead(times, closure(times + early), gap)
 
     assert lag == pytest.approx(early, abs=0.021)
     assert best > 0.8 and (now > best - 0.02 if early == 0 else now < best - 0.1)
 
 
-def test_nothing_is_said_of_closures_nobody_hears():
+def test_a_lead_without_audible_closures_is_nan():
     times = np.arange(50) / 25
-    assert np.isnan(heard_before_seen(times, np.zeros(50), np.linspace(0, 5, 50))).all()
+    assert np.isnan(closure_lead(times, np.zeros(50), np.linspace(0, 5, 50))).all()
 
 
 def test_table_says_where_there_is_nothing():
@@ -139,7 +142,7 @@ def test_table_says_where_there_is_nothing():
         0.5,
         0.4,
     )
-    other = replace(one, name="b.mp4", error_coarse=0.6, shut=BilabialGaps(1, 0.3, 0.5, 0.5))
+    other = replace(one, name="b.mp4", error_coarse=0.6, closed=BilabialGaps(1, 0.3, 0.5, 0.5))
 
     lines = table([one, other]).splitlines()
 
@@ -150,7 +153,7 @@ def test_table_says_where_there_is_nothing():
 
 def test_user_errors_are_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.argv", ["real_lips", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"no videos there; name a folder"):
+    with pytest.raises(SystemExit, match=r"no videos in it; name a folder .* with AVFACE_CLIPS"):
         main()
     with pytest.raises(AvfaceError, match=r"none\.mp4"):
         measure_real_lips(tmp_path / "none.mp4")

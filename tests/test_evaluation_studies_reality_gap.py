@@ -7,6 +7,8 @@ import pytest
 
 from avface.errors import AvfaceError
 from avface.evaluation.studies import reality_gap
+from avface.evaluation.studies.acoustic import AcousticEvaluation
+from avface.evaluation.studies.lips import LipEvaluation
 from avface.evaluation.studies.reality_gap import (
     CHIN,
     TOP,
@@ -182,7 +184,10 @@ def test_frames_that_do_not_agree_are_refused():
 
 def test_a_missing_or_empty_folder_is_explained(monkeypatch, tmp_path):
     monkeypatch.delenv("AVFACE_CLIPS", raising=False)
-    with pytest.raises(AvfaceError, match="AVFACE_CLIPS"):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        AvfaceError, match="clips: no folder of real clips; name it with --clips or AVFACE_CLIPS"
+    ):
         main(RealityGapConfig())
     with pytest.raises(AvfaceError, match=f"{tmp_path}.*no videos"):
         main(RealityGapConfig(clips=tmp_path))
@@ -197,3 +202,17 @@ def test_the_command_prints_the_table(monkeypatch, tmp_path, capsys, head):
 
     printed = capsys.readouterr().out
     assert "first" in printed and "second" in printed and "2 rendered" in printed
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RealityGapConfig(performances=0), "performances=0: must be 1 or more"),
+        (lambda: RealityGapConfig(seconds=0), "seconds=0: must be above 0"),
+        (lambda: LipEvaluation(hours=0), "hours=0: must be above 0"),
+        (lambda: AcousticEvaluation(threads=0), "threads=0: must be 1 or more"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(make, message):
+    with pytest.raises(AvfaceError, match=message):
+        make()

@@ -1,4 +1,4 @@
-"""Training of the fine stage, on very few and small frames."""
+"""Training of the detail stage, on very few and small frames."""
 
 import dataclasses
 import json
@@ -6,17 +6,23 @@ import json
 import numpy as np
 import pytest
 import torch
+from training_runs import DETAIL_FRAMES, detail_frames, detail_recipe
 
 from avface.errors import AvfaceError
 from avface.evaluation.studies.detail import detail_figures, frame_maps, render_detail
 from avface.geometry.camera import Camera
 from avface.head import load_head
 from avface.head.skin.atlas import detail_atlas
-from avface.networks.detail.losses import DetailWeights, Vgg19
-from avface.networks.detail.network import DetailConfig, load_detail
+from avface.networks.detail.losses import (
+    DetailWeights,
+    IdMrfLoss,
+    Vgg19,
+    detail_texture,
+    from_tangent_space,
+)
+from avface.networks.detail.network import load_detail
 from avface.synthetic.rendering.scene import SceneConfig, sample_scene
 from avface.training.detail.frames import (
-    DetailFrames,
     DetailFramesConfig,
     person_frames,
     prepare_detail_frames,
@@ -24,69 +30,32 @@ from avface.training.detail.frames import (
 from avface.training.detail.train import (
     DetailBatches,
     DetailObjective,
-    DetailRecipe,
+    DetailTask,
     DetailTraining,
     held_out,
     train,
 )
+from avface.training.loop.config import RunConfig
+from avface.training.loop.trainer import checkpoint_path
 
-FRAMES = DetailFramesConfig(
-    people=1,
-    frames=2,
-    resolution=64,
-    picture=96,
-    smallest=1.0,
-    folded=0.0,
-    occluded=1.0,
-    exact=1.0,
-    texture=64,
-    seed=3,
-)
-RECIPE = DetailRecipe(
-    network=DetailConfig(resolution=64, encoder=(8, 8, 8, 8, 8), decoder=(8, 8, 8, 8, 4), image=4, out=4),
-    frames=FRAMES,
-    steps=4,
-    batch=2,
-    crop=32,
-    bfloat16=False,
-)
+FRAMES = DETAIL_FRAMES
+RECIPE = detail_recipe()
+RUN = RunConfig(report_every=1, quiet=True)
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     """Folder of a person's frames."""
     folder = tmp_path_factory.mktemp("cache")
-    told = []
-    prepare_detail_frames(folder, FRAMES, on_person=lambda *done: told.append(done))
-    assert told == [(0, 1), (1, 1)]
+    calls = []
+    prepare_detail_frames(folder, FRAMES, on_person=lambda *done: calls.append(done))
+    assert calls == [(0, 1), (1, 1)]
     return folder
 
 
 @pytest.fixture(scope="module")
 def atlas():
     return detail_atlas(load_head("open"), 64)
-
-
-def made_up(count=4, people=(0, 8)):
-    """Frames (N) of nobody: waves of skin and the light on them."""
-    rng = torch.Generator().manual_seed(0)
-    size = 64
-    steps = torch.arange(size) / size
-    phase = 6 * torch.rand(count, 1, 1, generator=rng)
-    waves = torch.sin(40 * steps[:, None] + phase).expand(count, size, size)
-    light = 0.5 + 0.3 * torch.cos(40 * steps[:, None] + phase).expand(count, size, size)
-    normals = torch.zeros(count, 3, size, size, dtype=torch.int8)
-    normals[:, 2] = 127
-    return DetailFrames(
-        image=(255 * light)[:, None].expand(-1, 3, -1, -1).byte(),
-        normals=normals,
-        visibility=torch.full((count, size, size), 255, dtype=torch.uint8),
-        hidden=torch.zeros(count, size, size, dtype=torch.bool),
-        displacement=(200 * waves).to(torch.int16),
-        speech=torch.zeros(count, 16, 29, dtype=torch.float16),
-        person=torch.tensor([people[k % len(people)] for k in range(count)], dtype=torch.int32),
-        frame=torch.arange(count, dtype=torch.int32),
-    )
 
 
 def test_frames_of_the_truth_have_its_folds(cache, atlas):
@@ -100,7 +69,7 @@ def test_frames_of_the_truth_have_its_folds(cache, atlas):
     wanted = 1e6 * atlas.from_uv_square(torch.as_tensor(folds))
     inside = atlas.mask > 0
     assert float((frames.displacement[1].float() - wanted)[inside].abs().max()) <= 1
-    assert bool(frames.hidden.any()) and not bool((frames.hidden & (frames.visibility == 0)).any())
+    assert bool(frames.occluded.any()) and not bool((frames.occluded & (frames.visibility == 0)).any())
     assert float(frames.visibility[:, inside].float().mean() / 255) > 0.3
 
 
@@ -143,7 +112,7 @@ def test_cache_is_kept_and_checked(cache, tmp_path):
 
 
 def test_batches_follow_from_the_step_and_agree(atlas):
-    frames = made_up()
+    frames = detail_frames()
     batches = DetailBatches(RECIPE, frames, atlas.mask)
     one, again, other = batches[3], batches[3], batches[4]
     assert one.corner == again.corner and torch.equal(one.maps, again.maps)
@@ -158,7 +127,7 @@ def test_batches_follow_from_the_step_and_agree(atlas):
 
 
 def test_mirrored_crops_are_of_the_mirrored_face(atlas):
-    frames = made_up(1)
+    frames = detail_frames(1)
     ramp = torch.arange(64, dtype=torch.int16).expand(1, 64, 64).contiguous()
     frames = dataclasses.replace(frames, displacement=ramp)
     batches = DetailBatches(RECIPE, frames, atlas.mask)
@@ -179,7 +148,7 @@ def _part(batch):
 
 
 def test_losses_vanish_for_the_truth(atlas):
-    batches = DetailBatches(RECIPE, made_up(), atlas.mask)
+    batches = DetailBatches(RECIPE, detail_frames(), atlas.mask)
     objective = DetailObjective(RECIPE, atlas, "cpu")
     batch = batches[0]
     right = objective(batch.displacement.clone() * (atlas.mask[_part(batch)] > 0), batch)
@@ -194,52 +163,126 @@ def test_losses_vanish_for_the_truth(atlas):
 
 def test_self_supervised_losses_take_part_when_they_have_weight(atlas):
     recipe = dataclasses.replace(RECIPE, crop=64, losses=DetailWeights())
-    batches = DetailBatches(recipe, made_up(), atlas.mask)
+    batches = DetailBatches(recipe, detail_frames(), atlas.mask)
     objective = DetailObjective(recipe, atlas, "cpu")
     found = torch.zeros(2, 64, 64, requires_grad=True)
     losses = objective(found, batches[0])
-    assert {"photometric", "structure", "symmetry"} <= set(losses)
+    assert {"photometric", "image_gradient", "symmetry"} <= set(losses)
     torch.stack(list(losses.values())).sum().backward()
     assert bool(torch.isfinite(found.grad).all())
 
 
-def test_mrf_takes_the_place_of_structure(atlas, tmp_path):
+def test_the_mrf_loss_of_vgg_replaces_the_loss_of_image_gradients(atlas, tmp_path):
+    torch.manual_seed(0)
     torch.save(Vgg19().state_dict(), tmp_path / "vgg19.pth")
-    recipe = dataclasses.replace(RECIPE, losses=DetailWeights())
-    objective = DetailObjective(recipe, atlas, "cpu", tmp_path / "vgg19.pth")
-    batch = DetailBatches(recipe, made_up(), atlas.mask)[0]
-    losses = objective(torch.zeros(2, 32, 32), batch)
-    assert "mrf" in losses and "structure" not in losses and bool(torch.isfinite(losses["mrf"]))
+    recipe = dataclasses.replace(RECIPE, losses=DetailWeights(mrf=1.0))
+    batch = DetailBatches(recipe, detail_frames(), atlas.mask)[0]
+    displacement = torch.zeros(2, 32, 32)
+
+    def losses(vgg=None, **changes):
+        changed = dataclasses.replace(recipe, losses=dataclasses.replace(recipe.losses, **changes))
+        return DetailObjective(changed, atlas, "cpu", vgg)(displacement, batch)
+
+    plain, with_vgg = losses(), losses(tmp_path / "vgg19.pth")
+    assert set(plain) - set(with_vgg) == {"image_gradient"} and set(with_vgg) - set(plain) == {"mrf"}
+    assert float(losses(tmp_path / "vgg19.pth", mrf=3.0)["mrf"]) == pytest.approx(3 * float(with_vgg["mrf"]))
+
+    seen = (batch.seen * atlas.mask[_part(batch)])[:, None]
+    texture = on_coarse_texture(batch, atlas, displacement)
+    expected = IdMrfLoss(Vgg19.load(tmp_path / "vgg19.pth"))(texture * seen, batch.image * seen)
+    assert float(with_vgg["mrf"]) == pytest.approx(float(expected), rel=1e-5) and float(expected) > 0
 
 
-def test_run_stops_and_goes_on(cache, tmp_path):
-    training = DetailTraining(tmp_path / "detail.safetensors", cache, RECIPE, checkpoint_every=2)
-    with torch.random.fork_rng():
-        network = train(training)
-    assert load_detail(training.out).config == RECIPE.network
-    assert bool(network.last.weight.any())
-    with torch.random.fork_rng():
-        again = train(training)  # all steps are done
-    assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
-    other = dataclasses.replace(training, recipe=dataclasses.replace(RECIPE, seed=5))
-    with torch.random.fork_rng(), pytest.raises(AvfaceError, match="another recipe"):
-        train(other)
-    training.checkpoint.write_bytes(b"nothing")
-    with torch.random.fork_rng(), pytest.raises(AvfaceError, match="damaged checkpoint"):
+def on_coarse_texture(batch, atlas, displacement):
+    """The shaded texture of a displacement, as `DetailObjective` compares it with the image."""
+    detailed = from_tangent_space(batch.coarse, atlas.tangent_normals(displacement, batch.corner))
+    return detail_texture(batch.coarse, detailed, batch.image, batch.seen * atlas.mask[_part(batch)])
+
+
+def test_an_interrupted_run_resumes_to_the_same_losses_and_weights(cache, tmp_path, monkeypatch):
+    whole = train(DetailTraining(tmp_path / "whole.safetensors", cache, RECIPE, run=RUN))
+    assert load_detail(tmp_path / "whole.safetensors").config == RECIPE.network
+    assert bool(whole.network.last.weight.any())
+    training = DetailTraining(
+        tmp_path / "detail.safetensors", cache, RECIPE, run=dataclasses.replace(RUN, checkpoint_every=2)
+    )
+
+    def interrupted(self, module, batch, step, losses=DetailTask.losses):
+        if step == 3:
+            raise KeyboardInterrupt
+        return losses(self, module, batch, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DetailTask, "losses", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(training)
+    resumed, again = train(training), train(training)  # the second has no steps left
+
+    assert resumed.progress.losses == whole.progress.losses and len(whole.progress.losses) == 4
+    for result in (resumed, again):
+        others = result.network.state_dict()
+        assert all(torch.equal(value, others[name]) for name, value in whole.network.state_dict().items())
+
+
+def test_a_checkpoint_of_another_recipe_or_a_damaged_one_is_refused(cache, tmp_path):
+    recipe = dataclasses.replace(RECIPE, steps=1)
+    training = DetailTraining(tmp_path / "detail.safetensors", cache, recipe, run=RUN)
+    train(training)
+    with pytest.raises(AvfaceError, match="another recipe"):
+        train(dataclasses.replace(training, recipe=dataclasses.replace(recipe, seed=5)))
+    checkpoint_path(training.out).write_bytes(b"nothing")
+    with pytest.raises(AvfaceError, match="damaged checkpoint"):
         train(training)
     json.dumps(dataclasses.asdict(RECIPE))
 
 
-def test_bad_recipes():
-    for changes in ({"crop": 48}, {"crop": 96}, {"steps": 0}, {"frames": DetailFramesConfig()}):
-        with pytest.raises(AvfaceError):
-            dataclasses.replace(RECIPE, **changes)
-    with pytest.raises(AvfaceError):
-        DetailFramesConfig(picture=10)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"crop": 48}, "crop=48 must be a multiple of 32, at most 64"),
+        ({"crop": 96}, "crop=96 must be a multiple of 32, at most 64"),
+        ({"crop": 0}, "crop=0 must be a multiple of 32, at most 64"),
+        ({"steps": 0}, "steps=0 must be positive"),
+        ({"batch": 0}, "batch=0 must be positive"),
+        ({"learning_rate": 0.0}, r"learning_rate=0\.0 must be positive"),
+        ({"gradient_norm": 0.0}, r"gradient_norm=0\.0 must be positive"),
+        ({"averaging": 1.0}, r"averaging=1\.0 must be from 0 to below 1"),
+        ({"warm_up": -1}, "warm_up=-1 must not be negative"),
+        ({"flat_sampling": -0.1}, r"flat_sampling=-0\.1 must not be negative"),
+        ({"audio_dropout": 1.2}, r"audio_dropout=1\.2 must be a share from 0 to 1"),
+        ({"mask_known": -1.0}, r"mask_known=-1\.0 must be a share"),
+        ({"false_occlusions": 2.0}, r"false_occlusions=2\.0 must be a share"),
+        ({"distractors": 2.0}, r"distractors=2\.0 must be a share"),
+        ({"frames": DetailFramesConfig()}, r"frames\.resolution=256 must be the network's resolution, 64"),
+    ],
+)
+def test_recipes_that_cannot_work_are_refused(changes, message):
+    with pytest.raises(AvfaceError, match=message):
+        dataclasses.replace(RECIPE, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"picture": 10}, "picture=10 must be at least 64 pixels"),
+        ({"people": 0}, "people=0 must be positive"),
+        ({"frames": 0}, "frames=0 must be positive"),
+        ({"resolution": 0}, "resolution=0 must be positive"),
+        ({"texture": 0}, "texture=0 must be positive"),
+        ({"min_scale": 1.5}, r"min_scale=1\.5 must be a share"),
+        ({"folded": -0.1}, r"folded=-0\.1 must be a share"),
+        ({"occluded": 2.0}, r"occluded=2\.0 must be a share"),
+        ({"exact": 2.0}, r"exact=2\.0 must be a share"),
+        ({"shape_error": -1.0}, r"shape_error=-1\.0 must not be negative"),
+    ],
+)
+def test_frames_that_cannot_be_made_are_refused(changes, message):
+    with pytest.raises(AvfaceError, match=message):
+        DetailFramesConfig(**changes)
 
 
 class Knowing(torch.nn.Module):
-    """Stands for a network that says what it is told, by the picture's red."""
+    """Stands for a network that outputs given displacements."""
 
     def __init__(self, mask, answers):
         super().__init__()
@@ -250,19 +293,19 @@ class Knowing(torch.nn.Module):
 
 
 def test_figures_know_the_truth(atlas):
-    frames = made_up()
+    frames = detail_frames()
     frames = frames.select(held_out(frames))
     assert set(frames.person.tolist()) == {8}
     frames = frames.select(torch.tensor([0]))
-    hidden = torch.zeros(1, 64, 64, dtype=torch.bool)
-    hidden[:, 30:44, 20:40] = True
-    frames = dataclasses.replace(frames, hidden=hidden)
+    occluded = torch.zeros(1, 64, 64, dtype=torch.bool)
+    occluded[:, 30:44, 20:40] = True
+    frames = dataclasses.replace(frames, occluded=occluded)
     _, _, true, _ = frame_maps(frames, 0)
     figures = detail_figures(Knowing(atlas.mask, true), frames)
     column = dict(zip(figures.COLUMNS, figures.rows["detailed"], strict=True))
     coarse = dict(zip(figures.COLUMNS, figures.rows["coarse"], strict=True))
     assert column["normals"] < 0.05 < coarse["normals"] and column["correlation"] > 0.999
-    assert column["engraved"] > 0.05 and coarse["engraved"] == 0
+    assert column["false relief"] > 0.05 and coarse["false relief"] == 0
     assert np.isnan(coarse["correlation"])
     assert "1 frames of 1 people, 1 with an occluder" in figures.table()
     with pytest.raises(AvfaceError, match="no frames"):

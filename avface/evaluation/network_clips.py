@@ -20,10 +20,9 @@ from avface.networks.coarse.model import CoarseNetworks
 from avface.networks.coarse.video import ResNetConfig
 from avface.networks.coarse.windows import Embeddings, embed, read_windows
 from avface.networks.frames import FaceCrop, Frames, face_boxes
+from avface.solve.config import SolverConfig
 from avface.training.coarse.recipes import Recipe
 
-FOCAL_LENGTH = 1.6
-"""Focal length of real clips over the longer side of the image: the mode of the solver's prior."""
 OCCLUDED_LIPS = 0.5
 """A frame of a synthetic clip counts as occluded when more than this share of the lips' landmarks is covered."""
 
@@ -145,7 +144,7 @@ def video_clip(
         np.asarray(found.confidence, np.float64),
         np.ones(tracked.shape[:2]) if found.visibility is None else np.asarray(found.visibility, np.float64),
         face_boxes(tracked, seen, rate),
-        FOCAL_LENGTH * max(found.image_size),
+        SolverConfig.focal_prior * max(found.image_size),
         ((width - 1) / 2, (height - 1) / 2),
         np.asarray(found.times),
         tracked if reference is None else reference,

@@ -110,7 +110,7 @@ class OcclusionReport:
         parts += ["not measured: " + reason for reason in self.failed.values()]
         parts.append(
             "Errors over frames with occluded lips, % of face size: mean ± standard deviation over clips and seeds.\n"
-            "r: correlation of the mouth's opening with the reference's over all occluded frames; in gaps: after "
+            "r: correlation of the mouth's opening with the reference's over occluded frames; in gaps: after "
             "subtraction of each gap's mean."
         )
         return "\n\n".join(parts)

@@ -1,4 +1,4 @@
-"""How well the fine stage finds the folds of the skin, on synthetic people that it hasn't learned from.
+"""Accuracy of the detail stage: folds of the skin, on held-out synthetic people.
 
 python -m avface.evaluation.studies.detail detail.safetensors --cache detail-frames
 """
@@ -24,22 +24,22 @@ from avface.geometry.rasteriser import rasterise
 from avface.geometry.shading import sample_texture
 from avface.head.model import load_head
 from avface.head.skin.atlas import DetailAtlas, DetailMaps, detail_atlas, unit
-from avface.networks.detail.losses import from_tangent_space, photometric_loss, detail_texture
+from avface.networks.detail.losses import detail_texture, from_tangent_space, photometric_loss
 from avface.networks.detail.network import DetailNetwork, load_detail, predict_detail
 from avface.networks.detail.refinement import MedianDetail
 from avface.training.detail.frames import DetailFrames
 from avface.training.detail.train import DetailRecipe, DetailTraining, held_out, read_frames
 
 FOLDED = 5.0
-"""Degrees by which the true fold's normal is tilted where skin counts as folded."""
+"""Tilt in degrees of the true normal from which skin counts as folded."""
 FINEST = 5
-"""Texels of 256 over which relief is averaged, for figures of the larger folds alone."""
-_CLAY = np.array([[0.75, 0.55, 0.15], [0.35, 0.25, 0.75], [-0.6, 0.4, 0.45]], np.float32)
+"""Width in texels of 256 of the low-pass filter, for figures of the larger folds only."""
+_LIGHTS = np.array([[0.75, 0.55, 0.15], [0.35, 0.25, 0.75], [-0.6, 0.4, 0.45]], np.float32)
 
 
 @dataclass(frozen=True)
 class DetailFigures:
-    """Means over frames; `rows` names what the network was given, with the figures of `COLUMNS` in order."""
+    """Means over frames; `rows` has the figures of `COLUMNS` in order by the network's input."""
 
     COLUMNS = (
         "normals",
@@ -47,8 +47,8 @@ class DetailFigures:
         "where folded",
         "correlation",
         "of folds",
-        "hidden",
-        "engraved",
+        "occluded",
+        "false relief",
     )
 
     frames: int
@@ -56,7 +56,7 @@ class DetailFigures:
     occluded: int
     rows: dict[str, tuple[float, ...]]
     light: tuple[float, float]
-    """Photometric error under coarse and under detailed normals."""
+    """Photometric error with coarse and with detailed normals."""
 
     def table(self) -> str:
         """The figures as text."""
@@ -65,10 +65,10 @@ class DetailFigures:
             lines.append([name, *("-" if value != value else f"{value:.3f}" for value in values)])
         return (
             f"{aligned(lines)}\n"
-            "normals: degrees from the true ones, over seen skin; folds: without what is finer than "
-            f"{FINEST} texels; where folded: there alone, over {FOLDED:g} degrees; correlation of displacement with "
-            "the truth, of folds: of what is not finer; hidden: degrees of folds under occluders; engraved: mm of "
-            "displacement there\n"
+            "normals: error in degrees over visible skin; folds: the same after a low-pass filter of "
+            f"{FINEST} texels; where folded: the same on skin tilted over {FOLDED:g} degrees; correlation of "
+            "displacement with the truth, of folds: after the filter; occluded: degrees of folds under occluders; "
+            "false relief: mm of displacement there\n"
             f"{self.frames} frames of {self.people} people, {self.occluded} with an occluder\n"
             f"photometric error: {self.light[0]:.5f} coarse, {self.light[1]:.5f} detailed"
         )
@@ -78,16 +78,16 @@ class DetailFigures:
 def detail_figures(network: DetailNetwork, frames: DetailFrames) -> DetailFigures:
     """Figures of a network on frames.
 
-    "coarse": no displacement. "detailed": as the network is meant to be used. "without sound", "other sound": with that
-    of another person. "occluders unknown": it isn't told what is hidden. "completed": what is hidden, or seen badly,
-    is as it usually is in the person's other frames.
+    "coarse": no displacement. "detailed": the network's prediction. "without audio", "other audio": with zeroed
+    features, or those of another person. "occlusion mask unknown": without the occlusion mask as input. "completed":
+    occluded or barely visible skin has the median detail of the person's other frames.
 
     Raises:
         AvfaceError: if there are no frames.
     """
     if not len(frames):
         raise AvfaceError(
-            "no frames to evaluate on: of every ten people the ninth is held out; make more people"
+            "no frames to evaluate on: of every ten people one is held out; synthesise more people"
         )
     atlas = detail_atlas(load_head(network.config.head), network.config.resolution)
     mask = atlas.mask > 0.5
@@ -98,25 +98,25 @@ def detail_figures(network: DetailNetwork, frames: DetailFrames) -> DetailFigure
     medians = _medians(network, frames, atlas)
     for row in range(len(frames)):
         maps, hidden, true, speech = frame_maps(frames, row)
-        far = next((k for k in range(len(frames)) if numbers[k] != numbers[row]), row)
-        told = maps.without(hidden)
-        seen = mask & (told.visibility > 0.5)
+        other = next((k for k in range(len(frames)) if numbers[k] != numbers[row]), row)
+        masked = maps.without(hidden)
+        seen = mask & (masked.visibility > 0.5)
         covered = mask & hidden
         is_occluded = int(covered.sum()) > 0.01 * int(mask.sum())
         occluded += is_occluded
-        detailed = predict_detail(network, told, speech)
-        made = {
+        detailed = predict_detail(network, masked, speech)
+        predictions = {
             "coarse": torch.zeros_like(true),
             "detailed": detailed,
-            "completed": MedianDetail.completed(detailed, told.visibility, medians[numbers[row]]),
-            "without sound": predict_detail(network, told, torch.zeros_like(speech)),
-            "other sound": predict_detail(network, told, frames.speech[far].float()),
-            "occluders unknown": predict_detail(network, maps, speech),
+            "completed": MedianDetail.completed(detailed, masked.visibility, medians[numbers[row]]),
+            "without audio": predict_detail(network, masked, torch.zeros_like(speech)),
+            "other audio": predict_detail(network, masked, frames.speech[other].float()),
+            "occlusion mask unknown": predict_detail(network, maps, speech),
         }
-        for name, displacement in made.items():
+        for name, displacement in predictions.items():
             values = _compared(atlas, displacement, true, seen, covered if is_occluded else None)
             found.setdefault(name, []).append(values)
-        light.append(_light(atlas, told, made["detailed"], seen))
+        light.append(_light(atlas, masked, predictions["detailed"], seen))
     return DetailFigures(
         len(frames),
         len(set(numbers)),
@@ -127,25 +127,25 @@ def detail_figures(network: DetailNetwork, frames: DetailFrames) -> DetailFigure
 
 
 def _medians(network: DetailNetwork, frames: DetailFrames, atlas: DetailAtlas) -> dict[int, Tensor]:
-    """The usual detail (R, R) of each person, by the number."""
+    """Median detail (R, R) of each person, by number."""
     found: dict[int, MedianDetail] = {}
     for row, person in enumerate(frames.person.tolist()):
         maps, hidden, _, speech = frame_maps(frames, row)
-        told = maps.without(hidden)
-        detailed = predict_detail(network, told, speech)
-        found.setdefault(person, MedianDetail(atlas)).add(detailed, told.visibility)
-    return {person: usual.median() for person, usual in found.items()}
+        masked = maps.without(hidden)
+        detailed = predict_detail(network, masked, speech)
+        found.setdefault(person, MedianDetail(atlas)).add(detailed, masked.visibility)
+    return {person: median.median() for person, median in found.items()}
 
 
 def _known_means(values: F64) -> tuple[float, ...]:
-    """Means of the columns of values (N, C), without those that aren't known; nan where none is."""
+    """Means of the columns of values (N, C) without nan; nan for columns without values."""
     known = np.isfinite(values)
     sums = np.where(known, values, 0).sum(0)
     return tuple(np.where(known.any(0), sums / np.maximum(known.sum(0), 1), np.nan).tolist())
 
 
 def frame_maps(frames: DetailFrames, row: int) -> tuple[DetailMaps, Tensor, Tensor, Tensor]:
-    """Maps of a frame as if nothing were hidden, what is hidden (R, R), displacement (R, R) and speech (16, D)."""
+    """Maps of a frame without its occlusions, occlusion mask (R, R), displacement (R, R) and speech (16, D)."""
     maps = DetailMaps(
         frames.image[row].float() / 255,
         unit(frames.normals[row].float(), 0),
@@ -155,7 +155,7 @@ def frame_maps(frames: DetailFrames, row: int) -> tuple[DetailMaps, Tensor, Tens
 
 
 def smooth(displacement: Tensor) -> Tensor:
-    """A map (R, R) without what is finer than `FINEST` texels of 256: means over squares, twice."""
+    """A low-pass filtered map (R, R): two box filters of `FINEST` texels of 256."""
     size = 2 * round(FINEST * displacement.shape[-1] / 512) + 1
     maps = displacement[None, None]
     for _ in range(2):
@@ -166,7 +166,7 @@ def smooth(displacement: Tensor) -> Tensor:
 def _compared(
     atlas: DetailAtlas, found: Tensor, true: Tensor, seen: Tensor, covered: Tensor | None
 ) -> list[float]:
-    """The figures of a frame, in the order of `DetailFigures.COLUMNS`; nan where there is nothing to compare."""
+    """Figures of a frame in the order of `DetailFigures.COLUMNS`; nan where undefined."""
     blurred, wanted = smooth(found), smooth(true)
     fine = _angle(atlas.tangent_normals(found), atlas.tangent_normals(true))
     folds = atlas.tangent_normals(wanted)
@@ -201,7 +201,7 @@ def _correlation(one: Tensor, other: Tensor) -> float:
 
 
 def _light(atlas: DetailAtlas, maps: DetailMaps, displacement: Tensor, seen: Tensor) -> tuple[float, float]:
-    """Photometric error of the seen skin under coarse and under detailed normals."""
+    """Photometric error of the visible skin with coarse and with detailed normals."""
     coarse, image, weight = maps.normals[None], maps.image[None], seen.float()[None]
     detailed = from_tangent_space(coarse, atlas.tangent_normals(displacement)[None])
     texture = detail_texture(coarse, detailed, image, weight)
@@ -210,7 +210,7 @@ def _light(atlas: DetailAtlas, maps: DetailMaps, displacement: Tensor, seen: Ten
 
 
 def render_detail(atlas: DetailAtlas, points: Tensor, camera: Camera, displacement: Tensor) -> U8:
-    """A picture (H, W, 3) of a head of clay with its detail, as the camera sees it; black around it.
+    """Rendering (H, W, 3) of a head with its detail in a uniform material, before black.
 
     points (V, 3) coarse vertices in camera axes, displacement (R, R) metres.
     """
@@ -223,11 +223,11 @@ def render_detail(atlas: DetailAtlas, points: Tensor, camera: Camera, displaceme
     texture = torch.cat([detailed, share], -1)
     uv = found.interpolate(atlas.uv, atlas.uv_faces)
     inside = ((uv > 0) & (uv < 1)).all(-1) & (found.triangle >= 0)
-    looked = sample_texture(texture, uv)
-    normals = torch.where((inside & (looked[..., 3] > 0.01))[..., None], unit(looked[..., :3], -1), plain)
+    sampled = sample_texture(texture, uv)
+    normals = torch.where((inside & (sampled[..., 3] > 0.01))[..., None], unit(sampled[..., :3], -1), plain)
     normals = flip_axes(normals)
-    lamps = unit(torch.from_numpy(_CLAY), 1)
-    shade = 0.12 + (normals @ lamps.T).clamp_min(0) @ torch.tensor([0.55, 0.35, 0.25])
+    lights = unit(torch.from_numpy(_LIGHTS), 1)
+    shade = 0.12 + (normals @ lights.T).clamp_min(0) @ torch.tensor([0.55, 0.35, 0.25])
     shade = shade.clamp(0, 1) * (found.triangle >= 0)
     return (255 * shade).byte().numpy()[..., None].repeat(3, -1)
 
@@ -239,9 +239,9 @@ class DetailEvaluation:
     weights: tyro.conf.Positional[Path]
     """The network."""
     cache: Path | None = None
-    """Folder that keeps the people's frames, such as the training's; by default beside the weights."""
+    """Folder that caches the frames, such as the training's; by default beside the weights."""
     recipe: DetailRecipe = field(default_factory=DetailRecipe)
-    """Says what frames are made of. Of every ten people one is held out."""
+    """Recipe of the frames. Of every ten people one is held out."""
 
 
 def main() -> None:

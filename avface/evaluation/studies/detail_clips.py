@@ -1,4 +1,4 @@
-"""Whether the folds that the fine stage finds explain the pictures of a video: no truth is needed.
+"""Photometric check of the detail stage on videos without ground truth: do its folds explain the frames?
 
 python -m avface.evaluation.studies.detail_clips CAPTURE [CAPTURE ...]
 
@@ -19,19 +19,19 @@ from avface.errors import AvfaceError
 from avface.evaluation.tables import aligned
 from avface.geometry.axes import flip_axes
 from avface.media import Clip
-from avface.networks.detail.losses import photometric_loss, detail_texture, valley_occlusion
+from avface.networks.detail.losses import detail_texture, photometric_loss, valley_occlusion
 
 FRAMES = 16
-"""Frames of a clip that are looked at, evenly over those with the person."""
+"""Number of evaluated frames of a clip, evenly spaced over those with the person."""
 
 
 @dataclass(frozen=True)
 class ClipLight:
-    """Means over the skin that a clip's frames show, of |picture - shading|, colours from 0 to 1.
+    """Means of |image - shading| over the visible skin of a clip's frames, colours from 0 to 1.
 
-    coarse: shading by the mesh's normals; detailed: by those with folds, under the same light and albedo, which were
-    fitted to the mesh's; shifted: by the folds moved 4 % of the face aside, which are as rough, but in the wrong place.
-    The same with what light the valleys of the folds lack (`valley_occlusion`): shadowed, shadowed_shifted.
+    coarse: shading with the mesh's normals; detailed: with the normals of the folds, with light and albedo fitted to
+    the mesh's normals; shifted: with the folds shifted by 4 % of the face, a control of equal roughness. The same
+    with the ambient occlusion of valleys (`valley_occlusion`): shadowed, shadowed_shifted.
     """
 
     name: str
@@ -45,7 +45,7 @@ class ClipLight:
 
 @torch.no_grad()
 def clip_light(capture: Capture, video: Path | None = None) -> ClipLight:
-    """The photometric check of a capture with detail; its video is by default the source.
+    """Photometric check of a capture with detail; its video is by default the source.
 
     Raises:
         AvfaceError: if there is no detail, no frame with the person, or the video can't be read.
@@ -57,7 +57,7 @@ def clip_light(capture: Capture, video: Path | None = None) -> ClipLight:
         raise AvfaceError(f"{capture.source}: no frame shows the person")
     atlas = capture.detail.atlas(capture.head_model)
     chosen = set(rows[np.linspace(0, len(rows) - 1, FRAMES).round().astype(int)].tolist())
-    aside = round(0.04 * atlas.resolution)
+    shift = round(0.04 * atlas.resolution)
     errors = []
     for number, frame in enumerate(Clip.open(video or Path(capture.source)).frames()):
         if number not in chosen:
@@ -68,7 +68,7 @@ def clip_light(capture: Capture, video: Path | None = None) -> ClipLight:
         seen = ((maps.visibility > 0.5) & (atlas.mask > 0.5)).float()[None]
         image, coarse = maps.image[None], maps.normals[None]
         slopes, shadows = [], []
-        for part in (0 * height, height, height.roll((aside, aside), (0, 1)) * atlas.mask):
+        for part in (0 * height, height, height.roll((shift, shift), (0, 1)) * atlas.mask):
             detailed = flip_axes(atlas.normals(points, part)).movedim(-1, 0)[None]
             texture = detail_texture(coarse, detailed, image, seen)
             slopes.append(float(photometric_loss(texture, image, seen)))
@@ -79,9 +79,17 @@ def clip_light(capture: Capture, video: Path | None = None) -> ClipLight:
 
 
 def light_table(clips: list[ClipLight]) -> str:
-    """The errors as text: of the mesh, times 1000, and by how much folds change them."""
+    """The errors as text: of the mesh, times 1000, and the relative changes by folds."""
     lines = [
-        ["photometric error", "frames", "coarse, 1/1000", "slopes", "aside", "slopes and valleys", "aside"]
+        [
+            "photometric error",
+            "frames",
+            "coarse, 1/1000",
+            "normals",
+            "shifted",
+            "normals and valleys",
+            "shifted",
+        ]
     ]
     for clip in clips:
         changes = (clip.detailed, clip.shifted, clip.shadowed, clip.shadowed_shifted)

@@ -1,7 +1,7 @@
-"""How much the lip refinement helps, on synthetic performances by voices and in languages it wasn't trained on.
+"""Accuracy of the lip refinement on synthetic performances with held-out voices and languages.
 
 python -m avface.evaluation.studies.lips lips.safetensors
-python -m avface.evaluation.studies.lips lips.safetensors --seed 2   # others than those by which choices were made
+python -m avface.evaluation.studies.lips lips.safetensors --seed 2   # a blind test split
 """
 # ruff: noqa: RUF001 - IPA
 
@@ -49,17 +49,17 @@ CLASSES: dict[str, str] = {
     "rounded": "uʉyʏwʍɥoʊøɵɔœʃʒʂ",
     "spread": "iɪᵻɨejɯ",
 }
-"""Letters of the classes of phonemes; all others are "other", and pauses "silence"."""
+"""IPA letters of the phoneme classes; all others are "other", pauses "silence"."""
 NAMES = (*CLASSES, "other", "silence")
-"""The classes in the order of the tables."""
+"""Classes in the order of the tables."""
 BLUR = 0.06
-"""Seconds, the standard deviation by which units are smoothed where a video stage that hurries over closures is
-imitated."""
+"""Standard deviation in seconds of the Gaussian filter of expression units that simulates a video stage which smooths
+out closures."""
 
 
 @dataclass(frozen=True, eq=False)
 class LipErrors:
-    """Of T frames: mean and largest distance over the lips in mm, opening and penetration in mm, each (T,)."""
+    """Errors of T frames in mm, each (T,): mean and largest vertex distance over the lips, opening, penetration."""
 
     mean: Tensor
     largest: Tensor
@@ -69,14 +69,14 @@ class LipErrors:
 
 @dataclass(frozen=True, eq=False)
 class LipFigures:
-    """Classes (T,) of the frames, numbers into `NAMES`, and the errors of each way to make the lips."""
+    """Classes (T,) of the frames, indices of `NAMES`, and the errors of each variant of the lips."""
 
     classes: Int
     errors: dict[str, LipErrors]
     saturated: float
 
     def table(self) -> str:
-        """The figures as text: mean over frames of the mean and of the largest error, and the lips' opening."""
+        """The figures as text: means over frames of the mean and the largest error, the opening and the penetration."""
         rows = [["lips, mm", *(f"{name}" for name in NAMES), "all"]]
         rows.append(["frames", *(str(int((self.classes == k).sum())) for k in range(len(NAMES)))])
         rows[-1].append(str(len(self.classes)))
@@ -84,8 +84,8 @@ class LipFigures:
         for title, part in (
             ("error, mean", "mean"),
             ("error, largest", "largest"),
-            ("gap", "opening"),
-            ("inside each other", "penetration"),
+            ("opening", "opening"),
+            ("penetration", "penetration"),
         ):
             rules.append(len(rows))
             for name, errors in self.errors.items():
@@ -103,14 +103,14 @@ class LipFigures:
 def lip_figures(
     network: LipsNetwork, head: HeadModel, performances: LipPerformances, seed: int = 0
 ) -> LipFigures:
-    """Figures of a network on performances, each by a random person.
+    """Figures of a network on performances, each with a random person.
 
-    "before": what units alone make of the lips. "after": with the network's offsets, contact and closure. "other
-    sound": the same with the sound of another performance. "offsets alone": without contact and closure. "blurred
-    units" begin with units that are smoothed in time.
+    "before": expression units only. "after": with the network's offsets, contact and closure. "other audio": the same
+    with the audio of another performance. "offsets alone": without contact and closure. "smoothed units": the same
+    starting from units that are smoothed in time.
 
     Raises:
-        AvfaceError: if the network isn't of the head's lips.
+        AvfaceError: if the network isn't for the head's lips.
     """
     check_lips(network, head)
     shapes = LipEffects.of(head)
@@ -120,7 +120,7 @@ def lip_figures(
     parts: dict[str, list[LipErrors]] = {}
     classes: list[Int] = []
     saturated: list[float] = []
-    talks = torch.nonzero(performances.kind == 0)[:, 0].tolist()
+    speaking = torch.nonzero(performances.kind == 0)[:, 0].tolist()
     for number in range(len(performances)):
         count = int(performances.count[number])
         times = np.arange(count) / performances.frame_rate
@@ -135,10 +135,10 @@ def lip_figures(
             return person + (weights @ basis).unflatten(-1, (-1, 3))
 
         base = lips_of(units)
-        blurred = lips_of(_blurred(units, BLUR * performances.frame_rate))
+        smoothed = lips_of(_smoothed(units, BLUR * performances.frame_rate))
         curves = torch.from_numpy(effect_curves(phonemes, times[-1] + 0.1, times)).float()
         true = base + shapes.offsets(base, curves, style)
-        other = talks[(talks.index(number) + 7) % len(talks)] if number in talks else number
+        other = speaking[(speaking.index(number) + 7) % len(speaking)] if number in speaking else number
         own_motion, other_motion = (
             predict_lips(
                 network,
@@ -148,15 +148,17 @@ def lip_figures(
             for source in (number, other)
         )
         saturated.append(float(network.saturated(own_motion.offsets)))
-        made = {"before": base, "offsets alone": base + own_motion.offsets}
-        for name, motion, begun in (
+        variants = {"before": base, "offsets alone": base + own_motion.offsets}
+        for name, motion, start in (
             ("after", own_motion, base),
-            ("other sound", other_motion, base),
-            ("blurred units, after", own_motion, blurred),
+            ("other audio", other_motion, base),
+            ("smoothed units, after", own_motion, smoothed),
         ):
-            made[name] = shapes.contact.resolve_penetration(shapes.contact.close_gap(begun + motion.offsets, motion.closure))
-        made = {**made, "blurred units, before": blurred, "truth": true}
-        for name, vertices in made.items():
+            variants[name] = shapes.contact.resolve_penetration(
+                shapes.contact.close_gap(start + motion.offsets, motion.closure)
+            )
+        variants = {**variants, "smoothed units, before": smoothed, "truth": true}
+        for name, vertices in variants.items():
             distance = 1000 * torch.linalg.vector_norm(vertices - true, dim=-1)[:, full]
             parts.setdefault(name, []).append(
                 LipErrors(
@@ -167,11 +169,11 @@ def lip_figures(
                 )
             )
         classes.append(
-            _classes(phonemes, times) if number in talks else np.full(count, NAMES.index("silence"))
+            _classes(phonemes, times) if number in speaking else np.full(count, NAMES.index("silence"))
         )
     order = (
-        "before", "offsets alone", "after", "other sound",
-        "blurred units, before", "blurred units, after", "truth",
+        "before", "offsets alone", "after", "other audio",
+        "smoothed units, before", "smoothed units, after", "truth",
     )  # fmt: skip
     joined = {
         name: LipErrors(
@@ -191,7 +193,7 @@ def _rows(performances: LipPerformances, name: str, number: int) -> Tensor:
     return rows
 
 
-def _blurred(units: Tensor, sigma: float) -> Tensor:
+def _smoothed(units: Tensor, sigma: float) -> Tensor:
     """Units (T, E) smoothed in time; sigma in frames."""
     from scipy.ndimage import gaussian_filter1d
 
@@ -199,38 +201,48 @@ def _blurred(units: Tensor, sigma: float) -> Tensor:
 
 
 def _classes(phonemes: tuple[Phoneme, ...], times: F64) -> Int:
-    """What the lips are about at each time (T,), by the phoneme that is heard a moment later."""
-    said: list[tuple[float, int]] = [(-np.inf, NAMES.index("silence"))]
+    """Class at each time (T,): that of the phoneme that is audible `LEAD` seconds later."""
+    entries: list[tuple[float, int]] = [(-np.inf, NAMES.index("silence"))]
     ends = [*(phoneme.start for phoneme in phonemes[1:]), times[-1] + 1]
     for phoneme, until in zip(phonemes, ends, strict=False):
         start = phoneme.start
         for letter, share in ipa_letters(phoneme.symbol) or [("", 1.0)]:
             found = [k for k, name in enumerate(CLASSES) if letter and letter in CLASSES[name]]
-            said.append((start, found[0] if found else NAMES.index("other" if letter else "silence")))
+            entries.append((start, found[0] if found else NAMES.index("other" if letter else "silence")))
             start += share * (until - phoneme.start)
-    starts = np.array([start for start, _ in said])
-    return np.array([number for _, number in said])[np.searchsorted(starts, times + LEAD, side="right") - 1]
+    starts = np.array([start for start, _ in entries])
+    return np.array([number for _, number in entries])[
+        np.searchsorted(starts, times + LEAD, side="right") - 1
+    ]
 
 
 @dataclass(frozen=True)
 class LipEvaluation:
-    """Print figures of a lips network."""
+    """Print figures of a lips network.
+
+    Raises:
+        AvfaceError: if a value can't work.
+    """
 
     weights: tyro.conf.Positional[Path] = pretrained_lips.path
-    """The network; the shipped one if not given."""
+    """Weight file; by default the shipped one."""
     performances: Path | None = None
-    """File that keeps the test performances; made and forgotten if not given."""
+    """File that caches the test performances; by default they are generated and discarded."""
     hours: float = 0.25
-    """Length of the performances."""
+    """Total length of the performances."""
     seed: int = 1
-    """Seed of everything random: who says what, in which voice and room. 1 makes the performances of the model card,
-    which were looked at when choices were made; with any other number they are a blind split, to be looked at once."""
+    """Seed of texts, voices and rooms. 1 gives the performances of the model card, which were also used for model
+    selection; any other number gives a blind test split, to be evaluated once."""
+
+    def __post_init__(self) -> None:
+        if not self.hours > 0:
+            raise AvfaceError(f"hours={self.hours}: must be above 0")
 
 
 def main() -> None:
     """Print the figures that the command asks for."""
-    asked = tyro.cli(LipEvaluation, description=__doc__)
     try:
+        asked = tyro.cli(LipEvaluation, description=__doc__)
         network = load_lips(asked.weights)
         config = LipPerformancesConfig(hours=asked.hours, seed=asked.seed, split="test")
         head = load_head(network.config.head)

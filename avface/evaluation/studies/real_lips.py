@@ -1,11 +1,10 @@
-"""What the lip refinement does to real people's lips: do they agree with what is seen, and shut when they should?
+"""Evaluation of the lip refinement on real clips: correlation with tracked landmarks, and closures at bilabials.
 
 python -m avface.evaluation.studies.real_lips path/to/clips
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -17,38 +16,39 @@ import tyro
 from avface.arrays import F32, F64, Floats
 from avface.capture import Capture
 from avface.errors import AvfaceError
+from avface.evaluation.clips import real_videos
 from avface.evaluation.metrics import nme
 from avface.evaluation.tables import aligned
 from avface.head.lip_contact import LipContact
 from avface.head.lips import lip_region
 from avface.head.measures import mouth_opening
 from avface.head.schemes import LIPS
-from avface.media import VIDEO_SUFFIXES, Clip
-from avface.networks.fusion.av_sync import correlation_by_lag, estimate_audio_lag, align_audio
+from avface.media import Clip
+from avface.networks.fusion.av_sync import align_audio, correlation_by_lag, estimate_audio_lag
 from avface.speech.acoustic import ROW_SECONDS, pretrained_acoustic_model
 from avface.speech.phones import SYMBOLS
 
 BILABIALS = ("p", "m")
-"""The acoustic model's symbols of sounds with shut lips; "p" stands for "b", too."""
-SURE = 0.5
-"""Probability from which a sound is taken for one of them."""
+"""The acoustic model's symbols of bilabials; "p" includes "b"."""
+BILABIAL_PROBABILITY = 0.5
+"""Probability from which a row counts as a bilabial."""
 BEFORE, AFTER = 0.1, 0.02
-"""Seconds before the sound begins and after it ends in which the lips may be shut."""
-SEEN_SHUT = 1.5
-"""Per cent of the face's height: a smaller tracked gap is shut lips."""
-LATEST = 0.24
-"""Seconds by which closures can be heard earlier or later than they are seen."""
+"""Margins in seconds before the start and after the end of a bilabial in which the lips may be closed."""
+CLOSED_GAP = 1.5
+"""Tracked gap in per cent of the face's height below which lips count as closed."""
+MAX_LAG = 0.24
+"""Largest lag in seconds between audible and visible closures."""
 LAG_STEP = 0.02
-"""Seconds between the lags that are compared."""
+"""Step in seconds between candidate lags."""
 STAGES = ("coarse", "lips")
-"""What is compared: without refinement, and with it."""
+"""The compared stages: without and with refinement."""
 
 
 @dataclass(frozen=True)
 class BilabialGaps:
-    """Sounds with shut lips that are heard, and the mean over them of the smallest distance between the inner lips
-    around each, in per cent of the face's height; nan without any. The head's is that of its surface, without
-    `landmark_bias`, and also a distance where the lips are inside each other."""
+    """Number of detected bilabials, and means over them of the smallest distance between the inner lips around each, in
+    per cent of the face's height; nan without any. The head's distance is that of its surface, without
+    `landmark_bias`, and positive where the lips penetrate."""
 
     count: int
     tracked: float
@@ -58,36 +58,36 @@ class BilabialGaps:
 
 @dataclass(frozen=True)
 class RealLips:
-    """Figures of one clip, of the head without lip refinement (coarse) and with it (refined)."""
+    """Figures of one clip: of the head without (coarse) and with lip refinement (refined)."""
 
     name: str
-    """The file."""
+    """File name."""
     error_coarse: float
-    """Mean distance of the 40 landmarks of the lips from the tracker's, in per cent of the face's size."""
+    """NME of the 40 lip landmarks against the tracker's, in per cent of the face's size."""
     error_refined: float
-    shut: BilabialGaps
-    """Of sounds around which the tracker sees the lips shut, see `SEEN_SHUT`."""
+    closed: BilabialGaps
+    """Bilabials with tracked closure, see `CLOSED_GAP`."""
     others: BilabialGaps
-    """Of the others: heard wrongly, or the tracker misses it."""
+    """The other bilabials: false detections, or closures that the tracker misses."""
     opening_coarse: float
-    """Correlation of the gap with the tracked one over all frames."""
+    """Correlation of the gap with the tracked gap over all frames."""
     opening_refined: float
-    inside_coarse: float
-    """Mean over the frames of how deep upper and lower lip are inside each other, mm."""
-    inside_refined: float
-    heard_early: float
-    """Seconds by which closures are heard before they are seen, where both agree best; negative: after."""
-    heard_best: float
-    """Correlation there of closures that are heard with those that are seen."""
-    heard_now: float
-    """The same without a lag."""
+    penetration_coarse: float
+    """Mean penetration of upper and lower lip over the frames, mm."""
+    penetration_refined: float
+    audio_lead: float
+    """Lead in seconds of audible over visible closures at their best correlation; negative: delay."""
+    lead_correlation: float
+    """Correlation of audible and visible closures at that lead."""
+    zero_lag_correlation: float
+    """Correlation of audible and visible closures at lag 0."""
 
 
 def measure_real_lips(video: Path) -> RealLips:
     """Reconstruct a clip with lip refinement and compare its lips with the tracked ones.
 
     Raises:
-        AvfaceError: if the video can't be read, or has no sound or no face.
+        AvfaceError: if the video can't be read, or has no audio or no face.
     """
     from avface.networks.lips.refinement import pretrained_lip_refinement
     from avface.pipeline import reconstruct
@@ -98,11 +98,11 @@ def measure_real_lips(video: Path) -> RealLips:
     lag = estimate_audio_lag(observed, clip.audio_blocks())
     sound = list(align_audio(clip.audio_blocks(), lag))
     if not sound:
-        raise AvfaceError(f"{video}: has no sound")
+        raise AvfaceError(f"{video}: has no audio")
     capture = reconstruct(video, stages=("coarse", "lips"))
     refinement = pretrained_lip_refinement(capture.head_model, "cpu")
     if refinement is None:
-        raise AvfaceError("avface came without weights for lips; install it again")
+        raise AvfaceError("the weights of the lip refinement are missing; install avface again")
     tracked = np.asarray(observed.landmarks[:], np.float64)
     heard = refinement.audio_closures(capture.times, sound)
     return compare_lips(capture, tracked, bilabial_sounds(np.concatenate(sound)), heard, video.name)
@@ -117,87 +117,87 @@ def compare_lips(
 ) -> RealLips:
     """Compare a capture's lips, without and with refinement, with tracked landmarks.
 
-    tracked (T, 478, 2) pixels, nan where no face was found; sounds: (start, end) in seconds of those with shut lips;
-    heard (T,) from 0 to 1 how far lips are heard to be shut.
+    tracked (T, 478, 2) pixels, nan without a face; sounds: (start, end) in seconds of the bilabials; heard (T,) closure
+    predicted from audio, 0 to 1.
 
     Raises:
-        AvfaceError: if the capture's head has no lips as `lip_region` wants them.
+        AvfaceError: if the capture's head has no lips for `lip_region`.
     """
     seen = np.isfinite(tracked).all((1, 2))
     height = tracked[..., 1].max(1) - tracked[..., 1].min(1)
     region = lip_region(capture.head_model)
     contact = LipContact.of(capture.head_model, region)
-    # The tracker's habits with a person hold while lips are apart. Shut lips touch, wherever it marks them.
+    # The tracker's bias of a person applies to open lips; closed lips touch wherever their landmarks are.
     surface = replace(capture, landmark_bias=np.zeros((0, 3), np.float32))
-    errors, gaps, inside = [], [100 * mouth_opening(tracked, height)], []
+    errors, gaps, penetrations = [], [100 * mouth_opening(tracked, height)], []
     for stage in STAGES:
         points = capture.landmarks(stage=stage).astype(np.float64)
         errors.append(float(nme(points[seen][:, LIPS], tracked[seen][:, LIPS], tracked[seen]).mean()))
         gaps.append(100 * mouth_opening(surface.landmarks(stage=stage), height))
         vertices = capture.vertices(space="head", stage=stage)[:, region.vertices]
-        inside.append(1000 * float(contact.penetration(torch.as_tensor(vertices))[seen].mean()))
+        penetrations.append(1000 * float(contact.penetration(torch.as_tensor(vertices))[seen].mean()))
     moments = [
         seen & (capture.times >= start - BEFORE) & (capture.times <= end + AFTER) for start, end in sounds
     ]
     smallest = np.array([[gap[chosen].min() for gap in gaps] for chosen in moments if chosen.any()])
     smallest = smallest.reshape(-1, 1 + len(STAGES))
-    shut = smallest[:, 0] < SEEN_SHUT
+    closed = smallest[:, 0] < CLOSED_GAP
     opening = [float(np.corrcoef(gap[seen], gaps[0][seen])[0, 1]) for gap in gaps[1:]]
-    early, best, now = heard_before_seen(capture.times, heard, gaps[0])
+    lead, best, at_zero = closure_lead(capture.times, heard, gaps[0])
     return RealLips(
         name,
         error_coarse=errors[0],
         error_refined=errors[1],
-        shut=_bilabial_gaps(smallest[shut]),
-        others=_bilabial_gaps(smallest[~shut]),
+        closed=_bilabial_gaps(smallest[closed]),
+        others=_bilabial_gaps(smallest[~closed]),
         opening_coarse=opening[0],
         opening_refined=opening[1],
-        inside_coarse=inside[0],
-        inside_refined=inside[1],
-        heard_early=early,
-        heard_best=best,
-        heard_now=now,
+        penetration_coarse=penetrations[0],
+        penetration_refined=penetrations[1],
+        audio_lead=lead,
+        lead_correlation=best,
+        zero_lag_correlation=at_zero,
     )
 
 
-def heard_before_seen(times: F64, heard: Floats, gap: F64) -> tuple[float, float, float]:
-    """Seconds by which lips are heard to shut before they are seen to, where both agree best, their correlation there
-    and without a lag; nan where one of them never changes.
+def closure_lead(times: F64, heard: Floats, gap: F64) -> tuple[float, float, float]:
+    """Lead in seconds of audible over visible closures at their best correlation, that correlation, and the correlation
+    at lag 0; nan where one is constant.
 
-    times (T,) seconds, heard (T,) from 0 to 1, gap (T,) between the inner lips in per cent of the face's height, nan
-    where they aren't seen.
+    times (T,) seconds, heard (T,) audible closure from 0 to 1, gap (T,) between the inner lips in per cent of the
+    face's height, nan where they aren't visible.
     """
     seen = np.isfinite(gap)
-    shut = np.exp(-((gap[seen] / SEEN_SHUT) ** 2))
-    count = round(LATEST / LAG_STEP)
+    closure = np.exp(-((gap[seen] / CLOSED_GAP) ** 2))
+    count = round(MAX_LAG / LAG_STEP)
     lags = LAG_STEP * np.arange(-count, count + 1)
-    agreement = correlation_by_lag(times, heard, times[seen], shut, -lags) if len(shut) else None
-    if agreement is None:
+    correlation = correlation_by_lag(times, heard, times[seen], closure, -lags) if len(closure) else None
+    if correlation is None:
         return float("nan"), float("nan"), float("nan")
-    best = int(agreement.argmax())
-    return float(lags[best]), float(agreement[best]), float(agreement[count])
+    best = int(correlation.argmax())
+    return float(lags[best]), float(correlation[best]), float(correlation[count])
 
 
 def _bilabial_gaps(smallest: F64) -> BilabialGaps:
-    """The means of gaps (B, 3) of sounds: tracked, coarse, refined."""
+    """Means of the gaps (B, 3) of B bilabials: tracked, coarse, refined."""
     means = smallest.mean(0) if len(smallest) else np.full(1 + len(STAGES), np.nan)
     return BilabialGaps(len(smallest), *means.tolist())
 
 
 def bilabial_sounds(sound: F32) -> list[tuple[float, float]]:
-    """(start, end) in seconds of the sounds with shut lips that are heard in (N,) samples at 16 kHz."""
+    """(start, end) in seconds of the bilabials that are detected in (N,) samples at 16 kHz."""
     rows = pretrained_acoustic_model("cpu").predict(torch.from_numpy(sound)).logits.softmax(-1)
-    chance = rows[:, [SYMBOLS.index(symbol) for symbol in BILABIALS]].sum(1).numpy()
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], chance > SURE, [0]])))
+    probability = rows[:, [SYMBOLS.index(symbol) for symbol in BILABIALS]].sum(1).numpy()
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], probability > BILABIAL_PROBABILITY, [0]])))
     return [(ROW_SECONDS * start, ROW_SECONDS * end) for start, end in edges.reshape(-1, 2).tolist()]
 
 
 def table(clips: Sequence[RealLips]) -> str:
-    """The figures as text, with their means over the clips; numbers of sounds are sums."""
+    """The figures as text, with their means over the clips and the sums of the numbers of bilabials."""
     head = [
-        "lips of real clips", "NME coarse", "lips", "seen shut", "tracked", "coarse", "lips",
-        "others", "tracked", "coarse", "lips", "r coarse", "lips", "inside coarse", "lips",
-        "heard early, s", "r", "r at 0",
+        "lips of real clips", "NME coarse", "lips", "closed", "tracked", "coarse", "lips",
+        "others", "tracked", "coarse", "lips", "r coarse", "lips", "penetration coarse", "lips",
+        "audio lead, s", "r", "r at 0",
     ]  # fmt: skip
     figures = [_figures(clip) for clip in clips]
     means = [
@@ -208,11 +208,11 @@ def table(clips: Sequence[RealLips]) -> str:
 
 
 def _figures(clip: RealLips) -> list[float]:
-    """The numbers of a clip in the order of the table."""
+    """Figures of a clip in the order of the table."""
     return [
-        clip.error_coarse, clip.error_refined, *astuple(clip.shut), *astuple(clip.others),
-        clip.opening_coarse, clip.opening_refined, clip.inside_coarse, clip.inside_refined,
-        clip.heard_early, clip.heard_best, clip.heard_now,
+        clip.error_coarse, clip.error_refined, *astuple(clip.closed), *astuple(clip.others),
+        clip.opening_coarse, clip.opening_refined, clip.penetration_coarse, clip.penetration_refined,
+        clip.audio_lead, clip.lead_correlation, clip.zero_lag_correlation,
     ]  # fmt: skip
 
 
@@ -229,21 +229,17 @@ def _cell(value: float) -> str:
 
 @dataclass(frozen=True)
 class RealLipsEvaluation:
-    """Print what the lip refinement does on real clips."""
+    """Print figures of the lip refinement on real clips."""
 
     clips: tyro.conf.Positional[Path | None] = None
-    """Folder of videos; that of the environment's AVFACE_CLIPS if none is given."""
+    """Folder of videos; by default that of the environment's AVFACE_CLIPS."""
 
 
 def main() -> None:
     """Print the figures that the command asks for."""
     asked = tyro.cli(RealLipsEvaluation, description=__doc__)
-    folder = asked.clips or Path(os.environ.get("AVFACE_CLIPS", "clips"))
     try:
-        videos = sorted(path for path in folder.glob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-        if not videos:
-            raise AvfaceError(f"{folder}: no videos there; name a folder of talking people with AVFACE_CLIPS")
-        print(table([measure_real_lips(video) for video in videos]))
+        print(table([measure_real_lips(video) for video in real_videos(asked.clips)]))
     except AvfaceError as error:
         raise SystemExit(f"avface: error: {error}") from None
 

@@ -1,14 +1,13 @@
-"""How made performances differ from real people: statistics of mouth, eyes and head in one table.
+"""The reality gap: motion statistics of mouth, eyes and head of synthetic performances compared with real clips.
 
     AVFACE_CLIPS=FOLDER python -m avface.evaluation.studies.reality_gap
 
-prints it for the videos of a folder against performances made on the spot, and against rendered ones if a folder of
-them is given.
+prints the table for the videos of a folder and generated performances, and for rendered videos if their folder is
+given.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from avface.arrays import F64, Floats
 from avface.errors import AvfaceError
+from avface.evaluation.clips import CLIPS_VARIABLE, clips_folder
 from avface.evaluation.metrics import jitter
 from avface.head.measures import box_size, mouth_opening
 from avface.head.schemes import LEFT_EYE, RIGHT_EYE
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 
 TOP, CHIN = 10, 152
-"""MediaPipe's points at the upper and the lower end of the face."""
+"""MediaPipe's landmarks at the upper and the lower end of the face."""
 CLOSED = 0.01
-"""Opening, as a share of the face's height, below which a mouth counts as closed: 1.6 mm."""
+"""Opening as a share of the face's height, about 1.6 mm, below which a mouth counts as closed."""
 BLINK_DEPTH = 0.55
-"""Share of their usual distance to which the lids come in a blink."""
+"""Maximum distance of the lids in a blink, as a share of the baseline distance."""
 BLINK_EDGE = 0.8
-"""Share of their usual distance below which a blink lasts."""
+"""Distance of the lids that bounds a blink, as a share of the baseline distance."""
 FACTOR = 1.5
-"""How far outside of the real clips' range a figure of the synthetic ones may be to count as of the same order."""
+"""Tolerance of synthetic figures: a factor outside of the range of the real clips."""
 
 UNITS = (
     "jawOpen",
@@ -56,43 +56,43 @@ UNITS = (
     "eyeSquint",
     "noseSneer",
 )
-"""Units whose mean weights are compared; of those with two halves the mean of both."""
+"""Units whose mean weights are compared; left and right units are averaged."""
 
 
 @dataclass(frozen=True)
 class MotionStatistics:
-    """How a face moves over a clip; nan where a clip has no such figure."""
+    """Motion statistics of a clip; undefined figures are nan."""
 
     seconds: float
-    """Length."""
+    """Duration."""
     opening_mean: float
     """Distance of the inner lips, per cent of the face's height."""
     opening_std: float
-    """Its standard deviation."""
+    """Standard deviation of the opening."""
     opening_p95: float
-    """Its 95th percentile."""
+    """95th percentile of the opening."""
     opening_speed_rms: float
-    """How fast it changes: root mean square, per cent of the face's height a second."""
+    """Root mean square speed of the opening, per cent of the face's height per second."""
     opening_speed_p95: float
-    """The 95th percentile of the speed."""
+    """95th percentile of that speed."""
     closed: float
-    """Per cent of the time with the lips together."""
+    """Per cent of the time with closed lips."""
     jaw_speed_rms: float
     """Root mean square speed of the weight of jawOpen, per second."""
     jaw_speed_p95: float
-    """Its 95th percentile."""
+    """95th percentile of that speed."""
     blinks: float
-    """Blinks a minute."""
+    """Blinks per minute."""
     blink_ms: float
-    """Median length of a blink in milliseconds."""
+    """Median duration of a blink in milliseconds."""
     turn_speed: float
-    """Root mean square speed of the head's turn, degrees a second."""
+    """Root mean square angular speed of the head, degrees per second."""
     turn_range: float
     """Largest of the ranges of pitch, yaw and roll, from the 5th to the 95th percentile, in degrees."""
     shift_speed: float
-    """Root mean square speed of the head across the line of sight, mm a second."""
+    """Root mean square speed of the head parallel to the image plane, mm per second."""
     jitter: float
-    """Mean second difference of the landmarks, per cent of the face's size."""
+    """Mean second difference in time of the landmarks, per cent of the face's size."""
     units: dict[str, float] = field(default_factory=dict)
     """Mean weight of `UNITS`."""
 
@@ -110,11 +110,11 @@ def motion_statistics(
 
     Shapes: landmarks (T, 478, 2) pixels, nan where unseen; times (T,) seconds; expression (T, E) with E names;
             rotation (T, 3) axis-angle, head to camera; translation (T, 3) metres.
-    closed_opening: what the landmarks show of closed lips, as a share of the face's height: 0 for a tracker's, more for
-    points that are fixed to the surface of a head.
+    closed_opening: opening of the landmarks of closed lips as a share of the face's height: 0 for a tracker's, more for
+    fixed points of a head's surface.
 
     Raises:
-        ValueError: if the frames don't agree in number, or are fewer than three.
+        ValueError: if the numbers of frames differ or are below three.
     """
     frames = len(times)
     if frames < 3 or not frames == len(landmarks) == len(expression) == len(rotation) == len(translation):
@@ -126,7 +126,7 @@ def motion_statistics(
     tall = np.linalg.norm(landmarks[:, TOP] - landmarks[:, CHIN], axis=-1)
     height = np.full(
         frames, np.median(tall[seen]) if seen.any() else np.nan
-    )  # it must not change with the jaw
+    )  # constant, independent of the jaw
     opening = 100.0 * np.asarray(np.maximum(mouth_opening(landmarks, height) - closed_opening, 0), np.float64)
     opening_speed = _speed(opening, times)
     jaw_speed = _speed(np.asarray(expression[:, list(names).index("jawOpen")], np.float64), times)
@@ -157,13 +157,13 @@ def motion_statistics(
 
 
 def blink_lengths(landmarks: Floats, times: Floats) -> list[float]:
-    """Lengths in seconds of the blinks that landmarks (T, 478, 2) show; times (T,) in seconds.
+    """Durations in seconds of the blinks in landmarks (T, 478, 2); times (T,) in seconds.
 
-    Lids are compared with their own usual distance within two seconds before and after.
+    The baseline distance of the lids is the 75th percentile within two seconds before and after.
     """
     ratio = np.mean([_eye_opening(landmarks[:, ring]) for ring in (LEFT_EYE, RIGHT_EYE)], axis=0)
-    usual = np.array([_percentile(ratio[np.abs(times - time) <= 2], 75) for time in times])
-    relative = ratio / usual
+    baseline = np.array([_percentile(ratio[np.abs(times - time) <= 2], 75) for time in times])
+    relative = ratio / baseline
     below = np.concatenate([[False], relative < BLINK_EDGE, [False]])
     changes = np.flatnonzero(below[1:] != below[:-1])
     step = float(np.median(np.diff(times)))
@@ -171,7 +171,7 @@ def blink_lengths(landmarks: Floats, times: Floats) -> list[float]:
     for start, end in zip(changes[::2], changes[1::2], strict=True):
         if np.nanmin(relative[start:end]) < BLINK_DEPTH and start > 0 and end < len(times):
             lengths.append(float(times[end - 1] - times[start]) + step)
-    return [length for length in lengths if length < 1]  # longer is a look down or eyes that are shut
+    return [length for length in lengths if length < 1]  # longer: gaze downwards or closed eyes
 
 
 def _eye_opening(ring: Floats) -> F64:
@@ -182,7 +182,7 @@ def _eye_opening(ring: Floats) -> F64:
 
 
 def performance_statistics(performance: Performance, head: HeadModel, shape: Floats) -> MotionStatistics:
-    """Statistics of a performance by a head of shape (S,), seen by a plain camera without a tracker's errors."""
+    """Statistics of a performance by a head of shape (S,) from its exact projections, without tracking errors."""
     capture = performance.capture(head, shape)
     still = performance.capture(head, shape).select([0])
     still.expression[:] = 0
@@ -192,7 +192,7 @@ def performance_statistics(performance: Performance, head: HeadModel, shape: Flo
 
 
 def capture_statistics(capture: Capture, landmarks: Floats, closed_opening: float = 0.0) -> MotionStatistics:
-    """Statistics of a capture with the landmarks (T, 478, 2) that a tracker saw, or its own ones."""
+    """Statistics of a capture with tracked landmarks (T, 478, 2), or its own."""
     return motion_statistics(
         landmarks,
         capture.times,
@@ -205,7 +205,7 @@ def capture_statistics(capture: Capture, landmarks: Floats, closed_opening: floa
 
 
 def video_statistics(path: Path) -> MotionStatistics:
-    """Statistics of a video: its person is tracked and reconstructed.
+    """Statistics of the person in a video, tracked and reconstructed.
 
     Raises:
         AvfaceError: as `avface.reconstruct`.
@@ -221,7 +221,7 @@ def video_statistics(path: Path) -> MotionStatistics:
 def synthetic_statistics(
     count: int, seconds: float = 5.0, seed: int = 0, kind: Kind = "speech"
 ) -> list[MotionStatistics]:
-    """Statistics of that many performances by different people."""
+    """Statistics of `count` performances by different people."""
     from avface.head import load_head
     from avface.synthetic.performance.performance import perform
 
@@ -239,9 +239,9 @@ def gap_table(
     synthetic: Sequence[MotionStatistics],
     rendered: Sequence[MotionStatistics] = (),
 ) -> str:
-    """One line a figure: each real clip, their mean by time, the synthetic performances' and their ratio.
+    """One line per figure: each real clip, their mean weighted by duration, the synthetic mean and its ratio to it.
 
-    Marked "!" is what lies outside of the real clips' range by more than `FACTOR`.
+    "!" marks ratios outside of the range of the real clips by more than `FACTOR`.
     """
     groups = [("synthetic", synthetic), ("rendered", rendered)] if rendered else [("synthetic", synthetic)]
     head = ["", *(name[:9] for name in real), "real"]
@@ -257,11 +257,11 @@ def gap_table(
         mean = _mean(values, [clip.seconds for clip in real.values()])
         row = [label, *map(_text, values), _text(mean)]
         for _, group in groups:
-            made = _mean([get(item) for item in group], [item.seconds for item in group])
+            synthetic_mean = _mean([get(item) for item in group], [item.seconds for item in group])
             known = [value for value in values if np.isfinite(value)]
-            near = bool(known) and min(known) / FACTOR <= made <= max(known) * FACTOR
-            ratio = made / mean if mean else float("nan")
-            row += [_text(made), _text(ratio) + ("" if near else " !")]
+            near = bool(known) and min(known) / FACTOR <= synthetic_mean <= max(known) * FACTOR
+            ratio = synthetic_mean / mean if mean else float("nan")
+            row += [_text(synthetic_mean), _text(ratio) + ("" if near else " !")]
         rows.append(row)
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = [
@@ -272,8 +272,8 @@ def gap_table(
     ]
     counts = ", ".join(f"{len(group)} {name}" for name, group in groups)
     note = (
-        f"{len(real)} real clips, {sums[0]} s in all: a small sample, each figure hangs on few people. {counts} "
-        f"performances. 'real' is the mean by time. '!': outside of the real range by more than a factor of {FACTOR}."
+        f"{len(real)} real clips, {sums[0]} s in all: a small sample of few people. {counts} performances. 'real': "
+        f"mean weighted by duration. '!': outside of the range of the real clips by more than a factor of {FACTOR}."
     )
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", note])
 
@@ -334,7 +334,7 @@ def _mean_weight(expression: Floats, names: Sequence[str], unit: str) -> float:
 
 
 def _matrices(rotation: Floats) -> F64:
-    """Matrices (T, 3, 3) of the head's turn from facing the camera."""
+    """Rotation matrices (T, 3, 3) relative to a head that faces the camera."""
     import torch
 
     from avface.geometry.axes import flip_rotation
@@ -353,25 +353,35 @@ def _angles(matrices: F64) -> F64:
 
 
 def _turn_speed(matrices: F64, times: Floats) -> F64:
-    """Degrees a second (T - 1,)."""
+    """Angular speed (T - 1,) in degrees per second."""
     trace = np.einsum("tij,tij->t", matrices[1:], matrices[:-1])
     return np.asarray(np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1))) / np.diff(times))
 
 
 @dataclass(frozen=True)
 class RealityGapConfig:
-    """Compare made performances with real clips, figure by figure."""
+    """Compare synthetic performances with real clips.
+
+    Raises:
+        AvfaceError: if a value can't work.
+    """
 
     clips: Path | None = None
-    """Folder of real videos; by default the one that the variable AVFACE_CLIPS names."""
+    """Folder of real videos; by default that of the environment's AVFACE_CLIPS."""
     rendered: Path | None = None
     """Folder of rendered synthetic videos, tracked and reconstructed like the real ones."""
     performances: int = 100
-    """Number of performances to make."""
+    """Number of generated performances."""
     seconds: float = 6.0
-    """Length of each."""
+    """Duration of each."""
     seed: int = 0
     """Seed of the performances."""
+
+    def __post_init__(self) -> None:
+        if self.performances < 1:
+            raise AvfaceError(f"performances={self.performances}: must be 1 or more")
+        if not self.seconds > 0:
+            raise AvfaceError(f"seconds={self.seconds}: must be above 0")
 
 
 def main(config: RealityGapConfig) -> None:
@@ -380,9 +390,9 @@ def main(config: RealityGapConfig) -> None:
     Raises:
         AvfaceError: if a folder has no videos or a video can't be reconstructed.
     """
-    folder = config.clips or Path(os.environ.get("AVFACE_CLIPS", ""))
-    if not config.clips and "AVFACE_CLIPS" not in os.environ:
-        raise AvfaceError("no real clips to compare with; name their folder with --clips or AVFACE_CLIPS")
+    folder = clips_folder(config.clips)
+    if not folder.is_dir():
+        raise AvfaceError(f"{folder}: no folder of real clips; name it with --clips or {CLIPS_VARIABLE}")
     real = {path.stem: video_statistics(path) for path in _videos(folder)}
     rendered = [video_statistics(path) for path in _videos(config.rendered)] if config.rendered else []
     print(gap_table(real, synthetic_statistics(config.performances, config.seconds, config.seed), rendered))
