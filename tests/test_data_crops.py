@@ -1,4 +1,4 @@
-"""Crops: where a point goes, the picture goes."""
+"""Crops: points and pictures agree, masks, and division into takes."""
 
 from itertools import pairwise
 
@@ -22,7 +22,7 @@ def centre_of(image):
 
 @pytest.mark.parametrize("side", [40.0, 63.7, 64.0, 97.3, 180.0])
 @pytest.mark.parametrize("centre", [(100.0, 70.0), (91.35, 78.8)])
-def test_points_and_picture_go_to_the_same_place(side, centre):
+def test_points_and_picture_agree(side, centre):
     path = CropPath(np.array([centre]), side, 64)
     point = np.array([[centre[0] + 0.11 * side, centre[1] - 0.17 * side]])
 
@@ -40,7 +40,7 @@ def test_a_crop_the_size_of_the_picture_is_the_picture():
     np.testing.assert_allclose(path.points(np.array([[[3.0, 8.0]]])), [[[3, 8]]])
 
 
-def test_fine_stripes_turn_grey_instead_of_into_patterns():
+def test_fine_stripes_are_not_aliased():
     stripes = np.zeros((300, 300, 3), np.uint8)
     stripes[:, ::2] = 255
     crop = CropPath(np.array([[150.0, 150.0]]), 283.0, 64).image(0, stripes)
@@ -48,7 +48,7 @@ def test_fine_stripes_turn_grey_instead_of_into_patterns():
     assert crop.min() > 110 and crop.max() < 145
 
 
-def test_a_mask_has_hull_cover_and_edge():
+def test_a_mask_has_hull_occlusion_and_outside():
     path = CropPath(np.array([[19.5, 39.5]]), 64.0, 64)  # reaches 12 pixels beyond the left edge
     corners = np.array([[20, 10], [50, 10], [50, 40], [20, 40], [30, 30]], np.float32)
     hidden = np.zeros((100, 100), np.uint8)
@@ -64,7 +64,7 @@ def test_a_mask_has_hull_cover_and_edge():
     assert not (path.mask(0, corners, (100, 100), None) & OCCLUDED).any()
 
 
-def test_a_long_talk_is_cut_into_takes_that_fit_into_memory():
+def test_a_long_clip_is_divided_into_takes_of_limited_length():
     seen, sizes = np.ones(2250, bool), np.full(2250, 50.0)
     seen[:3] = False
 

@@ -1,4 +1,4 @@
-"""What a corpus holds, by the layouts in which corpora lie on disk."""
+"""Items of corpora in all layouts, and their splits."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def touch(folder, *names):
 
 
 @pytest.mark.parametrize("layout", ["auto", "voxceleb2"])
-def test_voxceleb2_has_its_sound_beside_and_its_official_split(tmp_path, layout):
+def test_voxceleb2_has_separate_sound_and_an_official_split(tmp_path, layout):
     touch(
         tmp_path,
         "dev/mp4/id00012/abc/00001.mp4",
@@ -62,7 +62,7 @@ def test_in_a_folder_of_videos_top_folders_are_people(tmp_path):
     ]
 
 
-def test_synthetic_clips_come_with_their_truth(tmp_path):
+def test_synthetic_clips_have_their_truth(tmp_path):
     touch(tmp_path, "clip000/clip.mp4", "clip000/truth.npz", "clip001/clip.mp4", "preview.png")
 
     assert find_items(tmp_path) == [
@@ -114,7 +114,7 @@ def person(number, official=None):
     return Item(f"clip{number}", f"person{number}", "videos", video=None, official=official)
 
 
-def test_splits_have_the_shares_asked_for():
+def test_splits_have_the_given_shares():
     splits = [split_of(person(number), 0.1, 0.2) for number in range(5000)]
 
     for split, share in (("train", 0.7), ("validation", 0.1), ("test", 0.2)):
@@ -127,7 +127,7 @@ def test_another_share_moves_nobody_between_the_other_splits():
         assert large == small or (small, large) == ("train", "test")
 
 
-def test_an_official_test_part_is_kept_and_nobody_joins_it():
+def test_an_official_test_part_is_the_test_split():
     assert {split_of(person(number, "test"), 0.5, 0.5) for number in range(50)} == {"test"}
     assert {split_of(person(number, "dev"), 0.5, 0.5) for number in range(50)} == {"train", "validation"}
     assert {split_of(person(number, "dev"), 0, 1) for number in range(50)} == {"train"}

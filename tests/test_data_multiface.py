@@ -1,4 +1,4 @@
-"""Multiface: cameras, meshes and pictures as its files have them."""
+"""Files of Multiface: cameras, meshes and pictures."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""From videos to shards: what gets in, what is left out, and that an interruption leaves no trace."""
+"""From videos to shards: contents, skipped items, and identical bytes after interruptions."""
 
 import errno
 import json
@@ -105,7 +105,7 @@ def test_the_index_holds_each_shard_with_its_hash(prepared):
         assert entry["samples"] == sum(1 for _ in read_samples(prepared / entry["shard"]))
 
 
-def test_nobody_is_in_two_splits_and_more_data_leave_everybody_where_they_were(corpus, tmp_path, prepared):
+def test_splits_are_disjoint_in_identities_and_stable_when_data_are_added(corpus, tmp_path, prepared):
     def people(out):
         return {
             split: {
@@ -132,7 +132,7 @@ def test_nobody_is_in_two_splits_and_more_data_leave_everybody_where_they_were(c
 
 
 @pytest.mark.slow
-def test_the_number_of_workers_leaves_no_trace(corpus, prepared, tmp_path):
+def test_the_bytes_dont_depend_on_the_number_of_workers(corpus, prepared, tmp_path):
     prepare_discs(corpus, tmp_path / "out", workers=2)
 
     assert contents(tmp_path / "out") == contents(prepared)
@@ -143,7 +143,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before renaming", "after renaming"])
-def test_an_interruption_at_any_file_leaves_no_trace(tmp_path, monkeypatch, after):
+def test_an_interruption_at_any_file_doesnt_change_the_bytes(tmp_path, monkeypatch, after):
     for person in range(3):
         write_talk(tmp_path / "source" / f"person{person}.mp4", walk(20, 50 + person))
     write_talk(tmp_path / "source" / "short.mp4", walk(5))
@@ -178,7 +178,7 @@ def test_an_interruption_at_any_file_leaves_no_trace(tmp_path, monkeypatch, afte
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_process_goes_on_to_the_same_bytes(corpus, prepared, tmp_path, workers):
+def test_a_killed_process_is_resumed_to_the_same_bytes(corpus, prepared, tmp_path, workers):
     program = (
         "import sys; from corpora import *; from test_data_prepare import *\n"
         "if __name__ == '__main__':\n"
@@ -208,7 +208,7 @@ def test_a_killed_process_goes_on_to_the_same_bytes(corpus, prepared, tmp_path, 
     assert contents(tmp_path / "out") == contents(prepared)
 
 
-def test_a_finished_dataset_is_left_alone(corpus, prepared):
+def test_a_finished_dataset_is_unchanged(corpus, prepared):
     before = {path: path.stat().st_mtime_ns for path in prepared.glob("*/shard-*")}
 
     report = prepare_discs(
@@ -219,7 +219,7 @@ def test_a_finished_dataset_is_left_alone(corpus, prepared):
     assert {path: path.stat().st_mtime_ns for path in prepared.glob("*/shard-*")} == before
 
 
-def test_a_lost_shard_and_a_cut_one_are_made_anew(corpus, tmp_path):
+def test_a_missing_shard_and_a_truncated_one_are_rebuilt(corpus, tmp_path):
     prepare_discs(corpus, tmp_path / "out")
     expected = contents(tmp_path / "out")
     first, second = sorted((tmp_path / "out" / "train").glob("*.tar"))[:2]
@@ -260,7 +260,7 @@ def test_webdataset_reads_the_shards(prepared):
     assert samples[0]["json"]["identity"].startswith("person")
 
 
-def test_the_crop_follows_the_face_and_landmarks_fit_the_picture(tmp_path):
+def test_the_crop_follows_the_face_and_landmarks_agree_with_the_picture(tmp_path):
     _, out = one_clip(tmp_path, walk(40))
 
     for window in windows_of(out):
@@ -293,7 +293,7 @@ def test_a_crop_beyond_the_picture_is_black_and_outside_the_face(tmp_path):
     assert window["face"][0].any()
 
 
-def test_short_gaps_are_bridged_with_confidence_0(tmp_path):
+def test_short_gaps_are_interpolated_with_confidence_0(tmp_path):
     pictures = walk(40)
     pictures[10:14] = [nobody()] * 4
     report, out = one_clip(tmp_path, pictures)
@@ -337,7 +337,7 @@ def test_takes_end_at_longer_gaps_at_cuts_and_where_the_camera_zooms(tmp_path):
         ),
     ],
 )
-def test_an_item_without_a_take_says_why(tmp_path, pictures, reason):
+def test_an_item_without_a_take_is_skipped_with_its_reason(tmp_path, pictures, reason):
     with pytest.raises(AvfaceError, match=reason):
         one_clip(tmp_path, pictures)
 
@@ -366,7 +366,7 @@ def test_sound_and_features_belong_to_their_frames(tmp_path):
         np.testing.assert_allclose(window["speech"][:, 3, 7], expected, rtol=1e-3)
 
 
-def test_voxceleb2_takes_its_sound_from_the_file_beside(tmp_path):
+def test_voxceleb2_has_its_sound_in_a_separate_file(tmp_path):
     for split, person in (("dev", "id1"), ("test", "id2")):
         write_talk(tmp_path / f"source/{split}/mp4/{person}/abc/00001.mp4", walk(40), sound=False)
         write_aac(tmp_path / f"source/{split}/aac/{person}/abc/00001.m4a", beep(1.6, 0.4, 16_000))
@@ -387,7 +387,7 @@ def test_a_video_without_sound_is_silent(tmp_path):
     assert not window["sound"].any() and not window["speech"].any()
 
 
-def test_ground_truth_comes_along_and_hidden_pixels_are_marked(tmp_path):
+def test_ground_truth_is_stored_and_occluded_pixels_are_marked(tmp_path):
     clip = tmp_path / "source" / "clip0"
     write_talk(clip / "clip.mp4", walk(60, 70), frame_rate=30.0)
     hidden = np.zeros((60, HEIGHT, WIDTH), bool)
@@ -417,7 +417,7 @@ def test_ground_truth_comes_along_and_hidden_pixels_are_marked(tmp_path):
         windows_of(tmp_path / "out", truth=["albedo"])
 
 
-def test_where_the_truth_is_known_frames_that_the_tracker_lost_are_kept(tmp_path):
+def test_with_true_landmarks_frames_without_a_detection_are_kept(tmp_path):
     clip = tmp_path / "source" / "clip0"
     pictures = [nobody()] * 6 + walk(60)[6:20] + [nobody()] * 20 + walk(60)[40:]
     write_talk(clip / "clip.mp4", pictures)
@@ -455,10 +455,10 @@ def test_pickles_in_ground_truth_are_not_opened(tmp_path):
         prepare_discs(tmp_path / "source", tmp_path / "out", ALL_TRAIN)
 
 
-# What can't work
+# Refusals
 
 
-def test_when_nothing_can_be_used_the_folder_stays_free_for_another_try(tmp_path):
+def test_when_no_item_is_usable_the_folder_can_be_used_again(tmp_path):
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "text.mp4").write_text("not a video")
     for _ in range(2):
@@ -478,20 +478,28 @@ def test_sources_without_videos_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"validation": 0.7, "test": 0.4}, "add up to 1"),
-        ({"validation": float("nan")}, "add up to 1"),
-        ({"frame_rate": 0}, "frame_rate=0 "),
-        ({"size": 0}, "size=0 "),
-        ({"margin": 0}, "margin=0 "),
-        ({"quality": 101}, "quality=101 "),
-        ({"shortest": 0}, "shortest=0 "),
-        ({"longest_gap": -1}, "longest_gap=-1 "),
-        ({"smallest_face": -1}, "smallest_face=-1 "),
-        ({"shard_megabytes": 0}, "shard_megabytes=0 "),
+        (
+            {"validation": 0.7, "test": 0.4},
+            "validation=0.7 and test=0.4 must be shares that are together at most 1",
+        ),
+        (
+            {"validation": float("nan")},
+            "validation=nan and test=0.05 must be shares that are together at most 1",
+        ),
+        ({"test": -0.1}, "validation=0.05 and test=-0.1 must be shares that are together at most 1"),
+        ({"frame_rate": 0}, "frame_rate=0 must be between 1 and 240 frames a second"),
+        ({"size": 0}, "size=0 must be between 16 and 4096 pixels"),
+        ({"margin": 0}, "margin=0 must be between 0.5 and 10 face sizes"),
+        ({"quality": 101}, "quality=101 must be between 1 and 100"),
+        ({"shortest": 0}, "shortest=0 must be at least 1 frame"),
+        ({"longest_gap": -1}, "longest_gap=-1 must not be negative"),
+        ({"smallest_face": -1}, "smallest_face=-1 must not be negative"),
+        ({"shard_megabytes": 0}, "shard_megabytes=0 must be above 0"),
+        ({"speech": "whisper"}, "speech='whisper' must be deepspeech, mel, wav2vec2 or None"),
     ],
 )
 def test_impossible_options_are_refused(options, message):
-    with pytest.raises(AvfaceError, match=message):
+    with pytest.raises(AvfaceError, match=f"^{message}$"):
         PrepareConfig(**options)
 
 
@@ -500,7 +508,7 @@ def test_no_workers_are_refused(corpus, tmp_path):
         prepare_discs(corpus, tmp_path / "out", workers=0)
 
 
-def test_a_dataset_begun_otherwise_is_not_gone_on_with(corpus, prepared, tmp_path):
+def test_a_dataset_of_other_options_or_data_is_not_resumed(corpus, prepared, tmp_path):
     with pytest.raises(AvfaceError, match=r"size was 48, now 64"):
         prepare_discs(corpus, prepared, PrepareConfig(size=64, shard_megabytes=0.5, validation=0.3, test=0.2))
     write_talk(tmp_path / "other.mp4", walk(20))
@@ -508,7 +516,7 @@ def test_a_dataset_begun_otherwise_is_not_gone_on_with(corpus, prepared, tmp_pat
         prepare_discs(tmp_path, prepared)
 
 
-def test_a_folder_of_something_else_is_not_filled(corpus, tmp_path):
+def test_a_folder_of_other_files_is_refused(corpus, tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(AvfaceError, match="isn't empty and holds no dataset"):
         prepare_discs(corpus, tmp_path)
@@ -516,7 +524,7 @@ def test_a_folder_of_something_else_is_not_filled(corpus, tmp_path):
         prepare_discs(corpus, tmp_path / "thesis.tex")
 
 
-def test_a_full_disk_ends_the_run_and_more_space_lets_it_go_on(corpus, prepared, tmp_path, monkeypatch):
+def test_a_full_disk_ends_the_run_which_can_be_resumed(corpus, prepared, tmp_path, monkeypatch):
     written = iter(range(1000))
 
     def full(descriptor):
@@ -532,7 +540,7 @@ def test_a_full_disk_ends_the_run_and_more_space_lets_it_go_on(corpus, prepared,
     assert contents(tmp_path / "out") == contents(prepared)
 
 
-def test_missing_weights_for_speech_are_missed_before_the_work(corpus, tmp_path):
+def test_missing_weights_for_speech_are_reported_before_tracking(corpus, tmp_path):
     def without_weights(sound, times):
         raise AvfaceError("weights: no such file")
 

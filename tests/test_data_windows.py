@@ -1,4 +1,4 @@
-"""Windows read back from shards: all of them, by whoever reads, in a known order."""
+"""Windows read from shards: completeness, distribution among workers, order, damage."""
 
 import json
 import tarfile
@@ -27,7 +27,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture
 def copy(dataset, tmp_path):
-    """A copy to spoil."""
+    """A copy to damage."""
     import shutil
 
     return shutil.copytree(dataset, tmp_path / "copy")
@@ -58,7 +58,7 @@ def test_windows_across_chunks_hold_the_same_as_those_within(dataset):
 
 
 @pytest.mark.parametrize(("length", "stride"), [(16, None), (5, 3), (64, 64), (65, 70), (1, 1), (200, 1)])
-def test_windows_have_the_length_and_distance_asked_for(dataset, length, stride):
+def test_windows_have_the_given_length_and_stride(dataset, length, stride):
     found = list(Windows(dataset, "train", length=length, stride=stride))
 
     expected = [
@@ -70,7 +70,7 @@ def test_windows_have_the_length_and_distance_asked_for(dataset, length, stride)
         assert window["sound"].shape == (length * 640,)
 
 
-def test_torch_makes_batches_of_them(dataset):
+def test_torch_collates_them(dataset):
     batch = next(iter(DataLoader(Windows(dataset, "train"), batch_size=4)))
 
     assert batch["images"].shape == (4, 16, 3, 32, 32) and batch["images"].dtype == torch.uint8
@@ -102,7 +102,7 @@ def test_ranks_come_from_torch_distributed(dataset, monkeypatch):
     assert (windows.rank, windows.world_size) == (2, 5)
 
 
-def test_the_order_is_decided_by_seed_and_epoch(dataset):
+def test_the_order_is_determined_by_seed_and_epoch(dataset):
     def order(seed, epoch):
         windows = Windows(dataset, "train", shuffle=True, seed=seed, buffer=8)
         windows.set_epoch(epoch)
@@ -116,7 +116,7 @@ def test_the_order_is_decided_by_seed_and_epoch(dataset):
     assert all(starts[name] == start % 16 for name, start in first), "and follow each other without a gap"
 
 
-def test_workers_that_live_on_hear_of_the_next_epoch(dataset):
+def test_persistent_workers_receive_the_next_epoch(dataset):
     windows = Windows(dataset, "train", shuffle=True)
     loader = DataLoader(windows, batch_size=None, num_workers=1, persistent_workers=True)
     first = names(loader)
@@ -127,7 +127,7 @@ def test_workers_that_live_on_hear_of_the_next_epoch(dataset):
     assert names(loader) == first
 
 
-def test_endless_reading_goes_on_with_the_next_epoch(dataset):
+def test_endless_reading_continues_with_the_next_epoch(dataset):
     def epoch(number):
         windows = Windows(dataset, "train", shuffle=True)
         windows.set_epoch(number)
@@ -145,7 +145,7 @@ def first_shard(folder):
     return min(folder.glob("train/*.tar"))
 
 
-def test_a_cut_shard_is_named(copy):
+def test_a_truncated_shard_is_named(copy):
     shard = first_shard(copy)
     shard.write_bytes(shard.read_bytes()[: 512 * 30])
 
@@ -193,7 +193,7 @@ def test_damage_is_named_through_workers_too(copy):
         list(DataLoader(Windows(copy, "train"), batch_size=2, num_workers=1))
 
 
-# What can't work
+# Refusals
 
 
 def test_folders_without_a_finished_dataset_are_refused(dataset, tmp_path):
@@ -213,10 +213,32 @@ def test_an_index_that_is_no_json_is_named(copy):
 
 
 @pytest.mark.parametrize(
-    "options", [{"length": 0}, {"stride": 0}, {"buffer": 0}, {"rank": 2, "world_size": 2}, {"rank": -1}]
+    ("options", "message"),
+    [
+        ({"length": 0}, "length=0 must be at least 1"),
+        ({"stride": 0}, "stride=0 must be at least 1"),
+        ({"buffer": 0}, "buffer=0 must be at least 1"),
+        ({"seed": -1}, "seed=-1 must not be negative"),
+        ({"rank": 2, "world_size": 2}, "rank=2 must be from 0 to world_size - 1, which is 1"),
+        ({"rank": -1}, "rank=-1 must be from 0"),
+        ({"split": "all"}, "split='all' must be one of train, validation, test"),
+    ],
 )
-def test_impossible_numbers_are_refused(dataset, options):
-    with pytest.raises(ValueError, match=next(iter(options))):
-        Windows(dataset, "train", **options)
-    with pytest.raises(ValueError, match="split='all'"):
-        Windows(dataset, "all")
+def test_impossible_options_are_refused(dataset, options, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        Windows(dataset, **{"split": "train", **options})
+
+
+def test_skipped_windows_are_those_at_the_start(dataset):
+    windows = Windows(dataset, "train", shuffle=True, seed=3)
+    everything = names(windows)
+    windows.pass_over([5])
+
+    assert names(windows) == everything[5:]
+
+    loader = DataLoader(Windows(dataset, "train", stride=10), batch_size=None, num_workers=2)
+    of_workers = [list(names(loader))[number::2] for number in (0, 1)]
+    assert min(map(len, of_workers)) > 3
+    loader.dataset.pass_over([2, 3])
+    remaining = names(loader)
+    assert sorted(remaining) == sorted(of_workers[0][2:] + of_workers[1][3:])

@@ -181,10 +181,10 @@ def test_the_tracker_finds_the_synthetic_faces(tmp_path):
     [
         ({"size": 8}, "size=8 must be at least 16 pixels"),
         ({"texture": 0}, "texture=0 must be at least 16 pixels"),
-        ({"seconds": 0.0}, "seconds=0.0 must be positive and finite"),
-        ({"seconds": float("nan")}, "seconds=nan must be positive and finite"),
-        ({"frame_rate": -1.0}, "frame_rate=-1.0 must be positive and finite"),
-        ({"frame_rate": float("inf")}, "frame_rate=inf must be positive and finite"),
+        ({"seconds": 0.0}, "seconds=0.0 must be above 0 and finite"),
+        ({"seconds": float("nan")}, "seconds=nan must be above 0 and finite"),
+        ({"frame_rate": -1.0}, "frame_rate=-1.0 must be above 0 and finite"),
+        ({"frame_rate": float("inf")}, "frame_rate=inf must be above 0 and finite"),
         (
             {"silence": 0.9, "sounds": 0.2},
             "silence=0.9 and sounds=0.2 must be shares that are together at most 1",
@@ -226,7 +226,7 @@ def test_a_folder_of_other_clips_or_other_files_is_refused_and_unchanged(tmp_pat
     (tmp_path / "other" / RECIPE).write_text("{}")
     with pytest.raises(AvfaceError, match="other options"):
         synthesize(tmp_path / "other", 1, SERIES)
-    with pytest.raises(AvfaceError, match="0 clips: must be at least 1"):
+    with pytest.raises(AvfaceError, match="0 clips: make at least one"):
         synthesize(tmp_path / "none", 0, SERIES)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 

@@ -1,6 +1,6 @@
 """Datasets on disk: corpora prepared as WebDataset shards, and windows of frames read back for training.
 
-report = prepare("voxceleb2/", "shards/")                    # resumable; damaged and faceless items are logged
+report = prepare("voxceleb2/", "shards/")                    # resumable; unusable items are logged
 for window in Windows("shards/", "validation"):
     window["images"], window["landmarks"], window["speech"]  # (16, 3, 224, 224), (16, 478, 2), (16, 16, 29)
 """

@@ -7,35 +7,40 @@ from typing import Literal
 
 from avface.errors import AvfaceError
 
+SPEECH_KINDS = ("deepspeech", "mel", "wav2vec2", None)
+"""Values of `PrepareConfig.speech`."""
+
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """How a corpus becomes shards. Kept in the index; a run that goes on must have the same."""
+    """Options of a preparation. They are stored in the index; a resumed run must have the same."""
 
     frame_rate: float = 25.0
-    """Frames per second; videos with another rate are resampled by repeating frames or leaving them out."""
+    """Frames per second; videos with another rate are resampled by repeating or dropping frames."""
     size: int = 224
-    """Pixels of the square crops."""
+    """Width and height of the crops in pixels."""
     margin: float = 1.6
-    """Side of the crop over the mean of width and height of the face (the iBUG points' box); one size a take."""
+    """Side of the crop over the mean of width and height of the face (box of the iBUG points); constant in a take."""
     quality: int = 95
     """JPEG quality of the crops."""
     shortest: int = 16
-    """Fewest frames of a take; nets see windows of 16."""
+    """Minimum length of a take in frames; the networks' windows have 16."""
     longest_gap: int = 4
-    """Most frames in a row in which the face may be lost within a take; landmarks there are filled in."""
+    """Maximum number of consecutive frames without a face within a take; their landmarks are interpolated."""
     smallest_face: float = 32.0
-    """Pixels, mean of width and height: frames with a smaller face are left out."""
+    """Minimum face size in pixels, mean of width and height; frames with a smaller face are dropped."""
     speech: Literal["deepspeech", "mel", "wav2vec2"] | None = "deepspeech"
-    """Features of the sound for each frame, see `avface.speech`; None stores the sound alone."""
+    """Speech features of each frame, see `avface.speech`; None stores the sound alone."""
     validation: float = 0.05
     """Share of the identities in the validation split."""
     test: float = 0.05
-    """Share of the identities in the test split; where a corpus has an official one, that is kept instead."""
+    """Share of the identities in the test split; an official test split of a corpus is used instead."""
     shard_megabytes: float = 128.0
-    """A shard is closed when the next item would make it larger. Readers share out whole shards."""
+    """Maximum size of a shard, unless a single item is larger. Whole shards are distributed among readers."""
 
     def __post_init__(self) -> None:
+        if self.speech not in SPEECH_KINDS:
+            raise AvfaceError(f"speech={self.speech!r} must be deepspeech, mel, wav2vec2 or None")
         if not 1 <= self.frame_rate <= 240:
             raise AvfaceError(f"frame_rate={self.frame_rate} must be between 1 and 240 frames a second")
         if not 16 <= self.size <= 4096:
@@ -50,8 +55,8 @@ class PrepareConfig:
             raise AvfaceError(f"shard_megabytes={self.shard_megabytes} must be above 0")
         for name in ("longest_gap", "smallest_face"):
             if not getattr(self, name) >= 0:
-                raise AvfaceError(f"{name}={getattr(self, name)} can't be below 0")
+                raise AvfaceError(f"{name}={getattr(self, name)} must not be negative")
         if not (self.validation >= 0 and self.test >= 0 and self.validation + self.test <= 1):
             raise AvfaceError(
-                f"validation={self.validation} and test={self.test} must be shares that add up to 1 at most"
+                f"validation={self.validation} and test={self.test} must be shares that are together at most 1"
             )

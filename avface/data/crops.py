@@ -1,4 +1,4 @@
-"""Square crops around a face: where they lie over time, how points and pictures get into them, and masks."""
+"""Square crops around a face: their path over time, points and pictures in them, masks, and takes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from avface.tracking import FaceTrack
 from avface.tracking.face_track import StoredArray
 
 SMOOTHING = 0.2
-"""Seconds, standard deviation of the Gaussian over the crop's centre: it keeps up with the head, not with the jaw."""
-SIZE_RANGE = 1.5
-"""Largest over smallest face that share a crop size: with a margin of 1.6 both fit in well."""
-LONGEST_TAKE = 60.0
-"""Seconds. A take's landmarks are in memory at once; few windows are lost where a longer one is cut."""
+"""Standard deviation in seconds of the Gaussian over the crop's centre, which follows the head, but not the jaw."""
+MAX_SIZE_RATIO = 1.5
+"""Maximum ratio of face sizes in a take; with a margin of 1.6 faces of both sizes fit the crop."""
+MAX_TAKE_SECONDS = 60.0
+"""Maximum length of a take in seconds. Its landmarks are in memory at once; few windows are lost by the division."""
 
 FACE, OCCLUDED, OUTSIDE = 1, 2, 4
 """Bits of a mask: within the hull of the landmarks; occluded, as far as is known; beyond the edge of the
@@ -29,10 +29,10 @@ picture, where the crop is black."""
 
 @dataclass(frozen=True, eq=False)
 class CropPath:
-    """A square that follows a face through T frames, one size throughout.
+    """A square of constant size that follows a face through T frames.
 
-    A pixel x of the picture lies at (x - centre + side / 2) * size / side - 1/2 in the crop; (0, 0) is the
-    middle of the top-left pixel in both.
+    A pixel x of the picture is at (x - centre + side / 2) * size / side - 1/2 in the crop; (0, 0) is the middle of the
+    top-left pixel in both.
     """
 
     centre: F64
@@ -53,9 +53,9 @@ class CropPath:
         return ((pixels - corner) * (self.size / self.side) - 0.5).astype(np.float32)
 
     def image(self, frame: int, picture: U8) -> U8:
-        """Cut out of the picture (H, W) or (H, W, 3) of a frame -> (size, size) or (size, size, 3), black outside.
+        """Crop the picture (H, W) or (H, W, 3) of a frame -> (size, size) or (size, size, 3), black outside.
 
-        A picture that shrinks is averaged over areas, so that fine detail doesn't turn into patterns.
+        Downsampling averages over areas, against aliasing.
         """
         import cv2
 
@@ -92,21 +92,21 @@ class CropPath:
 
 @dataclass(frozen=True, eq=False)
 class Take:
-    """A stretch of frames of one person, and the crop around them.
+    """A take: consecutive frames of one shot, person and face size, with a crop of constant size.
 
-    Landmarks in gaps are filled in by straight lines, or held at the ends; the confidence is 0 there.
+    Landmarks in gaps are interpolated linearly, or extrapolated by the nearest; the confidence is 0 there.
     """
 
     start: int
-    """Its first frame."""
+    """Index of its first frame."""
     landmarks: F32
     """(T, 478, 2) in the crop."""
     depth: F32
-    """(T, 478) MediaPipe's z on the scale of the crop's pixels."""
+    """(T, 478) MediaPipe's z in pixels of the crop."""
     confidence: F32
     """(T,) see `avface.tracking.FaceTrack`."""
     outline: F32
-    """(T, 478, 2) in the crop: the landmarks it was laid around, the same or the true ones."""
+    """(T, 478, 2) in the crop: the landmarks that determine it, the tracker's or the true ones."""
     crop: CropPath
 
     def __len__(self) -> int:
@@ -121,28 +121,29 @@ def find_takes(
     longest_gap: int,
     frame_rate: float,
 ) -> list[tuple[int, int]]:
-    """Find the stretches [start, end) of frames that one crop size suits.
+    """Find the takes, as intervals [start, end) of frames.
 
-    Each is within one shot, begins and ends with a usable frame, and the face's size stays within a factor
-    of SIZE_RANGE: where the camera zooms in or the head comes closer, a new one begins. None is much longer than
-    LONGEST_TAKE.
+    Each is within one shot, starts and ends with a usable frame, and its face sizes are within a factor of
+    MAX_SIZE_RATIO: a zoom or an approaching head starts a new take. Takes are at most slightly longer than
+    MAX_TAKE_SECONDS.
 
     shots: first frame of each and one past its last. usable: (T,). sizes: (T,) of the face in pixels, where usable.
-    shortest: fewest frames of a stretch. longest_gap: most frames in a row that may be missing within one.
+    shortest: minimum length of a take in frames. longest_gap: maximum number of consecutive unusable frames within one.
     """
     takes: list[tuple[int, int]] = []
     for start, end in shots:
         frames = start + np.flatnonzero(usable[start:end])
         for run in np.split(frames, np.flatnonzero(np.diff(frames) > longest_gap + 1) + 1):
-            for stretch in _of_one_size(run, sizes[run], frame_rate):
-                for part in np.array_split(stretch, math.ceil(len(stretch) / (LONGEST_TAKE * frame_rate))):
+            for part_of_run in _of_one_size(run, sizes[run], frame_rate):
+                count = math.ceil(len(part_of_run) / (MAX_TAKE_SECONDS * frame_rate))
+                for part in np.array_split(part_of_run, count):
                     if part[-1] + 1 - part[0] >= shortest:
                         takes.append((int(part[0]), int(part[-1]) + 1))
     return takes
 
 
 def _of_one_size(frames: Int, sizes: F64, frame_rate: float) -> list[Int]:
-    """Cut a run of frames where the size (smoothed) leaves the range it has had since the last cut."""
+    """Divide frames where the ratio of maximum and minimum smoothed size since the last cut exceeds MAX_SIZE_RATIO."""
     from scipy.ndimage import gaussian_filter1d
 
     if not len(frames):
@@ -152,14 +153,14 @@ def _of_one_size(frames: Int, sizes: F64, frame_rate: float) -> list[Int]:
     least = most = smooth[0]
     for place, size in enumerate(smooth):
         least, most = min(least, size), max(most, size)
-        if most > SIZE_RANGE * least:
+        if most > MAX_SIZE_RATIO * least:
             cuts.append(place)
             least = most = size
     return np.split(frames, cuts)
 
 
 def face_sizes(landmarks: Floats) -> F64:
-    """Mean of width and height (T,) in pixels of the iBUG points' box, for landmarks (T, 478, 2)."""
+    """Mean of width and height (T,) in pixels of the box of the iBUG points, for landmarks (T, 478, 2)."""
     points = ibug68_from_mediapipe(np.asarray(landmarks, np.float64))
     return (points.max(axis=1) - points.min(axis=1)).mean(axis=1)
 
@@ -175,12 +176,12 @@ def make_take(
     margin: float,
     frame_rate: float,
 ) -> Take:
-    """Fill in the gaps of frames [start, end) and lay a crop around the face.
+    """The take of frames [start, end), with gaps filled and a crop around the face.
 
-    seen: (T,) frames whose landmarks in the track count. outline: (T, 478, 2) the landmarks to lay the crop
-    around, the track's or better ones. usable: (T,) frames in which those count; the first and the last do.
-    size: pixels of the crop. margin: side of the crop over the mean of width and height of the iBUG points' box
-    (its median over the frames that count); DECA trains with 1.4 to 1.8 and tests with 1.6.
+    seen: (T,) frames whose landmarks in the track are valid. outline: (T, 478, 2) the landmarks that determine the
+    crop, the track's or true ones. usable: (T,) frames in which those are valid; the first and the last are.
+    size: pixels of the crop. margin: side of the crop over the mean of width and height of the box of the iBUG points
+    (its median over the valid frames); DECA trains with 1.4 to 1.8 and tests with 1.6.
     """
     from scipy.ndimage import gaussian_filter1d
 
@@ -204,7 +205,7 @@ def make_take(
 
 
 def _filled(values: npt.NDArray[Any], known: Bool) -> npt.NDArray[Any]:
-    """Values (T, ...) with straight lines between the known rows, of which there is one at least."""
+    """Values (T, ...) interpolated linearly between the known rows, of which there is at least one."""
     rows = np.flatnonzero(known)
     frames = np.arange(len(values))
     after = np.searchsorted(rows, frames).clip(1, len(rows) - 1) if len(rows) > 1 else np.zeros_like(frames)

@@ -1,4 +1,4 @@
-"""One item on its way to samples: tracked, cut into takes, cropped, listened to."""
+"""Samples of one item: tracking, division into takes, crops, speech features."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from avface.speech.spectrum import SAMPLE_RATE
 from avface.tracking import FaceTrack
 
 Tracker = Callable[[Iterable[Frame]], FaceTrack]
-"""Follows one person through frames; see `avface.tracking.track`."""
+"""Tracks one person through frames; see `avface.tracking.track`."""
 SpeechReader = Callable[[F32 | None, F64], Floats]
-"""Turns sound (N,) at 16 kHz, or None, and frame times (T,) in seconds into features (T, ...)."""
+"""Computes features (T, ...) from sound (N,) at 16 kHz, or None, and frame times (T,) in seconds."""
 
 
 TRUE_LANDMARKS = "landmarks"
@@ -33,12 +33,12 @@ TRUE_LANDMARKS = "landmarks"
 def item_samples(
     item: Item, config: PrepareConfig, track: Tracker | None = None, speech: SpeechReader | None = None
 ) -> Iterator[Sample]:
-    """Make an item's samples in two passes over its video: one to track, one to crop.
+    """Make an item's samples in two passes over its video, for tracking and for cropping.
 
-    Where the true landmarks are known, they decide where the face is: frames in which the tracker has lost it, behind
-    a hand for instance, are there to learn from, with a confidence of 0.
+    Takes and crops follow the true landmarks if they are known: frames without a detection, behind a hand for instance,
+    are included with a confidence of 0.
 
-    track, speech: in place of the real tracker, and of the features that the config names.
+    track, speech: in place of `avface.tracking.track` and of the config's speech features.
 
     Raises AvfaceError when the item can't be used.
     """
@@ -53,15 +53,15 @@ def item_samples(
     # The source frame that `resampled` shows at each time.
     shown = np.searchsorted(np.array(source_times), face.times + SAME_TIME, side="right") - 1
     stale = face.times - np.array(source_times)[shown]
-    usual = np.median(np.diff(source_times)) if len(source_times) > 1 else 0
-    seen = face.seen & (stale < usual + (config.longest_gap + 0.5) / config.frame_rate)
+    interval = np.median(np.diff(source_times)) if len(source_times) > 1 else 0
+    seen = face.seen & (stale < interval + (config.longest_gap + 0.5) / config.frame_rate)
     truth = recording.truth(len(source_times))
     known = truth.frames.get(TRUE_LANDMARKS)
     outline, shots = face.landmarks, [(shot.start, shot.end) for shot in face.segments]
     if known is not None:
         outline, shots = known[shown], [(0, len(face))]
     sizes = np.full(len(face), np.nan)
-    for start in range(0, len(face), 512):  # the tracker's landmarks lie on disk
+    for start in range(0, len(face), 512):  # the tracker's landmarks are on disk
         sizes[start : start + 512] = face_sizes(outline[start : start + 512])
     usable = np.nan_to_num(sizes) >= config.smallest_face
     if known is None:
@@ -70,14 +70,14 @@ def item_samples(
     takes = find_takes(shots, usable, sizes, config.shortest, config.longest_gap, config.frame_rate)
     takes = [(start, end) for start, end in takes if seen[start:end].any()]
     if not takes:
-        raise AvfaceError(f"{item.video}: {_why_no_take(face.seen, sizes, config)}")
+        raise AvfaceError(f"{item.video}: {_no_take_reason(face.seen, sizes, config)}")
     sound = recording.sound()
-    heard = np.zeros(samples_until(len(face), config.frame_rate) + SAMPLE_RATE, np.float32)
+    padded = np.zeros(samples_until(len(face), config.frame_rate) + SAMPLE_RATE, np.float32)
     if sound is not None:
-        heard[: len(sound)] = sound[: len(heard)]
+        padded[: len(sound)] = sound[: len(padded)]
     features = None
     if config.speech is not None:
-        features = np.asarray((speech or Features(config.speech))(sound, face.times))
+        features = np.asarray((speech or SpeechFeatures(config.speech))(sound, face.times))
         if len(features) != len(face):
             raise ValueError(f"speech features of shape {features.shape} should have {len(face)} rows")
     frames = resampled(recording.frames(), config.frame_rate)
@@ -107,7 +107,7 @@ def item_samples(
             has_sound=sound is not None,
             texts=truth.texts,
         )
-        own_sound = heard[round(float(face.times[start]) * SAMPLE_RATE) :]
+        own_sound = padded[round(float(face.times[start]) * SAMPLE_RATE) :]
         yield from take_samples(
             info,
             _pictures(frames, take, truth, shown),
@@ -119,13 +119,13 @@ def item_samples(
 
 
 def _timed(frames: Iterable[Frame], times: list[float]) -> Iterator[Frame]:
-    """Hand on frames and note their times."""
+    """Yield frames and append their times to a list."""
     for frame in frames:
         times.append(frame.time)
         yield frame
 
 
-def _why_no_take(seen: Bool, sizes: F64, config: PrepareConfig) -> str:
+def _no_take_reason(seen: Bool, sizes: F64, config: PrepareConfig) -> str:
     if not seen.any():
         return "no face is seen"
     typical = float(np.median(sizes[seen]))
@@ -138,7 +138,7 @@ def _why_no_take(seen: Bool, sizes: F64, config: PrepareConfig) -> str:
 
 
 def _pictures(frames: Iterator[Frame], take: Take, truth: Truth, shown: Int) -> Iterator[tuple[U8, U8]]:
-    """Crop and mask of each of a take's frames; `frames` is left behind its last one."""
+    """Crop and mask of each of a take's frames; `frames` is advanced past its last one."""
     for frame in frames:
         row = frame.index - take.start
         if row < 0:
@@ -158,13 +158,13 @@ def _track(frames: Iterable[Frame]) -> FaceTrack:
 
 
 @dataclass(frozen=True)
-class Features:
-    """The features that avface has, as a SpeechReader."""
+class SpeechFeatures:
+    """The features of `avface.speech`, as a SpeechReader."""
 
     kind: Literal["deepspeech", "mel", "wav2vec2"]
 
     def __call__(self, sound: F32 | None, times: F64) -> Floats:
-        """Features (T, 16, D); see `avface.speech.speech_features`."""
+        """SpeechFeatures (T, 16, D); see `avface.speech.speech_features`."""
         from avface.speech import speech_features
 
         return np.asarray(speech_features(sound, times, kind=self.kind).values)

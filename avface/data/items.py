@@ -1,4 +1,4 @@
-"""What a corpus holds: its items, found by the layout in which it lies on disk, and the split each belongs to."""
+"""Items of a corpus, found by its layout on disk, and their splits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from avface.errors import AvfaceError
 from avface.media import VIDEO_SUFFIXES
 
 Layout = Literal["auto", "voxceleb2", "multiface", "synthetic", "videos"]
-"""How a corpus lies on disk; "auto" takes the first of the others, in this order, that fits."""
+"""Layout of a corpus on disk; "auto" is the first of the others, in this order, that matches."""
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-"""In the order in which they are prepared."""
+"""All splits, in the order of preparation."""
 
 
 @dataclass(frozen=True)
@@ -24,31 +24,31 @@ class Item:
     """One recording of one person."""
 
     id: str
-    """Unique in its corpus and the same wherever the corpus lies: its path below the corpus's folder."""
+    """Its path relative to the corpus's folder; unique in the corpus."""
     identity: str
-    """Who: no person is in two splits."""
+    """Id of the person; no person is in two splits."""
     layout: Layout
-    """The layout it was found in."""
+    """Layout of the corpus."""
     video: Path
-    """Its video; in Multiface the folder of one camera's pictures."""
+    """Video file; in Multiface the folder of one camera's pictures."""
     sound: Path | None = None
-    """File with its sound, if that isn't in the video."""
+    """File with the sound, if it is separate from the video."""
     truth: Path | None = None
     """Ground truth: truth.npz, in Multiface the folder of tracked meshes."""
     official: Literal["dev", "test"] | None = None
-    """The part that the corpus's makers gave it."""
+    """Official part of the corpus."""
 
 
 def find_items(folder: str | Path, layout: Layout = "auto") -> list[Item]:
-    """List the items of a corpus, sorted by id. Nothing is opened.
+    """List the items of a corpus, sorted by id. No file is opened.
 
-    * voxceleb2: `{dev,test}/mp4/<identity>/<video>/<utterance>.mp4`, sound in `{dev,test}/aac/...m4a` where there.
-    * multiface: `m--<date>--<time>--<identity>--GHS/images/<expression>/<camera>/<frame>.png` and what belongs
-      to it, see `avface.data.multiface`. The folder may be the corpus or one person's.
-    * synthetic: `<clip>/clip.mp4` with `<clip>/truth.npz`, as `avface synthesize` writes them.
-    * videos: all videos in a folder and those below; the identity is the top-level folder, or else the file.
+    * voxceleb2: `{dev,test}/mp4/<identity>/<video>/<utterance>.mp4`, sound in `{dev,test}/aac/...m4a` if present.
+    * multiface: `m--<date>--<time>--<identity>--GHS/images/<expression>/<camera>/<frame>.png` and its further files,
+      see `avface.data.multiface`. The folder may be the corpus or one person's.
+    * synthetic: `<clip>/clip.mp4` with `<clip>/truth.npz`, written by `avface synthesize`.
+    * videos: all videos in a folder and its subfolders; the identity is the top-level folder, or else the file.
 
-    Files and folders whose names begin with a dot are left out.
+    Files and folders whose names start with a dot are ignored.
     Raises AvfaceError when the folder is missing or unreadable or holds nothing in that layout, ValueError for an
     unknown layout.
     """
@@ -68,22 +68,21 @@ def find_items(folder: str | Path, layout: Layout = "auto") -> list[Item]:
 
 
 def split_of(item: Item, validation: float, test: float) -> Split:
-    """Give an item's split, which depends on nothing but its identity: it stays when other data are added.
+    """The split of an item, by a hash of its identity: independent of the other items.
 
-    validation, test: shares of the identities. A test part that the corpus's makers fixed is kept as it is, and
-    nobody else joins it.
+    validation, test: shares of the identities. The official test part of a corpus, if there is one, is its test split.
     """
     if item.official == "test":
         return "test"
     place = int.from_bytes(sha256(item.identity.encode()).digest()[:8], "big") / 2**64
     if item.official is None and place < test:
         return "test"
-    # From the other end, so that a change of one share leaves the other split as it was.
+    # from the other end, so that a change of one share doesn't affect the other split
     return "validation" if place >= 1 - validation else "train"
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder, those of one folder in any order."""
+    """All files below a folder, in any order."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -94,7 +93,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in a folder, none if there is no such folder."""
+    """The subfolders of a folder; none if it doesn't exist."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

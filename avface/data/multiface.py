@@ -5,7 +5,7 @@ One person's folder `m--<date>--<time>--<identity>--GHS` holds
 * `images/<expression>/<camera>/<frame>.png`: 30 pictures a second; numbers of missing frames are left out;
 * `tracked_mesh/<expression>/<frame>.bin` and `<frame>_transform.txt`: vertices in the head's own frame, and its pose;
 * `audio/<expression>.wav`: sound of the spoken sentences, which begins with their first frame;
-* `KRT`: all cameras.
+* `KRT`: parameters of all cameras.
 
 Camera axes are OpenCV's. The files are in millimetres; here everything is in metres.
 Source: the documentation of github.com/facebookresearch/multiface.
@@ -24,9 +24,9 @@ from avface.errors import AvfaceError
 from avface.media import Frame
 
 FRAME_RATE = 30.0
-"""Frames per second; a frame's number counts these steps."""
+"""Frames per second; frame numbers count these steps."""
 NUM_VERTICES = 7306
-"""Vertices of the one topology that all tracked meshes share."""
+"""Number of vertices of all tracked meshes, which have one topology."""
 MILLIMETRE = 1e-3
 """Metres."""
 
@@ -47,7 +47,7 @@ class StudioCamera:
 
     @property
     def centre(self) -> Floats:
-        """(3,) where the camera stands in the stage, in metres."""
+        """(3,) position of the camera in the stage in metres."""
         return -self.rotation.T @ self.translation
 
     def project(self, points: Floats) -> Floats:
@@ -144,7 +144,7 @@ class Pictures:
 
 
 def read_truth(meshes: Path, camera: StudioCamera, numbers: tuple[int, ...]) -> dict[str, Floats]:
-    """Read what was measured at the given frames, seen from a camera; nan where a frame has no mesh.
+    """Read the ground truth of given frames in a camera's axes; nan for frames without a mesh.
 
     meshes: the folder of one expression's tracked meshes.
     Returns vertices (T, 7306, 3) float32 metres in the head's frame, head_rotation (T, 3, 3) and

@@ -1,15 +1,14 @@
-"""From a corpus on disk to shards: decode, track, crop, listen, and write, so that a killed run can go on.
+"""Resumable preparation of a corpus as shards: decoding, tracking, cropping, speech features.
 
-What lies in the dataset's folder:
+Files of the dataset's folder:
 
-* `{train,validation,test}/shard-NNNNNN.tar`, samples as `avface.data.samples` describes them, and beside each shard a
-  `shard-NNNNNN.json` that lists its items and the frames of their takes;
-* `index.json`, written last: the options, and of each shard its size, its SHA-256, its items and frames;
-* `skipped.jsonl`: what was left out, and why, one item a line;
-* `.work`, until all is done: the results of single items, each in a file of its own.
+* `{train,validation,test}/shard-NNNNNN.tar`: samples, see `avface.data.samples`; with each shard a
+  `shard-NNNNNN.json` with its items and the frames of their takes;
+* `index.json`, written last: the options, and the size, SHA-256, items and frames of each shard;
+* `skipped.jsonl`: skipped items with the reason, one per line;
+* `.work`, until the end: the results of single items, each in a file of its own.
 
-Every file appears under its name only when it is whole, and nothing in it depends on the time, on the number of
-processes, or on where the run was interrupted: the folder ends up the same to the byte.
+Files are written atomically, and their bytes don't depend on time, number of processes, or interruptions.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from avface.data.config import PrepareConfig
-from avface.data.item_samples import Features, SpeechReader, Tracker
+from avface.data.item_samples import SpeechFeatures, SpeechReader, Tracker
 from avface.data.items import SPLITS, Item, Layout, Split, find_items, split_of
 from avface.data.samples import Sample
 from avface.data.shards import (
@@ -44,35 +43,35 @@ from avface.errors import AvfaceError
 from avface.files import replacing
 
 SKIPPED = "skipped.jsonl"
-"""The log of items left out."""
+"""The log of skipped items."""
 WORK = ".work"
-"""The folder of unfinished things."""
+"""The folder of intermediate results."""
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """An item left out."""
+    """A skipped item."""
 
     id: str
-    """The item."""
+    """Id of the item."""
     reason: str
-    """Why."""
+    """Reason for skipping it."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a preparation has made."""
+    """Result of a preparation."""
 
     folder: Path
-    """The dataset."""
+    """Folder of the dataset."""
     items: int
-    """Items of the corpus."""
+    """Number of items of the corpus."""
     frames: dict[Split, int]
-    """Frames in each split."""
+    """Number of frames in each split."""
     shards: dict[Split, int]
-    """Shards in each split."""
+    """Number of shards in each split."""
     skipped: tuple[Skipped, ...]
-    """Items left out, as in `skipped.jsonl`."""
+    """Skipped items, as in `skipped.jsonl`."""
 
 
 def prepare(
@@ -88,33 +87,32 @@ def prepare(
 ) -> Report:
     """Prepare a corpus as shards for `avface.data.Windows`.
 
-    An item that can't be used, be it damaged, faceless or too short, is logged and skipped. A run that was
-    interrupted goes on where it was when it's called again with the same arguments; a finished one is left as
-    it is, but for shards that have gone missing or have another size, which are made anew.
+    Unusable items (damaged, without a face, too short) are logged and skipped. An interrupted run is resumed by a call
+    with the same arguments; of a finished one, only shards that are missing or have another size are rebuilt.
 
     Args:
         source: Folder of the corpus, see `find_items`.
         out: Folder of the dataset: new, empty, or from an interrupted run.
-        layout: How the corpus lies on disk.
-        workers: Processes; None takes one for each processor. One alone works in this process, where a file that
+        layout: Layout of the corpus on disk.
+        workers: Number of processes; None for one per processor. A single one runs in this process, where a file that
             crashes the decoder ends the run.
         track: In place of `avface.tracking.track`; must be picklable for more than one worker.
-        speech: In place of `avface.speech.speech_features` of the kind in the config; picklable as well.
-        on_item: Called with the number of items done and of all.
+        speech: In place of `avface.speech.speech_features` of the config's kind; must be picklable as well.
+        on_item: Called with the numbers of finished and of all items.
 
     Raises:
-        AvfaceError: when the source is missing or empty, `out` holds something else or can't be written, or not
-            a single item could be used.
+        AvfaceError: when the source is missing or empty, `out` holds other files or can't be written, or no item could
+            be used.
     """
     config = PrepareConfig() if config is None else config
     workers = os.cpu_count() or 1 if workers is None else workers
     if workers < 1:
         raise AvfaceError(f"workers={workers} must be at least 1")
     items = find_items(source, layout)
-    # In an order that has nothing to do with identities, or else a shard would be full of a few people.
+    # in an order independent of identities, so that a shard holds many people
     items.sort(key=lambda item: sha256(item.id.encode()).digest())
-    if config.speech is not None:  # weights that are missing should be missed now, not at every item
-        (speech or Features(config.speech))(np.zeros(1600, np.float32), np.zeros(1))
+    if config.speech is not None:  # fail now, not at every item, if weights are missing
+        (speech or SpeechFeatures(config.speech))(np.zeros(1600, np.float32), np.zeros(1))
     preparation = _Preparation(Path(out), Path(source), items, config)
     preparation.start()
     todo = preparation.todo()
@@ -129,7 +127,7 @@ def prepare(
 
 
 class _Preparation:
-    """The dataset's folder while it is filled: which items are done, and shards from them in a fixed order."""
+    """State of the dataset's folder during preparation: finished items, and shards of them in a fixed order."""
 
     def __init__(self, out: Path, source: Path, items: list[Item], config: PrepareConfig):
         self.out, self.items, self.config = out, items, config
@@ -157,7 +155,7 @@ class _Preparation:
         self.skipped: dict[str, str] = {}
 
     def start(self) -> None:
-        """Make the folders, or find out how far an earlier run came."""
+        """Make the folders, or read the state of an earlier run."""
         index = self.out / INDEX
         try:
             found = next((path for path in (index, self.work / "plan.json") if path.is_file()), None)
@@ -169,7 +167,7 @@ class _Preparation:
             write_json(self.work / "plan.json", self.plan)
             for split in SPLITS:
                 (self.out / split).mkdir(exist_ok=True)
-            # What a killed run was writing.
+            # partial files of a killed run
             for pattern in (f"{WORK}/.*", "*/.shard-*", f".{INDEX}.*", f".{SKIPPED}.*"):
                 for stray in self.out.glob(pattern):
                     stray.unlink(missing_ok=True)
@@ -200,11 +198,11 @@ class _Preparation:
             ]
         if changed:
             raise AvfaceError(
-                f"{path.parent}: was begun with other options or data ({'; '.join(changed)}); give a new folder"
+                f"{path.parent}: was started with other options or data ({'; '.join(changed)}); give a new folder"
             )
 
     def todo(self) -> list[int]:
-        """Numbers of the items that have no result yet, those of lost shards first, then in order."""
+        """Numbers of the items without a result, those of lost shards first, then in order."""
         listed = [one for entries in self.entries.values() for entry in entries for one in entry["items"]]
         self.in_shards = {one["id"] for one in listed}
         self.skipped = self._skipped_before()
@@ -214,14 +212,14 @@ class _Preparation:
         return [number for number in (*lost, *rest) if not self._outcome_path(number).is_file()]
 
     def _skipped_before(self) -> dict[str, str]:
-        """Items that a finished run left out."""
+        """Items skipped by a finished run."""
         if not (self.out / INDEX).is_file() or not (self.out / SKIPPED).is_file():
             return {}
         lines = (self.out / SKIPPED).read_text(encoding="utf-8").splitlines()
         return {entry["id"]: entry["reason"] for entry in map(json.loads, lines)}
 
     def collect(self) -> None:
-        """Make the shards for which all items are there."""
+        """Write the shards whose items are all finished."""
         for (split, number), members in list(self.rebuilt.items()):
             if all(self._outcome_path(member).is_file() for member in members):
                 self._write_shard(split, number, members)
@@ -245,7 +243,7 @@ class _Preparation:
             self.next += 1
 
     def finish(self) -> Report:
-        """Close the last shards, write the index and clean up."""
+        """Write the last shards and the index, and clean up."""
         self.collect()
         for split in SPLITS:
             if self.groups[split]:
@@ -286,12 +284,12 @@ class _Preparation:
         )
 
     def _close(self, split: Split) -> None:
-        """Write the shard that is being filled."""
+        """Write the current shard of a split."""
         self._write_shard(split, len(self.entries[split]), self.groups[split])
         self.groups[split], self.sizes[split] = [], 0
 
     def _write_shard(self, split: Split, number: int, members: list[int]) -> None:
-        """Put the items' results together in one tar file, list it, and remove the results."""
+        """Merge the items' results in one tar file, write its listing, and remove the results."""
         path = self._shard(split, number)
         count = 0
 
@@ -319,7 +317,7 @@ class _Preparation:
                 for member, outcome in zip(members, outcomes, strict=True)
             ],
         }
-        write_json(path.with_suffix(".json"), entry)  # from here on the shard counts
+        write_json(path.with_suffix(".json"), entry)  # from here on the shard is valid
         if number < len(self.entries[split]):
             self.entries[split][number] = entry
         else:

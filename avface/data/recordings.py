@@ -1,4 +1,4 @@
-"""An item opened: its frames, its sound and what is known about it, whatever layout it comes from."""
+"""Frames, sound and ground truth of an item of any layout."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ CLIP_WIDE = frozenset(
         *("phoneme_symbols", "phoneme_starts", "expression_names", "joint_names"),
     ]
 )
-"""Ground truth that belongs to a clip as a whole, however long its first axis happens to be."""
+"""Ground truth of a clip as a whole, even if the length of its first axis equals the number of frames."""
 
 PACKED_OCCLUSION = "occlusion"
-"""Ground truth (T, H, ceil(W / 8)) uint8: bits of the pixels that something hides (`numpy.packbits`)."""
+"""Ground truth (T, H, ceil(W / 8)) uint8: packed bits (`numpy.packbits`) of the occlusion mask."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +35,13 @@ class Truth:
     """Ground truth of a recording of T frames."""
 
     frames: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
-    """Arrays (T, ...) with one row a frame."""
+    """Arrays (T, ...) with one row per frame."""
     clip: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
-    """Arrays of any shape that hold for the whole clip."""
+    """Arrays of any shape for the whole clip."""
     texts: dict[str, Any] = field(default_factory=dict)
-    """Words, and lists of words, that hold for the whole clip."""
+    """Strings, and lists of strings, for the whole clip."""
     occlusion: U8 | None = None
-    """(T, H, ceil(W / 8)) see PACKED_OCCLUSION."""
+    """(T, H, ceil(W / 8)); see PACKED_OCCLUSION."""
 
     def occluded(self, frame: int, width: int) -> U8 | None:
         """(H, W) uint8, 1 where something hides the face in a frame; None when nothing is known of that."""
@@ -51,7 +51,7 @@ class Truth:
 
 
 class Recording:
-    """An item's frames, sound and truth, each read when asked for."""
+    """Frames, sound and ground truth of an item, read on demand."""
 
     def __init__(self, item: Item):
         """Open an item.
@@ -63,7 +63,7 @@ class Recording:
         self._pictures = Pictures(item.video)
 
     def frames(self) -> Iterator[Frame]:
-        """Decode from the beginning, at true times in seconds.
+        """Decode from the start, with true times in seconds.
 
         Raises AvfaceError at the end of a damaged video.
         """
@@ -90,7 +90,7 @@ class Recording:
         return None if self._clip is None else self._clip.audio(SAMPLE_RATE)
 
     def truth(self, frames: int) -> Truth:
-        """Ground truth for `frames` source frames; empty where nothing is known.
+        """Ground truth for `frames` source frames; empty if there is none.
 
         Raises AvfaceError when its file is damaged or belongs to another number of frames.
         """
@@ -106,7 +106,7 @@ class Recording:
         truth = _sorted_truth(_arrays(item.truth), frames)
         if "times" in truth.clip:
             raise AvfaceError(
-                f"{item.truth}: knows {len(truth.clip['times'])} frames, but the video has {frames}; make it again"
+                f"{item.truth}: has {len(truth.clip['times'])} frames, but the video has {frames}; make it again"
             )
         return truth
 
@@ -115,8 +115,8 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in sorted(archive.files)}
-    except Exception as error:  # zipfile and zlib raise a family of errors on damaged archives
-        raise AvfaceError(f"{path}: not a file of arrays that can be read ({error}); make it again") from None
+    except Exception as error:  # zipfile and zlib raise various errors for damaged archives
+        raise AvfaceError(f"{path}: not a readable file of arrays ({error}); make it again") from None
 
 
 def _sorted_truth(arrays: dict[str, npt.NDArray[Any]], frames: int) -> Truth:
@@ -131,6 +131,6 @@ def _sorted_truth(arrays: dict[str, npt.NDArray[Any]], frames: int) -> Truth:
             truth.frames[name] = values
         else:
             truth.clip[name] = values
-    if occlusion is None or len(occlusion) != frames:  # none is stored of clips without an occluder
+    if occlusion is None or len(occlusion) != frames:  # clips without an occluder have none
         return truth
     return Truth(truth.frames, truth.clip, truth.texts, occlusion.astype(np.uint8, copy=False))

@@ -1,17 +1,17 @@
-"""What a shard holds: samples of up to CHUNK_FRAMES consecutive frames, and how they become bytes and back.
+"""The samples of a shard, chunks of up to CHUNK_FRAMES consecutive frames, and their encoding.
 
-A take is cut into chunks, and a chunk is one WebDataset sample, `<key>-<chunk>` with these members:
+A take (`avface.data.crops.Take`) is divided into chunks, and a chunk is one WebDataset sample, `<key>-<chunk>`, with
+these members:
 
-* `json`: whose frames these are (`ChunkInfo`), and a CRC-32 of each other member;
+* `json`: item, identity and place of the frames (`ChunkInfo`), and a CRC-32 of each other member;
 * `NNN.jpg`: the crop of frame NNN of the chunk; `NNN.png`: its mask (`avface.data.crops`);
-* `safetensors`: arrays with one row a frame (landmarks, depth, confidence, crop, source_frame, speech,
+* `safetensors`: arrays with one row per frame (landmarks, depth, confidence, crop, source_frame, speech,
   truth.<name>), and sound (N,) int16;
-* `clip.safetensors`: in a take's first chunk, ground truth that holds for the whole clip, truth.<name>.
+* `clip.safetensors`: in a take's first chunk, ground truth of the whole clip, truth.<name>.
 
-Why chunks: windows must start at any frame, so frames aren't stored window by window (at a step of one frame
-each would be stored 16 times); a whole clip as one sample would have to be in memory at once, however long it
-is. The chunks of a take follow each other in one shard, so a reader that keeps the last few frames cuts every
-window there is, across chunks too, and nothing is stored twice.
+Why chunks: windows must start at any frame, so that storing windows would store each frame up to 16 times; a whole
+clip as one sample would have to fit in memory. The chunks of a take are consecutive in one shard, so a reader that
+keeps the last few frames yields every window, across chunks too, and nothing is stored twice.
 """
 
 from __future__ import annotations
@@ -34,40 +34,40 @@ Sample = dict[str, Any]
 """`__key__` and the members' bytes by name, as WebDataset has it."""
 
 CHUNK_FRAMES = 64
-"""Frames of a chunk: about 1 MB."""
+"""Maximum number of frames of a chunk, about 1 MB."""
 TRUTH = "truth."
-"""Before the names of ground truth."""
+"""Prefix of the names of ground truth."""
 
 
 @dataclass(frozen=True)
 class ChunkInfo:
-    """Whose frames a chunk holds."""
+    """Item, identity and frames of a chunk."""
 
     id: str
-    """The item."""
+    """Id of the item."""
     identity: str
-    """Who it is."""
+    """Id of the person."""
     take: int
-    """Which of the item's takes, from 0."""
+    """Index of the take in the item."""
     start: int
-    """The take's first frame in the item, counted at the dataset's frame rate."""
+    """Index of the take's first frame in the item at the dataset's frame rate."""
     total: int
-    """Frames of the take."""
+    """Number of frames of the take."""
     first: int
-    """The chunk's first frame, counted from the take's first."""
+    """Index of the chunk's first frame in the take."""
     frames: int
-    """Frames of the chunk."""
+    """Number of frames of the chunk."""
     frame_rate: float
     """Frames per second."""
     has_sound: bool
-    """Whether the item has sound; without it, the sound is silence."""
+    """Whether the item has sound; otherwise the stored sound is silence."""
     texts: dict[str, Any] = field(default_factory=dict)
-    """Ground truth in words, in the take's first chunk."""
+    """Ground truth of strings, in the take's first chunk."""
 
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """A chunk as it is read: pictures still compressed, arrays as in the file."""
+    """A chunk as read: pictures still encoded, arrays as in the file."""
 
     info: ChunkInfo
     images: list[bytes]
@@ -77,12 +77,12 @@ class Chunk:
 
 
 def take_key(item: str, take: int) -> str:
-    """The part of the samples' keys that a take shares: short and free of dots, whatever the item's id is."""
+    """The common prefix of the keys of a take's samples: short and without dots for any item id."""
     return sha256(f"{item}\n{take}".encode()).hexdigest()[:20]
 
 
 def samples_until(frames: int, frame_rate: float) -> int:
-    """Sound samples before the time of a frame, counted from a take's first frame."""
+    """Number of sound samples from a take's first frame to a frame."""
     return round(frames * SAMPLE_RATE / frame_rate)
 
 
@@ -94,9 +94,9 @@ def take_samples(
     clip: Arrays,
     quality: int,
 ) -> Iterator[Sample]:
-    """Cut a take into samples.
+    """Divide a take into samples.
 
-    info: of the take; first, frames and texts are filled in for each chunk (texts stays in the first).
+    info: of the take; first, frames and texts are set for each chunk (texts only in the first).
     pictures: crop (N, N, 3) and mask (N, N) of each of the T frames. arrays: (T, ...) each. sound: samples from
     the first frame's time on. clip: any shape. quality: of the JPEG crops, 1 to 100.
     """
@@ -107,8 +107,8 @@ def take_samples(
         if len(pending) == CHUNK_FRAMES or first + len(pending) == info.total:
             end = first + len(pending)
             rows = {name: values[first:end] for name, values in arrays.items()}
-            heard = [samples_until(frame, info.frame_rate) for frame in (first, end)]
-            rows["sound"] = sound[heard[0] : heard[1]]
+            begin, stop = (samples_until(frame, info.frame_rate) for frame in (first, end))
+            rows["sound"] = sound[begin:stop]
             values = asdict(info) | {"first": first, "frames": len(pending)}
             if first:
                 values["texts"] = {}
@@ -145,7 +145,7 @@ def decode_sample(sample: Mapping[str, Any]) -> Chunk:
 
 
 def decode_picture(data: bytes) -> U8:
-    """Decompress a crop -> (N, N, 3) RGB, or a mask -> (N, N).
+    """Decode a crop -> (N, N, 3) RGB, or a mask -> (N, N).
 
     Raises ValueError when it is damaged.
     """
@@ -178,7 +178,7 @@ def _sample(
 
 
 def _savable(arrays: Arrays) -> Arrays:
-    """Contiguous and little-endian, as safetensors has them."""
+    """Contiguous and little-endian, as safetensors requires."""
     return {
         name: np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(values.shape)
         for name, values in arrays.items()

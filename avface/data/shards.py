@@ -1,4 +1,4 @@
-"""Shards: tar files in WebDataset's layout that are the same to the byte whenever and wherever they are written."""
+"""Shards: deterministic tar files in WebDataset's layout."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from avface.errors import AvfaceError
 from avface.files import FULL, replacing
 
 VERSION = 1
-"""Of the dataset's layout."""
+"""Version of the dataset's layout."""
 INDEX = "index.json"
-"""The file that makes a folder a finished dataset."""
+"""The index of a finished dataset, written last."""
 
 
 class StorageError(AvfaceError):
-    """A file of the dataset can't be written."""
+    """Raised when a file of the dataset can't be written."""
 
 
 def write_samples(path: Path, samples: Iterable[Sample]) -> None:
-    """Write samples to a tar file that appears whole or not at all.
+    """Write samples to a tar file, atomically.
 
-    Order is the samples' own, members sorted by name; owner, mode and time are fixed.
+    In the samples' order, with members sorted by name; owner, mode and time are constant.
     """
     from webdataset.writer import TarWriter
 
@@ -41,28 +41,26 @@ def write_samples(path: Path, samples: Iterable[Sample]) -> None:
 def read_samples(path: Path) -> Iterator[Sample]:
     """Read the samples of a tar file, in order, as bytes.
 
-    Raises AvfaceError, naming the file, when it is missing or damaged. A file that is cut short between two members
-    can't be told from a whole one: compare its size.
+    Raises AvfaceError, naming the file, when it is missing or damaged. A file truncated between two members isn't
+    detected: compare its size.
     """
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
     try:
-        # Opened here: webdataset would take some names for addresses, or for commands.
+        # opened here, because webdataset interprets some names as URLs or commands
         with path.open("rb") as stream:
             yield from group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}]))
     except FileNotFoundError:
         raise AvfaceError(f"{path}: no such file; run the preparation again to make it") from None
     except AvfaceError:
         raise
-    except Exception as error:  # tarfile raises a family of errors on damaged archives
+    except Exception as error:  # tarfile raises various errors for damaged archives
         raise damaged(path, str(error.args[0] if error.args else error)) from None
 
 
 def damaged(path: Path, reason: str) -> AvfaceError:
     """The error about a shard that can't be read."""
-    return AvfaceError(
-        f"{path}: damaged ({reason}); delete it and run the preparation again, which makes it anew"
-    )
+    return AvfaceError(f"{path}: damaged ({reason}); delete it and run the preparation again to rebuild it")
 
 
 def file_hash(path: Path) -> str:
@@ -81,7 +79,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     """
     path = folder / INDEX
     if not path.is_file():
-        raise AvfaceError(f"{folder}: holds no {INDEX}: prepare a dataset there, or let its preparation end")
+        raise AvfaceError(f"{folder}: holds no {INDEX}; prepare a dataset there, or complete its preparation")
     index = read_json(path)
     if not isinstance(index, dict) or index.get("version") != VERSION or "shards" not in index:
         raise AvfaceError(f"{path}: not the index of a dataset of version {VERSION}; prepare it again")
@@ -89,7 +87,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, whole or not at all, the same bytes for equal values."""
+    """Write a value as JSON, atomically and deterministically."""
     with replacing(path, unwritable) as temporary:
         temporary.write_text(
             json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -113,13 +111,13 @@ def read_json(path: Path) -> Any:
 
 def unwritable(path: Path, error: OSError) -> StorageError:
     """The error about a file or folder that can't be written."""
-    cure = "free some space" if error.errno in FULL else "choose another folder"
+    remedy = "free some space" if error.errno in FULL else "choose another folder"
     return StorageError(
-        f"{path}: can't be written ({error.strerror}); {cure} and run the preparation again, what is done is kept"
+        f"{path}: can't be written ({error.strerror}); {remedy} and run the preparation again, finished items are kept"
     )
 
 
 def is_storage_error(error: Exception) -> bool:
-    """Whether an error comes from the machine's storage, so that the next item would fail as well."""
+    """Whether an error comes from the storage, so that the next item would fail as well."""
     cause = error.__cause__
     return isinstance(error, StorageError) or (isinstance(cause, OSError) and cause.errno in FULL)

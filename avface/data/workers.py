@@ -1,4 +1,4 @@
-"""Items worked on in several processes, one of which may crash without ending the run."""
+"""Parallel processing of items, robust against crashes of worker processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from avface.threads import one_thread
 
 @dataclass(frozen=True)
 class ItemTask:
-    """Turns one item into its two files in the work folder; runs in any process."""
+    """Converts one item to its two files in the work folder; runs in any process."""
 
     work: Path
     source: Path
@@ -49,19 +49,19 @@ class ItemTask:
                 raise
             outcome["skipped"] = str(error).replace(f"{self.source}{os.sep}", "")
         except (ImportError, MemoryError):
-            raise  # so would the next item
-        except Exception as error:  # a defect of ours, which shouldn't cost the other million items
+            raise  # the next item would fail as well
+        except Exception as error:  # a defect in the code must not stop the other items
             outcome["skipped"] = f"unexpected {type(error).__name__}: {error}"
         write_json(self.work / f"{number:08d}.json", outcome)
 
     def give_up(self, number: int) -> None:
-        """Write the outcome of an item that ended its process."""
+        """Write the outcome of an item that crashed its process."""
         outcome = {"frames": [], "bytes": 0, "skipped": "the process that read it crashed"}
         write_json(self.work / f"{number:08d}.json", outcome)
 
 
 def _noted(samples: Iterator[Sample], item: Item, takes: dict[int, int]) -> Iterator[Sample]:
-    """Hand on samples and note the frames of each take."""
+    """Yield samples and record the number of frames of each take."""
     try:
         for sample in samples:
             info = json.loads(sample["json"])
@@ -72,10 +72,10 @@ def _noted(samples: Iterator[Sample], item: Item, takes: dict[int, int]) -> Iter
 
 
 def run_tasks(task: ItemTask, todo: list[tuple[int, Item]], workers: int) -> Iterator[int]:
-    """Run the task on numbered items, in any order, and yield the number of each as it is done.
+    """Run the task on numbered items, in any order, and yield the number of each finished one.
 
-    One worker alone works in this process. Of several, one that crashes costs nothing but the item it was at:
-    `give_up` is called for that.
+    A single worker runs in this process. With several, a crash of one costs only its current item, for which `give_up`
+    is called.
     """
     if workers == 1 or not todo:
         with one_thread():
@@ -102,7 +102,7 @@ def run_tasks(task: ItemTask, todo: list[tuple[int, Item]], workers: int) -> Ite
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    for number, item in suspects:  # one of those that were in work has ended its process: which one?
+    for number, item in suspects:  # one of the items in progress has crashed its process: find out which
         with _pool(1) as pool:
             try:
                 pool.submit(task, number, item).result()
@@ -112,13 +112,13 @@ def run_tasks(task: ItemTask, todo: list[tuple[int, Item]], workers: int) -> Ite
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # Started anew rather than forked: threads and MediaPipe's graphs don't survive a fork.
+    # spawned, because threads and MediaPipe's graphs don't survive a fork
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
 
 
 def _begin_worker() -> None:
-    """One thread for each process, and none that outlives a killed parent."""
+    """Set one thread per process, and end the process with its parent."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -93,7 +93,7 @@ def synthesize(
     """
     config = config or SynthesisConfig()
     if clips < 1:
-        raise AvfaceError(f"{clips} clips: must be at least 1")
+        raise AvfaceError(f"{clips} clips: make at least one")
     _claim(out, config)
     for unfinished in out.glob(".clip_*"):  # of a killed run
         shutil.rmtree(unfinished, ignore_errors=True)
