@@ -12,6 +12,7 @@ from torch import Tensor
 
 from avface.arrays import F32, Bool
 from avface.errors import AvfaceError
+from avface.head.schemes import MIN_VISIBLE_SHARE
 from avface.networks.coarse.codes import CoarseCode, ExpressionCode
 from avface.networks.coarse.model import CoarseNetworks
 from avface.networks.coarse.video import LandmarksConfig
@@ -23,8 +24,6 @@ from avface.tracking import FaceTrack
 
 SIGMA_STEP = 8
 """Frames between the windows that predict the landmarks' variance: half a window, so that every frame is in two."""
-MIN_VISIBILITY = 0.1
-"""Mean visibility of the landmarks below which a frame counts as one without a face."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +162,7 @@ def _visible_faces(track: FaceTrack, rows: slice) -> Bool:
     """Which frames show the face, (T,)."""
     visible = np.asarray(track.confidence[rows] > 0)
     if track.visibility is not None:
-        visible &= np.asarray(track.visibility[rows]).mean(1) >= MIN_VISIBILITY
+        visible &= np.asarray(track.visibility[rows]).mean(1) >= MIN_VISIBLE_SHARE
     return visible
 
 
