@@ -1,4 +1,4 @@
-"""Draws the pictures of README.md and docs.
+"""Draw the pictures of README.md and docs.
 
 python docs/make_pictures.py [demo contact_sheet wrinkles detail occluders]
 """
@@ -27,11 +27,11 @@ HEAD = load_head()
 HERE = Path(__file__).parent / "pictures"
 FRAMES = (8, 52, 96, 140)
 HELD_OUT = (8, 28, 108)
-"""People that the detail network didn't learn from (`avface.training.detail.train.held_out`)."""
+"""Held-out people of the detail network (`avface.training.detail.train.held_out`)."""
 
 
 def head_view(capture: avface.Capture, frame: int, yaw: float, size: int) -> np.ndarray:
-    """The head of a frame (size, size, 3), turned by yaw radians before a white wall."""
+    """Rendering (size, size, 3) of the head of a frame, rotated by yaw radians, before white."""
     head = capture.head_model
     turn = torch.tensor([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]]).float()
     points = torch.as_tensor(capture.vertices([frame], "head")[0])
@@ -83,7 +83,7 @@ def contact_sheet() -> None:
 
 
 def wrinkles() -> None:
-    """Write wrinkles.jpg: four people at rest, smiling, with raised brows, and squinting with a frown."""
+    """Write wrinkles.jpg: four people with neutral face, smile, raised brows, and frown with narrowed eyes."""
     from avface.synthetic.rendering.scene import SceneConfig, sample_scene
 
     moves = [
@@ -115,8 +115,8 @@ def wrinkles() -> None:
 
 
 def detail() -> None:
-    """Write detail.jpg: three made people that the detail network hasn't learned from, with one brow raised, frowning,
-    and smiling: picture, coarse surface, found folds, true folds."""
+    """Write detail.jpg: three held-out synthetic people with one raised brow, a frown and a smile: image, coarse surface,
+    predicted and true folds."""
     from avface.evaluation.studies.detail import render_detail
     from avface.head.skin.atlas import DetailMaps
     from avface.networks.detail.network import predict_detail
@@ -154,17 +154,20 @@ def detail() -> None:
         maps = atlas.maps(picture, points, camera)
         found = predict_detail(refinement.network, DetailMaps.stack([maps]), None)[0]
         true = atlas.from_uv_square(folds) * (atlas.mask > 0)
-        clay = [render_detail(atlas, points, camera, heights) for heights in (0 * found, found, true)]
+        renderings = [render_detail(atlas, points, camera, heights) for heights in (0 * found, found, true)]
         shown = camera.project(points).numpy()
         left, top = np.maximum(shown.min(0).astype(int), 0)
         right, bottom = shown.max(0).astype(int)
-        cut = [Image.fromarray(each[top:bottom, left:right]).resize((260, 340)) for each in [picture, *clay]]
+        cut = [
+            Image.fromarray(each[top:bottom, left:right]).resize((260, 340))
+            for each in [picture, *renderings]
+        ]
         rows.append(np.concatenate([np.asarray(each) for each in cut], 1))
     save(np.concatenate(rows), "detail.jpg", 1.0)
 
 
 def occluders() -> None:
-    """Write occluders.jpg: things before synthetic faces."""
+    """Write occluders.jpg: occluders before synthetic faces."""
     from avface.synthetic.occlusion.compositing import occlude
     from avface.synthetic.occlusion.plan import OcclusionConfig
     from avface.synthetic.rendering.scene import SceneConfig, sample_scene
@@ -175,13 +178,13 @@ def occluders() -> None:
         landmarks = scene.capture(HEAD, "open").landmarks(range(0, 20))
         frames = develop(scene, range(20))
         rng = np.random.default_rng(index)
-        hidden = list(occlude(frames, landmarks, rng, OcclusionConfig(hold_share=1.0)))
-        pictures.append(hidden[12].image)
+        occluded = list(occlude(frames, landmarks, rng, OcclusionConfig(hold_share=1.0)))
+        pictures.append(occluded[12].image)
     save(np.concatenate([np.concatenate(pictures[k : k + 5], 1) for k in (0, 5)]), "occluders.jpg", 0.75)
 
 
 def develop(scene: object, frames: object) -> list[np.ndarray]:
-    """Finished pictures of some frames of a scene."""
+    """Images of some frames of a scene, with the noise of the sensor."""
     from avface.synthetic.rendering.renderer import SceneRenderer
 
     renderer = SceneRenderer(scene, HEAD)
@@ -190,7 +193,7 @@ def develop(scene: object, frames: object) -> list[np.ndarray]:
 
 
 def save(picture: np.ndarray, name: str, scale: float) -> None:
-    """Write a JPEG, shrunk."""
+    """Write a JPEG at a scale."""
     image = Image.fromarray(picture)
     size = (round(image.width * scale), round(image.height * scale))
     image.resize(size, Image.Resampling.LANCZOS).save(HERE / name, quality=85)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from training_runs import acoustic_corpus, acoustic_recipe
 
 from avface.errors import AvfaceError
 from avface.evaluation.studies.acoustic import (
@@ -33,7 +34,8 @@ from avface.training.acoustic.corpus import (
     training_variants,
 )
 from avface.training.acoustic.spoken_text import WORDS, sentences
-from avface.training.acoustic.train import AcousticTraining, train
+from avface.training.acoustic.train import AcousticRecipe, AcousticTask, AcousticTraining, train
+from avface.training.loop.config import RunConfig
 
 pytest.importorskip("espeakng_loader")
 
@@ -175,21 +177,8 @@ def test_a_damaged_corpus_is_named(tmp_path):
 
 
 def small(folder, **changes):
-    settings = {
-        "out": folder / "small.safetensors",
-        "work": folder / "work",
-        "hours": 0.001,
-        "recorded_hours": 0.0,
-        "untimed_hours": 0.0,
-        "steps": 6,
-        "batch": 2,
-        "seconds": 2.0,
-        "warm_up": 2,
-        "averaging": 0.5,
-        "checkpoint_every": 3,
-        "model": AcousticConfig(channels=16, dilations=(1,)),
-    }
-    return AcousticTraining(**{**settings, **changes})
+    run = RunConfig(checkpoint_every=3, report_every=1, quiet=True)
+    return AcousticTraining(folder / "small.safetensors", folder / "work", acoustic_recipe(**changes), run)
 
 
 @pytest.fixture
@@ -198,31 +187,37 @@ def few_backgrounds(monkeypatch):
     monkeypatch.setattr(speech_corpus, "BACKGROUND_SECONDS", 2.0)
 
 
-def test_a_run_that_was_stopped_ends_with_the_same_weights(tmp_path, few_backgrounds, monkeypatch):
-    whole = train(small(tmp_path / "whole" if (tmp_path / "whole").mkdir() is None else tmp_path))
+@pytest.mark.parametrize(("changes", "steps"), [({}, 6), ({"untimed_hours": 0.001, "further_steps": 7}, 7)])
+def test_an_interrupted_run_resumes_to_the_same_losses_and_weights(tmp_path, monkeypatch, changes, steps):
+    """In the first part, and in the second."""
+    trainings = []
+    for name in ("whole", "parts"):
+        trainings.append(small(tmp_path / name, **changes))
+        trainings[-1].work.mkdir(parents=True)
+        acoustic_corpus(1, 2).save(trainings[-1].work / "corpus.npz")
+        acoustic_corpus(2, 0).save(trainings[-1].work / "untimed.npz")
+    whole = train(trainings[0])
 
-    class Stopped(Exception):
-        pass
+    def interrupted(self, module, batch, step, losses=AcousticTask.losses):
+        if step == 4 and self.optimisation.steps == steps:
+            raise KeyboardInterrupt
+        return losses(self, module, batch, step)
 
-    def stop_after(highest, step, warm_up, share, usual=acoustic.warmed_cosine):
-        if step == 5:
-            raise Stopped
-        return usual(highest, step, warm_up, share)
-
-    (tmp_path / "halves").mkdir()
     with monkeypatch.context() as patched:
-        patched.setattr(acoustic, "warmed_cosine", stop_after)
-        with pytest.raises(Stopped):
-            train(small(tmp_path / "halves"))
-    again = train(small(tmp_path / "halves"))
+        patched.setattr(AcousticTask, "losses", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(trainings[1])
+    assert not trainings[1].out.exists(), "weights without logit statistics are not written"
+    resumed = train(trainings[1])
 
-    for name, weight in whole.state_dict().items():
-        torch.testing.assert_close(weight, again.state_dict()[name], rtol=0, atol=1e-6)
-    with safe_open(tmp_path / "whole" / "small.safetensors", "pt") as file:
+    assert resumed.progress.losses == whole.progress.losses and len(whole.progress.losses) == steps
+    weights = resumed.network.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in whole.network.state_dict().items())
+    with safe_open(trainings[1].out, "pt") as file:
         assert json.loads(file.metadata()["recipe"])["steps"] == 6
 
 
-def test_further_steps_go_on_from_the_first_model_with_more_voices(tmp_path, few_backgrounds, monkeypatch):
+def test_further_steps_start_from_the_first_model_with_more_voices(tmp_path, few_backgrounds, monkeypatch):
     aligned_by = []
 
     def more_voices(seed, purpose, hours, voices, aligner, on_seconds):
@@ -233,12 +228,12 @@ def test_further_steps_go_on_from_the_first_model_with_more_voices(tmp_path, few
     training = small(
         tmp_path, untimed_hours=0.001, further_steps=1, further_learning_rate=1e-9, averaging=1e-9
     )
-    model = train(training)
+    model = train(training).network
     first = load_acoustic_model(tmp_path / "work" / "first.safetensors")
 
     for name, weight in first.state_dict().items():
         torch.testing.assert_close(aligned_by[0][name], weight)
-        if "logit_" not in name:  # these are measured anew, with the other voices
+        if "logit_" not in name:  # these are measured again, with the other voices
             torch.testing.assert_close(model.state_dict()[name], weight, rtol=0, atol=1e-3)
     assert not torch.equal(model.logit_mean, first.logit_mean)
     untimed = Corpus.load(tmp_path / "work" / "untimed.npz")
@@ -251,9 +246,25 @@ def test_a_folder_with_another_recipe_is_not_touched(tmp_path, few_backgrounds):
         train(small(tmp_path, steps=2))
 
 
-def test_nonsense_settings_are_refused(tmp_path):
-    with pytest.raises(AvfaceError, match="steps=0 must be positive"):
-        small(tmp_path, steps=0)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps=0 must be positive"),
+        ({"further_steps": 0}, "further_steps=0 must be positive"),
+        ({"hours": 0.0}, r"hours=0\.0 must be positive"),
+        ({"recorded_hours": -1.0}, r"recorded_hours=-1\.0 must not be negative"),
+        ({"untimed_hours": -1.0}, r"untimed_hours=-1\.0 must not be negative"),
+        ({"batch": 0}, "batch=0 must be positive"),
+        ({"seconds": 0.0}, r"seconds=0\.0 must be positive"),
+        ({"learning_rate": 0.0}, r"learning_rate=0\.0 must be positive"),
+        ({"averaging": 1.0}, r"averaging=1\.0 must be from 0 to below 1"),
+        ({"openness_weight": -1.0}, r"openness_weight=-1\.0 must not be negative"),
+        ({"seed": -1}, "seed=-1 must not be negative"),
+    ],
+)
+def test_recipes_that_cannot_work_are_refused(changes, message):
+    with pytest.raises(AvfaceError, match=message):
+        AcousticRecipe(**changes)
 
 
 @pytest.mark.slow
@@ -266,9 +277,9 @@ def test_training_learns(tmp_path, few_backgrounds, corpus):
         averaging=0.9,
         model=AcousticConfig(channels=48, dilations=(1, 2)),
     )
-    trained = score_voices(train(training), corpus, 4)
+    trained = score_voices(train(training).network, corpus, 4)
     (tmp_path / "again").mkdir()
-    untrained = score_voices(train(small(tmp_path / "again", steps=1)), corpus, 4)
+    untrained = score_voices(train(small(tmp_path / "again", steps=1)).network, corpus, 4)
 
     assert trained.frame_accuracy > untrained.frame_accuracy + 5
     assert trained.openness_correlation > 0.2

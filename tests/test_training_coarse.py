@@ -1,42 +1,44 @@
-"""Training of the coarse networks: what batches hold, that losses fall, and that a run goes on as if never stopped."""
+"""Training of the coarse networks: batches, losses, validation, and resumed runs."""
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from corpora import DISC, DiscTracker, disc, loudness, write_talk
 from networks_frames import small_config
+from training_runs import coarse_performances, coarse_recipe, tracked_takes
 
 from avface.data import PrepareConfig, prepare
 from avface.errors import AvfaceError
 from avface.head.model import HeadModel, load_head
-from avface.networks.coarse.codes import CodeConfig, perspective_camera, perspective_translation
+from avface.networks.coarse.codes import CoarseCode, CodeConfig, perspective_camera, perspective_translation
 from avface.networks.coarse.model import CoarseNetworks, load_networks
-from avface.networks.coarse.video import LandmarksConfig
 from avface.networks.frames import FaceCrop, Frames
-from avface.training.coarse import recipes
-from avface.training.coarse.batches import Batch, LandmarkBatches, make_up
+from avface.training.coarse import recipes, validation
+from avface.training.coarse.batches import Batch, LandmarkBatches, with_occlusion_errors
 from avface.training.coarse.face_points import FacePoints, mirrored_shape, mirrored_units, project
 from avface.training.coarse.image_batches import ImageBatches
-from avface.training.coarse.objective import SupervisedObjective, Total
+from avface.training.coarse.objective import SupervisedObjective
 from avface.training.coarse.self_supervised import AlbedoSpace, SelfSupervisedObjective
-from avface.training.coarse.tracked_takes import Performances, TrackedTakes, read_tracked_takes
+from avface.training.coarse.tracked_takes import read_tracked_takes
 from avface.training.coarse.train import (
+    CoarseRunConfig,
+    CoarseTask,
+    CoarseTraining,
     OcclusionTraining,
-    Session,
-    Training,
-    read_arguments,
     recipe_of,
     train,
 )
-from avface.training.coarse.validation import validate
+from avface.training.coarse.validation import CONDITIONS, validate
+from avface.training.loop.trainer import checkpoint_path, total_loss
 
 UNCHANGED = recipes.Augmentation(0, 0, 0, 0, 0, 0, 0, 0)
-NOTHING_HIDDEN = recipes.Hiding(hidden=0, false_alarm=0, lost=0)
-EXACT = recipes.Sketching(bias=0, drift=0)
-QUIET = Session(workers=0, validate_every=0, report_every=1)
+NO_OCCLUSION = recipes.OcclusionAugmentation(occluded=0, false_alarm=0, lost=0)
+EXACT = recipes.Simulation(bias=0, drift=0)
+RUN = CoarseRunConfig(workers=0, validate_every=0, report_every=1, quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -45,73 +47,8 @@ def head():
 
 
 @pytest.fixture(scope="module")
-def performances(head):
-    """Two talks of 80 frames in which the speech features say how far the jaw is open."""
-    rng = np.random.default_rng(0)
-    frames = 160
-    expression = np.zeros((frames, head.num_expression), np.float32)
-    opening = 0.25 + 0.25 * np.sin(np.arange(frames) * 0.7)
-    expression[:, head.expression_names.index("jawOpen")] = opening
-    joints = np.zeros((frames, head.num_joints, 3), np.float32)
-    joints[:, 1:, 1] = rng.normal(0, 0.1, (frames, 1))
-    speech = np.zeros((frames, 16, 29), np.float16)
-    speech[..., 3] = (4 * opening - 1)[:, None]
-    return Performances(
-        first=torch.tensor([0, 80]),
-        count=torch.tensor([80, 80]),
-        expression=torch.from_numpy(expression),
-        joints=torch.from_numpy(joints),
-        turn=torch.from_numpy(rng.normal(0, 0.05, (frames, 3)).astype(np.float32)),
-        shift=torch.zeros(frames, 3),
-        speech=torch.from_numpy(speech),
-        frame_rate=25.0,
-    )
-
-
-def tracked(head, count=40, takes=2):
-    """Takes in which a head opens its mouth, followed without error."""
-    generator = torch.Generator().manual_seed(2)
-    frames = count * takes
-    expression = torch.zeros(frames, head.num_expression)
-    opening = 0.25 + 0.25 * torch.sin(torch.arange(frames) * 0.7)
-    expression[:, head.expression_names.index("jawOpen")] = opening
-    shape = 0.5 * torch.randn(takes, head.num_shape, generator=generator)
-    rotation = torch.diag(torch.tensor([1.0, -1.0, -1.0])).expand(frames, 3, 3)
-    translation = torch.tensor([0.02, -0.01, 0.8]).expand(frames, 3)
-    joints = torch.zeros(frames, head.num_joints, 3)
-    points = FacePoints.of(head)(shape, expression.unflatten(0, (takes, count)), None).flatten(0, 1)
-    centre = torch.tensor([127.5, 127.5])
-    pixels = project(points, rotation, translation, torch.full((frames,), 300.0), centre.expand(frames, 2))
-    speech = torch.zeros(frames, 16, 29, dtype=torch.float16)
-    speech[..., 3] = (4 * opening - 1)[:, None]
-    box = torch.cat([pixels.mean(1), torch.full((frames, 1), 110.0)], -1)
-    return TrackedTakes(
-        first=torch.arange(takes) * count,
-        count=torch.full((takes,), count),
-        tracked=pixels,
-        confidence=torch.ones(frames),
-        hidden=torch.zeros(frames, 478, dtype=torch.bool),
-        box=box,
-        speech=speech,
-        expression=expression,
-        joints=joints,
-        rotation=rotation,
-        translation=translation,
-        shape=shape,
-        focal=torch.full((takes,), 300.0),
-        centre=centre.expand(takes, 2),
-        frame_rate=25.0,
-        names=("one", "other"),
-    )
-
-
-def small_recipe(**changes):
-    network = small_config(video=LandmarksConfig(points="contours", visibility=True, hidden=(24,)))
-    values = {"steps": 6, "batch": 4, "warm_up": 2, "averaging": 0.5}
-    sketching = recipes.Sketching(sketched=1.0, hours=0.002, stretch=3.6)
-    return recipes.Recipe(
-        "small", network, recipes.Supervision(), sketching=sketching, **{**values, **changes}
-    )
+def performances():
+    return coarse_performances()
 
 
 def test_landmarks_of_many_heads_are_those_of_the_head_model(head):
@@ -142,15 +79,15 @@ def test_the_mirror_image_of_a_face_has_swapped_units_and_a_mirrored_shape(head)
     image = points(mirrored_shape(head) @ shape, smirk[:, mirrored_units(head.expression_names)])
 
     assert torch.equal(partner[partner], torch.arange(478))
-    offset = points.rest[partner] * flip - points.rest  # the points don't lie quite evenly
+    offset = points.rest[partner] * flip - points.rest  # the points aren't quite symmetric
     error = (face[0, partner] * flip - offset - image[0]).norm(dim=-1)
     assert float(error.mean()) < 0.5e-3 < float((face - image).norm(dim=-1).mean())
 
 
-def test_unhidden_sketches_of_an_exact_tracker_are_the_truth(head, performances):
+def test_unoccluded_simulated_landmarks_without_errors_are_the_truth(head, performances):
     recipe = replace(
-        small_recipe(augmentation=UNCHANGED, hiding=NOTHING_HIDDEN),
-        sketching=replace(EXACT, sketched=1.0),
+        coarse_recipe(augmentation=UNCHANGED, occlusion=NO_OCCLUSION),
+        simulation=replace(EXACT, simulated_share=1.0),
     )
 
     batch = LandmarkBatches(recipe, head, None, performances, steps=2)[1]
@@ -173,52 +110,53 @@ def test_unhidden_sketches_of_an_exact_tracker_are_the_truth(head, performances)
     torch.testing.assert_close(place[:, :, :468], batch.points[:, :, :468], atol=1e-4, rtol=0)
 
 
-def test_mirrored_and_turned_takes_still_show_what_the_truth_says(head):
-    takes = tracked(head)
-    turned = replace(UNCHANGED, mirror=0.5, roll=0.3, crop_shift=0.1, crop_scale=0.1)
+def test_mirrored_and_rotated_takes_agree_with_their_truth(head):
+    takes = tracked_takes()
+    rotated = replace(UNCHANGED, mirror=0.5, roll=0.3, crop_shift=0.1, crop_scale=0.1)
     recipe = replace(
-        small_recipe(augmentation=turned, hiding=NOTHING_HIDDEN, batch=16),
-        sketching=recipes.Sketching(sketched=0.0),
+        coarse_recipe(augmentation=rotated, occlusion=NO_OCCLUSION, batch=16),
+        simulation=recipes.Simulation(simulated_share=0.0),
     )
 
     batch = LandmarkBatches(recipe, head, takes, None, steps=1)[0]
 
     error = (batch.frames.landmarks - batch.points)[:, :, :468].norm(dim=-1)
-    assert float(error.mean(-1).max()) < 0.02  # the points of both sides don't lie quite evenly
+    assert float(error.mean(-1).max()) < 0.02  # the points aren't quite symmetric
     units = batch.expression[..., head.expression_names.index("jawOpen")]
-    heard = (batch.frames.speech[..., 8, 3] + 1) / 4
-    torch.testing.assert_close(units, heard, atol=2e-3, rtol=0)
+    spoken = (batch.frames.speech[..., 8, 3] + 1) / 4
+    torch.testing.assert_close(units, spoken, atol=2e-3, rtol=0)
 
 
 def test_batches_depend_on_seed_and_step_alone(head, performances):
-    batches = LandmarkBatches(small_recipe(), head, None, performances, steps=9)
-    again = LandmarkBatches(small_recipe(), head, None, performances, steps=9)
+    batches = LandmarkBatches(coarse_recipe(), head, None, performances, steps=9)
+    again = LandmarkBatches(coarse_recipe(), head, None, performances, steps=9)
 
     later = batches[5]
 
     assert torch.equal(later.frames.landmarks, again[5].frames.landmarks)
     assert not torch.equal(later.frames.landmarks, batches[6].frames.landmarks)
-    other = LandmarkBatches(small_recipe(seed=1), head, None, performances, steps=9)[5]
+    other = LandmarkBatches(coarse_recipe(seed=1), head, None, performances, steps=9)[5]
     assert not torch.equal(later.frames.landmarks, other.frames.landmarks)
 
 
-def test_hiding_changes_the_points_it_covers_and_no_others(head, performances):
+def test_occlusion_changes_the_points_it_covers_and_no_others(head, performances):
     random = torch.Generator().manual_seed(0)
     exact = torch.rand(6, 16, 478, 2, generator=random)
     covered = torch.zeros(6, 16, 478, dtype=torch.bool)
     covered[:, 4:9, 100:200] = True
 
-    made_up = make_up(exact, exact, covered, random)
+    wrong = with_occlusion_errors(exact, exact, covered, random)
 
-    changed = (made_up != exact).any(-1)
+    changed = (wrong != exact).any(-1)
     assert torch.equal(changed, covered)
-    recipe = small_recipe(hiding=recipes.Hiding(hidden=1.0, told=1.0, lower_face=1.0, lost=0), batch=16)
+    occlusion = recipes.OcclusionAugmentation(occluded=1.0, mask_known=1.0, lower_face=1.0, lost=0)
+    recipe = coarse_recipe(occlusion=occlusion, batch=16)
     frames = LandmarkBatches(recipe, head, None, performances, steps=1)[0].frames
     assert bool((frames.visibility.amin((1, 2)) < 0.5).all())
 
 
-def test_training_learns_what_a_few_windows_show_and_the_mouth_from_sound_alone(head, performances):
-    recipe = small_recipe(augmentation=UNCHANGED, hiding=NOTHING_HIDDEN, batch=8)
+def test_training_overfits_a_few_windows_and_predicts_the_mouth_from_sound_alone(head, performances):
+    recipe = coarse_recipe(augmentation=UNCHANGED, occlusion=NO_OCCLUSION, batch=8)
     torch.manual_seed(0)
     networks = CoarseNetworks(recipe.network)
     objective = SupervisedObjective(networks, head, recipe.losses)
@@ -226,73 +164,139 @@ def test_training_learns_what_a_few_windows_show_and_the_mouth_from_sound_alone(
     for branch in (networks.coarse, networks.expression):
         branch.video.standardise(batches[0].frames)
     optimiser = torch.optim.Adam(networks.parameters(), 3e-3)
-    first = Total.of(objective(batches[0], 0))
+    first = total_loss(objective(batches[0], 0))
 
     for step in range(120):
         optimiser.zero_grad()
-        Total.of(objective(batches[step % 2], step)).loss.backward()
+        total_loss(objective(batches[step % 2], step)).backward()
         torch.nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
         optimiser.step()
 
-    last = Total.of(objective(batches[0], 0))
-    assert last.loss < 0.5 * first.loss
+    last = total_loss(objective(batches[0], 0))
+    assert last < 0.5 * first
     frames = replace(batches[0].frames, seen=torch.zeros_like(batches[0].frames.seen))
     jaw = head.expression_names.index("jawOpen")
-    said = networks.expression(frames).expression[..., jaw].detach().flatten()
-    assert float(torch.corrcoef(torch.stack([said, batches[0].expression[..., jaw].flatten()]))[0, 1]) > 0.5
+    predicted = networks.expression(frames).expression[..., jaw].detach().flatten()
+    assert (
+        float(torch.corrcoef(torch.stack([predicted, batches[0].expression[..., jaw].flatten()]))[0, 1]) > 0.5
+    )
 
 
-def test_networks_that_see_one_frame_at_a_time_can_be_trained(head, performances):
-    recipe = small_recipe(batch=4)
+def single_frame_recipe(**changes):
+    recipe = coarse_recipe(**changes)
     network = recipe.network
     coarse, expression = (
         replace(branch, temporal=replace(branch.temporal, window=1))
         for branch in (network.coarse, network.expression)
     )
-    recipe = replace(recipe, network=replace(network, coarse=coarse, expression=expression))
-    objective = SupervisedObjective(CoarseNetworks(recipe.network), head, recipe.losses)
-    total = Total.of(objective(LandmarkBatches(recipe, head, None, performances, steps=1)[0], 0))
-    assert bool(torch.isfinite(total.loss))
+    return replace(recipe, network=replace(network, coarse=coarse, expression=expression))
 
 
-def test_validation_knows_a_perfect_face_and_a_still_one(head):
-    takes = tracked(head)
-    networks = CoarseNetworks(small_recipe().network)
+def test_networks_of_single_frames_are_trained_without_velocity(head, performances):
+    recipe = single_frame_recipe(batch=16, augmentation=UNCHANGED, occlusion=NO_OCCLUSION)
+    torch.manual_seed(0)
+    networks = CoarseNetworks(recipe.network)
+    objective = SupervisedObjective(networks, head, recipe.losses)
+    batch = LandmarkBatches(recipe, head, None, performances, steps=1)[0]
+    assert batch.expression.shape[1] == 1
+    for branch in (networks.coarse, networks.expression):
+        branch.video.standardise(batch.frames)
+    optimiser = torch.optim.Adam(networks.parameters(), 3e-3)
+    before = {name: value.clone() for name, value in networks.named_parameters()}
+    totals = []
+
+    for _ in range(30):
+        optimiser.zero_grad()
+        losses = objective(batch, 0)
+        assert "velocity" not in losses
+        total_loss(losses).backward()
+        optimiser.step()
+        totals.append(float(total_loss(losses).detach()))
+
+    assert totals[-1] < 0.7 * totals[0]
+    for part in ("coarse.temporal", "expression.temporal", "coarse.video", "expression.video"):
+        moved = [
+            not torch.equal(value, before[name])
+            for name, value in networks.named_parameters()
+            if name.startswith(part)
+        ]
+        assert any(moved), part
+
+
+def true_codes(takes, number, frames):
+    """What perfect networks predict for a take in all conditions."""
+    many, count = frames.seen.shape
+    rows = slice(int(takes.first[number]), int(takes.first[number]) + count)
+
+    def repeated(values):
+        return values.expand(many, *values.shape)
+
+    coarse = CoarseCode(
+        shape=repeated(takes.shape[number].expand(count, -1)),
+        albedo=torch.zeros(many, count, 0),
+        light=torch.zeros(many, count, 9, 3),
+        rotation=repeated(takes.rotation[rows]),
+        camera=perspective_camera(repeated(takes.translation[rows]), frames.crop),
+        log_variance=torch.zeros(many, count, 3),
+    )
+    return coarse, SimpleNamespace(expression=repeated(takes.expression[rows]))
+
+
+def test_validation_of_a_perfect_face(head, monkeypatch):
+    takes = tracked_takes()
+    numbers = iter(range(len(takes)))
+    monkeypatch.setattr(
+        validation, "predict", lambda networks, frames: true_codes(takes, next(numbers), frames)
+    )
+
+    errors = validate(CoarseNetworks(coarse_recipe().network), head, takes)
+
+    assert errors["nme"] < 1e-3
+    for name in ("vertices", "lips", "shape", *(f"lips/{name}" for name in CONDITIONS)):
+        assert errors[name] == pytest.approx(0, abs=1e-5), name
+    for name in CONDITIONS:
+        assert errors[f"opening/{name}"] == pytest.approx(1, abs=1e-5), name
+
+
+def test_validation_of_a_still_face(head):
+    takes = tracked_takes()
+    torch.manual_seed(0)
+    networks = CoarseNetworks(coarse_recipe().network)
 
     errors = validate(networks, head, takes)
 
-    assert {"nme", "vertices", "lips", "shape", "opening/sound_only", "lips/hidden_quiet"} <= errors.keys()
     jaw = head.expression_basis[head.expression_names.index("jawOpen")]
     lips = torch.from_numpy(head.regions["lips"])
     still = 1000 * float(takes.expression.sum(1).mean() * jaw[lips].norm(dim=-1).mean())
-    assert errors["lips"] == pytest.approx(still, rel=0.1)  # untrained networks say that the face is at rest
+    assert errors["lips"] == pytest.approx(still, rel=0.1)  # untrained networks predict the neutral face
+    assert errors["nme"] > 5 and errors["shape"] > 1
+    assert abs(errors["opening/clean"]) < 0.99
 
 
 @pytest.fixture(scope="module")
-def sketched(tmp_path_factory):
-    """A run of six steps on sketches, never stopped."""
-    folder = tmp_path_factory.mktemp("sketched")
-    training = Training(folder / "none", small_recipe(), folder / "new" / "coarse.safetensors", session=QUIET)
+def finished(tmp_path_factory):
+    """An uninterrupted run of six steps on simulated landmarks."""
+    folder = tmp_path_factory.mktemp("finished")
+    training = CoarseTraining(
+        folder / "none", coarse_recipe(), folder / "new" / "coarse.safetensors", run=RUN
+    )
     return training, train(training)
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_losses(sketched, tmp_path, monkeypatch):
-    training, whole = sketched
+def test_an_interrupted_run_resumes_to_the_same_losses(finished, tmp_path, monkeypatch):
+    training, whole = finished
     (tmp_path / "performances.safetensors").write_bytes(
         training.out.with_name("performances.safetensors").read_bytes()
     )
-    stopped = replace(
-        training, out=tmp_path / "coarse.safetensors", session=replace(QUIET, checkpoint_every=3)
-    )
-    from avface.training.coarse import train as coarse
+    stopped = replace(training, out=tmp_path / "coarse.safetensors", run=replace(RUN, checkpoint_every=3))
 
-    def interrupted(self, batch, share, step=coarse._Run._step):
-        if self.progress.step == 3:
+    def interrupted(self, module, batch, step, losses=CoarseTask.losses):
+        if step == 3:
             raise KeyboardInterrupt
-        return step(self, batch, share)
+        return losses(self, module, batch, step)
 
     with monkeypatch.context() as patched:
-        patched.setattr(coarse._Run, "_step", interrupted)
+        patched.setattr(CoarseTask, "losses", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(stopped)
 
@@ -304,15 +308,15 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_losses(sketched, tmp_path, m
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_weights_know_their_recipe_and_occlusion_goes_on_from_them(sketched, tmp_path):
-    training, _ = sketched
+def test_weights_hold_their_recipe_and_occlusion_training_starts_from_them(finished, tmp_path):
+    training, _ = finished
 
     assert recipe_of(training.out) == training.recipe
     more = OcclusionTraining(
-        training.shards, training.out, tmp_path / "more.safetensors", steps=2, session=QUIET
+        training.shards, training.out, tmp_path / "more.safetensors", steps=2, run=RUN
     ).training()
     assert more.recipe.name == "small+occlusion"
-    assert more.recipe.hiding.hidden > training.recipe.hiding.hidden
+    assert more.recipe.occlusion.occluded > training.recipe.occlusion.occluded
     train(more)
     assert recipe_of(more.out) == more.recipe
     moved = [
@@ -321,21 +325,21 @@ def test_weights_know_their_recipe_and_occlusion_goes_on_from_them(sketched, tmp
             load_networks(more.out).parameters(), load_networks(training.out).parameters(), strict=True
         )
     ]
-    assert 0 < max(moved) < 0.1  # it began there
+    assert 0 < max(moved) < 0.1  # it started there
 
 
-def test_a_checkpoint_of_another_recipe_or_a_damaged_one_is_refused(sketched, tmp_path):
-    training, _ = sketched
+def test_a_checkpoint_of_another_recipe_or_a_damaged_one_is_refused(finished, tmp_path):
+    training, _ = finished
     other = replace(training, recipe=replace(training.recipe, learning_rate=0.5))
     with pytest.raises(AvfaceError, match=r"another recipe.*learning_rate is 0\.001, not 0\.5"):
         train(other)
-    whole = training.checkpoint.read_bytes()
+    whole = checkpoint_path(training.out).read_bytes()
     here = replace(training, out=tmp_path / "coarse.safetensors")
     for contents in (whole[:-100], b"\x00" * 200, training.out.read_bytes()):
-        here.checkpoint.write_bytes(contents)
+        checkpoint_path(here.out).write_bytes(contents)
         with pytest.raises(AvfaceError, match=r"checkpoint"):
             train(here)
-    assert here.checkpoint.read_bytes() == training.out.read_bytes()  # nothing was written over it
+    assert checkpoint_path(here.out).read_bytes() == training.out.read_bytes()  # nothing was written over it
 
 
 def test_weights_without_a_recipe_are_refused(tmp_path):
@@ -353,24 +357,44 @@ def test_recipes_survive_json(make):
         assert recipes.read_recipe(json.dumps(recipe.plain())) == recipe
 
 
-@pytest.mark.parametrize("make", [recipes.default, recipes.default_image, recipes.paper])
-def test_each_recipe_is_a_command_whose_options_change_it(make, tmp_path):
-    training = read_arguments([make().name, str(tmp_path), "--steps", "7", "--time-limit", "2"])
-
-    assert training.recipe == replace(make(), steps=7)
-    assert training.shards == tmp_path
-    assert training.session.time_limit == 2
-
-
-def test_settings_that_cannot_work_are_refused():
-    with pytest.raises(AvfaceError, match="steps=0"):
-        small_recipe(steps=0)
-    with pytest.raises(AvfaceError, match="averaging=1"):
-        small_recipe(averaging=1)
-    with pytest.raises(AvfaceError, match="time_limit"):
-        Session(time_limit=0)
-    with pytest.raises(AvfaceError, match="mirror=2"):
-        small_recipe(augmentation=recipes.Augmentation(mirror=2))
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: coarse_recipe(steps=0), "steps=0 must be positive"),
+        (lambda: coarse_recipe(batch=0), "batch=0 must be positive"),
+        (lambda: coarse_recipe(learning_rate=0.0), r"learning_rate=0\.0 must be positive"),
+        (lambda: coarse_recipe(gradient_norm=-1.0), r"gradient_norm=-1\.0 must be positive"),
+        (lambda: coarse_recipe(averaging=1), "averaging=1 must be from 0 to below 1"),
+        (lambda: coarse_recipe(warm_up=-1), "warm_up=-1 must not be negative"),
+        (lambda: coarse_recipe(seed=-1), "seed=-1 must not be negative"),
+        (lambda: coarse_recipe(weight_decay=-0.1), r"weight_decay=-0\.1 must not be negative"),
+        (lambda: recipes.Augmentation(mirror=2), "mirror=2 must be a share from 0 to 1"),
+        (lambda: recipes.Augmentation(speech_gaps=-0.1), r"speech_gaps=-0\.1 must be a share"),
+        (lambda: recipes.Augmentation(jitter=-1), "jitter=-1 must not be negative"),
+        (lambda: recipes.Augmentation(speech_shift=-1), "speech_shift=-1 must not be negative"),
+        (lambda: recipes.OcclusionAugmentation(occluded=1.5), r"occluded=1\.5 must be a share"),
+        (lambda: recipes.OcclusionAugmentation(mask_known=-1), "mask_known=-1 must be a share"),
+        (
+            lambda: recipes.OcclusionAugmentation(shortest=2.0, longest=1.0),
+            r"longest=1\.0 must be at least shortest=2\.0",
+        ),
+        (lambda: recipes.Simulation(simulated_share=1.1), r"simulated_share=1\.1 must be a share"),
+        (lambda: recipes.Simulation(hours=0), "hours=0 must be positive"),
+        (lambda: recipes.Simulation(seconds=0), "seconds=0 must be positive"),
+        (lambda: recipes.Simulation(drift_time=-1), "drift_time=-1 must not be negative"),
+        (lambda: recipes.Supervision(points=-1.0), r"points=-1\.0 must not be negative"),
+        (lambda: recipes.SelfSupervision(render_size=0), "render_size=0 must be positive"),
+        (lambda: CoarseRunConfig(devices=0), "devices=0 must be at least 1"),
+        (lambda: CoarseRunConfig(nodes=0), "nodes=0 must be at least 1"),
+        (lambda: CoarseRunConfig(workers=-1), "workers=-1 must not be negative"),
+        (lambda: CoarseRunConfig(validate_every=-1), "validate_every=-1 must not be negative"),
+        (lambda: CoarseRunConfig(validation_takes=0), "validation_takes=0 must be at least 1"),
+        (lambda: CoarseRunConfig(time_limit=0), "time_limit=0 must be above 0 minutes"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(make, message):
+    with pytest.raises(AvfaceError, match=message):
+        make()
 
 
 def flame_shaped(head, shape=20, expression=10):
@@ -415,9 +439,9 @@ FLAME_SHAPED = CodeConfig(
 )
 
 
-def filmed(head, size=24):
-    """A batch of two windows of a talking head, with pictures in which its skin is brighter than what is behind it."""
-    takes = tracked(head, count=8)
+def image_batch(size=24):
+    """A batch of two windows of a talking head, with images in which its skin is brighter than the background."""
+    takes = tracked_takes(count=8)
     rows = torch.arange(16).unflatten(0, (2, 8))
     crop = FaceCrop.of(takes.box[rows], takes.focal, takes.centre)
     landmarks = crop.normalise(takes.tracked[rows])
@@ -441,7 +465,7 @@ def filmed(head, size=24):
 
 
 def test_the_papers_losses_overfit_a_few_windows_without_any_truth(head):
-    batch = filmed(head)
+    batch = image_batch()
     flame = flame_shaped(head)
     torch.manual_seed(0)
     networks = CoarseNetworks(small_config(code=FLAME_SHAPED, head="flame-shaped"))
@@ -450,24 +474,24 @@ def test_the_papers_losses_overfit_a_few_windows_without_any_truth(head):
     for branch in (networks.coarse, networks.expression):
         branch.video.standardise(batch.frames)
     optimiser = torch.optim.Adam(networks.parameters(), 3e-3)
-    first = Total.of(objective(batch, 0)).loss.item()
+    first = total_loss(objective(batch, 0)).item()
 
     last = first
     for step in range(200):
         optimiser.zero_grad()
-        total = Total.of(objective(batch, step))
-        total.loss.backward()
+        total = total_loss(objective(batch, step))
+        total.backward()
         torch.nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
         optimiser.step()
-        last = total.loss.item()
+        last = total.item()
         if last < 0.1 * first:
             break
 
     assert last < 0.1 * first
 
 
-def test_the_photometric_loss_sees_pictures_and_moves_the_light(head):
-    batch = filmed(head)
+def test_the_photometric_loss_uses_images_and_has_gradients_of_the_light(head):
+    batch = image_batch()
     networks = CoarseNetworks(small_config(code=FLAME_SHAPED, head="flame-shaped"))
     weights = recipes.SelfSupervision(render_size=24)
     objective = SelfSupervisedObjective(networks, flame_shaped(head), weights)
@@ -565,7 +589,7 @@ def test_shards_without_truth_are_refused(tmp_path):
         read_tracked_takes(tmp_path / "shards", "train")
 
 
-def test_batches_of_pictures_go_on_where_a_run_was_stopped(shards, head):
+def test_batches_of_images_resume_at_any_step(shards, head):
     recipe = replace(
         recipes.default_image(), network=small_config(), batch=2, augmentation=recipes.Augmentation()
     )
@@ -579,7 +603,7 @@ def test_batches_of_pictures_go_on_where_a_run_was_stopped(shards, head):
     assert not torch.equal(first[0].frames.images, first[3].frames.images)
 
 
-def test_moved_and_mirrored_pictures_fit_their_points(shards, head):
+def test_shifted_and_mirrored_images_agree_with_their_points(shards, head):
     changes = replace(UNCHANGED, mirror=0.5, crop_shift=0.15, crop_scale=0.15)
     recipe = replace(recipes.default_image(), network=small_config(), batch=6, augmentation=changes)
 

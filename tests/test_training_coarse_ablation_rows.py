@@ -18,7 +18,7 @@ def rows():
 def test_the_rows_are_those_of_the_papers_tables():
     made = rows()
     assert tuple(made) == ROWS
-    assert {name: row.said for name, row in made.items()} == {
+    assert {name: row.label for name, row in made.items()} == {
         "video": "e from video",
         "video-temporal": "e from video + temporal",
         "audio": "e from audio",
@@ -42,15 +42,15 @@ def test_rows_differ_in_one_thing_from_the_default_recipe():
     base = replace(recipes.default(), steps=100)
     made = row_recipes(100)
     assert made[BEFORE] == base
-    quiet = made["video-temporal"]
-    assert replace(quiet, network=base.network) == base
+    silent = made["video-temporal"]
+    assert replace(silent, network=base.network) == base
     assert (
-        replace(quiet.network.expression, audio_dropout=0.25, video_dropout=0.25) == base.network.expression
+        replace(silent.network.expression, audio_dropout=0.25, video_dropout=0.25) == base.network.expression
     )
     assert made["av"].network.window == 1
 
 
-def test_rows_that_are_there_are_left_out_and_unknown_ones_refused(tmp_path, monkeypatch):
+def test_existing_rows_are_left_out_and_unknown_ones_refused(tmp_path, monkeypatch):
     trained = []
 
     def train(training):
@@ -65,7 +65,7 @@ def test_rows_that_are_there_are_left_out_and_unknown_ones_refused(tmp_path, mon
     assert [path.name for path in found] == ["video.safetensors", "av.safetensors"]
     assert all(path.exists() for path in found)
 
-    with pytest.raises(AvfaceError, match="smell: no such row"):
+    with pytest.raises(AvfaceError, match="rows: smell: no such row"):
         RowsTraining(tmp_path, tmp_path, ("smell",))
     with pytest.raises(AvfaceError, match="no such file; train a recipe first"):
         train_rows(RowsTraining(tmp_path, tmp_path, (TUNED,)))

@@ -11,6 +11,7 @@ from flame_clips import Performance, flame_shaped_head, performance, write_albed
 from torch import nn
 from torch.utils.data import DataLoader
 
+from avface.cli import _parse
 from avface.data import PrepareConfig, Windows, prepare
 from avface.errors import AvfaceError
 from avface.head.model import HeadModel, save_head_asset
@@ -18,7 +19,7 @@ from avface.networks.coarse.model import CoarseNetworks
 from avface.training.coarse import recipes
 from avface.training.coarse.image_batches import window_batch
 from avface.training.coarse.self_supervised import AlbedoSpace, SelfSupervisedObjective
-from avface.training.coarse.train import read_arguments, train
+from avface.training.coarse.train import train
 
 SIZE = 24
 """Pixels of the crops, and of the pictures that the loss renders."""
@@ -57,8 +58,8 @@ def corpus(tmp_path_factory):
     return made
 
 
-class Knowing(nn.Module):
-    """Networks that say the codes they are given."""
+class TrueNetworks(nn.Module):
+    """Networks that output given codes."""
 
     def __init__(self, code, face):
         super().__init__()
@@ -76,7 +77,7 @@ def losses(corpus, held, right=0.0, up=0.0):
     moved = torch.tensor([0.0, right, up]) * (2 / SIZE) / code.camera[..., :1]
     code = replace(code, camera=code.camera + moved)
     weights = replace(recipes.paper().losses, render_size=SIZE)
-    objective = SelfSupervisedObjective(Knowing(code, face), corpus.head, weights, corpus.albedo)
+    objective = SelfSupervisedObjective(TrueNetworks(code, face), corpus.head, weights, corpus.albedo)
     return {name: float(value) for name, value in objective(batch, 0).items()}
 
 
@@ -111,9 +112,9 @@ def test_the_paper_recipe_overfits_a_handful_of_clips(corpus, tmp_path, monkeypa
         "--report-every": 1,
         "--validate-every": 0,
     }
-    command = ["paper", str(corpus.shards), *(str(word) for option in options.items() for word in option)]
+    words = [str(word) for option in options.items() for word in option]
 
-    outcome = train(read_arguments(command))
+    outcome = train(_parse(["train", "coarse", "paper", str(corpus.shards), *words]).options)
 
     (tmp_path / "coarse.checkpoint.safetensors").unlink()  # 0.8 GB
     steps = outcome.progress.losses

@@ -24,6 +24,7 @@ from avface.cli.evaluation import Evaluate
 from avface.cli.heads import Head
 from avface.cli.synthetic import Occlude, Synthesize
 from avface.cli.terminal import Bars, collected_warnings, printable
+from avface.cli.train import Train, TrainingCommand, training_parser
 from avface.errors import AvfaceError
 
 DESCRIPTION = """From a video of a talking person to an animated 3D head.
@@ -35,7 +36,9 @@ USAGE_ERROR, INTERRUPTED = 2, 130
 """Exit codes: of every `AvfaceError` and of wrong arguments; of Ctrl-C, 128 + SIGINT as in shells."""
 
 
-Command = Demo | Reconstruct | Export | View | Info | Evaluate | Synthesize | Occlude | Data | Head
+Command = (
+    Demo | Reconstruct | Export | View | Info | Evaluate | Synthesize | Occlude | Data | Head | Train | TrainingCommand
+)
 
 
 VERBS: Any = Union[  # noqa: UP007 - tyro distinguishes the verbs by their annotations, which | can't hold here
@@ -49,6 +52,7 @@ VERBS: Any = Union[  # noqa: UP007 - tyro distinguishes the verbs by their annot
     Annotated[Occlude, subcommand("synthesize-occlude")],
     Annotated[Data, subcommand("data")],
     Annotated[Head, subcommand("head")],
+    Annotated[Train, subcommand("train")],
 ]
 
 
@@ -100,26 +104,27 @@ def _parse(words: Sequence[str]) -> Command | None:
         words = ["synthesize-occlude", *words[2:]]
     if words and not words[0].startswith("-") and words[0] not in known:
         raise AvfaceError(f"{words[0]}: no such verb; use {', '.join(known)}")
+    kind, prog, description = VERBS, "avface", DESCRIPTION
+    config = [tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff]
+    arguments = words
+    training = training_parser(words)
+    if training is None:
+        config.append(tyro.conf.OmitArgPrefixes)
+    else:
+        (kind, description), prog, arguments = training, f"avface train {words[1]}", words[2:]
     explanation = io.StringIO()
     try:
         with contextlib.redirect_stderr(explanation):
             command: Command = tyro.cli(
-                VERBS,
-                prog="avface",
-                description=DESCRIPTION,
-                args=words,
-                config=(
-                    tyro.conf.OmitArgPrefixes,
-                    tyro.conf.OmitSubcommandPrefixes,
-                    tyro.conf.FlagCreatePairsOff,
-                ),
+                kind, prog=prog, description=description, args=arguments, config=tuple(config)
             )
         return command
     except SystemExit as stopped:
         if stopped.code in (0, None):
             return None
-    verb = f" {words[0]}" if words and words[0] in known else ""
-    raise AvfaceError(f"{_first_sentence(explanation.getvalue())}; see avface{verb} --help")
+    if training is None:
+        prog += f" {words[0]}" if words and words[0] in known else ""
+    raise AvfaceError(f"{_first_sentence(explanation.getvalue())}; see {prog} --help")
 
 
 def _first_sentence(box: str) -> str:

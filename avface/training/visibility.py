@@ -1,15 +1,15 @@
-"""Training of what tells hidden parts of a face (`avface.tracking.visibility`), on synthetic clips only.
+"""Training of the occlusion detection (`avface.tracking.visibility`) on synthetic clips: `avface train visibility`.
 
-    python -m avface.training.visibility CLIPS           # folders of synthetic clips: makes the shipped files again
+    avface train visibility CLIPS           # folders of synthetic clips: makes the shipped files again
 
-Textures are taken at the points that the tracker saw (`ClipTruth.tracked`) and compared with their median; a network of
-one hidden layer learns which texels the truth says are hidden. It is fitted twice: the second time the median leaves
-out what the first one found, as it does in use.
+Textures are sampled at the tracked points (`ClipTruth.tracked`) and compared with their median; a network of one hidden
+layer is trained on the occlusion masks of the ground truth. It is fitted twice: the second time, the median leaves out
+what the first fit detected, as at inference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,46 +27,62 @@ from avface.media import Clip
 from avface.synthetic.truth import ClipTruth
 from avface.tracking.face_texture import HEIGHT, LAYOUT_FILE, TEXELS, WIDTH, FaceTexture
 from avface.tracking.visibility import REFERENCE_FRAMES, WEIGHTS_FILE, FaceMean, VisibilityModel
+from avface.training.loop.config import check_not_negative, check_positive
 
 HIDDEN_UNITS = 16
+"""Width of the hidden layer."""
+LEAST_FRAMES = 16
+"""Frames with a face that a clip needs."""
+LEAST_CLEAR = 4
+"""Clips without an occluder that the mean face needs."""
 
 
 @dataclass(frozen=True)
 class VisibilityTraining:
-    """Fit the network. The defaults are the recipe of the shipped weights."""
+    """Fit the occlusion detection. The defaults are the recipe of the shipped weights."""
 
-    clips: Annotated[Path, tyro.conf.Positional]
+    clips: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CLIPS")]
     """Folder of folders with clip.mp4 and truth.npz, as `avface synthesize` writes them."""
     out: Path = WEIGHTS_FILE
-    """File of the weights."""
+    """File of the weights; the layout of the texture is always made for the installed package."""
     count: int = 110
-    """Clips used, in the order of their names; later ones are left for testing."""
+    """Number of clips, in the order of their names; later ones are left for testing."""
     frames: int = 24
-    """Frames drawn from each clip."""
+    """Frames sampled from each clip."""
     examples: int = 3000
-    """Texels drawn from these."""
-    hidden_weight: float = 2.5
-    """Of a hidden texel over one that isn't: what is missed costs more than what is taken away needlessly."""
+    """Texels sampled from these."""
+    occluded_weight: float = 2.5
+    """Weight of an occluded texel in the cross entropy: misses cost more than false alarms."""
     steps: int = 600
-    """Steps of Adam, each with `batch` texels."""
+    """Steps of Adam."""
     batch: int = 4096
-    """Texels a step."""
+    """Texels per step."""
     learning_rate: float = 0.01
-    """At the beginning; falls to zero as a cosine."""
+    """Initial learning rate; cosine decay to zero."""
     seed: int = 0
-    """Seed of texels drawn and first weights."""
+    """Seed of sampled texels and initial weights."""
+
+    def __post_init__(self) -> None:
+        check_positive(
+            self, "count", "frames", "examples", "occluded_weight", "steps", "batch", "learning_rate"
+        )
+        check_not_negative(self, "seed")
+
+
+Command = VisibilityTraining
+"""What `avface train visibility` parses."""
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """The textures (T, N, 4) of a synthetic clip in the frames with a face, and what is hidden (T, N)."""
+    """Textures (T, N, 4) of a synthetic clip in the frames with a face, and their occluded texels (T, N)."""
 
     textures: U8
-    hidden: Bool
+    occluded: Bool
 
 
 def layout_places() -> F64:
-    """Where the landmarks lie in the layout, (478, 2) in texels from the left and from the top."""
+    """Places of the landmarks in the layout, (478, 2) in texels from the left and from the top."""
     head = load_head("open")
     embedding = head.embedding("mediapipe478")
     template = head.template.double().numpy()
@@ -81,7 +97,7 @@ def write_layout(path: Path = LAYOUT_FILE) -> None:
     from scipy.spatial import Delaunay
 
     place = layout_places()
-    triangles = Delaunay(place[:468])  # without the irises, which slide over the rest
+    triangles = Delaunay(place[:468])  # without the irises, which move over the rest
     texels = np.stack(np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT)), -1).reshape(-1, 2).astype(float)
     found = triangles.find_simplex(texels)
     texels, inside = texels[found >= 0], found >= 0
@@ -99,56 +115,58 @@ def write_layout(path: Path = LAYOUT_FILE) -> None:
 
 
 def read_example(folder: Path, sampler: FaceTexture) -> Example | None:
-    """The textures of a clip with its truth; None where the tracker saw too little."""
+    """Textures and occlusion masks of a clip; None if too few frames were tracked."""
     truth = ClipTruth.load(folder / "truth.npz")
-    textures, hidden = [], []
+    textures, occluded = [], []
     for index, frame in enumerate(Clip.open(folder / "clip.mp4").frames()):
         texture = sampler.sample(frame.image, truth.tracked[index])
         if not texture[:, 3].any():
             continue
         mask = (255 * truth.occlusion_mask(index)).astype(np.uint8)
         textures.append(texture)
-        hidden.append(sampler.sample(np.repeat(mask[..., None], 3, 2), truth.landmarks[index])[:, 0] >= 128)
-    if len(textures) < 16:
+        occluded.append(sampler.sample(np.repeat(mask[..., None], 3, 2), truth.landmarks[index])[:, 0] >= 128)
+    if len(textures) < LEAST_FRAMES:
         return None
-    return Example(np.stack(textures), np.stack(hidden))
+    return Example(np.stack(textures), np.stack(occluded))
 
 
 def face_mean(examples: Sequence[Example]) -> FaceMean:
-    """The average of many faces, each clip's median less its own level; of clips without occluders."""
+    """Mean and spread of the medians of clips without occluders, each less its own level."""
     model = VisibilityModel(FaceMean(np.zeros((TEXELS, 3), np.float32), np.ones((TEXELS, 3), np.float32)))
-    looks = []
+    medians = []
     for example in examples:
-        if not example.hidden.any():
+        if not example.occluded.any():
             median = model.reference(_thinned(example.textures)).median
-            looks.append(median - np.median(median, 0))
-    if len(looks) < 4:
+            medians.append(median - np.median(median, 0))
+    if len(medians) < LEAST_CLEAR:
         raise AvfaceError(
-            f"only {len(looks)} clips without an occluder: at least 4 are needed; make more clips"
+            f"only {len(medians)} clips without an occluder: at least {LEAST_CLEAR} are needed; make more clips"
         )
-    stack = np.stack(looks)
+    stack = np.stack(medians)
     return FaceMean(stack.mean(0), stack.std(0))
 
 
-def _always_hidden(example: Example) -> Example | None:
-    """The frames in which something is hidden: as if it were worn for the entire clip. None if there are few."""
-    chosen = example.hidden.mean(1) > 0.05
-    return Example(example.textures[chosen], example.hidden[chosen]) if chosen.sum() >= 16 else None
+def _always_occluded(example: Example) -> Example | None:
+    """The occluded frames alone, as if the occluder were worn for the entire clip. None if there are few."""
+    chosen = example.occluded.mean(1) > 0.05
+    if chosen.sum() < LEAST_FRAMES:
+        return None
+    return Example(example.textures[chosen], example.occluded[chosen])
 
 
 def _thinned(values: U8) -> U8:
     return values[np.unique(np.linspace(0, len(values) - 1, REFERENCE_FRAMES).astype(int))]
 
 
-def train(config: VisibilityTraining, examples: Sequence[Example]) -> dict[str, F32]:
-    """Fit the network to clips; returns the arrays of the file of weights."""
+def fit(config: VisibilityTraining, examples: Sequence[Example]) -> dict[str, F32]:
+    """Fit the network to clips; returns the arrays of the weight file."""
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     mean = face_mean(examples)
     model = VisibilityModel(mean)
     arrays = {"face_mean": mean.mean, "face_spread": mean.spread}
     values, labels = [], []
-    worn = [part for example in examples if (part := _always_hidden(example)) is not None]
+    worn = [part for example in examples if (part := _always_occluded(example)) is not None]
     for fitted in (False, True):
         for example in [*examples, *worn]:
             few = _thinned(example.textures)
@@ -157,7 +175,7 @@ def train(config: VisibilityTraining, examples: Sequence[Example]) -> dict[str, 
             evidence = model.features(example.textures[frames], reference)
             drawn = rng.integers(0, evidence[..., 0].size, config.examples)
             values.append(evidence.reshape(-1, evidence.shape[-1])[drawn])
-            labels.append(example.hidden[frames].reshape(-1)[drawn])
+            labels.append(example.occluded[frames].reshape(-1)[drawn])
         arrays.update(_fit(config, np.concatenate(values), np.concatenate(labels)))
         model.set_weights(arrays)
     return arrays
@@ -167,10 +185,10 @@ def _fit(config: VisibilityTraining, values: F32, labels: Bool) -> dict[str, F32
     mean, scale = values.mean(0), values.std(0) + 1e-3
     inputs, targets = torch.as_tensor((values - mean) / scale), torch.as_tensor(labels).float()
     network = nn.Sequential(nn.Linear(values.shape[1], HIDDEN_UNITS), nn.Tanh(), nn.Linear(HIDDEN_UNITS, 1))
-    emphasis = torch.tensor(config.hidden_weight)
+    emphasis = torch.tensor(config.occluded_weight)
     optimiser = torch.optim.Adam(network.parameters(), config.learning_rate, weight_decay=1e-5)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
-    for step in range(config.steps):
+    for _ in range(config.steps):
         chosen = torch.randint(0, len(inputs), (config.batch,))
         loss = nn.functional.binary_cross_entropy_with_logits(
             network(inputs[chosen])[:, 0], targets[chosen], pos_weight=emphasis
@@ -179,10 +197,8 @@ def _fit(config: VisibilityTraining, values: F32, labels: Bool) -> dict[str, F32
         loss.backward()
         optimiser.step()
         schedule.step()
-        if (step + 1) % 200 == 0:
-            print(f"step {step + 1}: cross entropy {loss.item():.4f}", flush=True)
     state = {name: value.detach().numpy() for name, value in network.state_dict().items()}
-    weight = state["0.weight"] / scale  # the network takes the evidence as it comes
+    weight = state["0.weight"] / scale  # the standardisation is folded into the first layer
     return {
         "hidden_weight": weight.astype(np.float32),
         "hidden_bias": (state["0.bias"] - weight @ mean).astype(np.float32),
@@ -191,19 +207,29 @@ def _fit(config: VisibilityTraining, values: F32, labels: Bool) -> dict[str, F32
     }
 
 
-def main(config: VisibilityTraining) -> None:
-    """Make layout and weights."""
-    folders = sorted(path.parent for path in config.clips.glob("*/truth.npz"))[: config.count]
+def train(
+    training: VisibilityTraining, on_clip: Callable[[int, int], None] = lambda done, total: None
+) -> int:
+    """Make layout and weights; returns the number of clips that were used.
+
+    `on_clip` is called with the number of clips that were read and the total.
+
+    Raises:
+        AvfaceError: if the folder has no clips with truth, too few of them are without an occluder, or a file can't be
+            written.
+    """
+    folders = sorted(path.parent for path in training.clips.glob("*/truth.npz"))[: training.count]
     if not folders:
-        raise AvfaceError(f"{config.clips}: no folders with truth.npz; make clips with `avface synthesize`")
+        raise AvfaceError(f"{training.clips}: no folders with truth.npz; make clips with `avface synthesize`")
     write_layout()
     sampler = FaceTexture()
-    examples = [example for folder in folders if (example := read_example(folder, sampler)) is not None]
-    arrays = train(config, examples)
-    with replacing(config.out) as temporary, temporary.open("wb") as file:
+    examples = []
+    for number, folder in enumerate(folders):
+        example = read_example(folder, sampler)
+        if example is not None:
+            examples.append(example)
+        on_clip(number + 1, len(folders))
+    arrays = fit(training, examples)
+    with replacing(training.out) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    print(f"{config.out}: {config.out.stat().st_size / 1e3:.0f} kB, from {len(examples)} clips")
-
-
-if __name__ == "__main__":
-    main(tyro.cli(VisibilityTraining))
+    return len(examples)

@@ -22,9 +22,9 @@ from avface.errors import AvfaceError
 from avface.files import replacing
 from avface.speech.acoustic import (
     BANDS,
-    HIGHEST,
-    LOWEST,
-    QUIET,
+    HIGH_FREQUENCY,
+    LOW_FREQUENCY,
+    POWER_FLOOR,
     ROW_SECONDS,
     AcousticModel,
     log_mel,
@@ -394,7 +394,7 @@ def mixture(rng: np.random.Generator, corpus: Corpus, frames: int) -> Example:
         voices = [np.exp(_spoken(rng, corpus, frames)[0]) for _ in range(int(rng.integers(3, 7)))]
         babble = np.sum(voices, 0)
         power = power + babble * level / np.quantile(babble.sum(1), 0.95) * 10 ** (-rng.uniform(6, 25) / 10)
-    spectra = np.log(power + QUIET) + _microphone(rng)
+    spectra = np.log(power + POWER_FLOOR) + _microphone(rng)
     spectra += rng.normal(0, 0.25, spectra.shape)  # a spectrum of noise is noisy
     return Example(spectra.astype(np.float32), phones, openness.astype(np.float32))
 
@@ -447,7 +447,7 @@ def _shifted(spectra: F64, shift: float) -> F64:
         return np.where(hertz < 1000, 3 * hertz / 200, above)
 
     grid = np.exp(np.linspace(np.log(20), np.log(12_000), 4000))
-    low, high = mel(np.array([LOWEST, HIGHEST]))
+    low, high = mel(np.array([LOW_FREQUENCY, HIGH_FREQUENCY]))
     place = np.interp(grid, grid, (mel(grid) - low) / (high - low) * (BANDS + 1) - 1)
     source = np.interp(np.arange(BANDS), place, np.interp(grid * np.exp(-shift), grid, place)).clip(
         0, BANDS - 1

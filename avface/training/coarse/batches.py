@@ -1,6 +1,6 @@
-"""Batches for training on landmarks: windows of tracked takes and sketches, changed and hidden at random.
+"""Batches for training on landmarks: windows of tracked takes and of simulated landmarks, augmented and occluded.
 
-A batch depends on seed, step and process alone: a run that goes on sees what one that was never stopped sees, whatever
+A batch is a function of seed, step and process alone: a resumed run gets the batches of an uninterrupted one, whatever
 the number of workers.
 """
 
@@ -25,28 +25,28 @@ from avface.training.coarse.face_points import (
     mirrored_units,
     project,
 )
-from avface.training.coarse.recipes import Augmentation, Hiding, Recipe, Sketching
+from avface.training.coarse.recipes import Augmentation, OcclusionAugmentation, Recipe, Simulation
 from avface.training.coarse.tracked_takes import Performances, TrackedTakes
 
 MARGIN = 1.6
-"""Side of a crop over the face's size, as `avface.data` lays it."""
+"""Side of a crop over the size of the face, as in `avface.data`."""
 FRAME_RATE = 25.0
-"""Frames a second of prepared datasets and sketches."""
-WANDERING = 0.35
-"""Seconds in which the made-up points of a hidden region go elsewhere."""
+"""Frames per second of prepared datasets and simulated landmarks."""
+ERROR_TIME = 0.35
+"""Correlation time in seconds of the error of the tracked points of an occluded region."""
 LOWER, MIDDLE, UPPER = ("lips", "jaw"), ("nose", "cheeks"), ("eyes", "brows")
 
 
 class Batch:
-    """What networks see of B windows, and the truth about them.
+    """The input of the networks for B windows, and the ground truth.
 
     Shapes: shape (B, S), expression (B, T, E), rotation (B, T, 3, 3), translation (B, T, 3), points (B, T, 478, 2)
-            true landmarks in crop units; face (B, T, N, N) bool, pixels of skin that are seen, with pictures only.
-    All truth is None for footage without any. It isn't a dataclass, which Fabric would take apart.
+            true landmarks in crop units; face (B, T, N, N) bool, pixels of visible skin, with images only.
+    The truth is None for footage without any. Not a dataclass: Fabric would take it apart.
     """
 
     TENSORS = ("shape", "expression", "rotation", "translation", "points", "face")
-    """What there is beside the frames."""
+    """Names of the tensors beside the frames."""
 
     def __init__(
         self,
@@ -73,30 +73,31 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class _Windows:
-    """Windows on their way to a batch, as they were filmed. Everything (B, T, ...) but shape (B, S)."""
+    """Windows before tracking is simulated and occluded. All (B, T, ...), but shape (B, S)."""
 
     shape: Tensor
     expression: Tensor
-    made_up: Tensor
-    """(B, T, E) what the tracker would believe of a face that it doesn't see."""
+    occluded_expression: Tensor
+    """(B, T, E) expression that the tracked points show where the face is occluded."""
     joints: Tensor
     rotation: Tensor
     translation: Tensor
     focal: Tensor
     centre: Tensor
     tracked: Tensor | None
-    """Pixels; None where the tracker has yet to be drawn."""
+    """Pixels; None for simulated landmarks."""
     confidence: Tensor
-    hidden: Tensor
+    visible: Tensor
+    """(B, T, 478) bool: points that aren't occluded."""
     box: Tensor | None
-    """None where the crop is yet to be laid around the tracked points."""
+    """None for simulated landmarks."""
     speech: Tensor
 
 
 class LandmarkBatches(Dataset[Batch]):
     """Batches of a recipe by the number of the step.
 
-    The expression that `performances` and `takes` are about must be of `head`.
+    `performances` and `takes` must have the expression units of `head`.
     """
 
     def __init__(
@@ -137,24 +138,24 @@ class LandmarkBatches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step."""
         random = torch.Generator().manual_seed(mixed_seed(self.recipe.seed, step, self.rank))
-        drawn = torch.rand(self.recipe.batch, generator=random) < self.recipe.sketching.sketched
-        sketched = int(drawn.sum())
+        drawn = torch.rand(self.recipe.batch, generator=random) < self.recipe.simulation.simulated_share
+        simulated = int(drawn.sum())
         if self.performances is None:
-            sketched = 0
+            simulated = 0
         elif self.takes is None:
-            sketched = self.recipe.batch
+            simulated = self.recipe.batch
         parts = []
-        if sketched:
-            parts.append(self._seen(self._turned(self._sketched(sketched, random), random), random))
-        if sketched < self.recipe.batch:
-            rest = self.recipe.batch - sketched
-            parts.append(self._seen(self._turned(self._tracked(rest, random), random), random))
+        if simulated:
+            parts.append(self._observed(self._augmented(self._simulated(simulated, random), random), random))
+        if simulated < self.recipe.batch:
+            rest = self.recipe.batch - simulated
+            parts.append(self._observed(self._augmented(self._tracked(rest, random), random), random))
         return joined(parts)
 
-    def _chosen(
+    def _sample_windows(
         self, first: Tensor, count: Tensor, windows: int, random: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Numbers of takes (B,) drawn by their length, the rows (B, T) of a window in each, and a row (B,) before."""
+        """Numbers of takes (B,) drawn by their length, the rows (B, T) of a window in each, and an earlier row (B,)."""
         starts = (count - self.window + 1).clamp_min(1)
         number = torch.multinomial(starts.float(), windows, replacement=True, generator=random)
         offset = (torch.rand(windows, generator=random) * starts[number]).long()
@@ -165,48 +166,50 @@ class LandmarkBatches(Dataset[Batch]):
     def _speech(
         self, speech: Tensor, first: Tensor, count: Tensor, rows: Tensor, random: torch.Generator
     ) -> Tensor:
-        """Speech features (B, T, 16, D) of rows, early or late, with noise and gaps."""
+        """Speech features (B, T, 16, D) of rows, with offset, noise and gaps."""
         choice = self.recipe.augmentation
-        late = torch.randint(-choice.speech_shift, choice.speech_shift + 1, (len(rows), 1), generator=random)
-        shifted = (rows + late).clamp_min(first[:, None])
+        offset = torch.randint(
+            -choice.speech_shift, choice.speech_shift + 1, (len(rows), 1), generator=random
+        )
+        shifted = (rows + offset).clamp_min(first[:, None])
         shifted = torch.minimum(shifted, (first + count - 1)[:, None])
-        return silenced(speech[shifted].float(), choice, random)
+        return augmented_speech(speech[shifted].float(), choice, random)
 
-    def _made_up(self, expression: Tensor, earlier: Tensor, random: torch.Generator) -> Tensor:
-        """(B, T, E) a tracker's guess at hidden expressions: rest, what was `earlier` (B, E), or the true one."""
+    def _occluded(self, expression: Tensor, earlier: Tensor, random: torch.Generator) -> Tensor:
+        """(B, T, E) expression of tracked points under occlusion: neutral, an `earlier` one (B, E), or the true one."""
         kind = torch.rand(len(expression), 1, 1, generator=random)
         return torch.where(kind < 0.4, 0.0, torch.where(kind < 0.7, earlier[:, None], expression))
 
-    def _sketched(self, count: int, random: torch.Generator) -> _Windows:
+    def _simulated(self, count: int, random: torch.Generator) -> _Windows:
         """Windows of random people before random cameras."""
         assert self.performances is not None
-        told = self.performances
-        number, rows, earlier = self._chosen(told.first, told.count, count, random)
+        made = self.performances
+        number, rows, earlier = self._sample_windows(made.first, made.count, count, random)
         sigma = 0.5 + 0.6 * torch.rand(count, 1, generator=random)
         shape = (sigma * torch.randn(count, len(self.points.shape), generator=random)).clamp(-3, 3)
-        rotation, translation, focal, centre = self._before_camera(told.turn[rows], told.shift[rows], random)
-        expression = told.expression[rows]
+        rotation, translation, focal, centre = self._random_cameras(made.turn[rows], made.shift[rows], random)
+        expression = made.expression[rows]
         return _Windows(
             shape=shape,
             expression=expression,
-            made_up=self._made_up(expression, told.expression[earlier], random),
-            joints=told.joints[rows],
+            occluded_expression=self._occluded(expression, made.expression[earlier], random),
+            joints=made.joints[rows],
             rotation=rotation,
             translation=translation,
             focal=focal,
             centre=centre,
             tracked=None,
             confidence=1 - 0.01 * torch.rand(count, self.window, generator=random),
-            hidden=torch.zeros(count, self.window, len(self.points.rest), dtype=torch.bool),
+            visible=torch.ones(count, self.window, len(self.points.rest), dtype=torch.bool),
             box=None,
-            speech=self._speech(told.speech, told.first[number], told.count[number], rows, random),
+            speech=self._speech(made.speech, made.first[number], made.count[number], rows, random),
         )
 
-    def _before_camera(
+    def _random_cameras(
         self, turn: Tensor, shift: Tensor, random: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Rotation, translation, focal length and principal point (B, T, ...): from a phone at arm's length to a
-        portrait lens, as in `avface.synthetic.rendering.scene`, and the face further off the middle of wider pictures."""
+        portrait lens, as in `avface.synthetic.rendering.scene`, with the face further off the axis of wide lenses."""
         count, frames = turn.shape[:2]
 
         def uniform(low: float, high: float) -> Tensor:
@@ -231,12 +234,12 @@ class LandmarkBatches(Dataset[Batch]):
         """Windows of takes that were rendered and tracked."""
         assert self.takes is not None
         takes = self.takes
-        number, rows, earlier = self._chosen(takes.first, takes.count, count, random)
+        number, rows, earlier = self._sample_windows(takes.first, takes.count, count, random)
         expression = takes.expression[rows]
         return _Windows(
             shape=takes.shape[number],
             expression=expression,
-            made_up=self._made_up(expression, takes.expression[earlier], random),
+            occluded_expression=self._occluded(expression, takes.expression[earlier], random),
             joints=takes.joints[rows],
             rotation=takes.rotation[rows],
             translation=takes.translation[rows],
@@ -244,13 +247,13 @@ class LandmarkBatches(Dataset[Batch]):
             centre=takes.centre[number, None].expand(-1, self.window, -1),
             tracked=takes.tracked[rows],
             confidence=takes.confidence[rows],
-            hidden=takes.hidden[rows],
+            visible=takes.visible[rows],
             box=takes.box[rows],
             speech=self._speech(takes.speech, takes.first[number], takes.count[number], rows, random),
         )
 
-    def _turned(self, windows: _Windows, random: torch.Generator) -> _Windows:
-        """Some windows mirrored, and all turned about the camera's axis."""
+    def _augmented(self, windows: _Windows, random: torch.Generator) -> _Windows:
+        """Some windows mirrored, and all rotated about the camera's axis."""
         choice, count = self.recipe.augmentation, len(windows.shape)
         mirrored = torch.rand(count, generator=random) < choice.mirror
         angle = choice.roll * torch.randn(count, 1, generator=random)
@@ -262,7 +265,7 @@ class LandmarkBatches(Dataset[Batch]):
         def swapped(values: Tensor, partner: Tensor) -> Tensor:
             return torch.where(one, values[..., partner], values)
 
-        def moved(pixels: Tensor, centre: Tensor) -> Tensor:
+        def transformed(pixels: Tensor, centre: Tensor) -> Tensor:
             return ((pixels - centre) * flip[:, None, None, :2]) @ flat + centre
 
         joints = windows.joints[..., self._other_joints, :] * torch.tensor([1.0, -1.0, -1.0])
@@ -270,26 +273,26 @@ class LandmarkBatches(Dataset[Batch]):
         if tracked is not None and box is not None:
             middle = windows.centre[..., None, :]
             points = torch.where(one[..., None], tracked[..., self._other_points, :], tracked)
-            tracked = moved(points, middle)
-            box = torch.cat([moved(box[..., None, :2], middle)[..., 0, :], box[..., 2:]], -1)
+            tracked = transformed(points, middle)
+            box = torch.cat([transformed(box[..., None, :2], middle)[..., 0, :], box[..., 2:]], -1)
         return replace(
             windows,
             shape=torch.where(mirrored[:, None], windows.shape @ self._mirrored_shape.T, windows.shape),
             expression=swapped(windows.expression, self._other_units),
-            made_up=swapped(windows.made_up, self._other_units),
+            occluded_expression=swapped(windows.occluded_expression, self._other_units),
             joints=torch.where(one[..., None], joints, windows.joints),
             rotation=turn @ (windows.rotation * (flip[:, :, None] * flip[:, None, :])[:, None]),
             translation=((windows.translation * flip[:, None])[..., None, :] @ turn.transpose(-1, -2))[
                 ..., 0, :
             ],
             tracked=tracked,
-            hidden=swapped(windows.hidden, self._other_points),
+            visible=swapped(windows.visible, self._other_points),
             box=box,
         )
 
-    def _seen(self, windows: _Windows, random: torch.Generator) -> Batch:
-        """What the tracker and the microphone give of the windows, with the truth beside it."""
-        choice, hiding, sketching = self.recipe.augmentation, self.recipe.hiding, self.recipe.sketching
+    def _observed(self, windows: _Windows, random: torch.Generator) -> Batch:
+        """The windows as tracker and microphone observe them, with the ground truth."""
+        choice, occlusion = self.recipe.augmentation, self.recipe.occlusion
         count = len(windows.shape)
         exact = self.points(windows.shape, windows.expression, windows.joints)
 
@@ -297,14 +300,17 @@ class LandmarkBatches(Dataset[Batch]):
             return project(points, windows.rotation, windows.translation, windows.focal, windows.centre)
 
         true = pixels(exact)
-        guessed = pixels(exact + self.points.moved_by(windows.made_up - windows.expression))
+        change = windows.occluded_expression - windows.expression
+        occluded = pixels(exact + self.points.displacements(change))
         if windows.tracked is None:
-            tracked = pixels(exact + _tracker_errors(self.points, sketching, count, self.window, random))
-            box = _sketched_boxes(tracked)
+            tracked = pixels(
+                exact + _tracker_errors(self.points, self.recipe.simulation, count, self.window, random)
+            )
+            box = _simulated_boxes(tracked)
         else:
             assert windows.box is not None
             tracked, box = windows.tracked, windows.box
-        guessed = guessed + (tracked - true)
+        occluded = occluded + (tracked - true)
         shift = choice.crop_shift * torch.randn(count, 1, 2, generator=random) * box[..., 2:] / 2
         scale = (choice.crop_scale * torch.randn(count, 1, 1, generator=random)).exp()
         crop = FaceCrop(
@@ -312,18 +318,18 @@ class LandmarkBatches(Dataset[Batch]):
         )
         tracked = crop.normalise(tracked)
         tracked = tracked + choice.jitter * torch.randn(tracked.shape, generator=random)
-        told = torch.rand(count, 1, 1, generator=random) < hiding.told
-        visibility = 1 - (windows.hidden & told).float()
-        tracked, visibility, confidence = hide(
+        known = torch.rand(count, 1, 1, generator=random) < occlusion.mask_known
+        visibility = (windows.visible | ~known).float()
+        tracked, visibility, confidence = occlude(
             tracked,
-            crop.normalise(guessed),
+            crop.normalise(occluded),
             visibility,
             windows.confidence,
-            hiding,
+            occlusion,
             self.points.rest[:, 0],
             random,
         )
-        lost = _runs(count, self.window, hiding.lost, 2, 2 * self.window, random)
+        lost = _runs(count, self.window, occlusion.lost, 2, 2 * self.window, random)
         seen = (windows.confidence > 0) & ~lost
         frames = Frames(
             crop,
@@ -344,74 +350,74 @@ class LandmarkBatches(Dataset[Batch]):
         )
 
 
-def silenced(speech: Tensor, choice: Augmentation, random: torch.Generator) -> Tensor:
-    """Speech features (B, T, 16, D) with noise, and in some windows a blank stretch."""
+def augmented_speech(speech: Tensor, choice: Augmentation, random: torch.Generator) -> Tensor:
+    """Speech features (B, T, 16, D) with noise; in some windows, those of a run of frames are zero."""
     values = speech + choice.speech_noise * torch.randn(speech.shape, generator=random)
     count, frames = speech.shape[:2]
     gaps = _runs(count, frames, choice.speech_gaps, 2, 8, random)
     return torch.where(gaps[..., None, None], 0.0, values)
 
 
-def hide(
+def occlude(
     tracked: Tensor,
-    guessed: Tensor,
+    occluded: Tensor,
     visibility: Tensor,
     confidence: Tensor,
-    hiding: Hiding,
+    augmentation: OcclusionAugmentation,
     sideways: Tensor,
     random: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Put made-up points where something hides a region of the face for a run of frames.
+    """Occlude a region of the face for a run of frames; returns points, visibility and confidence.
 
-    Returns points, visibility and confidence.
-
-    tracked and guessed (B, T, L, 2) in crop units, visibility (B, T, L), confidence (B, T); sideways (L,) where on the
-    head a point is, above 0 on the left.
+    tracked (B, T, L, 2) in crop units, and occluded (B, T, L, 2) what replaces them, see `with_occlusion_errors`;
+    visibility (B, T, L), confidence (B, T); sideways (L,) x of a point on the head, above 0 on the left.
     """
     count, frames, _ = visibility.shape
     run = _runs(
         count,
         frames,
-        hiding.hidden,
-        round(hiding.shortest * FRAME_RATE),
-        round(hiding.longest * FRAME_RATE),
+        augmentation.occluded,
+        round(augmentation.shortest * FRAME_RATE),
+        round(augmentation.longest * FRAME_RATE),
         random,
     )
-    region = _hidden_points(count, hiding.lower_face, sideways, random)
+    region = _occluded_points(count, augmentation.lower_face, sideways, random)
     covered = run[..., None] & region[:, None]
-    tracked = make_up(tracked, guessed, covered, random)
-    told = torch.rand(count, 1, 1, generator=random) < hiding.told
+    tracked = with_occlusion_errors(tracked, occluded, covered, random)
+    known = torch.rand(count, 1, 1, generator=random) < augmentation.mask_known
     low = 0.3 * torch.rand(count, 1, 1, generator=random)
-    visibility = torch.where(covered & told, torch.minimum(visibility, low), visibility)
-    alarm = _runs(count, frames, hiding.false_alarm, 3, 2 * frames, random)
-    other = _hidden_points(count, hiding.lower_face, sideways, random)
+    visibility = torch.where(covered & known, torch.minimum(visibility, low), visibility)
+    alarm = _runs(count, frames, augmentation.false_alarm, 3, 2 * frames, random)
+    other = _occluded_points(count, augmentation.lower_face, sideways, random)
     visibility = torch.where(alarm[..., None] & other[:, None], torch.minimum(visibility, low), visibility)
     doubt = torch.rand(count, 1, generator=random) < 0.5
     worse = confidence * (0.4 + 0.6 * torch.rand(count, 1, generator=random))
     return tracked, visibility, torch.where(run & doubt, worse, confidence)
 
 
-def make_up(tracked: Tensor, guessed: Tensor, covered: Tensor, random: torch.Generator) -> Tensor:
-    """Points (B, T, L, 2) as tracked, but where covered (B, T, L) what a tracker would make up.
+def with_occlusion_errors(
+    tracked: Tensor, occluded: Tensor, covered: Tensor, random: torch.Generator
+) -> Tensor:
+    """Points (B, T, L, 2): `tracked`, but those `covered` (B, T, L) with the errors of a tracker under occlusion.
 
-    That is the `guessed` points with an error that wanders and carries the region along, small or large, or noise;
-    which of them is drawn for each window.
+    These are the `occluded` points with a smooth random motion of the whole region, small or large, or with independent
+    noise, drawn for each window.
     """
     count, frames, _ = covered.shape
     kind = torch.rand(count, 1, 1, 1, generator=random)
     loose = torch.where(kind < 0.55, 0.04, torch.where(kind < 0.85, 0.15, 0.06))
-    wandering = loose * smooth_noise((count, 2), frames, WANDERING * FRAME_RATE, random)[:, :, None]
-    stretching = 1.5 * loose * smooth_noise((count, 2), frames, WANDERING * FRAME_RATE, random)[:, :, None]
+    shift = loose * smooth_noise((count, 2), frames, ERROR_TIME * FRAME_RATE, random)[:, :, None]
+    scale = 1.5 * loose * smooth_noise((count, 2), frames, ERROR_TIME * FRAME_RATE, random)[:, :, None]
     inside = covered.any(1)[:, None, :, None].float()
-    middle = (guessed * inside).sum(2, keepdim=True) / inside.sum(2, keepdim=True).clamp_min(1)
-    made_up = middle + (guessed - middle) * (1 + stretching) + wandering
+    middle = (occluded * inside).sum(2, keepdim=True) / inside.sum(2, keepdim=True).clamp_min(1)
+    wrong = middle + (occluded - middle) * (1 + scale) + shift
     noise = torch.randn(tracked.shape, generator=random)
-    made_up = made_up + torch.where(kind < 0.85, 0.004, 0.07) * noise
-    return torch.where(covered[..., None], made_up, tracked)
+    wrong = wrong + torch.where(kind < 0.85, 0.004, 0.07) * noise
+    return torch.where(covered[..., None], wrong, tracked)
 
 
-def _hidden_points(count: int, lower_face: float, sideways: Tensor, random: torch.Generator) -> Tensor:
-    """(B, L) bool: mouth and jaw, sometimes with what is above; else one half, the eyes, one region, or everything."""
+def _occluded_points(count: int, lower_face: float, sideways: Tensor, random: torch.Generator) -> Tensor:
+    """(B, L) bool: mouth and jaw, sometimes with nose and cheeks; else one side, the eyes, one region, or the face."""
     regions = LANDMARK_REGIONS
     masks = {name: regions == number for number, name in enumerate(REGIONS)}
 
@@ -432,8 +438,8 @@ def _hidden_points(count: int, lower_face: float, sideways: Tensor, random: torc
 def _runs(
     count: int, frames: int, share: float, shortest: int, longest: int, random: torch.Generator
 ) -> Tensor:
-    """(B, T) bool: in a share of the rows a run of True whose length is drawn from shortest to longest and which
-    touches the row somewhere."""
+    """(B, T) bool: in a share of the rows a run of True with a length from shortest to longest, which overlaps the row
+    by at least one frame."""
     chosen = torch.rand(count, 1, generator=random) < share
     length = shortest + (torch.rand(count, 1, generator=random) * (longest - shortest + 1)).long()
     start = ((torch.rand(count, 1, generator=random) * (frames + length - 1)).long()) - length + 1
@@ -442,7 +448,7 @@ def _runs(
 
 
 def smooth_noise(size: tuple[int, ...], frames: int, correlation: float, random: torch.Generator) -> Tensor:
-    """An Ornstein-Uhlenbeck process (size[0], T, *size[1:]) of variance 1 whose autocorrelation falls to 1 / e in
+    """Ornstein-Uhlenbeck process (size[0], T, *size[1:]) of variance 1, with an autocorrelation of 1 / e after
     `correlation` frames."""
     kept = float(torch.tensor(-1 / max(correlation, 1e-3)).exp())
     fresh = (1 - kept**2) ** 0.5
@@ -455,19 +461,19 @@ def smooth_noise(size: tuple[int, ...], frames: int, correlation: float, random:
 
 
 def _tracker_errors(
-    points: FacePoints, sketching: Sketching, count: int, frames: int, random: torch.Generator
+    points: FacePoints, simulation: Simulation, count: int, frames: int, random: torch.Generator
 ) -> Tensor:
-    """Errors (B, T, L, 3) in metres in the head's frame: one that stays for the window and one that drifts."""
+    """Errors (B, T, L, 3) in metres in the head's frame: a constant part for the window and a drift."""
     basis = points.error.flatten(1)
-    stays = sketching.bias * torch.randn(count, 1, len(basis), generator=random)
-    comes = sketching.drift * smooth_noise(
-        (count, len(basis)), frames, sketching.drift_time * FRAME_RATE, random
+    bias = simulation.bias * torch.randn(count, 1, len(basis), generator=random)
+    drift = simulation.drift * smooth_noise(
+        (count, len(basis)), frames, simulation.drift_time * FRAME_RATE, random
     )
-    return ((stays + comes) @ basis).unflatten(-1, (-1, 3))
+    return ((bias + drift) @ basis).unflatten(-1, (-1, 3))
 
 
-def _sketched_boxes(tracked: Tensor) -> Tensor:
-    """Crops (B, T, 3) around points (B, T, 478, 2), one size a window and a centre that moves smoothly."""
+def _simulated_boxes(tracked: Tensor) -> Tensor:
+    """Crops (B, T, 3) around points (B, T, 478, 2): one size per window, smooth centre."""
     ibug = torch.from_numpy(ibug68_from_mediapipe(tracked.flatten(0, 1).numpy())).unflatten(
         0, tracked.shape[:2]
     )
@@ -481,14 +487,14 @@ def _sketched_boxes(tracked: Tensor) -> Tensor:
 
 
 def mixed_seed(*numbers: int) -> int:
-    """One seed from several numbers."""
+    """One seed of several numbers."""
     import numpy as np
 
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def joined(parts: list[Batch]) -> Batch:
-    """Windows of several batches as one."""
+    """One batch of the windows of several."""
 
     def cat(values: list[Any]) -> Any:
         return None if values[0] is None else torch.cat(values)

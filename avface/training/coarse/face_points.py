@@ -1,4 +1,4 @@
-"""Landmarks of many heads at once, for windows that are drawn while training: only the landmarks are computed."""
+"""Landmarks of many heads at once, without the other vertices, for windows that are simulated during training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from avface.geometry.rotations import rotvec_to_rotmat
 from avface.head.model import HeadModel
 
 NEAREST = 0.05
-"""Metres from the camera: no face is filmed from nearer."""
+"""Smallest depth in metres that is projected: no face is nearer to the camera."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ class FacePoints:
     def __call__(self, shape: Tensor, expression: Tensor, joints: Tensor | None = None) -> Tensor:
         """Points (..., T, L, 3) of people (..., S), expression (..., T, E), joints (..., T, J, 3) axis-angle."""
         neutral = self.rest + (shape @ self.shape.flatten(1)).unflatten(-1, (-1, 3))
-        points = neutral[..., None, :, :] + self.moved_by(expression)
+        points = neutral[..., None, :, :] + self.displacements(expression)
         if joints is None:
             return points
         pivots = self.pivots + torch.einsum("...s,sjc->...jc", shape, self.pivot_shape)
@@ -88,14 +88,14 @@ class FacePoints:
                 turn = rotations[parent] @ turn
             rotations.append(turn)
             shifts.append(shift)
-            carried = self.weights[:, joint + 1].nonzero()[:, 0]  # an eye carries ten of the 478
-            held = points[..., carried, :]
+            moved_with = self.weights[:, joint + 1].nonzero()[:, 0]  # an eye moves ten of the 478
+            held = points[..., moved_with, :]
             moved = held @ turn.transpose(-1, -2) + shift[..., None, :]
-            skinned[..., carried, :] += self.weights[carried, joint + 1, None] * (moved - held)
+            skinned[..., moved_with, :] += self.weights[moved_with, joint + 1, None] * (moved - held)
         return skinned
 
-    def moved_by(self, expression: Tensor) -> Tensor:
-        """By how much units (..., T, E), or differences of units, move points (..., T, L, 3) at rest."""
+    def displacements(self, expression: Tensor) -> Tensor:
+        """Displacements (..., T, L, 3) of neutral points due to units (..., T, E), or to differences of units."""
         return (expression @ self.expression.flatten(1)).unflatten(-1, (-1, 3))
 
     def mirrored_points(self) -> Tensor:
@@ -112,7 +112,7 @@ _OTHER_SIDE = {"left": "right", "right": "left", "Left": "Right", "Right": "Left
 
 
 def mirrored_units(names: tuple[str, ...]) -> Tensor:
-    """(E,) the expression unit or joint of the other side, by name: `mouthLeft` and `mouthRight` change places."""
+    """(E,) the expression unit or joint of the other side, by name: `mouthLeft` and `mouthRight` are exchanged."""
     other = []
     for name in names:
         turned = re.sub("left|right|Left|Right", lambda found: _OTHER_SIDE[found[0]], name)
@@ -135,7 +135,7 @@ def mirrored_shape(head: HeadModel) -> Tensor:
 def project(points: Tensor, rotation: Tensor, translation: Tensor, focal: Tensor, centre: Tensor) -> Tensor:
     """Pixels (..., T, L, 2) of head points (..., T, L, 3) under rotation (..., T, 3, 3), translation (..., T, 3).
 
-    focal (..., T) and centre (..., T, 2) in pixels. What a bad guess puts at the camera or behind it counts as NEAREST.
+    focal (..., T), centre (..., T, 2) in pixels. Depths are clamped to NEAREST, for bad predictions.
     """
     placed = points @ rotation.transpose(-1, -2) + translation[..., None, :]
     return (

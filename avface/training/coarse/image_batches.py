@@ -1,4 +1,4 @@
-"""Batches for training on pictures: windows from shards as they come, changed at random."""
+"""Batches for training on images: windows from shards as they come, augmented."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from avface.data.items import Split
 from avface.geometry.rotations import rotvec_to_rotmat
 from avface.head.model import HeadModel
 from avface.networks.frames import FaceCrop, Frames
-from avface.training.coarse.batches import Batch, mixed_seed, silenced
+from avface.training.coarse.batches import Batch, augmented_speech, mixed_seed
 from avface.training.coarse.face_points import FacePoints, mirrored_shape, mirrored_units
 from avface.training.coarse.recipes import Augmentation, Recipe
 
 TRUTH = ("expression", "rotation", "translation", "landmarks", "shape", "focal_length", "principal_point")
 FOCAL = 3.0
-"""Focal length in sides of the crop where nobody knows it; weak perspective doesn't ask."""
+"""Focal length in sides of the crop where it is unknown; weak perspective doesn't use it."""
 
 
 class ImageBatches:
-    """Batches of a recipe that looks at pictures, one after the other.
+    """Batches of a recipe on images, one after the other.
 
-    A run that goes on with as many workers gets the windows that it would have got.
+    A run that resumes with as many workers gets the batches of an uninterrupted one.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class ImageBatches:
         )
         for step, held in enumerate(loader, first):
             random = torch.Generator().manual_seed(mixed_seed(self.recipe.seed, step, self.rank))
-            yield self._changed(window_batch(held), random)
+            yield self._augmented(window_batch(held), random)
 
     def held_out(self, most: int) -> Iterator[Batch]:
-        """At most so many batches of the validation split, unchanged."""
+        """At most so many batches of the validation split, without augmentation."""
         windows = self._windows("validation", shuffle=False, endless=False)
         for number, held in enumerate(DataLoader(windows, batch_size=self.recipe.batch)):
             if number == most:
@@ -90,15 +90,15 @@ class ImageBatches:
             world_size=self.world_size,
         )
 
-    def _changed(self, batch: Batch, random: torch.Generator) -> Batch:
-        """The batch, mirrored, moved in its crop and less well heard."""
+    def _augmented(self, batch: Batch, random: torch.Generator) -> Batch:
+        """The batch with mirrored windows, shifted crops, and noise and gaps in the sound."""
         choice = self.recipe.augmentation
         if self._mirror is not None:
             batch = self._mirror(batch, torch.rand(len(batch.frames.seen), generator=random) < choice.mirror)
         if choice.crop_shift or choice.crop_scale:
-            batch = _moved(batch, choice, random)
+            batch = _crops_moved(batch, choice, random)
         if batch.frames.speech is not None:
-            speech = silenced(batch.frames.speech, choice, random)
+            speech = augmented_speech(batch.frames.speech, choice, random)
             batch = Batch(
                 replace(batch.frames, speech=speech), *(getattr(batch, name) for name in Batch.TENSORS)
             )
@@ -106,9 +106,9 @@ class ImageBatches:
 
 
 def window_batch(held: dict[str, Any]) -> Batch:
-    """Windows that torch's loader has put together, as networks and losses take them.
+    """A batch of windows that torch's loader has collated.
 
-    What is left out of the truth stays None. Without a known camera the focal length is FOCAL crops.
+    Missing truth is None. Without a known camera, the focal length is FOCAL crops.
     """
     box = held["crop"]
     size = held["images"].shape[-1]
@@ -142,7 +142,7 @@ def window_batch(held: dict[str, Any]) -> Batch:
 
 
 class _Mirror:
-    """Turns windows into their mirror images."""
+    """Mirrors windows."""
 
     def __init__(self, head: HeadModel) -> None:
         self._points = FacePoints.of(head).mirrored_points()
@@ -183,8 +183,8 @@ class _Mirror:
         )
 
 
-def _moved(batch: Batch, choice: Augmentation, random: torch.Generator) -> Batch:
-    """The crops shifted and scaled, each window's own way, with what was beyond their edge black."""
+def _crops_moved(batch: Batch, choice: Augmentation, random: torch.Generator) -> Batch:
+    """Crops shifted and scaled at random, one draw per window; black beyond the edge of the old ones."""
     frames = batch.frames
     assert frames.images is not None
     count, length = frames.seen.shape

@@ -1,4 +1,4 @@
-"""Performances for sketches: windows that are drawn instead of rendered, of a new person each time."""
+"""Performances for simulated landmarks: windows without rendering, each of a new person."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from avface.data.shards import file_hash
 from avface.head.model import HeadModel, load_head
 from avface.speech.acoustic import pretrained_acoustic_model
 from avface.speech.spectrum import SAMPLE_RATE
-from avface.training.coarse.recipes import Sketching
+from avface.training.coarse.recipes import Simulation
 from avface.training.coarse.tracked_takes import Performances
 
 VERSION = 2
-"""Of what a performance is made of."""
+"""Version of what a performance is made of."""
 FRAME_RATE = 25.0
-"""Frames a second of what the networks see, as of datasets."""
+"""Frames per second of the networks' input, as of datasets."""
 SILENCE, SOUNDS = 0.08, 0.05
 """Shares of the performances without speech, as in rendered clips."""
 _PERFORMANCES = 40  # which random numbers
@@ -34,28 +34,34 @@ _PERFORMANCES = 40  # which random numbers
 def prepare_performances(
     path: Path,
     head: str,
-    sketching: Sketching,
+    simulation: Simulation,
     seed: int,
     *,
     workers: int = 1,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> Performances:
-    """The performances of a recipe, from a file or made now and kept there: some 50 times faster than they last.
+    """The performances of a recipe, from a file or made now and stored there, some 50 times faster than real time.
 
-    They are made anew when the acoustic model behind the speech features is another.
+    They are made again when the acoustic model of the speech features has changed.
 
     Raises:
         AvfaceError: if espeakng-loader is missing, or the file is damaged or can't be written.
     """
-    kept = {name: asdict(sketching)[name] for name in ("hours", "stretch")}
-    described = {"version": VERSION, "head": head, "seed": seed, "listener": file_hash(pretrained_acoustic_model.path), **kept}
+    kept = {name: asdict(simulation)[name] for name in ("hours", "seconds")}
+    described = {
+        "version": VERSION,
+        "head": head,
+        "seed": seed,
+        "acoustic_model": file_hash(pretrained_acoustic_model.path),
+        **kept,
+    }
     metadata = {"performances": json.dumps(described)}
     found = Performances.load(path, metadata)
     if found is not None:
         return found
-    count = max(1, round(sketching.hours * 3600 / sketching.stretch))
+    count = max(1, round(simulation.hours * 3600 / simulation.seconds))
     made: list[dict[str, npt.NDArray[Any]]] = []
-    jobs = [_Job(head, seed, sketching.stretch, number) for number in range(count)]
+    jobs = [_Job(head, seed, simulation.seconds, number) for number in range(count)]
     if workers <= 1:
         for job in jobs:
             made.append(job())
@@ -110,7 +116,7 @@ class _Job:
 
 
 def recorded(rng: np.random.Generator, sound: F32) -> F32:
-    """The sound with the noise of a room at 5 to 40 dB below it, in two of three."""
+    """The sound with room noise at a signal-to-noise ratio of 5 to 40 dB, in two of three."""
     from avface.synthetic.performance.nonspeech import room_noise
 
     if rng.random() < 1 / 3:

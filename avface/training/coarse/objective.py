@@ -1,8 +1,6 @@
-"""What training makes small: losses of batches, by name, each with its weight already."""
+"""Losses of the coarse networks by name, each multiplied by its weight."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -34,14 +32,14 @@ from avface.training.coarse.face_points import FacePoints, project
 from avface.training.coarse.recipes import Supervision
 
 VERTICES = 1200
-"""Vertices that the losses look at: all of the lips, of the rest as many as this leaves room for."""
+"""Number of vertices that the losses use: all of the lips, and an even selection of the others."""
 
 
 class SupervisedObjective(nn.Module):
-    """Losses of the networks against the truth of synthetic clips.
+    """Losses of the networks against the ground truth of synthetic clips.
 
-    Expression and coarse branch are judged apart: with the true shape and pose there is nothing in one that the other
-    could make up for. The expression branch alone loses sound or picture now and then (`drop_modalities`).
+    Each branch has losses of its own, with the true values of the other, so that neither compensates for the other's
+    errors. Only the expression branch has modality dropout (`drop_modalities`).
     """
 
     _units: Tensor
@@ -112,7 +110,7 @@ class SupervisedObjective(nn.Module):
         distance = (moved.square().sum(-1) + 1e-10).sqrt()
         camera = code.camera - perspective_camera(batch.translation, crop)
         points = projected_points(self._points, code, batch)
-        inner = slice(0, 468)  # irises follow the gaze, which the code doesn't hold
+        inner = slice(0, 468)  # irises follow the gaze, which is not part of the code
         losses = {
             "shape": weights.shape * distance.mean(),
             "coefficients": weights.coefficients * shape.square().mean(),
@@ -138,7 +136,7 @@ def projected_points(points: FacePoints, code: CoarseCode, batch: Batch) -> Tens
     head = (
         points.rest
         + (code.shape @ points.shape.flatten(1)).unflatten(-1, (-1, 3))
-        + points.moved_by(batch.expression)
+        + points.displacements(batch.expression)
     )
     translation = perspective_translation(code.camera, crop)
     pixels = project(head, code.rotation, translation, crop.focal_length, crop.principal_point)
@@ -146,22 +144,8 @@ def projected_points(points: FacePoints, code: CoarseCode, batch: Batch) -> Tens
 
 
 def _chosen_vertices(head: HeadModel) -> Tensor:
-    """Numbers of the vertices that the losses look at."""
+    """Numbers of the vertices that the losses use."""
     lips = torch.from_numpy(head.regions["lips"]).nonzero()[:, 0]
     rest = (~torch.from_numpy(head.regions["lips"])).nonzero()[:, 0]
     step = max(1, -(-len(rest) // max(1, VERTICES - len(lips))))
     return torch.cat([lips, rest[::step]])
-
-
-@dataclass(frozen=True)
-class Total:
-    """The sum of losses, and each of them as a number."""
-
-    loss: Tensor
-    parts: dict[str, float]
-
-    @classmethod
-    def of(cls, losses: dict[str, Tensor]) -> Total:
-        """Add up."""
-        loss = torch.stack([value.float() for value in losses.values()]).sum()
-        return cls(loss, {name: float(value.detach()) for name, value in losses.items()})

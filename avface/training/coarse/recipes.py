@@ -1,14 +1,14 @@
 """Recipes of the coarse stage's training: every choice that decides about the weights, as values.
 
-`default` is what the shipped weights are made by, `default_image` the same with pictures instead of tracked points,
-`paper` AVFace's own; `occlusion` goes on from any of them with more of the face hidden (AVFace 3.4).
+`default` is that of the shipped weights, `default_image` the same with images instead of tracked points, `paper` that
+of AVFace; `occlusion` fine-tunes any of them with more of the face occluded (AVFace 3.4).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -20,71 +20,87 @@ from avface.networks.coarse.encoders import CoarseConfig, ExpressionConfig
 from avface.networks.coarse.model import NetworkConfig
 from avface.networks.coarse.temporal import TemporalConfig
 from avface.networks.coarse.video import LandmarksConfig, ResNetConfig
+from avface.training.loop.config import check_averaging, check_not_negative, check_positive, check_shares
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training windows are changed so that few people and one tracker stand for many. Lengths are in crop units:
-    half a crop's side is 1."""
+    """Random changes of the training windows, which make up for few people and one tracker. Lengths are in crop units:
+    1 is half the side of a crop."""
 
     crop_shift: float = 0.06
-    """Standard deviation of the crop's centre, one draw a window: crops around real faces lie otherwise."""
+    """Standard deviation of the crop's centre, drawn once per window: crops of other trackers lie elsewhere."""
     crop_scale: float = 0.1
     """Standard deviation of the log of the crop's side; DECA draws its margin from 1.4 to 1.8."""
     roll: float = 0.12
-    """Standard deviation in radians by which camera and face are turned about the camera's axis: heads tilt."""
+    """Standard deviation in radians of a rotation of camera and face about the camera's axis."""
     mirror: float = 0.5
-    """Share of windows that are mirrored, left units become right ones: no side is a person's better one."""
+    """Share of windows that are mirrored, with left and right units exchanged."""
     jitter: float = 0.004
-    """Standard deviation of each point's own noise; the tracker's on small pictures of real faces is larger than on
-    rendered ones."""
+    """Standard deviation of the noise of each point; the tracker's is larger on small real faces than on rendered
+    ones."""
     speech_shift: int = 1
-    """Most frames by which sound is early or late: recordings are out of step by up to 40 ms either way."""
+    """Largest offset of the sound in frames: recordings are out of sync by up to 40 ms either way."""
     speech_noise: float = 0.15
-    """Standard deviation of noise on speech features, which are standardised: rooms and microphones differ."""
+    """Standard deviation of noise on the standardised speech features, for rooms and microphones."""
     speech_gaps: float = 0.2
-    """Share of windows in which a stretch of the speech features is blank: noise hides speech."""
+    """Share of windows in which the speech features of some frames are zero."""
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "crop_shift", "crop_scale", "roll", "jitter", "speech_shift", "speech_noise")
+        check_shares(self, "mirror", "speech_gaps")
 
 
 @dataclass(frozen=True)
-class Hiding:
-    """Regions of the face that something hides, where the tracker makes up what it doesn't see (AVFace 3.4)."""
+class OcclusionAugmentation:
+    """Occluded regions of the face, where the tracker's points are wrong (AVFace 3.4)."""
 
-    hidden: float = 0.35
-    """Share of windows in which a region is hidden."""
+    occluded: float = 0.35
+    """Share of windows in which a region is occluded."""
     shortest: float = 0.3
-    """Seconds."""
+    """Shortest occlusion in seconds."""
     longest: float = 3.0
-    """Seconds; a window is shorter, so in many the region is hidden throughout."""
+    """Longest occlusion in seconds; longer than a window, so that many windows are occluded throughout."""
     lower_face: float = 0.7
-    """Share of the hidden regions that are mouth and jaw: hands and microphones are there."""
-    told: float = 0.6
-    """Share of hidden regions that the input's visibility tells of: whoever looks for occluders misses some."""
+    """Share of the occluded regions that are mouth and jaw, where hands and microphones are."""
+    mask_known: float = 0.6
+    """Share of occlusions that the input visibility shows: the detection of occluders misses some."""
     false_alarm: float = 0.08
-    """Share of windows in which a region that is seen is called hidden."""
+    """Share of windows in which the input visibility shows an occlusion that isn't there."""
     lost: float = 0.08
-    """Share of windows with a run of frames in which no face is found at all."""
+    """Share of windows with a run of frames without a detected face."""
+
+    def __post_init__(self) -> None:
+        check_shares(self, "occluded", "lower_face", "mask_known", "false_alarm", "lost")
+        check_not_negative(self, "shortest")
+        if self.longest < self.shortest:
+            raise AvfaceError(f"longest={self.longest} must be at least shortest={self.shortest}")
 
 
 @dataclass(frozen=True)
-class Sketching:
-    """Windows without any rendering: performances by random people before random cameras, seen by a tracker that errs
-    as ours does. Rendered clips give some hundred identities, these a new one each time."""
+class Simulation:
+    """Windows of simulated landmarks, without rendering: performances by random people before random cameras, with the
+    errors of the tracker. Rendered clips have some hundred identities, these a new one in each window."""
 
-    sketched: float = 0.65
-    """Share of the windows that are sketches."""
+    simulated_share: float = 0.65
+    """Share of the windows that are simulated."""
     hours: float = 2.0
-    """Length of the performances that they are cut from, made once."""
-    stretch: float = 8.0
-    """Seconds of one performance."""
+    """Total length of the performances, which are made once."""
+    seconds: float = 8.0
+    """Length of one performance."""
     bias: float = 1.2
-    """The tracker's error that stays for a clip, in standard deviations of the head's `error_basis`. Measured on
-    rendered clips: 2.3 mm a coordinate, where the basis has 1.9."""
+    """Constant part of the tracker's error, in standard deviations of the head's `error_basis`. Measured on rendered
+    clips: 2.3 mm per coordinate, where the basis has 1.9."""
     drift: float = 0.85
-    """The tracker's error that comes and goes, in the same unit: 1.6 mm a coordinate on rendered clips."""
+    """Time-varying part of the tracker's error, in the same unit: 1.6 mm per coordinate on rendered clips."""
     drift_time: float = 0.22
-    """Seconds in which that error falls to 1 / e: its autocorrelation on rendered clips is 0.83 after one frame, 0.48
-    after four, 0.28 after eight."""
+    """Seconds in which its autocorrelation falls to 1 / e: on rendered clips 0.83 after one frame, 0.48 after four,
+    0.28 after eight."""
+
+    def __post_init__(self) -> None:
+        check_shares(self, "simulated_share")
+        check_positive(self, "hours", "seconds")
+        check_not_negative(self, "bias", "drift", "drift_time")
 
 
 @dataclass(frozen=True)
@@ -92,48 +108,55 @@ class Supervision:
     """Weights of the losses against the truth of synthetic clips."""
 
     vertices: float = 300.0
-    """Distance of vertices moved by the expression, in metres, lips five times the face."""
+    """Distance of the vertices due to the expression, in metres; lips weigh five times as much as the face."""
     units: float = 8.0
-    """Squared error of expression units: its best answer is the mean, as a prior of a least squares fit should be."""
+    """Squared error of expression units: its minimum is the mean, as a prior of a least-squares fit needs."""
     velocity: float = 0.01
-    """Units' velocity a second."""
+    """Velocity of the units, per second."""
     shape: float = 100.0
     """Distance of the neutral face's vertices, in metres."""
     coefficients: float = 0.02
     """Squared error of shape weights."""
     rotation: float = 5.0
-    """Radians."""
+    """Angle of the rotation error, radians."""
     camera: float = 5.0
     """Absolute error of `CoarseCode.camera`."""
     points: float = 15.0
     """Distance of projected landmarks, crop units."""
     likelihood: float = 0.1
-    """Negative log-likelihood of the error of units, landmarks, rotation, camera and shape under the predicted
-    variances. Errors are detached: the answers don't depend on how sure they are."""
+    """Negative log-likelihood of the errors of units, landmarks, rotation, camera and shape under the predicted
+    variances. Errors are detached: the predictions don't depend on their variances."""
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, *(entry.name for entry in fields(self)))
 
 
 @dataclass(frozen=True)
 class SelfSupervision:
-    """Weights of the paper's losses, which need no truth (AVFace 3.1; values of DECA and EMOCA, see the losses)."""
+    """Weights of the paper's losses, without ground truth (AVFace 3.1; values of DECA and EMOCA, see the losses)."""
 
     landmarks: float = 1.0
     """The 68 landmarks."""
     eye_closure: float = 0.5
-    """Distances of lids."""
+    """Distances of the eyelids."""
     mouth_closure: float = 0.5
-    """Distances of inner lips."""
+    """Distances of the inner lips."""
     lip_corners: float = 0.5
-    """Widths of the mouth."""
+    """Width of the mouth."""
     photometric: float = 2.0
-    """Colour of the rendered skin; 0 leaves rendering out, as DECA's first stage does."""
+    """Colour of the rendered skin; 0: no rendering, as in DECA's first stage."""
     render_size: int = 112
-    """Pixels of the rendered picture; half the crop's costs a quarter."""
+    """Width and height of the rendered image in pixels; half the crop's takes a quarter of the time."""
     coefficients: float = 3e-3
-    """Half squares of shape and expression, see `coefficient_loss`: 1e-4 as DECA sums them over a batch of 32."""
+    """Half squares of shape and expression weights, see `coefficient_loss`: 1e-4 in DECA, summed over a batch of 32."""
     albedo: float = 3e-3
     """Half squares of albedo weights."""
     light: float = 1.0
     """Distance of the light from white."""
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, *(entry.name for entry in fields(self)))
+        check_positive(self, "render_size")
 
 
 Losses = Supervision | SelfSupervision
@@ -141,58 +164,49 @@ Losses = Supervision | SelfSupervision
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the coarse networks are trained. Saved in every checkpoint and beside the weights."""
+    """How the coarse networks are trained. Saved in every checkpoint and with the weights."""
 
     name: str
-    """What people call it."""
+    """Name of the recipe."""
     network: tyro.conf.Suppress[NetworkConfig]
     """The networks."""
     losses: tyro.conf.AvoidSubcommands[Annotated[Losses, tyro.conf.arg(name="")]]
-    """What is to become small."""
+    """Weights of the losses."""
     augmentation: Augmentation = field(default_factory=Augmentation)
-    """Changes of the windows."""
-    hiding: Hiding = field(default_factory=Hiding)
-    """Hidden regions; for recipes on landmarks."""
-    sketching: Sketching = field(default_factory=Sketching)
-    """Windows without pictures; for recipes on landmarks."""
+    """Random changes of the windows."""
+    occlusion: OcclusionAugmentation = field(default_factory=OcclusionAugmentation)
+    """Occluded regions; for recipes on landmarks."""
+    simulation: Simulation = field(default_factory=Simulation)
+    """Simulated landmarks; for recipes on landmarks."""
     seed: int = 0
-    """Seed of first weights, order and everything random."""
+    """Seed of initial weights, batches and everything else random."""
     steps: int = 20_000
     """Steps of the optimiser."""
     batch: int = 32
-    """Windows a step, in each process."""
+    """Windows per step, in each process."""
     learning_rate: float = 1e-3
-    """Highest rate."""
+    """Highest learning rate."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Whether the rate falls to zero as a cosine over the run. The paper names one rate."""
     warm_up: int = 200
     """Steps until the highest rate."""
     optimiser: Literal["adam", "adamw"] = "adamw"
-    """Adam adds weight decay to the gradient, AdamW takes it off the weights."""
+    """Adam adds weight decay to the gradient, AdamW decays the weights."""
     weight_decay: float = 0.01
-    """Of the optimiser."""
+    """Weight decay of the optimiser."""
     gradient_norm: float = 1.0
-    """Longer gradients are cut to this length."""
+    """Gradients are clipped to this norm."""
     averaging: float = 0.999
-    """Share of the running average of the weights that a step leaves; the average is what is kept."""
+    """Decay of the exponential moving average of the weights, which is what is saved."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "learning_rate", "gradient_norm"):
-            if not getattr(self, name) > 0:
-                raise AvfaceError(f"{name}={getattr(self, name)} must be positive")
-        if not 0 <= self.averaging < 1:
-            raise AvfaceError(f"averaging={self.averaging} must be from 0 to below 1")
-        for name, share in {
-            "mirror": self.augmentation.mirror,
-            "hidden": self.hiding.hidden,
-            "sketched": self.sketching.sketched,
-        }.items():
-            if not 0 <= share <= 1:
-                raise AvfaceError(f"{name}={share} must be a share from 0 to 1")
+        check_positive(self, "steps", "batch", "learning_rate", "gradient_norm")
+        check_not_negative(self, "seed", "warm_up", "weight_decay")
+        check_averaging(self)
 
     @property
     def uses_images(self) -> bool:
-        """Whether the networks look at pictures."""
+        """Whether the networks take images."""
         return any(
             isinstance(branch.video, ResNetConfig)
             for branch in (self.network.coarse, self.network.expression)
@@ -200,11 +214,11 @@ class Recipe:
 
     @property
     def supervised(self) -> bool:
-        """Whether the losses need truth."""
+        """Whether the losses need ground truth."""
         return isinstance(self.losses, Supervision)
 
     def plain(self) -> dict[str, Any]:
-        """What JSON can keep."""
+        """As JSON can store it."""
         return {**asdict(self), "supervised": self.supervised}
 
     @staticmethod
@@ -219,8 +233,8 @@ class Recipe:
         kinds: dict[str, Callable[..., Any]] = {
             "losses": losses,
             "augmentation": Augmentation,
-            "hiding": Hiding,
-            "sketching": Sketching,
+            "occlusion": OcclusionAugmentation,
+            "simulation": Simulation,
         }
         made = {name: kind(**values.pop(name)) for name, kind in kinds.items()}
         network = config_from_plain(NetworkConfig, values.pop("network"))
@@ -228,10 +242,11 @@ class Recipe:
 
 
 def default() -> Recipe:
-    """The shipped weights: open head, tracked points and how well each is seen, synthetic clips and sketches.
+    """The recipe of the shipped weights: open head, tracked points with visibility, synthetic clips and simulated
+    landmarks.
 
-    Sound or picture is missing altogether in a quarter of the windows each, less than in the paper, because hidden
-    mouths with sound, in many of the rest, teach what is asked of the networks.
+    Sound and picture are dropped in a quarter of the windows each, less than in the paper: many of the rest have an
+    occluded mouth with sound, which trains the same.
     """
     video = LandmarksConfig(visibility=True)
     network = NetworkConfig(
@@ -244,7 +259,7 @@ def default() -> Recipe:
 
 
 def default_image() -> Recipe:
-    """Open head and ResNet-50 over crops of synthetic clips."""
+    """Open head and ResNet-50 on crops of synthetic clips."""
     network = NetworkConfig(
         "open",
         CodeConfig(),
@@ -255,7 +270,7 @@ def default_image() -> Recipe:
         "default-image",
         network,
         Supervision(),
-        sketching=Sketching(sketched=0.0),
+        simulation=Simulation(simulated_share=0.0),
         batch=4,
         learning_rate=1e-4,
         steps=100_000,
@@ -263,7 +278,7 @@ def default_image() -> Recipe:
 
 
 def paper() -> Recipe:
-    """AVFace's own (sections 3.1, 3.5, 4.1): FLAME, ResNet-50, Adam at 1e-4 with weight decay 5e-4, windows of 16.
+    """That of AVFace (sections 3.1, 3.5, 4.1): FLAME, ResNet-50, Adam at 1e-4 with weight decay 5e-4, windows of 16.
 
     The paper names neither batch nor steps.
     """
@@ -274,7 +289,7 @@ def paper() -> Recipe:
         network,
         SelfSupervision(),
         augmentation=unchanged,
-        sketching=Sketching(sketched=0.0),
+        simulation=Simulation(simulated_share=0.0),
         batch=4,
         steps=200_000,
         learning_rate=1e-4,
@@ -287,11 +302,11 @@ def paper() -> Recipe:
 
 
 def occlusion(base: Recipe) -> Recipe:
-    """Fine-tuning of what `base` has trained: most windows have a hidden region, at a lower rate (AVFace 3.4)."""
+    """Fine-tuning of the weights of `base` at a lower rate, with an occluded region in most windows (AVFace 3.4)."""
     return replace(
         base,
         name=f"{base.name}+occlusion",
-        hiding=replace(base.hiding, hidden=0.75, lower_face=0.75, lost=0.12),
+        occlusion=replace(base.occlusion, occluded=0.75, lower_face=0.75, lost=0.12),
         steps=max(1, base.steps // 4),
         learning_rate=base.learning_rate * 0.4,
         warm_up=max(1, base.warm_up // 2),

@@ -1,4 +1,4 @@
-"""The paper's losses, which need no truth: what the head projects and renders to is compared with the frames."""
+"""The paper's losses without ground truth: projection and rendering of the head are compared with the frames."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from avface.training.coarse.batches import Batch
 from avface.training.coarse.recipes import SelfSupervision
 
 SKIN = (0.62, 0.46, 0.38)
-"""RGB of skin for heads without a space of albedos."""
+"""RGB of skin without an albedo space."""
 TEXTURE = 256
-"""Texels across the albedo that is rendered."""
+"""Texels across the rendered albedo."""
 FAR = 10.0
 """Metres added to depths under weak perspective, which has none (DECA)."""
 
@@ -55,7 +55,7 @@ class AlbedoSpace(nn.Module):
 
     @classmethod
     def of_one_colour(cls) -> AlbedoSpace:
-        """Skin that is the same everywhere and on everyone."""
+        """One constant colour."""
         return cls(torch.tensor(SKIN).expand(4, 4, 3).clone(), torch.zeros(0, 4, 4, 3))
 
     @classmethod

@@ -1,6 +1,6 @@
-"""What training on landmarks keeps in memory: tracked takes of synthetic clips, and performances to sketch from.
+"""Training data in memory: tracked takes of synthetic clips, and performances for simulated landmarks.
 
-Both are rows of frames one after the other. Pictures aren't kept: 400 clips of four seconds take 0.3 GB.
+Both are concatenated frames, without images: 400 clips of four seconds take 0.3 GB.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ CLIP_TRUTH = ("shape", "focal_length", "principal_point")
 
 @dataclass(frozen=True, eq=False)
 class TrackedTakes:
-    """C takes of N frames in all, tracked in rendered pictures, with the truth about them.
+    """C takes of N frames in all, tracked in rendered images, with the ground truth.
 
     Shapes: first and count (C,) int: a take's first row, and how many; tracked (N, 478, 2) pixels of the video, with
-            confidence (N,), 0 where it has found no face; hidden (N, 478) bool: points behind an occluder; box (N, 3)
+            confidence (N,), 0 where no face was found; visible (N, 478) bool, False behind an occluder; box (N, 3)
             crops as in `FaceCrop`; speech (N, 16, D) float16; expression (N, E), joints (N, J, 3), rotation
             (N, 3, 3), translation (N, 3), shape (C, S), focal (C,), centre (C, 2).
     """
@@ -41,7 +41,7 @@ class TrackedTakes:
     count: Tensor
     tracked: Tensor
     confidence: Tensor
-    hidden: Tensor
+    visible: Tensor
     box: Tensor
     speech: Tensor
     expression: Tensor
@@ -68,7 +68,7 @@ def read_tracked_takes(
     world_size: int = 1,
     on_take: Callable[[], None] = lambda: None,
 ) -> TrackedTakes:
-    """Read a split's takes of `shortest` frames or more; of several processes each reads every world_size-th shard.
+    """Read the takes of a split with `shortest` frames or more; each process reads every world_size-th shard.
 
     Raises:
         AvfaceError: if the folder holds no dataset, the split is empty, a shard is damaged, or clips have no truth
@@ -111,7 +111,7 @@ def read_tracked_takes(
         count=count,
         **{
             name: joined(name)
-            for name in ("tracked", "confidence", "hidden", "box", "speech", "expression", "joints")
+            for name in ("tracked", "confidence", "visible", "box", "speech", "expression", "joints")
         },
         rotation=rotvec_to_rotmat(joined("rotation").double()).float(),
         translation=joined("translation"),
@@ -167,17 +167,17 @@ def _rows(
     corner = box[:, None, :2] - box[:, None, 2:] / 2
     true = ((frames.pop("landmarks") - corner) / scale - 0.5).round().astype(int).clip(0, int(size) - 1)
     masks = [mask for chunk in take for mask in chunk.masks]
-    hidden = np.zeros(true.shape[:2], bool)
+    visible = np.ones(true.shape[:2], bool)
     for frame, data in enumerate(masks):
         try:
             mask = decode_picture(data)
         except ValueError as error:
             raise damaged(shard, str(error)) from None
-        hidden[frame] = (mask[true[frame, :, 1], true[frame, :, 0]] & OCCLUDED) > 0
+        visible[frame] = (mask[true[frame, :, 1], true[frame, :, 0]] & OCCLUDED) == 0
     frames |= {
         "tracked": (joined("landmarks") + np.float32(0.5)) * scale + corner,
         "confidence": joined("confidence").astype(np.float32),
-        "hidden": hidden,
+        "visible": visible,
         "box": box,
         "speech": joined("speech").astype(np.float16),
     }
@@ -186,7 +186,7 @@ def _rows(
 
 @dataclass(frozen=True, eq=False)
 class Performances:
-    """C performances of N frames in all: what faces do and say, without a person.
+    """C performances of N frames in all: motion and speech without a person's shape.
 
     Shapes: first and count (C,) int; expression (N, E), joints (N, J, 3), turn and shift (N, 3) as in
             `avface.synthetic.performance.performance.Performance`; speech (N, 16, D) float16.
@@ -235,4 +235,4 @@ class Performances:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             return cls(frame_rate=float(found["frame_rate"]), **tensors)
         except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
-            raise AvfaceError(f"{path}: damaged ({error}); delete it, and it is made anew") from None
+            raise AvfaceError(f"{path}: damaged ({error}); delete it to make it again") from None

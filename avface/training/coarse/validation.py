@@ -1,4 +1,4 @@
-"""How good networks on landmarks are while they are trained: whole takes of people they haven't seen."""
+"""Validation of networks on landmarks: whole takes of people of the validation split."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from avface.networks.coarse.model import CoarseNetworks
 from avface.networks.coarse.windows import predict
 from avface.networks.frames import FaceCrop, Frames
 from avface.networks.regions import LANDMARK_REGIONS, REGIONS
-from avface.training.coarse.batches import LOWER, make_up
+from avface.training.coarse.batches import LOWER, with_occlusion_errors
 from avface.training.coarse.face_points import FacePoints, project
 from avface.training.coarse.tracked_takes import TrackedTakes
 
-HIDDEN = (0.2, 0.8)
-"""Share of a take's frames at which the lower face is hidden, from and to."""
+OCCLUDED = (0.2, 0.8)
+"""Start and end of the occlusion of the lower face, as shares of a take's frames."""
 STILL = 0.5e-3
-"""Metres, standard deviation of the mouth's opening: where it moves less there is nothing to follow."""
+"""Standard deviation of the mouth's opening in metres, below which a correlation is meaningless."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Way:
-    """One way of showing a take."""
+class _Condition:
+    """Input that a take is validated with."""
 
-    hidden: bool
-    heard: bool
-    told: bool = True
-    seen: bool = True
+    occluded: bool
+    sound: bool
+    mask_known: bool = True
+    face: bool = True
 
 
-WAYS = {
-    "clean": _Way(False, True),
-    "hidden_sound": _Way(True, True),
-    "hidden_quiet": _Way(True, False),
-    "untold_sound": _Way(True, True, told=False),
-    "sound_only": _Way(True, True, seen=False),
+CONDITIONS = {
+    "clean": _Condition(False, True),
+    "occluded_sound": _Condition(True, True),
+    "occluded_silent": _Condition(True, False),
+    "unmasked_sound": _Condition(True, True, mask_known=False),
+    "sound_only": _Condition(True, True, face=False),
 }
-"""The face as it is; mouth and jaw hidden, with sound and without, and without being told so; nothing but sound."""
+"""The face as it is; mouth and jaw occluded with sound, without sound, and with sound but without occlusion mask; sound
+alone."""
 
 
 @torch.no_grad()
@@ -51,8 +52,8 @@ def validate(
     """Errors over at most so many takes, by name.
 
     `nme` per cent of sqrt(w h) of the true landmarks' box; `vertices` and `lips` mm of the expression, the true shape
-    given; `shape` mm of the neutral face, `lips/<way>` mm and `opening/<way>` the correlation of the mouth's opening
-    with the truth, both over the frames in which the lower face is hidden. See `WAYS`.
+    given; `shape` mm of the neutral face; `lips/<condition>` mm, and `opening/<condition>` the correlation of the
+    mouth's opening with the truth, both over the frames in which the lower face is occluded. See `CONDITIONS`.
     """
     was_training = networks.training
     networks.eval()
@@ -69,20 +70,20 @@ def _errors(
     networks: CoarseNetworks, head: HeadModel, points: FacePoints, takes: TrackedTakes, number: int
 ) -> dict[str, float]:
     rows = slice(int(takes.first[number]), int(takes.first[number] + takes.count[number]))
-    frames, true = shown(points, takes, number)
+    frames, true = conditions_of(points, takes, number)
     coarse, face = predict(networks, frames)
     count = true.shape[0]
-    span = slice(round(HIDDEN[0] * count), round(HIDDEN[1] * count))
+    span = slice(round(OCCLUDED[0] * count), round(OCCLUDED[1] * count))
     shape = takes.shape[number]
     expression = takes.expression[rows]
-    codes = {name: face.expression[row].float().cpu() for row, name in enumerate(WAYS)}
+    codes = {name: face.expression[row].float().cpu() for row, name in enumerate(CONDITIONS)}
     results: dict[str, float] = {}
 
     predicted = coarse.shape[0].float().cpu().mean(0)
     head_points = (
         points.rest
         + (predicted @ points.shape.flatten(1)).unflatten(-1, (-1, 3))
-        + points.moved_by(codes["clean"])
+        + points.displacements(codes["clean"])
     )
     crop = frames.part(0, count).crop
     one = FaceCrop(crop.box[0], crop.focal_length[0], crop.principal_point[0])
@@ -108,16 +109,16 @@ def _errors(
     return results
 
 
-def shown(points: FacePoints, takes: TrackedTakes, number: int) -> tuple[Frames, Tensor]:
-    """A take (B, T) in all `WAYS`, and its true landmarks (T, 478, 2) in crop units."""
+def conditions_of(points: FacePoints, takes: TrackedTakes, number: int) -> tuple[Frames, Tensor]:
+    """A take (B, T) in all `CONDITIONS`, and its true landmarks (T, 478, 2) in crop units."""
     rows = slice(int(takes.first[number]), int(takes.first[number] + takes.count[number]))
     count = rows.stop - rows.start
     shape, expression = takes.shape[number], takes.expression[rows]
     box = takes.box[rows]
     crop = FaceCrop.of(box, float(takes.focal[number]), takes.centre[number].expand(count, 2))
-    start, end = (round(share * count) for share in HIDDEN)
+    start, end = (round(share * count) for share in OCCLUDED)
 
-    def seen(face: Tensor) -> Tensor:
+    def projected(face: Tensor) -> Tensor:
         pixels = project(
             points(shape, face, takes.joints[rows]),
             takes.rotation[rows],
@@ -127,30 +128,32 @@ def shown(points: FacePoints, takes: TrackedTakes, number: int) -> tuple[Frames,
         )
         return crop.normalise(pixels)
 
-    true = seen(expression)
+    true = projected(expression)
     tracked = crop.normalise(takes.tracked[rows])
-    frozen = seen(expression[max(start - 1, 0)].expand_as(expression)) + (tracked - true)
+    frozen = projected(expression[max(start - 1, 0)].expand_as(expression)) + (tracked - true)
     lower = torch.isin(LANDMARK_REGIONS, torch.tensor([REGIONS.index(name) for name in LOWER]))
     covered = torch.zeros(1, count, len(lower), dtype=torch.bool)
     covered[:, start:end] = lower
     random = torch.Generator().manual_seed(number)
-    made_up = make_up(tracked[None], frozen[None], covered, random)[0]
-    known = takes.confidence[rows] > 0
-    ways = list(WAYS.values())
-    visible = (~takes.hidden[rows]).float()
+    wrong = with_occlusion_errors(tracked[None], frozen[None], covered, random)[0]
+    found = takes.confidence[rows] > 0
+    conditions = list(CONDITIONS.values())
+    visible = takes.visible[rows].float()
 
     def each(values: list[Tensor]) -> Tensor:
         return torch.stack(values)
 
-    many = len(ways)
+    many = len(conditions)
     return (
         Frames(
             crop=FaceCrop(*(value.expand(many, *value.shape) for value in vars(crop).values())),
-            seen=each([known & way.seen for way in ways]),
-            heard=each([torch.full_like(known, way.heard) for way in ways]),
-            landmarks=each([made_up if way.hidden else tracked for way in ways]),
+            seen=each([found & one.face for one in conditions]),
+            heard=each([torch.full_like(found, one.sound) for one in conditions]),
+            landmarks=each([wrong if one.occluded else tracked for one in conditions]),
             confidence=takes.confidence[rows].expand(many, -1),
-            visibility=each([torch.where(covered[0] & way.told & way.hidden, 0.1, visible) for way in ways]),
+            visibility=each(
+                [torch.where(covered[0] & one.mask_known & one.occluded, 0.1, visible) for one in conditions]
+            ),
             speech=takes.speech[rows].float().expand(many, -1, -1, -1),
         ),
         true,
@@ -158,27 +161,27 @@ def shown(points: FacePoints, takes: TrackedTakes, number: int) -> tuple[Frames,
 
 
 def mouth_opening(points: FacePoints, shape: Tensor, expression: Tensor) -> Tensor:
-    """Metres (T,) between the lips' inner edges, of shape (S,) and expression (T, E)."""
+    """Distance (T,) in metres between the inner edges of the lips, for shape (S,) and expression (T, E)."""
     face = points(shape, expression)
     gaps = face[:, torch.from_numpy(LIPS_INNER_UPPER)] - face[:, torch.from_numpy(LIPS_INNER_LOWER)]
     return gaps.norm(dim=-1).mean(-1)
 
 
 def correlation(one: Tensor, other: Tensor) -> float:
-    """Pearson's, 0 where one of them doesn't change."""
+    """Pearson correlation; 0 if one of them is constant."""
     one, other = one - one.mean(), other - other.mean()
     length = one.norm() * other.norm()
     return float((one * other).sum() / length) if float(length) > 1e-12 else 0.0
 
 
 def _millimetres(basis: Tensor, difference: Tensor) -> float:
-    """Mean distance that coefficients (T, K) too many make of vertices (K, V, 3)."""
+    """Mean distance in mm of vertices due to errors (T, K) of the weights of a basis (K, V, 3)."""
     moved = (difference @ basis.flatten(1)).unflatten(-1, (-1, 3))
     return 1000 * float(moved.norm(dim=-1).mean())
 
 
 def draw_windows(predicted: Tensor, true: Tensor, size: int = 224) -> Tensor:
-    """Pictures (W, 3, size, size) from 0 to 1 of landmarks (W, L, 2) in crop units: true ones green, predicted red."""
+    """Images (W, 3, size, size) from 0 to 1 of landmarks (W, L, 2) in crop units: true ones green, predicted red."""
     pictures = torch.zeros(len(true), 3, size, size)
     for channel, points in ((1, true), (0, predicted)):
         place = ((points + 1) / 2 * size - 0.5).round().long().clamp(0, size - 1)

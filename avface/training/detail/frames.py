@@ -1,8 +1,8 @@
-"""Frames for the training of the fine stage: made people, seen from near, with the true folds of their skin.
+"""Training frames of the detail stage: close-ups of synthetic people with the true folds of their skin.
 
-The coarse surface of a frame is the truth with errors such as a fit to landmarks leaves, and the displacement is where
-the picture shows it on that surface: at each texel that of the point of the true face which is seen there. It is that
-of folds and wrinkles alone. Pores, stubble and the lattice of fine lines are noise to whoever sees a face in a video.
+The coarse surface of a frame is the true one with errors as of a fit to landmarks, and the displacement is given where
+the image shows it on that surface: at each texel, that of the point of the true face which is visible there. It has
+folds and wrinkles alone: pores, stubble and fine lines are noise at the resolution of a video.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ from avface.geometry.rasteriser import rasterise
 from avface.geometry.shading import sample_texture
 from avface.head.model import HeadModel, load_head
 from avface.head.skin.atlas import DetailAtlas, detail_atlas
-from avface.networks.detail.losses import VALLEY_SHADE, valley_light
+from avface.networks.detail.losses import VALLEY_SHADE, valley_occlusion
 from avface.speech import speech_features
-from avface.synthetic.occlusion.occlusion import OcclusionEvent, occlude
+from avface.synthetic.occlusion.compositing import occlude
+from avface.synthetic.occlusion.plan import OcclusionEvent
 from avface.synthetic.rendering.renderer import SceneRenderer
 from avface.synthetic.rendering.scene import Scene, SceneConfig, sample_scene
+from avface.training.loop.config import check_not_negative, check_positive, check_shares
 
-FORMAT = "avface detail frames 3"
+FORMAT = "avface detail frames 4"
 FOLDING: tuple[dict[str, float], ...] = (
     {"browInnerUp": 1.0, "browOuterUp": 0.9},
     {"browInnerUp": 0.5, "browOuterUpLeft": 1.0},
@@ -50,66 +52,63 @@ FOLDING: tuple[dict[str, float], ...] = (
     {"mouthPucker": 1.0},
     {"mouthShrugLower": 0.9},
 )
-"""Units that fold the skin together; those with a left and a right half are named without the side."""
+"""Combinations of units that fold the skin; those with a left and a right half are named without the side."""
 _SLIPPED = 0.06
-"""Part of the window beyond which another place of the face is seen at a texel than the texel's own."""
+"""Distance in the window, as a share of it, beyond which a texel shows another part of the face than its own."""
 _SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class DetailFramesConfig:
-    """What frames are made of."""
+    """Content of the frames."""
 
     people: int = 200
-    """How many, each with light, camera and words of their own."""
+    """Number of people, each with light, camera and speech of their own."""
     frames: int = 10
     """Frames of each."""
     resolution: int = 256
-    """Texels R across the window."""
+    """Width and height R of the window in texels."""
     picture: int = 640
-    """Pixels across the pictures; a head fills 0.38 to 0.75 of them."""
-    smallest: float = 0.4
-    """Pictures are shrunk to between this and 1 of their size: what can't be seen must not be guessed."""
+    """Width and height of the images in pixels; a head fills 0.38 to 0.75 of them."""
+    min_scale: float = 0.4
+    """Images are downsampled by factors from this to 1: detail beyond the resolution must not be inferred."""
     folded: float = 0.6
-    """Share of the frames with a strong expression beside what is said."""
+    """Share of the frames with a strong expression added to the speech."""
     occluded: float = 0.3
-    """Share of the people with something before the face."""
+    """Share of the people with an occluder before the face."""
     shape_error: float = 0.4
-    """Standard deviation of the coarse surface's shape weights from the truth, one error a person."""
+    """Standard deviation of the error of the coarse shape weights, drawn once per person."""
     expression_error: float = 0.05
-    """The same of its expression weights, one a frame."""
+    """The same of the expression weights, drawn for each frame."""
     exact: float = 0.15
-    """Share of the people whose coarse surface is the truth."""
+    """Share of the people without such errors."""
     texture: int = 512
-    """Texels across the skin's maps."""
+    """Width and height of the skin's maps in texels."""
     seed: int = 61
     """Another seed gives other people."""
 
     def __post_init__(self) -> None:
-        for name in ("people", "frames", "resolution"):
-            if not getattr(self, name) > 0:
-                raise AvfaceError(f"{name}={getattr(self, name)} must be positive")
+        check_positive(self, "people", "frames", "resolution", "texture")
         if self.picture < 64:
             raise AvfaceError(f"picture={self.picture} must be at least 64 pixels")
-        for name in ("smallest", "folded", "occluded", "exact"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise AvfaceError(f"{name}={getattr(self, name)} must be from 0 to 1")
+        check_shares(self, "min_scale", "folded", "occluded", "exact")
+        check_not_negative(self, "shape_error", "expression_error", "seed")
 
 
 @dataclass(frozen=True, eq=False)
 class DetailFrames:
-    """N frames, of any number of people.
+    """N frames of any number of people.
 
     Shapes: image (N, 3, R, R) uint8, 0 where not seen; normals (N, 3, R, R) int8, of the coarse surface in the axes of
-            `DetailMaps`, times 127; visibility (N, R, R) uint8, times 255, as if nothing were before the face, hidden
-            (N, R, R) bool where something is; displacement (N, R, R) int16 micrometres; speech (N, 16, D) float16;
+            `DetailMaps`, times 127; visibility (N, R, R) uint8, times 255, without occluders, and occluded (N, R, R)
+            bool, the mask of occluders; displacement (N, R, R) int16 micrometres; speech (N, 16, D) float16;
             person (N,) and frame (N,) int32.
     """
 
     image: Tensor
     normals: Tensor
     visibility: Tensor
-    hidden: Tensor
+    occluded: Tensor
     displacement: Tensor
     speech: Tensor
     person: Tensor
@@ -119,7 +118,7 @@ class DetailFrames:
         return len(self.person)
 
     def select(self, rows: Tensor) -> DetailFrames:
-        """Those of the rows (M,), numbers or bool (N,)."""
+        """Those of some rows: numbers (M,) or bool (N,)."""
         return DetailFrames(**{entry.name: getattr(self, entry.name)[rows] for entry in fields(self)})
 
     @classmethod
@@ -138,9 +137,9 @@ def prepare_detail_frames(
     workers: int = 1,
     on_person: Callable[[int, int], None] = lambda done, total: None,
 ) -> DetailFrames:
-    """Frames of all people, each person's kept as a file in `cache`; those that are there already are read.
+    """Frames of all people, one file per person in `cache`; existing files are read.
 
-    `on_person` is told how many people of how many are done.
+    `on_person` is called with the number of people that are done and the total.
 
     Raises:
         AvfaceError: if a file is damaged or can't be written, or the cache holds frames of other settings.
@@ -155,19 +154,19 @@ def prepare_detail_frames(
     on_person(done, len(paths))
     if workers <= 1:
         for index in missing:
-            keep_person(index, paths[index], config, head)
+            make_person(index, paths[index], config, head)
             done += 1
             on_person(done, len(paths))
     else:
         with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-            for job in as_completed([pool.submit(keep_person, k, paths[k], config, head) for k in missing]):
+            for job in as_completed([pool.submit(make_person, k, paths[k], config, head) for k in missing]):
                 job.result()
                 done += 1
                 on_person(done, len(paths))
     return DetailFrames.joined([_read(path, index, config, head) for index, path in enumerate(paths)])
 
 
-def keep_person(index: int, path: Path, config: DetailFramesConfig, head: str = "open") -> None:
+def make_person(index: int, path: Path, config: DetailFramesConfig, head: str = "open") -> None:
     """Make a person's frames and write them.
 
     Raises:
@@ -175,7 +174,7 @@ def keep_person(index: int, path: Path, config: DetailFramesConfig, head: str = 
     """
     frames = person_frames(index, config, head)
     tensors = {entry.name: getattr(frames, entry.name) for entry in fields(DetailFrames)}
-    write_tensors(path, tensors, {"format": FORMAT, "made": _made(index, config, head)})
+    write_tensors(path, tensors, {"format": FORMAT, "settings": _settings(index, config, head)})
 
 
 def person_frames(index: int, config: DetailFramesConfig, head: str = "open") -> DetailFrames:
@@ -188,14 +187,14 @@ def person_frames(index: int, config: DetailFramesConfig, head: str = "open") ->
     steps = (np.arange(config.frames) + rng.uniform(size=config.frames)) / config.frames
     chosen = (steps * len(scene)).astype(int)
     scene = _with_folds(scene, model, chosen, rng, config.folded)
-    heard = speech_features(scene.performance.sound, scene.performance.times[chosen]).values
+    speech = speech_features(scene.performance.sound, scene.performance.times[chosen]).values
     capture = scene.capture(model, head)
     exact = rng.uniform() < config.exact
     shape_error = 0.0 if exact else config.shape_error * rng.normal(size=len(scene.shape))
     points = [torch.as_tensor(np.array(capture.vertices([n])[0]), dtype=torch.float32) for n in chosen]
     heights = [true_folds(scene, model, n) for n in chosen]
     places = [seen_places(model, true, scene.camera) for true in points]
-    pictures = film(scene, model, chosen, heights, places, rng)
+    pictures = render_frames(scene, model, chosen, heights, places, rng)
     masks: list[Bool | None] = [None] * len(chosen)
     if rng.uniform() < config.occluded:
         stay = [OcclusionEvent(0, len(chosen), False, False)]
@@ -209,18 +208,16 @@ def person_frames(index: int, config: DetailFramesConfig, head: str = "open") ->
             off = config.expression_error * rng.normal(size=model.num_expression)
             coarse = _with_errors(model, scene, number, shape_error, off, true)
             displacement = _where_seen(atlas, places[row], coarse, scene.camera, displacement)
-        picture, mask, camera = _filmed(pictures[row], masks[row], scene.camera, rng, config.smallest)
+        picture, mask, camera = _as_video(pictures[row], masks[row], scene.camera, rng, config.min_scale)
         maps = atlas.maps(picture, coarse, camera)
-        covered_too = (
-            maps.visibility if mask is None else atlas.maps(picture, coarse, camera, mask).visibility
-        )
+        visibility = maps.visibility if mask is None else atlas.maps(picture, coarse, camera, mask).visibility
         made = {
             "image": (255 * maps.image).round().byte(),
             "normals": (127 * maps.normals).round().to(torch.int8),
             "visibility": (255 * maps.visibility).round().byte(),
-            "hidden": (covered_too == 0) & (maps.visibility > 0),
+            "occluded": (visibility == 0) & (maps.visibility > 0),
             "displacement": (1e6 * displacement * (atlas.mask > 0)).round().to(torch.int16),
-            "speech": torch.as_tensor(heard[row]).half(),
+            "speech": torch.as_tensor(speech[row]).half(),
             "person": torch.tensor(index, dtype=torch.int32),
             "frame": torch.tensor(number, dtype=torch.int32),
         }
@@ -263,7 +260,7 @@ def seen_places(head: HeadModel, points: Tensor, camera: Camera) -> tuple[Tensor
     return found.interpolate(torch.as_tensor(head.uv), torch.as_tensor(head.uv_faces)), found.triangle >= 0
 
 
-def film(
+def render_frames(
     scene: Scene,
     head: HeadModel,
     chosen: npt.NDArray[np.int_],
@@ -271,38 +268,38 @@ def film(
     places: list[tuple[Tensor, Tensor]],
     rng: np.random.Generator,
 ) -> list[U8]:
-    """Pictures (H, W, 3) of the chosen frames.
+    """Images (H, W, 3) of the chosen frames.
 
-    The renderer lights a displaced surface but knows no shadow within a fold, and valleys are what is dark in a real
-    one. Here they are darker by their depth, one person's more than another's.
+    The renderer shades a displaced surface without cast shadows, but the valleys of real folds are dark. Here they are
+    darkened by their depth, with a strength drawn per person.
     """
     renderer = SceneRenderer(scene, head, supersampling=1)
     generator = torch.Generator().manual_seed(scene.noise_seed)
     strength = VALLEY_SHADE / 2 + float(rng.exponential(VALLEY_SHADE / 2))
     pictures = []
     for number, height, (uv, seen) in zip(chosen.tolist(), heights, places, strict=True):
-        dark = valley_light(height, 1.0, strength)
+        dark = valley_occlusion(height, 1.0, strength)
         shade = torch.where(seen, sample_texture(dark[..., None], uv)[..., 0], 1.0)
         light = renderer.light(range(number, number + 1)) * shade[None, ..., None]
         pictures.append(scene.sensor.develop(light, generator)[0].numpy())
     return pictures
 
 
-def _filmed(
+def _as_video(
     picture: U8,
-    hidden: Bool | None,
+    occluded: Bool | None,
     camera: Camera,
     rng: np.random.Generator,
-    smallest: float,
+    min_scale: float,
 ) -> tuple[U8, Bool | None, Camera]:
-    """A picture as a video has it: of any size, and compressed; what is hidden and the camera go along."""
-    size = round(camera.width * rng.uniform(smallest, 1))
+    """An image as in a video, resized and compressed, with the mask of occluders and the camera."""
+    size = round(camera.width * rng.uniform(min_scale, 1))
     small = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
     _, packed = cv2.imencode(".jpg", small, (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(60, 98))))
     small = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
-    if hidden is not None:
-        hidden = cv2.resize(hidden.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA) > 0.2
-    return small, hidden, Camera.centred(camera.focal_length * size / camera.width, size, size)
+    if occluded is not None:
+        occluded = cv2.resize(occluded.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA) > 0.2
+    return small, occluded, Camera.centred(camera.focal_length * size / camera.width, size, size)
 
 
 def _with_errors(
@@ -313,7 +310,7 @@ def _with_errors(
     expression_error: F64,
     true: Tensor,
 ) -> Tensor:
-    """Vertices (V, 3) in the camera of a face that isn't quite the true one, laid over the true one's (V, 3)."""
+    """Vertices (V, 3) in camera axes of a face with wrong weights, aligned rigidly with the true ones (V, 3)."""
     shape = torch.as_tensor(scene.shape + shape_error, dtype=torch.float32)
     expression = torch.as_tensor(scene.performance.expression[number] + expression_error, dtype=torch.float32)
     joints = torch.as_tensor(scene.performance.joints[number], dtype=torch.float32)
@@ -329,10 +326,10 @@ def _with_errors(
 def _where_seen(
     atlas: DetailAtlas, places: tuple[Tensor, Tensor], coarse: Tensor, camera: Camera, displacement: Tensor
 ) -> Tensor:
-    """The displacement (R, R) of the true face as the picture shows it at the texels of a coarse surface (V, 3).
+    """The displacement (R, R) of the true face as the image shows it at the texels of a coarse surface (V, 3).
 
-    places are what the pixels see of the true face, as of `_places`. Where another part of the face is seen, or none, a
-    texel keeps its own.
+    places: of `seen_places` for the true face. A texel keeps its own displacement where the image shows another part of
+    the face, or none.
     """
     uv, seen = places
     inside = torch.stack(
@@ -357,8 +354,8 @@ def _where_seen(
     return grid_sample(displacement[None, None], grid[None], padding_mode="border", align_corners=False)[0, 0]
 
 
-def _made(index: int, config: DetailFramesConfig, head: str) -> str:
-    """What tells a person and the settings from others; of how many people it is one doesn't matter."""
+def _settings(index: int, config: DetailFramesConfig, head: str) -> str:
+    """Person and config, without the number of people, which doesn't matter."""
     return json.dumps({"person": index, "head": head, **asdict(replace(config, people=1))}, sort_keys=True)
 
 
@@ -370,9 +367,9 @@ def _read(path: Path, index: int, config: DetailFramesConfig, head: str) -> Deta
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
-        raise AvfaceError(f"{path}: not readable ({error}); delete it, and it is made again") from None
-    if metadata.get("format") != FORMAT or metadata.get("made") != _made(index, config, head):
+        raise AvfaceError(f"{path}: not readable ({error}); delete it to make it again") from None
+    if metadata.get("format") != FORMAT or metadata.get("settings") != _settings(index, config, head):
         raise AvfaceError(f"{path}: frames of other settings; delete it, or choose another cache")
     if set(tensors) != {entry.name for entry in fields(DetailFrames)}:
-        raise AvfaceError(f"{path}: damaged; delete it, and it is made again")
+        raise AvfaceError(f"{path}: damaged; delete it to make it again")
     return DetailFrames(**tensors)

@@ -1,26 +1,23 @@
-"""Training of the detail network.
+"""Training of the detail network: `avface train detail --out detail.safetensors`.
 
-    python -m avface.training.detail.train --out detail.safetensors
-
-The first run makes the frames of people that it learns from, which are kept beside the weights. So is a checkpoint: a
-run that was stopped goes on when the same command is given again.
+The frames of synthetic people, made by the first run, are stored beside the weights, like the checkpoint: a run that
+was interrupted resumes when the same command is given again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import count as count_from
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import numpy as np
 import torch
 import tyro
-from rich.progress import Progress as Bar
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.optim import AdamW
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from avface.errors import AvfaceError
 from avface.head.model import load_head
@@ -29,26 +26,34 @@ from avface.networks.detail.losses import (
     DetailWeights,
     IdMrfLoss,
     Vgg19,
+    detail_texture,
     displacement_loss,
+    from_tangent_space,
+    image_gradient_loss,
     normals_loss,
-    on_coarse,
     photometric_loss,
     regulariser,
     slope_loss,
-    structure_loss,
     symmetry_loss,
-    texture_of_detail,
 )
 from avface.networks.detail.network import STRIDE, DetailConfig, DetailNetwork, load_detail, save_detail
 from avface.training.detail.frames import DetailFrames, DetailFramesConfig, prepare_detail_frames
-from avface.training.loop.checkpoint import Progress, load_checkpoint, make_folder_of
-from avface.training.loop.trainer import Descent, bar_columns, warmed_cosine
+from avface.training.loop.config import (
+    Optimisation,
+    RunConfig,
+    check_averaging,
+    check_not_negative,
+    check_positive,
+    check_shares,
+)
+from avface.training.loop.devices import SingleDevice
+from avface.training.loop.reporting import Reporter
+from avface.training.loop.trainer import RunResult, Task, Trainer, begin_run
 
-CHECKPOINT = "avface detail training 2"
 HELD_OUT = 10
-"""Of so many people one, by the number, isn't learned from."""
+"""One of so many people, by number, is held out of the training."""
 UNSEEN = 0.1
-"""Weight of texels that aren't seen: what is there can be guessed at most."""
+"""Weight of texels that aren't visible: their displacement can only be inferred."""
 
 
 @dataclass(frozen=True)
@@ -58,96 +63,90 @@ class DetailRecipe:
     network: DetailConfig = field(default_factory=DetailConfig)
     """Layers and sizes."""
     frames: DetailFramesConfig = field(default_factory=DetailFramesConfig)
-    """People and frames."""
+    """Training data: people and frames."""
     losses: DetailWeights = field(
         default_factory=lambda: DetailWeights(photometric=0.0, normals=2.0, mrf=0.0)
     )
-    """Weights of the losses. Where the truth is known, lengths of fine differences (equation 3) with the paper's weight
-    only tell a network that knows little to be silent. Without VGG-19, `mrf` is that of `structure_loss`."""
+    """Weights of the losses. The L1 norm of the displacement (equation 3) with the paper's weight drives an uncertain
+    network to zero where the truth is known. Without VGG-19, `mrf` weighs `image_gradient_loss`."""
     steps: int = 10000
     """Steps of the optimiser."""
     batch: int = 4
-    """Crops a step."""
+    """Crops per step."""
     crop: int = 128
-    """Texels across a crop."""
+    """Width and height of a crop in texels."""
     learning_rate: float = 1.5e-3
-    """Highest rate; it rises for `warm_up` steps and falls as a cosine."""
+    """Highest learning rate: linear warm-up, then cosine decay."""
     weight_decay: float = 5e-4
-    """The paper's."""
+    """Weight decay of AdamW; the paper's."""
     warm_up: int = 50
-    """Steps."""
+    """Steps until the highest rate."""
     gradient_norm: float = 1.0
-    """Longer gradients are cut to this length."""
+    """Gradients are clipped to this norm."""
     averaging: float = 0.99
-    """Share of the running average of the weights that a step leaves; the average is what is kept."""
-    smooth: float = 0.3
-    """How often a frame without folds is shown, against the average; the others the oftener, the deeper theirs."""
-    silenced: float = 0.2
+    """Decay of the exponential moving average of the weights, which is what is saved."""
+    flat_sampling: float = 0.3
+    """Sampling weight of a frame without folds, relative to the mean; that of others grows with the depth of theirs."""
+    audio_dropout: float = 0.2
     """Share of the frames without sound."""
-    told: float = 0.7
-    """Share of the occluded frames in which the network is told what is hidden."""
-    holes: float = 0.3
-    """Share of the frames in which a part of the face is hidden that isn't."""
-    strangers: float = 0.3
-    """Share of the frames with something on the skin that isn't skin, which the network isn't told."""
+    mask_known: float = 0.7
+    """Share of the occluded frames in which the input visibility shows the occlusion."""
+    false_occlusions: float = 0.3
+    """Share of the frames in which the input visibility shows an occlusion that isn't there."""
+    distractors: float = 0.3
+    """Share of the frames with objects on the skin that the input visibility doesn't show."""
     bfloat16: bool = True
-    """Whether layers compute in half precision, a third faster on CPUs that can."""
+    """Whether layers compute in half precision, a third faster on CPUs that support it."""
     seed: int = 0
     """Seed of everything random."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "learning_rate", "gradient_norm"):
-            if not getattr(self, name) > 0:
-                raise AvfaceError(f"{name}={getattr(self, name)} must be positive")
+        check_positive(self, "steps", "batch", "learning_rate", "gradient_norm")
+        check_not_negative(self, "warm_up", "weight_decay", "flat_sampling", "seed")
+        check_shares(self, "audio_dropout", "mask_known", "false_occlusions", "distractors")
+        check_averaging(self)
         size = self.network.resolution
         if self.crop % STRIDE or not 0 < self.crop <= size:
             raise AvfaceError(f"crop={self.crop} must be a multiple of {STRIDE}, at most {size}")
         if self.frames.resolution != size:
-            raise AvfaceError(f"frames must have the network's resolution, {size}")
+            raise AvfaceError(
+                f"frames.resolution={self.frames.resolution} must be the network's resolution, {size}"
+            )
 
 
 @dataclass(frozen=True)
 class DetailTraining:
-    """Train the detail network."""
+    """Train the detail network. The defaults are the recipe of the shipped weights."""
 
     out: Path = Path("detail.safetensors")
-    """File of the weights; the checkpoint lies beside it."""
+    """File of the weights; the checkpoint is stored beside it."""
     cache: Path | None = None
     """Folder of the frames; by default `detail-frames` beside the weights."""
-    recipe: DetailRecipe = field(default_factory=DetailRecipe)
+    recipe: Annotated[DetailRecipe, tyro.conf.arg(name="")] = field(default_factory=DetailRecipe)
     """What decides about the weights."""
     start: Path | None = None
-    """Weights to begin with, such as those of an earlier run; by default new ones."""
+    """Initial weights, such as those of an earlier run; by default random ones."""
     vgg: Path | None = None
     """File of torchvision's VGG-19 weights, for the ID-MRF loss."""
-    device: Literal["cpu", "cuda", "mps"] = "cpu"
-    """What computes."""
-    threads: int = 1
-    """CPU threads."""
-    time_limit: float | None = None
-    """Minutes of training, those before a checkpoint included: the learning rate falls so that the run ends by then."""
-    checkpoint_every: int = 200
-    """Steps between checkpoints; weights are written then too."""
-    report_every: int = 50
-    """Steps between two reports of the losses."""
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the run's state is kept."""
-        return self.out.with_name(f"{self.out.stem}.checkpoint.safetensors")
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+    """Where and how long."""
 
     @property
     def frames(self) -> Path:
-        """Where the frames are kept."""
+        """Where the frames are stored."""
         return self.cache or self.out.with_name("detail-frames")
+
+
+Command = DetailTraining
+"""What `avface train detail` parses."""
 
 
 @dataclass(frozen=True, eq=False)
 class DetailBatch:
-    """B crops of C x C texels, cut out at row and column `corner`.
+    """B crops of C x C texels, at row and column `corner`.
 
     maps (B, 7, C, C), speech (B, 16, D), displacement (B, C, C) metres, image (B, 3, C, C) from 0 to 1, coarse
-    (B, 3, C, C) normals, seen (B, C, C) from 0 to 1 of what the picture shows truly.
+    (B, 3, C, C) normals, seen (B, C, C) from 0 to 1: how well the image shows the skin.
     """
 
     corner: tuple[int, int]
@@ -165,17 +164,17 @@ class DetailBatch:
 
 
 def held_out(frames: DetailFrames) -> Tensor:
-    """Which frames (N,) aren't learned from."""
+    """Which frames (N,) are held out of the training."""
     return frames.person % HELD_OUT == HELD_OUT - 2
 
 
 class DetailBatches:
-    """Random crops of frames, made from the recipe's seed and the step."""
+    """Random crops of frames; functions of the recipe's seed and the step."""
 
     def __init__(self, recipe: DetailRecipe, frames: DetailFrames, mask: Tensor) -> None:
         self.recipe, self.frames = recipe, frames
         folded = frames.displacement.float().abs().mean((1, 2)).double().numpy()
-        chance = recipe.smooth + (1 - recipe.smooth) * folded / max(folded.mean(), 1e-9)
+        chance = recipe.flat_sampling + (1 - recipe.flat_sampling) * folded / max(folded.mean(), 1e-9)
         self._chance = chance / chance.sum()
         size = recipe.network.resolution
         places = range(0, size - recipe.crop + 1, STRIDE)
@@ -192,34 +191,34 @@ class DetailBatches:
         rng = np.random.default_rng([recipe.seed, 61, step])
         rows = torch.from_numpy(rng.choice(len(frames), recipe.batch, p=self._chance))
         corner = self._corners[int(rng.integers(len(self._corners)))]
-        image, normals, visibility, hidden, displacement = (
+        image, normals, visibility, occluded, displacement = (
             _cut(getattr(frames, name), corner, recipe.crop)[rows]
-            for name in ("image", "normals", "visibility", "hidden", "displacement")
+            for name in ("image", "normals", "visibility", "occluded", "displacement")
         )
         mirrored = torch.from_numpy(rng.random(recipe.batch) < 0.5)
-        if bool(mirrored.any()):  # the crop of the other side, turned round
+        if bool(mirrored.any()):  # the crop of the other side, mirrored
             other = corner[0], recipe.network.resolution - recipe.crop - corner[1]
-            turned = rows[mirrored]
+            chosen = rows[mirrored]
             for name, part in (
                 ("image", image),
                 ("normals", normals),
                 ("visibility", visibility),
-                ("hidden", hidden),
+                ("occluded", occluded),
                 ("displacement", displacement),
             ):
-                part[mirrored] = _cut(getattr(frames, name), other, recipe.crop)[turned].flip(-1)
+                part[mirrored] = _cut(getattr(frames, name), other, recipe.crop)[chosen].flip(-1)
             normals[mirrored, 0] *= -1
         coarse = unit(normals.float(), 1)
-        shown_at_all, true = visibility.float() / 255, displacement.float() * 1e-6
+        facing, true = visibility.float() / 255, displacement.float() * 1e-6
         picture = _recoloured(image.float() / 255, rng)
-        told = torch.from_numpy(rng.random(recipe.batch) < recipe.told)[:, None, None]
-        picture, odd = _with_strangers(picture, rng, recipe.strangers)
-        holes = _blobs(rng, recipe.crop, recipe.batch) & _chosen(rng, recipe.batch, recipe.holes)
-        shown = shown_at_all * ~(hidden & told) * ~holes
+        known = torch.from_numpy(rng.random(recipe.batch) < recipe.mask_known)[:, None, None]
+        picture, distracting = _with_distractors(picture, rng, recipe.distractors)
+        holes = _blobs(rng, recipe.crop, recipe.batch) & _chosen(rng, recipe.batch, recipe.false_occlusions)
+        shown = facing * ~(occluded & known) * ~holes
         maps = DetailMaps(picture * (shown > 0)[:, None], coarse, shown).stacked()
         speech = frames.speech[rows].float()
-        speech[torch.from_numpy(rng.random(recipe.batch) < recipe.silenced)] = 0.0
-        seen = shown_at_all * ~hidden * ~odd * ~holes
+        speech[torch.from_numpy(rng.random(recipe.batch) < recipe.audio_dropout)] = 0.0
+        seen = facing * ~occluded * ~distracting * ~holes
         return DetailBatch(corner, maps, speech, true, picture, coarse, seen)
 
 
@@ -232,7 +231,7 @@ def _chosen(rng: np.random.Generator, count: int, share: float) -> Tensor:
 
 
 def _recoloured(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Pictures (B, 3, R, R) under another exposure, white balance and contrast, with noise."""
+    """Images (B, 3, R, R) with random exposure, white balance, contrast and noise."""
     count = len(image)
     gain = np.exp(rng.normal(0, 0.15, (count, 1, 1, 1)) + rng.normal(0, 0.06, (count, 3, 1, 1)))
     power = np.exp(rng.normal(0, 0.15, (count, 1, 1, 1)))
@@ -249,26 +248,26 @@ def _noise(rng: np.random.Generator, size: int, count: int, cells: int, channels
 
 
 def _blobs(rng: np.random.Generator, size: int, count: int) -> Tensor:
-    """Random areas (B, R, R) bool of a third of the window or less."""
+    """Random areas (B, R, R) bool of at most about a third of the window."""
     field = _noise(rng, size, count, int(rng.integers(3, 7)))[:, 0]
     level = torch.from_numpy(rng.uniform(0.6, 1.6, (count, 1, 1)).astype(np.float32))
     return field > level
 
 
-def _with_strangers(image: Tensor, rng: np.random.Generator, share: float) -> tuple[Tensor, Tensor]:
-    """Pictures (B, 3, R, R), some with strands, frames of glasses and patches on the skin; and where (B, R, R).
+def _with_distractors(image: Tensor, rng: np.random.Generator, share: float) -> tuple[Tensor, Tensor]:
+    """Images (B, 3, R, R), some with strands, frames of glasses and patches on the skin; and where (B, R, R).
 
-    They are flat pictures without any shape: what looks like them isn't relief.
+    They are flat: the network learns to predict no relief for them.
     """
     count, size = len(image), image.shape[-1]
     strands = _noise(rng, size, count, int(rng.integers(3, 8)))[:, 0]
     patches = _noise(rng, size, count, int(rng.integers(3, 6)))[:, 0]
     width = torch.from_numpy(rng.uniform(0.01, 0.1, (count, 1, 1)).astype(np.float32))
     near = _blobs(rng, size, count)
-    odd = ((strands.abs() < width) | (patches > 1.3)) & near & _chosen(rng, count, share)
+    distracting = ((strands.abs() < width) | (patches > 1.3)) & near & _chosen(rng, count, share)
     colour = torch.from_numpy(rng.uniform(0, 0.9, (count, 3, 1, 1)).astype(np.float32) ** 2)
     grain = 0.04 * _noise(rng, size, count, size // 4)
-    return torch.where(odd[:, None], (colour + grain).clamp(0, 1), image), odd
+    return torch.where(distracting[:, None], (colour + grain).clamp(0, 1), image), distracting
 
 
 class DetailObjective:
@@ -277,7 +276,7 @@ class DetailObjective:
     def __init__(
         self, recipe: DetailRecipe, atlas: DetailAtlas, device: str, vgg: Path | None = None
     ) -> None:
-        """For crops on a device; vgg is the file of VGG-19's weights.
+        """vgg: file of the weights of VGG-19.
 
         Raises:
             AvfaceError: if it can't be read.
@@ -303,71 +302,86 @@ class DetailObjective:
             mirrored = self.atlas.flipped(found[:, None])[:, 0]
             losses["symmetry"] = weights.symmetry * symmetry_loss(found, mirrored, batch.seen, mask)
         if weights.photometric or weights.mrf:
-            detailed = on_coarse(batch.coarse, predicted)
+            detailed = from_tangent_space(batch.coarse, predicted)
             seen = batch.seen * mask
-            texture = texture_of_detail(batch.coarse, detailed, batch.image, seen)
+            texture = detail_texture(batch.coarse, detailed, batch.image, seen)
             losses["photometric"] = weights.photometric * photometric_loss(texture, batch.image, seen)
             if self.mrf is None:
-                losses["structure"] = weights.mrf * structure_loss(texture, batch.image, seen)
+                losses["image_gradient"] = weights.mrf * image_gradient_loss(texture, batch.image, seen)
             else:
                 shown = seen[:, None]
                 losses["mrf"] = weights.mrf * self.mrf(texture * shown, batch.image * shown)
         return losses
 
 
-def train(training: DetailTraining) -> DetailNetwork:
-    """Train, from the checkpoint if there is one, and write the weights, which are given back.
+class DetailTask(Task[DetailNetwork, DetailBatch]):
+    """The detail network, for the `Trainer`."""
+
+    name = "detail"
+    checkpoint_format = "avface detail training 3"
+
+    def __init__(self, training: DetailTraining, frames: DetailFrames, devices: SingleDevice) -> None:
+        recipe = training.recipe
+        self._recipe, self._device = recipe, training.run.device
+        self.recipe, self.devices = asdict(recipe), devices
+        self.optimisation = Optimisation(
+            recipe.steps,
+            recipe.learning_rate,
+            recipe.warm_up,
+            recipe.gradient_norm,
+            recipe.averaging,
+            average_buffers=True,
+        )
+        torch.manual_seed(recipe.seed)  # of the initial weights
+        head = load_head(recipe.network.head)
+        atlas = detail_atlas(head, recipe.network.resolution)
+        self.network = DetailNetwork.of(head, recipe.network)
+        if training.start is not None:
+            self.network.load_state_dict(_weights_of(training.start, recipe.network))
+        self.optimiser = AdamW(self.network.parameters(), weight_decay=recipe.weight_decay)
+        self._batches = DetailBatches(recipe, frames.select(~held_out(frames)), atlas.mask)
+        self._objective = DetailObjective(recipe, atlas, training.run.device, training.vgg)
+
+    def move(self) -> None:
+        """To the device, in the memory layout that its convolutions are fastest with."""
+        self.network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def batches(self, first: int) -> Iterator[DetailBatch]:
+        """Crops from a step on."""
+        return (self._batches[step] for step in count_from(first))
+
+    def losses(self, module: DetailNetwork, batch: DetailBatch, step: int) -> dict[str, Tensor]:
+        """Weighted losses by name."""
+        batch = batch.to(self._device)
+        with torch.autocast(self._device, torch.bfloat16, enabled=self._recipe.bfloat16):
+            maps = batch.maps.contiguous(memory_format=torch.channels_last)
+            found = module(maps, batch.speech, batch.corner)
+        return self._objective(found.float(), batch)
+
+    def save(self, network: DetailNetwork, path: Path, metadata: dict[str, str]) -> None:
+        """Write the weights."""
+        save_detail(network, path, metadata)
+
+
+def train(training: DetailTraining) -> RunResult[DetailNetwork]:
+    """Train, from the checkpoint if there is one, and write the weights.
 
     Raises:
         AvfaceError: if a file is damaged or can't be written, or the checkpoint belongs to another recipe.
     """
-    recipe = training.recipe
-    make_folder_of(training.out)
-    torch.set_num_threads(training.threads)
-    torch.manual_seed(recipe.seed)
-    head = load_head(recipe.network.head)
-    atlas = detail_atlas(head, recipe.network.resolution)
-    network = DetailNetwork.of(head, recipe.network)
-    if training.start is not None:
-        network.load_state_dict(_weights_of(training.start, recipe.network))
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True)
-    optimiser = AdamW(network.parameters(), weight_decay=recipe.weight_decay)
-    with Bar(*bar_columns()) as bar:
-        making = bar.add_task("frames", total=None, note="")
-        frames = read_frames(training, lambda done, total: bar.update(making, completed=done, total=total))
-        bar.remove_task(making)
-        batches = DetailBatches(recipe, frames.select(~held_out(frames)), atlas.mask)
-        objective = DetailObjective(recipe, atlas, training.device, training.vgg)
-        network.to(training.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        average.to(training.device)
-        progress = Progress()
-        if training.checkpoint.exists():
-            progress = load_checkpoint(
-                training.checkpoint, CHECKPOINT, asdict(recipe), network, average, optimiser
-            )
-        task = bar.add_task("detail", total=recipe.steps, completed=progress.step, note="")
-        descent = Descent(training, network, average, optimiser, progress, bar, task)
-        network.train()
-        while (share := descent.share(progress.step / recipe.steps)) < 1:
-            batch = batches[progress.step].to(training.device)
-            with torch.autocast(training.device, torch.bfloat16, enabled=recipe.bfloat16):
-                maps = batch.maps.contiguous(memory_format=torch.channels_last)
-                found = network(maps, batch.speech, batch.corner)
-            rate = warmed_cosine(recipe.learning_rate, progress.step + 1, recipe.warm_up, share)
-            descent.step(objective(found.float(), batch), rate)
-            if progress.step % training.checkpoint_every == 0:
-                _keep(training, descent)
-    _keep(training, descent)
-    result = average.module
-    assert isinstance(result, DetailNetwork)
-    return result.cpu().eval()
+    run = training.run
+    devices = begin_run(run, training.out)
+    with Reporter(run.quiet) as reporter:
+        bar = reporter.task("frames", total=None)
+        frames = read_frames(training, lambda done, total: reporter.update(bar, done, total))
+    return Trainer(DetailTask(training, frames, devices), run, training.out).run()
 
 
 def _weights_of(path: Path, config: DetailConfig) -> dict[str, Tensor]:
     found = load_detail(path)
     if found.config != config:
         raise AvfaceError(
-            f"{path}: of another size than the network to train; name other weights to start with"
+            f"{path}: its network has another config than the recipe's; name other weights with --start"
         )
     return found.state_dict()
 
@@ -385,25 +399,6 @@ def read_frames(
         training.frames,
         recipe.frames,
         head=recipe.network.head,
-        workers=training.threads,
+        workers=training.run.threads,
         on_person=on_person,
     )
-
-
-def _keep(training: DetailTraining, descent: Descent) -> None:
-    """Write checkpoint and weights."""
-    descent.keep(training.checkpoint, CHECKPOINT)
-    assert isinstance(descent.average.module, DetailNetwork)
-    save_detail(descent.average.module, training.out, descent.metadata())
-
-
-def main() -> None:
-    """Train as the command says."""
-    try:
-        train(tyro.cli(DetailTraining, description=__doc__))
-    except AvfaceError as error:
-        raise SystemExit(f"avface: error: {error}") from None
-
-
-if __name__ == "__main__":
-    main()

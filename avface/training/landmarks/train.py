@@ -1,23 +1,20 @@
-"""Training of the network that says how far tracked landmarks are off (`avface.networks.landmark_correction`).
+"""Training of the landmark network (`avface.networks.landmark_correction`): `avface train landmarks --out FILE`.
 
-    python -m avface.training.landmarks.train --out landmarks.safetensors
-
-The pictures, made by the first run, are kept beside the weights, so that the next one has them; 1500 people take about
-an hour of one core, and the steps another.
+The images, made by the first run, are stored beside the weights, like the checkpoint; 1500 people take about an hour of
+one core, and the steps another. A run that was interrupted resumes when the same command is given again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import tyro
-from rich.progress import Progress as Bar
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from avface.arrays import F32, F64, U8, Int
 from avface.errors import AvfaceError
@@ -31,15 +28,24 @@ from avface.networks.landmark_correction import (
 )
 from avface.tracking.aligned_crops import FACE_SIZE, SIDE
 from avface.training.landmarks.views import LandmarkViews, LandmarkViewsConfig, prepare_views
-from avface.training.loop.checkpoint import Progress
-from avface.training.loop.trainer import Descent, bar_columns, warmed_cosine
+from avface.training.loop.config import (
+    Optimisation,
+    RunConfig,
+    check_averaging,
+    check_not_negative,
+    check_positive,
+    check_shares,
+)
+from avface.training.loop.devices import SingleDevice
+from avface.training.loop.reporting import Reporter
+from avface.training.loop.trainer import RunResult, Task, Trainer, begin_run
 
 BASIS_VIEWS = 6000
-"""Views from which principal components are taken."""
+"""Number of views for the principal component analysis."""
 HELD_OUT = 12
-"""Every so many people one is left for testing."""
-USUAL = 3.0
-"""Per cent of the face's size up to which an error counts by its square."""
+"""One of so many people is held out for testing."""
+HUBER_WIDTH = 3.0
+"""Error in per cent of the face's size below which the pseudo-Huber loss is about quadratic."""
 
 
 @dataclass(frozen=True)
@@ -49,52 +55,66 @@ class LandmarkRecipe:
     network: LandmarkConfig = field(default_factory=LandmarkConfig)
     """Layers and sizes."""
     views: LandmarkViewsConfig = field(default_factory=LandmarkViewsConfig)
-    """What is learned from."""
+    """Training data."""
     steps: int = 15000
     """Steps of the optimiser."""
     batch: int = 48
-    """Views a step."""
+    """Views per step."""
     learning_rate: float = 2e-3
-    """Highest rate; it rises for `warm_up` steps and falls as a cosine."""
+    """Highest learning rate: linear warm-up, then cosine decay."""
     warm_up: int = 100
-    """Steps."""
+    """Steps until the highest rate."""
     weight_decay: float = 0.02
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     gradient_norm: float = 2.0
-    """Longer gradients are cut to this length."""
+    """Gradients are clipped to this norm."""
     averaging: float = 0.998
-    """Share of the running average of the weights that a step leaves; the average is what is kept."""
-    moved: float = 0.6
-    """Share of the views whose points are moved by random errors: what counts is the picture."""
-    moved_by: float = 0.8
-    """Standard deviation of that, at most, over that of the tracker's errors."""
-    covered: float = 0.25
-    """Share of the views in which a rectangle is covered; half of them know."""
+    """Decay of the exponential moving average of the weights, which is what is saved."""
+    perturbed: float = 0.6
+    """Share of the views whose points get further random errors, so that corrections depend on the image."""
+    perturbation: float = 0.8
+    """Largest standard deviation of these, relative to that of the tracker's errors."""
+    occluded: float = 0.25
+    """Share of the views in which a rectangle is occluded; half of them have it in their visibility."""
     seed: int = 0
     """Seed of everything random."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "steps", "batch", "learning_rate", "gradient_norm")
+        check_not_negative(self, "warm_up", "weight_decay", "perturbation", "seed")
+        check_shares(self, "perturbed", "occluded")
+        check_averaging(self)
 
 
 @dataclass(frozen=True)
 class LandmarkTraining:
-    """Train the network. The defaults are the recipe of the shipped weights."""
+    """Train the landmark network. The defaults are the recipe of the shipped weights."""
 
-    out: Path
-    """File of the weights (safetensors)."""
-    recipe: Annotated[LandmarkRecipe, tyro.conf.OmitArgPrefixes] = field(default_factory=LandmarkRecipe)
+    out: Path = Path("landmarks.safetensors")
+    """File of the weights; checkpoint and images are stored beside it."""
+    recipe: Annotated[LandmarkRecipe, tyro.conf.arg(name="")] = field(default_factory=LandmarkRecipe)
     """What decides about the weights."""
-    time_limit: float | None = None
-    """Minutes after which the training ends, the rate falling accordingly."""
-    report_every: int = 200
-    """Steps."""
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+    """Where and how long."""
+
+    def __post_init__(self) -> None:
+        if self.run.device != "cpu":
+            raise AvfaceError(
+                f"device={self.run.device} must be cpu: the landmark network is trained on the CPU"
+            )
 
     @property
     def views(self) -> Path:
-        """Where the pictures are kept."""
+        """Where the images are stored."""
         return self.out.with_suffix(".views")
 
 
-class Looks:
-    """Draws batches of what the network sees, what it is told, and what it should say."""
+Command = LandmarkTraining
+"""What `avface train landmarks` parses."""
+
+
+class LandmarkSampler:
+    """Batches of the network's input and of the offsets that it should predict."""
 
     def __init__(self, network: LandmarkNetwork, views: LandmarkViews, recipe: LandmarkRecipe) -> None:
         self._network, self._views, self._recipe = network, views, recipe
@@ -104,10 +124,10 @@ class Looks:
         self._mirror = _other_side(rest)
         self._affine = np.linalg.pinv(np.concatenate([rest, np.ones((LANDMARKS, 1))], 1))[:3]
         self._uneven = rest - rest[self._mirror] * [-1, 1, 1]
-        """(468, 3) by how much points of both sides aren't mirror images; the tracker's aren't, neither."""
+        """(468, 3) deviation of the points from mirror symmetry, which the tracker's points have, too."""
 
     def learn_components(self, rows: Int) -> None:
-        """Set the network's mean and principal components of errors and points from some views."""
+        """Set mean and principal components of errors and points in the network, from some views."""
         rows = self._rng.permutation(rows)[:BASIS_VIEWS]
         tracked, true = (
             part[rows, :LANDMARKS].astype(np.float64) for part in (self._views.tracked, self._views.true)
@@ -115,40 +135,44 @@ class Looks:
         errors = ((true - tracked) / FACE_SIZE).reshape(len(rows), -1)
         points = ((tracked - tracked.mean(1, keepdims=True)) / FACE_SIZE).reshape(len(rows), -1)
         config, network = self._network.config, self._network
-        mean, basis, self._deviations = _components(errors, config.components)
+        mean, basis, self._deviations = _components(errors, config.error_components)
         network.error_mean.copy_(torch.from_numpy(mean))
         network.error_basis.copy_(torch.from_numpy(basis))
-        mean, basis, deviations = _components(points, config.described)
+        mean, basis, deviations = _components(points, config.point_components)
         network.points_mean.copy_(torch.from_numpy(mean))
         network.points_basis.copy_(torch.from_numpy(basis / deviations[:, None]))
 
     def draw(self, rows: Int) -> tuple[Tensor, Tensor, Tensor]:
-        """Views of these numbers, changed at random."""
+        """Augmented views of these numbers, as `views_of` returns them."""
         recipe, rng = self._recipe, self._rng
         views = self._views
         pictures, points, true = views.pictures[rows], views.tracked[rows], views.true[rows]
         for number in np.flatnonzero(rng.uniform(size=len(rows)) < 0.5):
             pictures[number] = pictures[number, :, ::-1]
             points[number], true[number] = self._mirrored(points[number], true[number])
-        amount = recipe.moved_by * rng.uniform(size=len(rows)) * (rng.uniform(size=len(rows)) < recipe.moved)
+        amount = (
+            recipe.perturbation
+            * rng.uniform(size=len(rows))
+            * (rng.uniform(size=len(rows)) < recipe.perturbed)
+        )
         basis = self._network.error_basis.numpy()
         errors = (amount[:, None] * rng.normal(size=(len(rows), len(basis))) * self._deviations) @ basis
         points[:, :LANDMARKS] += FACE_SIZE * errors.reshape(len(rows), LANDMARKS, 2)
-        looks, described, offsets = self._taken(pictures, points, true)
-        return self._spoilt(looks), described, offsets
+        images, described, offsets = self._inputs(pictures, points, true)
+        return self._degraded(images), described, offsets
 
-    def take(self, rows: Int) -> tuple[Tensor, Tensor, Tensor]:
-        """Views of these numbers as they are: looks (B, 3, side, side), descriptions (B, D) and offsets (B, 468, 2) in
-        shares of the face's size."""
+    def views_of(self, rows: Int) -> tuple[Tensor, Tensor, Tensor]:
+        """Views of these numbers: images (B, 3, side, side), components of the points (B, D) and offsets (B, 468, 2)
+        relative to the face's size."""
         views = self._views
-        return self._taken(views.pictures[rows], views.tracked[rows], views.true[rows])
+        return self._inputs(views.pictures[rows], views.tracked[rows], views.true[rows])
 
-    def _taken(self, pictures: U8, points: F32, true: F32) -> tuple[Tensor, Tensor, Tensor]:
+    def _inputs(self, pictures: U8, points: F32, true: F32) -> tuple[Tensor, Tensor, Tensor]:
         layout = self._network.layout
-        looks = np.stack([layout.look(*each) for each in zip(pictures, points, strict=True)])
+        images = np.stack([layout.sample(*each) for each in zip(pictures, points, strict=True)])
         offsets = (true - points)[:, :LANDMARKS] / np.float32(FACE_SIZE)
-        described = self._network.describe(torch.from_numpy(points))
-        return torch.from_numpy(looks), described, torch.from_numpy(offsets)
+        described = self._network.point_coefficients(torch.from_numpy(points))
+        return torch.from_numpy(images), described, torch.from_numpy(offsets)
 
     def _mirrored(self, tracked: F32, true: F32) -> tuple[F32, F32]:
         """Landmarks (478, 2) of the mirror image of a view."""
@@ -157,15 +181,15 @@ class Looks:
         ends = [np.concatenate([points + uneven, tracked[LANDMARKS:]]) for points in flipped]
         return ends[0].astype(np.float32), ends[1].astype(np.float32)
 
-    def _spoilt(self, looks: Tensor) -> Tensor:
-        """Looks with other contrast, noise, and rectangles that are covered."""
-        rng, side, values = self._rng, looks.shape[-1], looks.numpy()
+    def _degraded(self, images: Tensor) -> Tensor:
+        """Images with random contrast, noise and occluded rectangles."""
+        rng, side, values = self._rng, images.shape[-1], images.numpy()
         count = (len(values), 1, 1, 1)
         values[:, :2] *= np.exp(rng.normal(0, 0.12, count)).astype(np.float32)
         noise = rng.uniform(0, 0.25, count) * (rng.uniform(size=count) < 0.5)
         values[:, :2] += (noise * rng.normal(size=(len(values), 2, side, side))).astype(np.float32)
         for value in values:
-            if rng.uniform() < self._recipe.covered:
+            if rng.uniform() < self._recipe.occluded:
                 top, left = rng.integers(0, side, 2)
                 height, width = rng.integers(side // 12, side // 3 + side // 24, 2)
                 rectangle = value[:, top : top + height, left : left + width]
@@ -173,9 +197,17 @@ class Looks:
                 rectangle[2] *= rng.uniform() < 0.5
         return torch.from_numpy(values)
 
+    def random_state(self) -> dict[str, Any]:
+        """State of the random stream, as JSON can store it."""
+        return dict(self._rng.bit_generator.state)
+
+    def set_random_state(self, state: dict[str, Any]) -> None:
+        """Restore what `random_state` returned."""
+        self._rng.bit_generator.state = state
+
 
 def _other_side(rest: F64) -> Int:
-    """(L,) which of points (L, 3) is the one on the other side of the face."""
+    """(L,) number of the corresponding point on the other side of the face, of points (L, 3)."""
     from scipy.optimize import linear_sum_assignment
 
     distance = np.square(rest[:, None] * [-1, 1, 1] - rest[None]).sum(-1)
@@ -187,103 +219,123 @@ def _components(values: F64, count: int) -> tuple[F64, F64, F64]:
     mean = values.mean(0)
     _, sizes, directions = np.linalg.svd(values - mean, full_matrices=False)
     if len(directions) < count:
-        raise AvfaceError(f"{len(values)} views are too few for {count} components; make more people")
+        raise AvfaceError(f"{len(values)} views are too few for {count} components; use more --views.people")
     return mean, directions[:count], np.maximum(sizes[:count] / np.sqrt(len(values)), 1e-9)
 
 
-def train(training: LandmarkTraining) -> LandmarkNetwork:
-    """Make the pictures if they aren't there yet, train, and write the weights.
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class LandmarkTask(Task[LandmarkNetwork, Batch]):
+    """The landmark network, for the `Trainer`. Its random streams go on from step to step."""
+
+    name = "landmarks"
+    checkpoint_format = "avface landmark training 1"
+    saves_at_checkpoints = False  # the averaged network has no batch statistics yet
+
+    def __init__(self, training: LandmarkTraining, views: LandmarkViews, devices: SingleDevice) -> None:
+        recipe = training.recipe
+        self._recipe = recipe
+        self.recipe, self.devices = asdict(recipe), devices
+        self.optimisation = Optimisation(
+            recipe.steps, recipe.learning_rate, recipe.warm_up, recipe.gradient_norm, recipe.averaging
+        )
+        torch.manual_seed(recipe.seed)  # of the initial weights and of dropout
+        self._rng = np.random.default_rng([recipe.seed, 0])
+        held_out = views.person % HELD_OUT == HELD_OUT - 1
+        self._rows, self._held_out = np.flatnonzero(~held_out), np.flatnonzero(held_out & ~views.warped)
+        self.network = LandmarkNetwork(recipe.network, Layout.of(mean_points(), recipe.network.side))
+        self._sampler = LandmarkSampler(self.network, views, recipe)
+        self._sampler.learn_components(self._rows)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # typeshed lacks it
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        """Augmented views without end."""
+        while True:
+            yield self._draw(self._recipe.batch)
+
+    def _draw(self, most: int) -> Batch:
+        rows = self._rng.choice(self._rows, min(most, len(self._rows)), replace=False)
+        return self._sampler.draw(rows)
+
+    def losses(self, module: LandmarkNetwork, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The pseudo-Huber loss of the offsets in per cent of the face's size."""
+        images, described, offsets = batch
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = module(images.to(memory_format=torch.channels_last), described)
+        square = (100 * (predicted - offsets)).square().sum(-1)
+        return {"offsets": HUBER_WIDTH**2 * (torch.sqrt(1 + square / HUBER_WIDTH**2) - 1).mean()}
+
+    def random_state(self) -> dict[str, Any]:
+        """Of rows, augmentation and dropout."""
+        return {
+            "rows": dict(self._rng.bit_generator.state),
+            "sampler": self._sampler.random_state(),
+            "torch": torch.get_rng_state().numpy().tobytes().hex(),
+        }
+
+    def set_random_state(self, state: dict[str, Any]) -> None:
+        """Restore what `random_state` returned."""
+        self._rng.bit_generator.state = state["rows"]
+        self._sampler.set_random_state(state["sampler"])
+        torch.set_rng_state(torch.frombuffer(bytearray.fromhex(state["torch"]), dtype=torch.uint8))
+
+    def finish(self, network: LandmarkNetwork) -> dict[str, float]:
+        """Batch statistics of the averaged network, and its errors for the people that were held out."""
+        normalisations = [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+        for part in normalisations:
+            part.reset_running_stats()
+            part.momentum = None  # a plain average
+        network.train()
+        with torch.inference_mode():
+            for _ in range(24):
+                images, described, _ = self._draw(64)
+                network(images, described)
+        for part in normalisations:
+            part.momentum = 0.1
+        network.eval()
+        before, after = errors(network, self._sampler, self._held_out)
+        return {"tracked": before, "corrected": after}
+
+    def save(self, network: LandmarkNetwork, path: Path, metadata: dict[str, str]) -> None:
+        """Write the weights."""
+        save_landmark_network(network, path, metadata)
+
+
+def train(training: LandmarkTraining) -> RunResult[LandmarkNetwork]:
+    """Make the images if they don't exist yet, train, from the checkpoint if there is one, and write the weights.
 
     Raises:
-        AvfaceError: if a file can't be written, there are too few people, or the loss isn't finite.
+        AvfaceError: if a file is damaged or can't be written, there are too few people, the loss isn't finite, or the
+            checkpoint belongs to another recipe.
     """
-    recipe = training.recipe
-    paths = prepare_views(
-        training.views,
-        recipe.views,
-        lambda done: print(f"{done} of {recipe.views.people} people", flush=True),
-    )
+    recipe, run = training.recipe, training.run
+    devices = begin_run(run, training.out)
+    with Reporter(run.quiet) as reporter:
+        bar = reporter.task("people", recipe.views.people)
+        paths = prepare_views(training.views, recipe.views, lambda done: reporter.update(bar, done))
     views = LandmarkViews.load(paths)
-    torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng([recipe.seed, 0])
-    held_out = views.person % HELD_OUT == HELD_OUT - 1
-    learnt, tested = np.flatnonzero(~held_out), np.flatnonzero(held_out & ~views.warped)
-    network = LandmarkNetwork(recipe.network, Layout.of(mean_points(), recipe.network.side))
-    looks = Looks(network, views, recipe)
-    looks.learn_components(learnt)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # typeshed lacks it
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=False)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
-    progress = Progress()
-    with Bar(*bar_columns()) as bar:
-        task = bar.add_task("landmarks", total=recipe.steps, note="")
-        descent = Descent(training, network, average, optimiser, progress, bar, task)
-        while (share := descent.share(progress.step / recipe.steps)) < 1:
-            seen, described, offsets = looks.draw(
-                rng.choice(learnt, min(recipe.batch, len(learnt)), replace=False)
-            )
-            with torch.autocast("cpu", torch.bfloat16):
-                said = network(seen.to(memory_format=torch.channels_last), described)
-            rate = warmed_cosine(recipe.learning_rate, progress.step + 1, recipe.warm_up, share)
-            descent.step({"loss": _loss(said, offsets)}, rate)
-    result = average.module
-    assert isinstance(result, LandmarkNetwork)
-    _settle(result, looks, learnt, rng)
-    result.eval()
-    before, after = errors(result, looks, tested)
-    print(f"{len(np.unique(views.person[tested]))} other people: {before:.3f} % before, {after:.3f} % after")
-    save_landmark_network(result, training.out, descent.metadata())
-    return result
+    return Trainer(LandmarkTask(training, views, devices), run, training.out).run()
 
 
-def errors(network: LandmarkNetwork, looks: Looks, rows: Int, batch: int = 64) -> tuple[float, float]:
-    """Mean distance of landmarks from where they should be, per cent of the face's size: tracked, and refined."""
+def errors(
+    network: LandmarkNetwork, sampler: LandmarkSampler, rows: Int, batch: int = 64
+) -> tuple[float, float]:
+    """Mean distance of landmarks from the true ones, per cent of the face's size: tracked, and corrected."""
     sums = np.zeros(2)
     with torch.inference_mode():
         for start in range(0, len(rows), batch):
-            seen, described, offsets = looks.take(rows[start : start + batch])
-            left = offsets - network(seen, described)
-            sums += [float(part.norm(dim=-1).mean(1).sum()) for part in (offsets, left)]
+            images, described, offsets = sampler.views_of(rows[start : start + batch])
+            remaining = offsets - network(images, described)
+            sums += [float(part.norm(dim=-1).mean(1).sum()) for part in (offsets, remaining)]
     before, after = 100 * sums / max(len(rows), 1)
     return float(before), float(after)
-
-
-def _loss(said: Tensor, wanted: Tensor) -> Tensor:
-    """Pseudo-Huber distance in per cent of the face's size."""
-    square = (100 * (said - wanted)).square().sum(-1)
-    return USUAL**2 * (torch.sqrt(1 + square / USUAL**2) - 1).mean()
-
-
-def _settle(network: LandmarkNetwork, looks: Looks, rows: Int, rng: np.random.Generator) -> None:
-    """Give the averaged network means and variances of its own for its normalisations."""
-    normalisations = [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
-    for part in normalisations:
-        part.reset_running_stats()
-        part.momentum = None  # a plain average
-    network.train()
-    with torch.inference_mode():
-        for _ in range(24):
-            seen, described, _ = looks.draw(rng.choice(rows, min(64, len(rows)), replace=False))
-            network(seen, described)
-    for part in normalisations:
-        part.momentum = 0.1
 
 
 def mean_points() -> F64:
     """The landmarks (478, 3) of the mean head."""
     head = load_head()
     return head.embedding("mediapipe478").on(head.template.numpy())
-
-
-def main() -> None:
-    """Train as the command says."""
-    try:
-        train(tyro.cli(LandmarkTraining, description=__doc__))
-    except AvfaceError as error:
-        raise SystemExit(f"avface: error: {error}") from None
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
-"""What the landmark network learns from: views of made people whose landmarks are known and were tracked.
+"""Training data of the landmark network: views of synthetic people with true and tracked landmarks.
 
-People are strangers to the head model (`avface.synthetic.out_of_model`). Each of their pictures is also warped and
-spoilt, which gives other faces for little, and tracked again.
+The people are out-of-model heads (`avface.synthetic.out_of_model`). Each of their images is also warped and degraded,
+which gives other faces at little cost, and tracked again.
 """
 
 from __future__ import annotations
@@ -45,21 +45,22 @@ from avface.synthetic.rendering.scene import (
 from avface.synthetic.rendering.sensor import sample_sensor
 from avface.tracking.aligned_crops import aligned_crop, crop_matrix, to_crop
 from avface.tracking.facemesh import FaceMesh
+from avface.training.loop.config import check_not_negative, check_positive
 
 Detector = Callable[[U8], "Floats | None"]
 """(H, W, 3) RGB picture -> (478, 2 or more) landmarks in pixels, or None where no face is found."""
 
 PEOPLE_A_FILE = 50
 _LOST = 0.12
-"""Share of the face's size from which on landmarks are somewhere else."""
+"""Mean error relative to the face's size above which a view is left out: the tracker has lost the face."""
 _MAPS = 512
 _SKIN, _PERSON, _TURN = 77, 99, 9
 
 
 @dataclass(frozen=True, eq=False)
 class LandmarkViews:
-    """N views of faces: pictures (N, S, S) uint8, tracked and true landmarks (N, 478, 2) in their pixels, the number of
-    the person (N,), and whether the picture was warped (N,)."""
+    """N views of faces: images (N, S, S) uint8, tracked and true landmarks (N, 478, 2) in their pixels, the number of
+    the person (N,), and whether the image was warped (N,)."""
 
     pictures: U8
     tracked: F32
@@ -99,28 +100,28 @@ class LandmarkViews:
 
 @dataclass(frozen=True)
 class LandmarkViewsConfig:
-    """How many pictures are made, and how."""
+    """How many images are made, and how."""
 
     people: int = 1500
-    """Made people; two after each other have the same skin."""
+    """Number of synthetic people; two consecutive ones have the same skin."""
     scenes: int = 2
-    """Of each person: another light, camera and performance."""
+    """Scenes of each person, with different light, camera and performance."""
     frames: int = 4
-    """Rendered of each scene."""
+    """Rendered frames of each scene."""
     warps: int = 2
-    """Further pictures of each rendered one."""
+    """Warped images of each rendered one."""
     size: int = 256
-    """Width and height of a picture in pixels."""
+    """Width and height of an image in pixels."""
 
     def __post_init__(self) -> None:
-        if min(self.people, self.scenes, self.frames, self.size) < 1 or self.warps < 0:
-            raise AvfaceError("people, scenes, frames and size must be above 0, warps not below")
+        check_positive(self, "people", "scenes", "frames", "size")
+        check_not_negative(self, "warps")
 
 
 def prepare_views(
     folder: Path, config: LandmarkViewsConfig, on_people: Callable[[int], None] = lambda done: None
 ) -> list[Path]:
-    """Make the files of a config as far as they aren't there yet. `on_people` is told how many people are done.
+    """Make the files of a config that don't exist yet. `on_people` is called with the number of people that are done.
 
     Raises:
         AvfaceError: if the folder can't be written, or espeak-ng is missing.
@@ -131,19 +132,19 @@ def prepare_views(
         raise AvfaceError(f"{folder}: can't be made ({error.strerror}); choose another folder") from None
     paths = []
     with FaceMesh() as mesh:
-        studio = _Studio(config, lambda image: _track(mesh, image))
+        renderer = _ViewRenderer(config, lambda image: _track(mesh, image))
         for first in range(0, config.people, PEOPLE_A_FILE):
             last = min(first + PEOPLE_A_FILE, config.people)
             path = folder / f"{first:05d}-{last:05d}.npz"
             if not path.is_file():
-                studio.views(range(first, last)).save(path)
+                renderer.views(range(first, last)).save(path)
             paths.append(path)
             on_people(last)
     return paths
 
 
 def _track(mesh: FaceMesh, image: U8) -> Floats | None:
-    """Landmarks as the tracker finds them in a picture that comes after others of its kind."""
+    """Landmarks of the tracker after several passes over one image, as in a video."""
     regions = mesh.detect(image)
     face = mesh.landmarks(image, max(regions, key=lambda one: one.side)) if regions else None
     for _ in range(2):
@@ -151,8 +152,8 @@ def _track(mesh: FaceMesh, image: U8) -> Floats | None:
     return None if face is None else face.landmarks
 
 
-class _Studio:
-    """Makes people and films them."""
+class _ViewRenderer:
+    """Renders people and tracks them."""
 
     def __init__(self, config: LandmarkViewsConfig, track: Detector) -> None:
         self._config, self._track = config, track
@@ -164,7 +165,7 @@ class _Studio:
         self._places = self._map.atlas.bake(self._base.template.double().numpy()).reshape(-1, 3)
 
     def views(self, people: range) -> LandmarkViews:
-        """Everything of some people."""
+        """All views of some people."""
         found: list[tuple[U8, Floats, Floats, int, bool]] = []
         for person in people:
             rng = np.random.default_rng([LANDMARKS_SEED, person])
@@ -173,7 +174,7 @@ class _Studio:
                     shown, points = image, np.asarray(true, np.float32)
                     if number:
                         shown, points = warped(image, true, rng)
-                        shown = spoilt(shown, rng)
+                        shown = degraded(shown, rng)
                     tracked = self._track(shown)
                     size = float(np.sqrt(np.ptp(points, axis=0).prod()))
                     if (
@@ -244,7 +245,7 @@ class _Studio:
             )
 
     def _skin(self, person: int, head: HeadModel) -> Skin:
-        """The skin of a person: painted as on the mean head, wrinkled as this one moves."""
+        """The skin of a person: texture of the mean head, wrinkles of this head's expressions."""
         whose, how = np.random.default_rng([LANDMARKS_SEED, person // 2, _SKIN]).spawn(2)
         traits = sample_traits(whose)
         paint, rough, where, ridges = how.spawn(4)
@@ -262,7 +263,7 @@ class _Studio:
 
 
 def warped(image: U8, landmarks: Floats, rng: np.random.Generator) -> tuple[U8, F32]:
-    """A picture (S, S, 3) of another face: stretched, sheared and moved by a smooth random field; and its landmarks."""
+    """An image (S, S, 3) of another face, by a random affine map and a smooth random field, and its landmarks."""
     size = image.shape[0]
     face = float(np.sqrt(np.ptp(landmarks, axis=0).prod()))
     cells = int(rng.integers(4, 9))
@@ -281,7 +282,7 @@ def warped(image: U8, landmarks: Floats, rng: np.random.Generator) -> tuple[U8, 
         image, x + field[..., 0], y + field[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
     )
     points = np.asarray(landmarks, np.float32)
-    for _ in range(12):  # where what is drawn there comes from: a fixed point
+    for _ in range(12):  # inverse of the sampling field, by fixed-point iteration
         shift = cv2.remap(
             field, points[None, :, 0], points[None, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )[0]
@@ -289,8 +290,8 @@ def warped(image: U8, landmarks: Floats, rng: np.random.Generator) -> tuple[U8, 
     return np.asarray(moved, np.uint8), points
 
 
-def spoilt(image: U8, rng: np.random.Generator) -> U8:
-    """A picture as other cameras and files show it: coarser, blurred, of other light, noisy, compressed."""
+def degraded(image: U8, rng: np.random.Generator) -> U8:
+    """An image with random downsampling, blur, gamma, contrast, white balance, noise and compression."""
     if rng.random() < 0.3:
         share = rng.uniform(0.4, 0.9)
         small = cv2.resize(image, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
@@ -310,6 +311,6 @@ def spoilt(image: U8, rng: np.random.Generator) -> U8:
 
 
 def _compressed(image: U8, quality: int) -> U8:
-    """After JPEG; the order of the channels is left as it is, which a picture survives."""
+    """The image after JPEG compression."""
     data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], np.uint8)

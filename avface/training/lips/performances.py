@@ -1,4 +1,4 @@
-"""Spoken performances with their phonemes, from which the lips network learns."""
+"""Spoken performances with their phonemes: the training data of the lips network."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from avface.head.model import load_head
 from avface.speech.acoustic import pretrained_acoustic_model
 from avface.synthetic.performance.espeak import Phoneme
 from avface.training.coarse.landmark_simulation import FRAME_RATE, SILENCE, SOUNDS, recorded
+from avface.training.loop.config import check_not_negative, check_positive
 
 VERSION = 2
-"""Of what a kept file holds."""
+"""Version of the file of performances."""
 HELD_LANGUAGES = frozenset({"it", "sv"})
-"""Languages that no training performance speaks."""
+"""Languages that aren't in the training split."""
 HELD_TIMBRES = frozenset({"m7", "f4", "belinda", "quincy", "gustave"})
-"""espeak-ng's variants that no training performance speaks with."""
+"""Voice variants of espeak-ng that aren't in the training split."""
 _PERFORMANCES = 41  # which random numbers
 
 Split = Literal["train", "test"]
@@ -36,25 +37,25 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class LipPerformancesConfig:
-    """Which performances."""
+    """Selection of the performances."""
 
     hours: float = 2.0
-    """Length of all together."""
-    stretch: float = 10.0
-    """Seconds of one."""
+    """Total length."""
+    seconds: float = 10.0
+    """Length of one performance."""
     seed: int = 0
     """Seed of everything random."""
     split: Split = "train"
-    """"train" has none of the held-out languages and timbres; every talk of "test" has one of them."""
+    """"train" has none of the held-out languages and voices; all speech of "test" has one of them."""
 
     def __post_init__(self) -> None:
-        if not (self.hours > 0 and self.stretch > 0):
-            raise AvfaceError(f"hours={self.hours} and stretch={self.stretch} must be above 0")
+        check_positive(self, "hours", "seconds")
+        check_not_negative(self, "seed")
 
     @property
     def count(self) -> int:
         """Number of performances."""
-        return max(1, round(self.hours * 3600 / self.stretch))
+        return max(1, round(self.hours * 3600 / self.seconds))
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ class LipPerformances:
         return len(self.first)
 
     def phonemes(self, number: int) -> tuple[Phoneme, ...]:
-        """What is said in one performance, in order of time."""
+        """The phonemes of one performance, in order of time."""
         first = int(self.phoneme_first[number])
         rows = slice(first, first + int(self.phoneme_count[number]))
         return tuple(
@@ -101,14 +102,19 @@ def prepare_lip_performances(
     workers: int = 1,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> LipPerformances:
-    """The performances of a configuration, from a file or made now and kept there.
+    """The performances of a config, from a file or made now and stored there.
 
-    They are made anew when the acoustic model behind the speech features is another.
+    They are made again when the acoustic model of the speech features has changed.
 
     Raises:
         AvfaceError: if espeakng-loader is missing, or the file is damaged or can't be written.
     """
-    described = {"version": VERSION, "head": head, "listener": file_hash(pretrained_acoustic_model.path), **asdict(config)}
+    described = {
+        "version": VERSION,
+        "head": head,
+        "acoustic_model": file_hash(pretrained_acoustic_model.path),
+        **asdict(config),
+    }
     metadata = {"lip_performances": json.dumps(described)}
     found = _load(path, metadata)
     if found is not None:
@@ -151,7 +157,7 @@ def prepare_lip_performances(
 
 
 def _load(path: Path, metadata: dict[str, str]) -> LipPerformances | None:
-    """Read a kept file; None if there is none, or it holds others than the metadata say.
+    """Read a stored file; None if there is none, or its metadata differ.
 
     Raises:
         AvfaceError: if the file is damaged.
@@ -169,7 +175,7 @@ def _load(path: Path, metadata: dict[str, str]) -> LipPerformances | None:
         vocabulary = tuple(json.loads(found["vocabulary"]))
         return LipPerformances(vocabulary=vocabulary, frame_rate=float(found["frame_rate"]), **tensors)
     except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
-        raise AvfaceError(f"{path}: damaged ({error}); delete it, and it is made anew") from None
+        raise AvfaceError(f"{path}: damaged ({error}); delete it to make it again") from None
 
 
 _head = functools.cache(load_head)
@@ -193,7 +199,7 @@ class _Job:
         kinds: tuple[Kind, ...] = ("speech", "silence", "sounds")
         kind = kinds[rng.choice(3, p=[1 - SILENCE - SOUNDS, SILENCE, SOUNDS])]
         while True:
-            performance = perform(rng, head, self.config.stretch, FRAME_RATE, kind)
+            performance = perform(rng, head, self.config.seconds, FRAME_RATE, kind)
             if kind != "speech" or held_out(performance.language, performance.voice) == (
                 self.config.split == "test"
             ):
@@ -210,5 +216,5 @@ class _Job:
 
 
 def held_out(language: str, voice: str) -> bool:
-    """Whether a talk is kept from the training: by its language, or the timbre of its voice ("fr+f4")."""
+    """Whether speech is held out of the training, by its language or the variant of its voice ("fr+f4")."""
     return language in HELD_LANGUAGES or voice.partition("+")[2] in HELD_TIMBRES

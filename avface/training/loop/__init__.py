@@ -1,1 +1,1 @@
-"""The training loop and its checkpoints."""
+"""The training loop of all networks: run configuration, learning rate, checkpoints, devices."""

@@ -1,11 +1,12 @@
-"""A run's state on disk: weights, their running average, the optimiser's moments and where the run is, as safetensors.
+"""Checkpoints: weights, their moving average, the optimiser's state and the progress of a run, as safetensors.
 
-The recipe is inside; a run goes on only with the same one.
+The recipe is inside; a run resumes only with the same one.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,24 +17,27 @@ from torch.optim import Optimizer
 
 from avface.errors import AvfaceError
 from avface.files import write_tensors
+from avface.files.weight_file import first_difference
 
 
 @dataclass
 class Progress:
-    """Where a run is."""
+    """How far a run is."""
 
     step: int = 0
     """Steps done."""
     seconds: float = 0.0
     """Time that they took, in all sessions."""
     losses: list[float] = field(default_factory=list)
-    """Mean loss of each stretch of steps between two reports."""
+    """Mean total loss between reports."""
+    random_state: dict[str, Any] = field(default_factory=dict)
+    """Of random streams that go on from step to step, as `Task.random_state` returns it."""
 
 
 def save_checkpoint(
     path: Path,
     kind: str,
-    recipe: dict[str, Any],
+    recipe: Mapping[str, Any],
     networks: nn.Module,
     average: nn.Module,
     optimiser: Optimizer,
@@ -41,8 +45,8 @@ def save_checkpoint(
 ) -> None:
     """Write the state; the file appears whole.
 
-    kind: which training's it is, "avface coarse training 1"; recipe: what decides about the weights, as JSON can keep
-    it.
+    kind: training and format version, "avface coarse training 2"; recipe: what decides about the weights, as JSON can
+    store it.
 
     Raises:
         AvfaceError: if it can't be written.
@@ -53,7 +57,7 @@ def save_checkpoint(
         tensors |= {f"optimiser.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
     described = {
         "format": kind,
-        "recipe": json.dumps(recipe, sort_keys=True),
+        "recipe": json.dumps(dict(recipe), sort_keys=True),
         "progress": json.dumps(vars(progress)),
     }
     write_tensors(path, tensors, described)
@@ -62,12 +66,12 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path,
     kind: str,
-    recipe: dict[str, Any],
+    recipe: Mapping[str, Any],
     networks: nn.Module,
     average: nn.Module,
     optimiser: Optimizer,
 ) -> Progress:
-    """Put the state that `save_checkpoint` wrote into networks, average and optimiser.
+    """Restore the state that `save_checkpoint` wrote in networks, average and optimiser.
 
     Raises:
         AvfaceError: if the file is damaged, of another kind, or belongs to another recipe.
@@ -79,28 +83,28 @@ def load_checkpoint(
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
-        raise _damaged(path, str(error)) from None
+        raise damaged(path, str(error)) from None
     if metadata.get("format") != kind:
         raise AvfaceError(f"{path}: not a checkpoint of this version's training; name another --out")
     try:
         found = json.loads(metadata["recipe"])
         progress = Progress(**json.loads(metadata["progress"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, str(error)) from None
-    wanted = json.loads(json.dumps(recipe))  # with lists where it has tuples
+        raise damaged(path, str(error)) from None
+    wanted = json.loads(json.dumps(dict(recipe)))  # with lists where it has tuples
     if found != wanted:
         raise AvfaceError(
-            f"{path}: a run of another recipe ({difference(found, wanted)}); give the same options, "
+            f"{path}: a run of another recipe ({first_difference(found, wanted)}); give the same options, "
             "name another --out, or delete it"
         )
     parts: dict[str, dict[str, Tensor]] = {"networks": {}, "average": {}, "optimiser": {}}
     for name, value in tensors.items():
         part, _, inner = name.partition(".")
         if part not in parts:
-            raise _damaged(path, f"unknown entry {name}")
+            raise damaged(path, f"unknown entry {name}")
         parts[part][inner] = value
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
-        raise _damaged(path, "numbers that aren't finite")
+        raise damaged(path, "numbers that aren't finite")
     try:
         networks.load_state_dict(parts["networks"])
         average.load_state_dict(parts["average"])
@@ -110,34 +114,10 @@ def load_checkpoint(
             state.setdefault(int(number), {})[entry] = value
         optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     except (RuntimeError, KeyError, ValueError) as error:
-        raise _damaged(path, str(error).splitlines()[0]) from None
+        raise damaged(path, str(error).splitlines()[0]) from None
     return progress
 
 
-def make_folder_of(out: Path) -> None:
-    """Make the folder that a run's files will be in.
-
-    Raises:
-        AvfaceError: if that can't be done.
-    """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AvfaceError(f"{out}: can't be written ({error.strerror}); name another --out") from None
-
-
-def difference(found: dict[str, Any], wanted: dict[str, Any], where: str = "") -> str:
-    """The first setting in which two recipes differ, for people."""
-    for name in sorted(found.keys() | wanted.keys()):
-        one, other = found.get(name), wanted.get(name)
-        if isinstance(one, dict) and isinstance(other, dict):
-            inner = difference(one, other, f"{where}{name}.")
-            if inner:
-                return inner
-        elif one != other:
-            return f"{where}{name} is {one}, not {other}"
-    return ""
-
-
-def _damaged(path: Path, reason: str) -> AvfaceError:
-    return AvfaceError(f"{path}: damaged checkpoint ({reason}); delete it, and the run begins anew")
+def damaged(path: Path, reason: str) -> AvfaceError:
+    """The error of a checkpoint that can't be used."""
+    return AvfaceError(f"{path}: damaged checkpoint ({reason}); delete it to train from the beginning")
