@@ -1,4 +1,4 @@
-"""Conversion between the axes of OpenCV's cameras (x right, y down, z forward) and glTF's (y up, z backward).
+"""The axis flip between OpenCV's camera axes (x right, y down, z forward) and those of glTF (y up, z backward).
 
 It is half a turn F about x: y and z change their signs, in either direction. F is also the rotation, head to camera, of
 a head (glTF's axes) that faces the camera.

@@ -1,4 +1,4 @@
-"""Evidence of the picture for the lips: their closure, and the gain of the offsets predicted from sound."""
+"""Evidence of the picture for the lips: their closure, and the gain of the lip offsets predicted from sound."""
 
 from __future__ import annotations
 

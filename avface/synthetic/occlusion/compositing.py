@@ -1,4 +1,4 @@
-"""Occluders drawn over the face in a sequence of frames, with the mask of what they hide.
+"""Occluders drawn over the face in a sequence of frames, with the occlusion mask.
 
 Source: AVFace (CVPR 2023), sec. 3.4, with the compositing of Voo, Jiang and Loy 2022.
 """

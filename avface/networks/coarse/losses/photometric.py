@@ -1,4 +1,4 @@
-"""Photometric and identity losses between the rendered head and the frame."""
+"""Photometric loss and identity loss between the rendered head and the frame."""
 
 from __future__ import annotations
 
