@@ -1,4 +1,4 @@
-"""`Capture`: the result of a reconstruction, and the capture file, whose file keys are its fields and those of layers."""
+"""`Capture`: the result of a reconstruction, and the capture file: file keys are its fields and those of layers."""
 
 from __future__ import annotations
 
