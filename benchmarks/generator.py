@@ -1,4 +1,4 @@
-"""How fast synthetic clips are made, and how well the tracker finds the faces in them."""
+"""Speed of the generation of synthetic clips, and accuracy of the tracker on them."""
 
 from __future__ import annotations
 
@@ -11,32 +11,36 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from samples import check_positive
 
 from avface.evaluation.machine import describe_machine
-from avface.synthetic.clips import TRUTH, SyntheticClip, SceneConfig, SynthesisConfig, synthesize
+from avface.synthetic.clips import TRUTH, SceneConfig, SynthesisConfig, SyntheticClip, synthesize
 from avface.synthetic.truth import ClipTruth
 
 
 @dataclass(frozen=True)
 class Generator:
-    """Measure the making of clips of 256 x 256 pixels: pictures, sound, encoding, tracking, truth."""
+    """Measure the generation of clips of 256 x 256 pixels: images, audio, encoding, tracking, ground truth."""
 
     clips: int = 16
-    """How many are made."""
+    """Number of clips."""
     seconds: float = 4.0
-    """Length of each."""
+    """Duration of each."""
     size: int = 256
     """Width and height in pixels."""
     seed: int = 1
     """Seed of the series."""
     device: str = "cpu"
-    """Where pictures are rendered."""
+    """Torch device of the renderer."""
     json: bool = False
     """Print JSON instead of a table."""
 
+    def __post_init__(self) -> None:
+        check_positive(self, "clips", "seconds", "size")
+
 
 def measure(options: Generator) -> dict[str, float]:
-    """Frames a second of the whole command, the share of frames in which the tracker finds the face, and its error."""
+    """Frames per second of the whole command, detection rate and error of the tracker."""
     scene = SceneConfig(size=options.size, seconds=options.seconds)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
@@ -52,11 +56,11 @@ def measure(options: Generator) -> dict[str, float]:
 
 
 def tracker_figures(clips: Sequence[SyntheticClip]) -> dict[str, float]:
-    """Detection rate and landmark error of the tracker on made clips, against the head's own landmarks.
+    """Detection rate and landmark error of the tracker on synthetic clips, against the head's own landmarks.
 
-    Errors are in per cent of sqrt(w h) of the true landmarks' box: the mean distance; its part that stays the same
-    over a clip (the tracker's habits on a person, or those of the embedding); the rest, which moves; and the jitter,
-    the mean second difference of the tracked landmarks over that of the true ones.
+    Errors are in per cent of sqrt(w h) of the true landmarks' box: the mean distance; its constant part over a clip
+    (the bias of the tracker for a person, or of the embedding); the varying rest; and the jitter, the ratio of the mean
+    second difference of the tracked landmarks to that of the true ones.
     """
     found, error, steady, moving, jitter = [], [], [], [], []
     for clip in clips:
@@ -91,12 +95,12 @@ def main(options: Generator) -> None:
         print(json.dumps({"machine": machine, **figures}))
         return
     print(f"{figures['frames']} frames of {options.size} x {options.size} in {figures['seconds']:.1f} s")
-    print(f"{figures['frames_per_second']:.1f} frames a second, start of the processes included")
+    print(f"{figures['frames_per_second']:.1f} frames per second, start of the processes included")
     print(f"the tracker finds the face in {figures['detection_rate']:.2%} of the frames")
     print(
-        f"its landmarks are off by {figures['error_percent']:.2f} % of the face's size, "
-        f"{figures['steady_error_percent']:.2f} % steadily and {figures['moving_error_percent']:.2f} % moving; "
-        f"they jitter {figures['jitter_ratio']:.1f} times as much as the truth moves"
+        f"error of its landmarks: {figures['error_percent']:.2f} % of the face's size, "
+        f"{figures['steady_error_percent']:.2f} % constant and {figures['moving_error_percent']:.2f} % varying; "
+        f"jitter {figures['jitter_ratio']:.1f} times that of the truth"
     )
     print(machine)
 

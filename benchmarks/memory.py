@@ -1,4 +1,4 @@
-"""How much memory a video takes, however long: peaks for 10 s, 1 min and 10 min made by looping a clip."""
+"""Peak memory by length of the video: 10 s, 1 min and 10 min of a looped clip."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tyro
 from processes import mediapipe_process, reconstruct_process
+from samples import check_positive
 from video_files import find_clip, loop_clip
 
 from avface.evaluation.machine import describe_machine
@@ -16,7 +17,7 @@ from avface.evaluation.machine import describe_machine
 
 @dataclass(frozen=True)
 class Memory:
-    """Measure the peak memory of `avface reconstruct`, each length in a process of its own."""
+    """Measure the peak memory of `avface reconstruct`, each length in a separate process."""
 
     video: Path | None = None
     """The video to loop; skarsgard.mp4 in the folder AVFACE_CLIPS if none is given."""
@@ -25,6 +26,9 @@ class Memory:
     json: bool = False
     """Print JSON instead of a table."""
 
+    def __post_init__(self) -> None:
+        check_positive(self, "seconds")
+
 
 def main(options: Memory) -> None:
     """Measure and print."""
@@ -32,7 +36,7 @@ def main(options: Memory) -> None:
     machine = describe_machine()
     if not options.json:
         print(f"{video.name} looped; peak resident memory of the process in MB (10^6 bytes)")
-        print(f"{'seconds':>8}{'frames':>8}{'avface':>9}{'MediaPipe':>11}{'ratio':>7}{'seconds taken':>15}")
+        print(f"{'seconds':>8}{'frames':>8}{'avface':>9}{'MediaPipe':>11}{'ratio':>7}{'processing, s':>15}")
     rows = []
     for seconds in options.seconds:
         row = measure(video, seconds)
@@ -51,7 +55,7 @@ def main(options: Memory) -> None:
 
 
 def measure(video: Path, seconds: float) -> dict[str, float]:
-    """One length: frames, peaks in 10^6 bytes and the seconds avface took."""
+    """One length: frames, peaks in 10^6 bytes and the processing time of avface."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         looped = folder / f"looped{video.suffix}"

@@ -1,4 +1,4 @@
-"""Whole processes as a user starts them: how long they take, and how much memory."""
+"""Time and memory of whole processes as a user starts them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ run_mediapipe(Path(sys.argv[1]))
 
 @dataclass(frozen=True)
 class Process:
-    """What a process took."""
+    """Time and memory of a process."""
 
     seconds: float
-    """From its start to its end."""
+    """Wall-clock time."""
     cpu_seconds: float
-    """What its threads computed, together: other work on the machine changes it less."""
+    """CPU time of all threads, which depends less on the load of the machine."""
     peak_mb: float
-    """Its largest resident memory, files mapped into it included, in 10^6 bytes. Linux never gives less than
-    the process that started it had, so it must be started from a small one."""
+    """Peak resident memory in 10^6 bytes, with mapped files. On Linux it is at least that of the parent process at the
+    start, so the parent must be small."""
 
 
 def reconstruct_process(video: Path, folder: Path, stages: str = "coarse") -> Process:
@@ -37,15 +37,15 @@ def reconstruct_process(video: Path, folder: Path, stages: str = "coarse") -> Pr
 
 
 def mediapipe_process(video: Path) -> Process:
-    """MediaPipe alone, decoding and its own face mesh, as a measure."""
+    """MediaPipe alone, decoding and its own face mesh, as a baseline."""
     return _run([sys.executable, "-c", _MEDIAPIPE_ALONE, str(video)])
 
 
 def _run(command: list[str]) -> Process:
-    """Run a command; not on Windows, which has no account of a process that ended.
+    """Run a command; not on Windows, which has no `os.wait4`.
 
     Raises:
-        subprocess.CalledProcessError: if it fails; what it prints goes where our own output goes.
+        subprocess.CalledProcessError: if it fails; its output is that of this process.
     """
     start = time.perf_counter()
     with subprocess.Popen(command) as process:

@@ -1,4 +1,4 @@
-"""How long it takes to draw the open head, one or many at a time, with and without gradients, and how exactly."""
+"""Speed of the rasteriser on the open head, by batch size, with and without gradients, and its exactness."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import tyro
-from samples import as_json, spread
+from samples import as_json, check_positive, spread
 from torch import Tensor
 
 from avface.evaluation.machine import describe_machine
@@ -18,27 +18,30 @@ from avface.geometry.rasteriser import rasterise
 from avface.head import load_head
 
 DISTANCE = 0.6
-"""Metres from the camera to the head, which then fills the picture's height."""
+"""Metres from the camera to the head, which fills the image's height."""
 
 
 @dataclass(frozen=True)
 class Rasteriser:
-    """Measure the rasteriser on the open head, which fills the picture."""
+    """Measure the rasteriser on the open head, which fills the image."""
 
     sizes: tuple[int, ...] = (224, 512)
-    """Sides of the square pictures in pixels."""
+    """Sides of the square images in pixels."""
     batches: tuple[int, ...] = (1, 16, 64)
-    """Pictures drawn in one call."""
+    """Batch sizes."""
     devices: tuple[str, ...] = ("cpu", *(("cuda",) if torch.cuda.is_available() else ()))
     """Torch devices."""
     repeats: int = 30
-    """How often one picture is drawn; batches are drawn less often, but at least 3 times."""
+    """Repetitions for one image; fewer for batches, but at least 3."""
     threads: int = 1
-    """CPU threads of torch; for pictures this small more rarely help."""
+    """CPU threads of torch; more rarely help for such small images."""
     meshes: int = 200
-    """Random meshes whose pictures are compared with trying every triangle at every pixel."""
+    """Random meshes that are compared with brute force: every triangle at every pixel."""
     json: bool = False
     """Print JSON instead of a table."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "sizes", "batches", "repeats", "threads")
 
 
 def main(options: Rasteriser) -> None:
@@ -58,10 +61,10 @@ def main(options: Rasteriser) -> None:
     machine = describe_machine()
     if options.json:
         times = ("draw_ms", "draw_and_gradient_ms")
-        told = [row | {key: as_json(row[key]) for key in times} for row in rows]
-        print(json.dumps({"times": told, "exactness": exact, "machine": machine}, indent=2))
+        rows_in_short = [row | {key: as_json(row[key]) for key in times} for row in rows]
+        print(json.dumps({"times": rows_in_short, "exactness": exact, "machine": machine}, indent=2))
         return
-    print("open head, milliseconds a picture: median (min-max)")
+    print("open head, milliseconds per image: median (min-max)")
     print(f"{'device':>8}{'size':>6}{'batch':>7}{'draw':>24}{'draw and gradient':>26}")
     for row in rows:
         forward, both = spread(row["draw_ms"], ".2f"), spread(row["draw_and_gradient_ms"], ".2f")
@@ -76,14 +79,14 @@ def main(options: Rasteriser) -> None:
 
 
 def measure(size: int, batch: int, device: str, repeats: int) -> tuple[list[float], list[float]]:
-    """Milliseconds a picture, for each repeat: drawing, and drawing with the gradient of depth and barycentrics."""
+    """Milliseconds per image of each repetition: forward, and forward with the gradient of depth and barycentrics."""
     head = load_head("open").to(device)
     points = head.neutral(torch.zeros(head.num_shape, device=device)).detach()
     points = points * points.new_tensor([1.0, -1.0, -1.0])  # facing the camera
     points = points - points.mean(0) + points.new_tensor([0.0, 0.0, DISTANCE])
     height = points[:, 1].max() - points[:, 1].min()
     camera = Camera.centred(0.95 * size * DISTANCE / float(height), size, size)
-    # the pictures differ by a pixel to the side
+    # the images differ by a shift of up to a pixel
     aside = torch.linspace(0, 1, batch, device=device)[:, None, None] * points.new_tensor([1.0, 0.0])
     pixels, depth = camera.project(points) + aside, points[:, 2].expand(batch, -1)
 
@@ -102,7 +105,7 @@ def measure(size: int, batch: int, device: str, repeats: int) -> tuple[list[floa
 
 
 def timed(work: Callable[[], None], device: str, repeats: int) -> list[float]:
-    """Milliseconds of each of `repeats` runs, after two that aren't counted."""
+    """Milliseconds of each of `repeats` runs after two warm-up runs."""
     times = []
     for _ in range(repeats + 2):
         _finish(device)
@@ -119,12 +122,12 @@ def _finish(device: str) -> None:
 
 
 def exactness(device: str, meshes: int, size: int = 48) -> dict[str, float | int]:
-    """Random meshes drawn by `rasterise` as one batch, against every triangle tried at every pixel in doubles."""
+    """Random meshes rasterised as one batch, compared with brute force in double precision."""
     generator = torch.Generator().manual_seed(0)
     vertices, count = 120, 80
     faces = torch.randint(0, vertices, (count, 3), generator=generator)
     faces[: vertices // 6] = torch.arange(vertices // 2).view(-1, 3)
-    # from crumbs around a few points to triangles that leave the picture on all sides
+    # from tiny triangles around a few points to triangles larger than the image
     spread_out = 10 ** (4 * torch.rand(meshes, 1, 1, generator=generator) - 1)
     centres = torch.rand(meshes, vertices, 2, generator=generator).mul_(size)
     centres[:, : vertices // 2] = centres[:, : vertices // 2 : 3].repeat_interleave(3, 1)
@@ -149,7 +152,7 @@ def exactness(device: str, meshes: int, size: int = 48) -> dict[str, float | int
 
 
 def brute_force(pixels: Tensor, depth: Tensor, faces: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Triangle, barycentric and whether it is a tie, to rounding of doubles, at every pixel of a square picture."""
+    """Triangle, barycentrics and whether it is a tie up to rounding, at every pixel of a square image."""
     corners, near = pixels.double()[faces], 1 / depth.double()[faces]
     y, x = torch.meshgrid(torch.arange(size).double(), torch.arange(size).double(), indexing="ij")
     x, y = corners[:, None, None, :, 0] - x[..., None], corners[:, None, None, :, 1] - y[..., None]

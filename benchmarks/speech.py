@@ -1,4 +1,4 @@
-"""How long speech features take, against the length of the sound."""
+"""Speed of speech features, as multiples of real time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import tyro
-from samples import as_json, spread
+from samples import as_json, check_positive, spread
 
 from avface.evaluation.machine import describe_machine
 from avface.speech import SpeechKind, speech_features
@@ -20,22 +20,25 @@ TEXT = "Hello! I am not a real person. My face was made to test how well a video
 
 @dataclass(frozen=True)
 class Speech:
-    """Measure how fast speech features are made."""
+    """Measure the speed of speech features."""
 
     kinds: tuple[SpeechKind, ...] = ("deepspeech", "mel")
-    """Which ones; wav2vec2 needs weights in the user's cache."""
+    """Kinds of features; wav2vec2 needs weights in the user's cache."""
     seconds: tuple[float, ...] = (10.0, 600.0)
-    """Lengths of the sound."""
+    """Durations of the audio."""
     frame_rate: float = 25.0
-    """Video frames a second."""
+    """Video frames per second."""
     repeats: int = 5
-    """How often each is made."""
+    """Repetitions."""
     device: str = "cpu"
     """Torch device."""
     threads: int = 1
     """CPU threads of torch."""
     json: bool = False
     """Print JSON instead of a table."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "seconds", "frame_rate", "repeats", "threads")
 
 
 def main(options: Speech) -> None:
@@ -57,14 +60,14 @@ def main(options: Speech) -> None:
             json.dumps({"times_real_time": content, "repeats": options.repeats, "machine": machine}, indent=2)
         )
         return
-    print(f"seconds of sound a second; median of {options.repeats} (min-max)")
+    print(f"seconds of audio per second; median of {options.repeats} (min-max)")
     for name, factors in results.items():
         print(f"{name:20}{spread(factors, '.0f'):>20}")
     print(f"{machine}; {options.device}, {options.threads} threads")
 
 
 def measure(sound: np.ndarray, times: np.ndarray, kind: SpeechKind, device: str, repeats: int) -> list[float]:
-    """Seconds of each of `repeats` runs, after one that isn't counted."""
+    """Seconds of each of `repeats` runs after a warm-up run."""
     taken = []
     for _ in range(repeats + 1):
         begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How fast a video becomes a head: each stage apart, and the whole process from a cold start."""
+"""Speed of the reconstruction: each stage, and the whole process from a cold start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from statistics import median
 
 import tyro
 from processes import reconstruct_process
-from samples import as_json, spread
+from samples import as_json, check_positive, spread
 from video_files import find_clip
 
 import avface
@@ -31,13 +31,16 @@ class Speed:
     video: Path | None = None
     """The video; skarsgard.mp4 in the folder AVFACE_CLIPS if none is given."""
     repeats: int = 5
-    """How often everything is measured, in turn."""
+    """Repetitions of the whole measurement."""
     json: bool = False
     """Print JSON instead of a table."""
 
+    def __post_init__(self) -> None:
+        check_positive(self, "repeats")
+
 
 def measure_once(video: Path, folder: Path) -> tuple[int, dict[str, float]]:
-    """Frames of the video, and the seconds of every stage, of MediaPipe alone and of the whole process."""
+    """Number of frames, and seconds of each stage, of MediaPipe alone and of the whole process."""
     seconds = {}
     begin = time.perf_counter()
     frames = sum(1 for _ in Clip.open(video).frames())
@@ -96,7 +99,7 @@ def main(options: Speed) -> None:
         return
     size = f"{info.width} x {info.height}"
     print(f"{video.name}: {size}, {frames} frames; median of {options.repeats} (min-max)")
-    print(f"{'':16}{'ms a frame':>20}{'frames a second':>26}{'speed / MediaPipe':>19}")
+    print(f"{'':16}{'ms per frame':>20}{'frames per second':>26}{'speed / MediaPipe':>19}")
     for stage, row in rows.items():
         ratio = median(row["speed_over_mediapipe"])
         print(f"{stage:16}{spread(row['ms_per_frame'], '.2f'):>20}{spread(row['fps']):>26}{ratio:>19.2f}")

@@ -1,4 +1,4 @@
-"""What the stages that have to be asked for cost: whole commands with and without them, in turn."""
+"""Cost of the optional stages: whole commands with and without them, in alternation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from statistics import median
 
 import tyro
 from processes import Process, reconstruct_process
-from samples import as_json, spread
+from samples import as_json, check_positive, spread
 from video_files import find_clip
 
 from avface.evaluation.machine import describe_machine
@@ -20,16 +20,19 @@ PLAIN = "coarse"
 
 @dataclass(frozen=True)
 class Stages:
-    """Measure what stages add to `avface reconstruct`."""
+    """Measure the cost of stages in `avface reconstruct`."""
 
     video: Path | None = None
     """The video; skarsgard.mp4 in the folder AVFACE_CLIPS if none is given."""
     stages: tuple[str, ...] = ("coarse,lips",)
-    """What `--stages` is set to, besides coarse."""
+    """Values of `--stages` that are compared with coarse."""
     repeats: int = 5
-    """How often everything is measured, in turn."""
+    """Repetitions of the whole measurement."""
     json: bool = False
     """Print JSON instead of a table."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "repeats")
 
 
 def main(options: Stages) -> None:

@@ -1,8 +1,7 @@
-"""Where the benchmarks find their videos, and how they make long ones of short ones."""
+"""The videos of the benchmarks: the default clip, and long videos looped from short ones."""
 
 from __future__ import annotations
 
-import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import av
 from av.packet import Packet
 
 from avface.errors import AvfaceError
+from avface.evaluation.clips import CLIPS_VARIABLE, clips_folder
 
 DEFAULT_CLIP = "skarsgard.mp4"
 """1920 x 1080, ten seconds, from the samples of SMIRK; not part of avface."""
@@ -25,24 +25,25 @@ def find_clip(path: Path | None) -> Path:
     """
     if path is None:
         beside = Path(__file__).resolve().parents[2] / "shared" / "clips"
-        path = Path(os.environ.get("AVFACE_CLIPS", beside)) / DEFAULT_CLIP
+        path = clips_folder(None, default=beside) / DEFAULT_CLIP
     if not path.is_file():
-        raise AvfaceError(f"{path}: no such video; name one with --video, or its folder with AVFACE_CLIPS")
+        raise AvfaceError(
+            f"{path}: no such video; name one with --video, or its folder with {CLIPS_VARIABLE}"
+        )
     return path
 
 
 def loop_clip(source: Path, target: Path, seconds: float) -> int:
-    """Write a video that repeats another, picture and sound, for about `seconds`; returns its number of
-    frames.
+    """Write a video that repeats another with its audio for about `seconds`; returns its number of frames.
 
-    Packets are copied, not encoded again, so ten minutes take seconds to make. Sound before the first and
-    after the last picture of a round is left out.
+    Packets are copied without encoding, so that ten minutes take seconds. Audio before the first and after the last
+    frame of a repetition is left out.
     """
     with av.open(str(source)) as container:
         packets = [packet for packet in container.demux() if packet.dts is not None]
-        pictures = [packet for packet in packets if packet.stream.type == "video"]
-        start, end = (choose(map(_time, pictures)) for choose in (min, max))
-        period = end - start + (end - start) / (len(pictures) - 1)
+        images = [packet for packet in packets if packet.stream.type == "video"]
+        start, end = (choose(map(_time, images)) for choose in (min, max))
+        period = end - start + (end - start) / (len(images) - 1)
         rounds = max(1, round(seconds / period))
         with av.open(str(target), "w") as out:
             copies = {
@@ -61,7 +62,7 @@ def loop_clip(source: Path, target: Path, seconds: float) -> int:
                     packet.stream, packet.time_base = copy, time_base  # muxing changes both
                     packet.pts, packet.dts = pts + shift, dts + shift
                     out.mux(packet)
-    return len(pictures) * rounds
+    return len(images) * rounds
 
 
 def _time(packet: Packet) -> Fraction:

@@ -115,8 +115,8 @@ def wrinkles() -> None:
 
 
 def detail() -> None:
-    """Write detail.jpg: three held-out synthetic people with one raised brow, a frown and a smile: image, coarse surface,
-    predicted and true folds."""
+    """Write detail.jpg: three held-out synthetic people (raised brow, frown, smile): image, coarse surface, predicted
+    and true folds."""
     from avface.evaluation.studies.detail import render_detail
     from avface.head.skin.atlas import DetailMaps
     from avface.networks.detail.network import predict_detail

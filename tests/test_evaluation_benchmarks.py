@@ -56,3 +56,20 @@ def test_the_peak_of_a_process_is_its_own_and_a_failure_is_not_hidden():
     assert 0 < peak - size / 1e6 < 100
     with pytest.raises(processes.subprocess.CalledProcessError):
         processes._run([sys.executable, "-c", "raise SystemExit(2)"])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("speed", {"repeats": 0}, "repeats=0"),
+        ("stages", {"repeats": 0}, "repeats=0"),
+        ("speech", {"seconds": (10.0, 0.0)}, r"seconds=\(10.0, 0.0\)"),
+        ("rasteriser", {"batches": (0,)}, r"batches=\(0,\)"),
+        ("memory", {"seconds": (-1.0,)}, r"seconds=\(-1.0,\)"),
+        ("generator", {"clips": 0}, "clips=0"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(monkeypatch, name, options, message):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    with pytest.raises(AvfaceError, match=f"{message}: must be above 0"):
+        getattr(benchmark(name), name.capitalize())(**options)
