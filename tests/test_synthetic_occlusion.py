@@ -1,4 +1,4 @@
-"""Occlusions over runs of frames."""
+"""Occlusion plans, motion, compositing, and occluded videos."""
 
 import itertools
 import os
@@ -13,9 +13,10 @@ from avface.media import Clip
 from avface.synthetic.occlusion.appearance import estimate_light, face_skin
 from avface.synthetic.occlusion.compositing import OCCLUDED, _OcclusionRun, occlude
 from avface.synthetic.occlusion.face_pose import face_poses
-from avface.synthetic.occlusion.motion import random_walk
+from avface.synthetic.occlusion.motion import OccluderMotion, random_walk
 from avface.synthetic.occlusion.occluders.average_face import average_face
 from avface.synthetic.occlusion.occluders.drawing import Light
+from avface.synthetic.occlusion.occluders.sampling import sample_occluder
 from avface.synthetic.occlusion.plan import OcclusionConfig, OcclusionEvent, plan_occlusions
 from avface.synthetic.occlusion.video import occlude_video
 
@@ -59,7 +60,7 @@ def test_shadow_only_darkens_the_face():
         assert np.array_equal(after.image[:8], before[:8]) or after.mask[:8].any(), "not beside the face"
 
 
-def test_frames_are_untouched_until_something_enters():
+def test_frames_are_unchanged_until_an_occluder_enters():
     entered = 0
     for seed in range(20):
         frames, out = run(16, seed, hold_share=0.0, kinds=("paper",))
@@ -83,7 +84,7 @@ def test_the_same_seed_gives_the_same_pictures():
     assert any(not np.array_equal(a.image, b.image) for a, b in zip(first, other, strict=True))
 
 
-def test_the_mouth_is_covered_in_at_least_half_of_the_windows():
+def test_the_mouth_is_hidden_in_at_least_half_of_the_clips():
     frames, landmarks = still_face(4)
     covered = []
     for seed in range(24):
@@ -110,7 +111,7 @@ def test_steps_of_the_walk_dont_depend_on_the_frame_rate():
 
     assert slow.std() == pytest.approx(fast.std(), rel=0.25)
     assert np.abs(np.diff(slow, axis=0)).std() < 0.02, "smoothed"
-    assert slow.std() < 0.15, "it comes back"
+    assert slow.std() < 0.15, "mean-reverting"
 
 
 def test_visible_shares_agree_with_mask_and_landmarks():
@@ -185,7 +186,7 @@ def test_plans_fill_runs_without_overlap():
     assert abs(np.mean(shares) - config.occluded_share) < 0.07
 
 
-def test_half_of_the_short_windows_are_occluded_throughout():
+def test_half_of_the_short_clips_are_occluded_throughout():
     plans = [plan_occlusions(np.random.default_rng(s), 16, OcclusionConfig())[0] for s in range(300)]
 
     throughout = np.mean([plan.start == 0 and plan.stop == 16 for plan in plans])
@@ -193,7 +194,7 @@ def test_half_of_the_short_windows_are_occluded_throughout():
     assert all(plan.enters != plan.leaves for plan in plans if plan.start > 0 or plan.stop < 16)
 
 
-def test_skin_is_measured_where_there_is_skin():
+def test_skin_colours_are_those_of_the_skin():
     frames, landmarks = still_face(1)
     image = frames[0].copy()
     image[:, :10] = 0
@@ -204,7 +205,7 @@ def test_skin_is_measured_where_there_is_skin():
     assert face_skin(image, landmarks[0] + 1000) is None
 
 
-def test_light_from_the_left_is_seen_as_such():
+def test_light_from_the_left_is_estimated():
     frames, landmarks = still_face(1)
     fall = np.linspace(1.25, 0.6, SIZE)[None, :, None]
     image = np.clip(frames[0] * fall, 0, 255).astype(np.uint8)
@@ -217,22 +218,51 @@ def test_light_from_the_left_is_seen_as_such():
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "message"),
     [
-        {"mouth_share": 1.5},
-        {"hold_share": -0.1},
-        {"occluded_share": 2},
-        {"shadow": -1},
-        {"rotation_step": -1},
-        {"shortest": 0},
-        {"shortest": 50, "longest": 40},
-        {"frame_rate": 0},
-        {"reach": 0},
+        ({"mouth_share": 1.5}, "mouth_share=1.5 must be from 0 to 1"),
+        ({"hold_share": -0.1}, "hold_share=-0.1 must be from 0 to 1"),
+        ({"occluded_share": 2}, "occluded_share=2 must be from 0 to 1"),
+        ({"shadow": float("nan")}, "shadow=nan must be from 0 to 1"),
+        ({"rotation_step": -1}, "rotation_step=-1 must not be negative"),
+        ({"translation_step": -1}, "translation_step=-1 must not be negative"),
+        ({"drift": -1}, "drift=-1 must not be negative"),
+        ({"shortest": 0}, "shortest=0 must be from 1 to longest=90"),
+        ({"shortest": 50, "longest": 40}, "shortest=50 must be from 1 to longest=40"),
+        ({"frame_rate": 0}, "frame_rate=0 must be above 0"),
+        ({"reach": 0}, "reach=0 must be above 0"),
     ],
 )
-def test_impossible_settings_are_refused(settings):
-    with pytest.raises(ValueError, match="must"):
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
         OcclusionConfig(**settings)
+
+
+@pytest.mark.parametrize(("enters", "leaves"), [(True, True), (True, False), (False, True), (False, False)])
+def test_ramps_start_and_end_outside_the_picture(enters, leaves):
+    _, landmarks = still_face(80)
+    poses = face_poses(landmarks)
+    rng = np.random.default_rng(4)
+    occluder = sample_occluder(rng, ("hand",))
+    event = OcclusionEvent(10, 70, enters, leaves)
+    motion = OccluderMotion.sample(rng, OcclusionConfig(reach=10.0), event, occluder, poses, (SIZE, SIZE))
+
+    def offset(index):
+        """Distance along the entry direction from the random walk alone, in metres."""
+        return (motion.at(index, np.eye(3))[1] - motion.shifts[index - 10]) @ occluder.entry_direction
+
+    offsets = np.array([offset(index) for index in range(10, 70)])
+    hold = slice(motion.ramp_frames, 60 - motion.ramp_frames)
+    np.testing.assert_allclose(offsets[hold], 0, atol=1e-12)
+    assert len(offsets[hold]) > 10
+    border = 0.5 * SIZE / poses.scale[10]  # from the middle of the picture
+    for first, ramp in (
+        (enters, offsets[: motion.ramp_frames]),
+        (leaves, offsets[::-1][: motion.ramp_frames]),
+    ):
+        assert (ramp[0] > border) == first
+        assert np.all(np.diff(ramp) <= 0)
+        assert first or not ramp.any()
 
 
 def test_unknown_kinds_are_refused_before_any_work(tmp_path):
@@ -320,7 +350,7 @@ def test_what_isnt_a_video_is_named(tmp_path):
         occlude_video(tmp_path / "none.mp4", tmp_path / "out")
 
 
-def test_a_folder_that_cant_be_written_is_named(talk, tmp_path):
+def test_an_unwritable_folder_is_named(talk, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
 

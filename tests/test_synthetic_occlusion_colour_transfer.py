@@ -106,8 +106,15 @@ def test_wrong_points_are_refused(source, target):
 
 
 @pytest.mark.parametrize(
-    "setting", [{"steps": 0}, {"directions": 0}, {"smoothing_space": 0}, {"smoothing_value": -1}]
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps=0 must be at least 1"),
+        ({"directions": 0}, "directions=0 must be at least 1"),
+        ({"smoothing_space": 0}, "smoothing_space=0 must be above 0"),
+        ({"smoothing_value": -1}, "smoothing_value=-1 must be above 0"),
+        ({"smoothing_value": float("nan")}, "smoothing_value=nan must be above 0"),
+    ],
 )
-def test_wrong_settings_are_refused(setting):
-    with pytest.raises(ValueError, match="must be"):
-        TransferConfig(**setting)
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        TransferConfig(**settings)

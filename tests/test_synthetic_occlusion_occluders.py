@@ -1,4 +1,4 @@
-"""The hand, and the other things that come before faces."""
+"""The hand model, drawing, occluders of all kinds, and face poses."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from avface.synthetic.occlusion.face_pose import face_poses
 from avface.synthetic.occlusion.occluders import hand_model
 from avface.synthetic.occlusion.occluders.average_face import average_face
 from avface.synthetic.occlusion.occluders.drawing import Light, Surface, View, draw, merged, srgb
+from avface.synthetic.occlusion.occluders.hand_builder import HandBuildConfig
 from avface.synthetic.occlusion.occluders.hand_model import (
     FINGERS,
     HAND_FILE,
@@ -92,7 +93,7 @@ def test_only_the_hand_moves_with_its_joints():
     np.testing.assert_allclose(posed(hand, "fist")[forearm], hand.template[forearm], atol=1e-6)
 
 
-def test_varied_poses_stay_within_what_a_hand_can_do():
+def test_perturbed_poses_stay_within_the_limits():
     rng = np.random.default_rng(0)
     low, high = hand_model.FLEXION_LIMITS
     for name in HAND_POSES:
@@ -188,7 +189,7 @@ def test_what_is_hidden_isnt_drawn():
     assert draw(square(), view, LIGHT, (80, 60), hidden_by=(before.vertices, before.faces)) is None
 
 
-def test_joined_surfaces_keep_their_own_textures():
+def test_merged_surfaces_keep_their_own_textures():
     left = square(0.08, (1, 0, 0)).transformed(np.eye(3), [-0.05, 0, 0])
     right = square(0.08, (0, 0, 1)).transformed(np.eye(3), [0.05, 0, 0])
     view = View((40.0, 30.0), 300.0, 0.5)
@@ -201,7 +202,7 @@ def test_joined_surfaces_keep_their_own_textures():
 
 
 @pytest.mark.parametrize("kind", OCCLUDER_KINDS)
-def test_every_kind_can_be_drawn_before_the_face(kind):
+def test_every_kind_can_be_drawn_in_front_of_the_face(kind):
     face = average_face()
     size = (240, 240)
     view = View((120.0, 110.0), 900.0, 0.7)
@@ -280,7 +281,7 @@ def test_the_pose_of_a_known_head_comes_back():
     np.testing.assert_allclose(poses.centre, [[100, 90]] * 3, atol=1e-6)
 
 
-def test_frames_without_a_face_lie_between_their_neighbours():
+def test_poses_of_frames_without_a_face_are_interpolated():
     frames = [landmarks_of(np.eye(3), centre=(x, 90.0)) for x in (100.0, 110.0, 120.0)]
     frames[1] = np.full((478, 2), np.nan)
 
@@ -298,7 +299,21 @@ def test_smoothing_doesnt_mix_shots():
     np.testing.assert_allclose(smooth.centre[:, 0], [100.0] * 5 + [400.0] * 5, atol=1e-6)
 
 
-def test_a_run_without_any_face_is_refused():
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"components": 0}, "components=0 must be at least 1 and below samples=2000"),
+        ({"components": 12, "samples": 12}, "components=12 must be at least 1 and below samples=12"),
+        ({"local_sigma": -0.1}, "local_sigma=-0.1 must not be negative"),
+        ({"texture_size": 8}, "texture_size=8 must be at least 16"),
+    ],
+)
+def test_impossible_builds_of_the_hand_are_refused(settings, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        HandBuildConfig(**settings)
+
+
+def test_a_clip_without_any_face_is_refused():
     with pytest.raises(AvfaceError, match="no face"):
         face_poses(np.full((3, 478, 2), np.nan))
     with pytest.raises(ValueError, match="478"):

@@ -74,7 +74,7 @@ def test_a_persons_clips_have_the_same_face_and_other_scenes():
         ),
         ({"field_lengths": (0.0, 0.02)}, "two positive lengths"),
         ({"asymmetry": 1.5}, "asymmetry=1.5 must be from 0 to 1"),
-        ({"seconds": 0.0}, "seconds=0.0 must be positive and finite"),
+        ({"seconds": 0.0}, "seconds=0.0 must be above 0 and finite"),
         ({"size": 0}, "size=0 must be at least 16 pixels"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The clip of `avface demo`: a synthetic person who says a sentence, with its ground truth.
+"""The clip of `avface demo`: a synthetic person speaking a sentence, with its ground truth.
 
     python -m avface.synthetic.demo_clip
 
@@ -54,7 +54,7 @@ class DemoConfig:
     def __post_init__(self) -> None:
         for name in ("frame_rate", "focal_length", "distance"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
         if min(self.size) < 16 or any(side % 2 for side in self.size):
             raise ValueError(f"size={self.size} must be two even numbers of at least 16 pixels")
         if not self.shape_sigma >= 0:

@@ -60,7 +60,7 @@ class OutOfModelConfig:
         if not 0 <= self.asymmetry <= 1:
             raise AvfaceError(f"asymmetry={self.asymmetry} must be from 0 to 1")
         if not 0 < self.seconds < np.inf:
-            raise AvfaceError(f"seconds={self.seconds} must be positive and finite")
+            raise AvfaceError(f"seconds={self.seconds} must be above 0 and finite")
         if self.size < 16:
             raise AvfaceError(f"size={self.size} must be at least 16 pixels")
 

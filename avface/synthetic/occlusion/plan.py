@@ -51,7 +51,7 @@ class OcclusionConfig:
             raise ValueError(f"shortest={self.shortest} must be from 1 to longest={self.longest}")
         for name in ("reach", "frame_rate"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def _voice_names(kind: object, name: Callable[[_Voice], bytes]) -> tuple[str, ..
 
 @functools.cache
 def languages() -> tuple[str, ...]:
-    """Codes of the languages that `speak` knows, such as "en-us", "de", "cmn"; each is the name of a voice.
+    """Codes of the languages of `speak`, such as "en-us", "de", "cmn"; each is the name of a voice.
 
     Raises:
         AvfaceError: if espeak-ng is not installed.
@@ -190,7 +190,7 @@ def speak(
     """
     language, _, variant = voice.partition("+")
     if variant and variant not in voice_variants():
-        raise AvfaceError(f"voice {voice!r}: espeak-ng knows no variant {variant!r}; try '{language}+m3'")
+        raise AvfaceError(f"voice {voice!r}: espeak-ng has no variant {variant!r}; try '{language}+m3'")
     bounds = {"words_per_minute": RATES, "pitch": (0, 100), "pitch_range": (0, 100), "volume": (0, 200)}
     settings = {
         "words_per_minute": words_per_minute,
@@ -204,12 +204,12 @@ def speak(
     blocks: list[npt.NDArray[np.int16]] = []
     events: list[Phoneme] = []
 
-    def on_sound(wave: ctypes._Pointer[ctypes.c_short], count: int, heard: ctypes._Pointer[_Event]) -> int:
+    def on_sound(wave: ctypes._Pointer[ctypes.c_short], count: int, first: ctypes._Pointer[_Event]) -> int:
         if wave and count:
             blocks.append(np.ctypeslib.as_array(wave, (count,)).copy())
         index = 0
-        while heard[index].type != _LIST_TERMINATED:
-            event = heard[index]
+        while first[index].type != _LIST_TERMINATED:
+            event = first[index]
             if event.type == _PHONEME:
                 symbol = event.id.string.decode("utf-8", "ignore").strip("ˈˌ")
                 if not symbol.startswith("("):  # "(en)": a word of another language begins
@@ -231,7 +231,7 @@ def speak(
     with _engine() as (library, sample_rate):
         library.espeak_SetSynthCallback(callback)
         if library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise AvfaceError(f"espeak-ng knows no voice {voice!r}; try 'en-us'")
+            raise AvfaceError(f"espeak-ng has no voice {voice!r}; try 'en-us'")
         for parameter, value in parameters:
             library.espeak_SetParameter(parameter, value, 0)
         library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, _CHARS_UTF8, None, None)

@@ -35,7 +35,7 @@ CHEEKBONES = np.array([116, 345, 123, 352, 117, 346])
 
 @dataclass(frozen=True)
 class FaceMap:
-    """Fields over the texels of the skin, each (N,) unless said otherwise; N counts the texels in `texels`."""
+    """Fields over the texels of the skin, each (N,) unless noted otherwise; N is the number of `texels`."""
 
     atlas: TextureAtlas
     landmarks: F64

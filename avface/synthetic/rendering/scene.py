@@ -62,7 +62,7 @@ class SceneConfig:
                 raise AvfaceError(f"{name}={getattr(self, name)} must be at least 16 pixels")
         for name in ("seconds", "frame_rate"):
             if not 0 < getattr(self, name) < np.inf:
-                raise AvfaceError(f"{name}={getattr(self, name)} must be positive and finite")
+                raise AvfaceError(f"{name}={getattr(self, name)} must be above 0 and finite")
         if not (self.silence >= 0 and self.sounds >= 0 and self.silence + self.sounds <= 1):
             raise AvfaceError(
                 f"silence={self.silence} and sounds={self.sounds} must be shares that are together at most 1"

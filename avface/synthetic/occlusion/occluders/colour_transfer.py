@@ -29,7 +29,7 @@ class TransferConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("smoothing_space", "smoothing_value"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
 
 
 def sliced_transport(
