@@ -268,7 +268,7 @@ FORMAT = WeightFormat(
     network="landmark network",
     config=LandmarkConfig,
     tag="avface landmark network 1",
-    training="python -m avface.training.landmarks.train",
+    training="avface train landmarks",
     half_precision=True,
 )
 """The weight file of this network."""

@@ -178,7 +178,7 @@ FORMAT = WeightFormat(
     network="acoustic model",
     config=AcousticConfig,
     tag=" ".join(SYMBOLS),  # weights for other symbols are of no use
-    training="python -m avface.training.acoustic.train",
+    training="avface train acoustic",
     tag_key="symbols",
     half_precision=True,
 )

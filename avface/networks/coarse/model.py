@@ -13,8 +13,6 @@ from avface.errors import AvfaceError
 from avface.files.weight_file import Pretrained, WeightFormat, first_difference
 from avface.networks.coarse.codes import FLAME_CODE, CoarseCode, CodeConfig, ExpressionCode
 from avface.networks.coarse.encoders import CoarseConfig, CoarseEncoder, ExpressionBranch, ExpressionConfig
-from avface.networks.coarse.temporal import TemporalConfig
-from avface.networks.coarse.video import LandmarksConfig
 from avface.networks.frames import Frames
 
 
@@ -44,16 +42,6 @@ class NetworkConfig:
         return self.coarse.temporal.window
 
 
-def landmark_networks() -> NetworkConfig:
-    """A config for the open head with tracked landmarks as input."""
-    return NetworkConfig(
-        "open",
-        CodeConfig(),
-        CoarseConfig(LandmarksConfig(), 192, TemporalConfig()),
-        ExpressionConfig(LandmarksConfig(), temporal=TemporalConfig(width=128)),
-    )
-
-
 class CoarseNetworks(nn.Module):
     """E_c and the expression branch. For clips longer than a window, see `windows.predict`."""
 
@@ -72,7 +60,7 @@ FORMAT = WeightFormat(
     network="coarse networks",
     config=NetworkConfig,
     tag="avface coarse networks 1",
-    training="python -m avface.training.coarse.train",
+    training="avface train coarse",
 )
 """The weight file of these networks."""
 

@@ -227,7 +227,7 @@ FORMAT = WeightFormat(
     network="detail network",
     config=DetailConfig,
     tag="avface detail network 1",
-    training="python -m avface.training.detail.train",
+    training="avface train detail",
     half_precision=True,
 )
 """The weight file of this network."""

@@ -285,7 +285,7 @@ FORMAT = WeightFormat(
     network="lips network",
     config=LipsConfig,
     tag="avface lips network 1",
-    training="python -m avface.training.lips.train",
+    training="avface train lips",
 )
 """The weight file of this network."""
 
