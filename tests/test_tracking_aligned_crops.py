@@ -29,7 +29,7 @@ def turned(points, angle, scale=1.0, shift=(300, 200)):
 
 
 @pytest.mark.parametrize("angle", [-2.0, -0.4, 0.0, 0.7])
-def test_a_view_is_level_central_and_of_one_size_however_the_face_lies(angle):
+def test_a_crop_is_level_centred_and_of_one_size_for_any_rotation_and_scale(angle):
     level, lying = turned(FACE_POINTS, 0), turned(FACE_POINTS, angle, 3.0)
     expected = to_crop(crop_matrix(level), level)
     np.testing.assert_allclose(to_crop(crop_matrix(lying), lying), expected, atol=1e-3)
@@ -40,27 +40,29 @@ def test_a_view_is_level_central_and_of_one_size_however_the_face_lies(angle):
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 4.0])
-def test_the_picture_moves_with_the_landmarks(scale):
+def test_image_and_landmarks_are_transformed_alike(scale):
     points = turned(FACE_POINTS, 0.3, scale, (400, 350))
     image = np.zeros((700, 800, 3), np.uint8)
     x, y = np.meshgrid(np.arange(800), np.arange(700))
     place = points[200]
     image[(x - place[0]) ** 2 + (y - place[1]) ** 2 < (6 * scale) ** 2] = 255
     matrix = crop_matrix(points)
-    view = aligned_crop(image, matrix).astype(float)
+    crop = aligned_crop(image, matrix).astype(float)
     rows, columns = np.mgrid[:SIDE, :SIDE]
-    centre = np.array([(columns * view).sum(), (rows * view).sum()]) / view.sum()
+    centre = np.array([(columns * crop).sum(), (rows * crop).sum()]) / crop.sum()
     np.testing.assert_allclose(centre, to_crop(matrix, points)[200], atol=0.3 * max(1, 1 / scale))
 
 
-def test_faces_beyond_the_picture_and_without_extent_give_a_view_all_the_same():
+def test_faces_beyond_the_image_and_without_extent_have_a_crop_of_its_border():
     image = np.full((60, 80, 3), 90, np.uint8)
+    image[20:40, 20:60] = 200
     for points in (turned(FACE_POINTS, 0, 2.0, (500, -300)), np.zeros((478, 2))):
-        view = aligned_crop(image, crop_matrix(points))
-        assert view.shape == (SIDE, SIDE) and view.dtype == np.uint8
+        crop = aligned_crop(image, crop_matrix(points))
+        assert crop.shape == (SIDE, SIDE) and crop.dtype == np.uint8
+        assert (crop == 90).all(), "the border is replicated"
 
 
-def test_a_long_clip_has_some_dozens_of_views_spread_over_it():
+def test_a_long_clip_has_some_dozens_of_crops_spread_over_it():
     kept = [0]
     while kept[-1] < 100_000:
         kept.append(next_crop(kept[-1]))

@@ -1,4 +1,4 @@
-"""Tracking on real pictures of people: clips in the folder that AVFACE_CLIPS names; skipped without."""
+"""Tracking of real people: clips in the folder that AVFACE_CLIPS names; skipped without."""
 
 import functools
 from dataclasses import dataclass
@@ -89,8 +89,8 @@ def test_every_frame_is_tracked_with_confidence(name):
     assert len(found.segments) == 1
 
 
-def test_a_mirrored_picture_has_mirrored_points():
-    # The middle of the picture is at (SIZE - 1) / 2: half a pixel of slip in the convention shows twice.
+def test_a_mirrored_image_has_mirrored_points():
+    # The centre of the image is at (SIZE - 1) / 2: an offset of half a pixel would show twice.
     images = clip("a", 6)
     plain = np.mean(track(frames(images)).landmarks[:], axis=(0, 1))
     mirrored = np.mean(
@@ -101,7 +101,7 @@ def test_a_mirrored_picture_has_mirrored_points():
 
 
 @pytest.mark.parametrize(("first", "second"), [("a", "b"), ("c", "d")])
-def test_a_cut_to_another_person_is_said_and_not_used(first, second):
+def test_a_cut_to_another_person_is_reported_and_not_tracked(first, second):
     one, other = clip(first), clip(second, 12)
     found = track(frames(one[:14] + other + one[26:40]))
     assert [(part.start, part.end, part.same_person) for part in found.segments] == [
@@ -114,7 +114,7 @@ def test_a_cut_to_another_person_is_said_and_not_used(first, second):
 
 
 @pytest.mark.parametrize(("front", "behind"), [("a", "b"), ("c", "b")])
-def test_two_people_who_cross_keep_their_identities(front, behind):
+def test_two_people_who_cross_are_not_swapped(front, behind):
     images, places = crossing(clip(front), clip(behind))
     everyone = track_everyone(frames(images))
     for number, start in enumerate(places[0]):
@@ -123,7 +123,7 @@ def test_two_people_who_cross_keep_their_identities(front, behind):
         middle = np.array(found.box[:, 0] + found.box[:, 2])[seen] / 2
         apart = np.abs(places[seen, 0] - places[seen, 1]) > 60
         nearest = np.abs(middle[:, None] - places[seen]).argmin(axis=1)
-        assert (nearest[apart] == number).all(), "the track has gone over to the other face"
+        assert (nearest[apart] == number).all(), "the track has switched to the other face"
         assert seen[:10].all() and seen[-10:].all()
 
 
@@ -149,12 +149,12 @@ def test_a_flash_keeps_the_segment():
     assert found.seen.sum() == 19 and not found.seen[10]
 
 
-def test_small_faces_and_faces_larger_than_the_picture_are_found():
+def test_small_faces_and_faces_larger_than_the_image_are_found():
     image = clip("a", 1)[0]
     far = np.full((SIZE * 4, SIZE * 6, 3), 90, np.uint8)
     far[300 : 300 + SIZE, 500 : 500 + SIZE] = image
     with FaceMesh() as mesh:
-        assert mesh.detect(far) == [], "large enough for the plain search: the test proves nothing"
+        assert mesh.detect(far) == [], "the face is too large for this test"
         face = mesh.landmarks(image, mesh.detect(image)[0])
     small = track(frames([far] * 3))
     assert small.seen.all()

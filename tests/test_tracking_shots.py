@@ -19,7 +19,7 @@ class Picture:
 
 
 def scene(seed, height=180, width=320):
-    """A smooth random picture: a sum of waves with its own phases."""
+    """A smooth random image: a sum of waves with its own phases."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     image = np.zeros((height, width, 3))
@@ -52,7 +52,7 @@ def test_a_short_clip_may_begin_and_end_with_a_cut():
 
 @pytest.mark.parametrize("length", [1, 2])
 @pytest.mark.parametrize("level", [0, 255])
-def test_a_flash_or_black_frames_are_no_cut(length, level):
+def test_flashes_and_black_frames_are_no_cuts(length, level):
     dip = [np.full_like(scene(1), level)] * length
     assert cuts([scene(1)] * 8 + dip + [scene(1)] * 8, Change.POSSIBLE) == []
 
@@ -65,12 +65,12 @@ def test_an_exposure_step_is_no_cut():
 def test_a_fast_pan_is_no_cut_but_the_cut_in_it_is():
     wide, other = scene(1, width=1400), scene(2, width=1400)
     pan = [wide[:, 28 * step : 28 * step + 320] for step in range(24)]  # 9 % of the width a frame
-    assert difference(thumbnail(pan[5]), thumbnail(pan[6])) > 0.25, "too slow to prove anything"
+    assert difference(thumbnail(pan[5]), thumbnail(pan[6])) > 0.25, "the pan is too slow for this test"
     assert cuts(pan) == []
     assert cuts(pan[:12] + [other[:, 28 * step : 28 * step + 320] for step in range(12)]) == [12]
 
 
-def test_noise_in_a_black_picture_is_no_cut():
+def test_noise_in_a_black_image_is_no_cut():
     rng = np.random.default_rng(0)
     assert cuts([rng.integers(0, 4, (90, 160, 3)).astype(np.uint8) for _ in range(12)], Change.POSSIBLE) == []
 
@@ -98,7 +98,7 @@ def test_edges_stay_the_same_when_contrast_changes_and_differ_between_scenes():
     assert unchanged_share(thumbnail(scene(1)), thumbnail(np.zeros((30, 40, 3), np.uint8))) == 0
 
 
-def test_difference_has_the_documented_landmarks():
+def test_differences_have_the_documented_values():
     one, flat = thumbnail(scene(1)), thumbnail(np.full_like(scene(1), 90))
     assert difference(one, one) == 0
     assert difference(one, flat) == pytest.approx(0.5, abs=1e-3)
@@ -108,8 +108,10 @@ def test_difference_has_the_documented_landmarks():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 200), (224, 224), (1920, 1080), (35, 36)])
-def test_any_picture_size_has_a_thumbnail(shape):
+def test_an_image_of_any_size_has_a_normalised_thumbnail(shape):
     rng = np.random.default_rng(0)
     small = thumbnail(rng.integers(0, 255, (*shape, 3)).astype(np.uint8))
     assert small.size <= 3 * 40 * 70
     assert np.isfinite(small).all()
+    np.testing.assert_allclose(small.mean((0, 1)), 0, atol=1e-4)
+    assert np.linalg.norm(small) == pytest.approx(1 if min(shape) > 1 else 0, abs=1e-3)

@@ -11,6 +11,7 @@ import pytest
 from avface.errors import AvfaceError
 from avface.tracking import FaceTrack, Tracks, frame_confidence, track, track_everyone
 from avface.tracking import tracker as tracker_module
+from avface.tracking.aligned_crops import aligned_crop, crop_matrix
 from avface.tracking.face_track import BLOCK, POINT_RECORD, RecordFile, StoredArray
 from avface.tracking.facemesh import Face, Region
 
@@ -36,7 +37,7 @@ SCENES = [scene(1), scene(2)]
 
 
 def picture(people, background=0):
-    """A picture with a disc for each person, (name, x, y) or (name, x, y, size), the last in front."""
+    """An image with a disc for each person, (name, x, y) or (name, x, y, size), the last in front."""
     image = SCENES[background].copy()
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     for name, at_x, at_y, *size in people:
@@ -50,7 +51,7 @@ def frames(images):
 
 
 class DiscMesh:
-    """Stands in for MediaPipe: a disc in a person's colour is that person's face, if half of it is seen."""
+    """Stands in for MediaPipe: a disc in a person's colour is that person's face, if half of it is visible."""
 
     detections = 0
 
@@ -106,7 +107,7 @@ def centres(found: FaceTrack):
     return np.array((found.box[:, 0] + found.box[:, 2]) / 2)
 
 
-def test_one_person_is_followed_through_every_frame():
+def test_one_person_is_tracked_in_every_frame():
     path = np.linspace(60, 260, 40)
     found = track(frames(picture([("ann", x, 100)]) for x in path))
 
@@ -119,7 +120,7 @@ def test_one_person_is_followed_through_every_frame():
     assert [(one.start, one.end, one.same_person) for one in found.segments] == [(0, 40, True)]
 
 
-def test_the_detector_rests_while_somebody_is_followed(disc_mesh):
+def test_the_detector_rarely_runs_while_a_face_is_tracked(disc_mesh):
     track(frames([picture([("ann", 160, 100)])] * 50))
     assert disc_mesh.detections <= 6  # At the start and every 0.4 of 2 seconds.
 
@@ -152,7 +153,7 @@ def test_the_most_prominent_person_comes_first():
     assert len(last) == 24
 
 
-def test_a_point_chooses_who_is_under_it_and_else_who_is_nearest():
+def test_a_point_selects_the_face_under_it_and_else_the_nearest():
     images = [picture([("ann", 80, 100)])] * 8
     images += [picture([("ann", 80, 100), ("bob", 240, 100)])] * 16
     everyone = track_everyone(frames(images))
@@ -166,7 +167,7 @@ def test_a_point_chooses_who_is_under_it_and_else_who_is_nearest():
 
 
 @pytest.mark.parametrize("front", ["ann", "bob"])
-def test_identities_do_not_swap_when_two_faces_cross(front):
+def test_two_faces_that_cross_are_not_swapped(front):
     forth = np.linspace(50, 270, 45)
     back = forth[::-1]
     images = []
@@ -180,7 +181,7 @@ def test_identities_do_not_swap_when_two_faces_cross(front):
     assert ann.seen.sum() > 25 and bob.seen.sum() > 25
     np.testing.assert_allclose(centres(ann)[ann.seen], forth[ann.seen], atol=8)
     np.testing.assert_allclose(centres(bob)[bob.seen], back[bob.seen], atol=8)
-    # What is left of a half hidden disc has its middle off by up to 6 pixels; the two are 30 apart then.
+    # The visible rest of a half occluded disc has its centre off by up to 6 pixels; the two are 30 apart then.
     assert ann.seen[-1] and bob.seen[-1] and not (ann.seen.all() and bob.seen.all())
 
 
@@ -449,7 +450,7 @@ def face(size=100.0, at=(160.0, 100.0), presence=1.0):
     return Face(points.astype(np.float32), presence)
 
 
-def test_confidence_is_full_for_a_good_face_and_falls_with_what_spoils_it():
+def test_confidence_falls_with_size_presence_and_points_outside_the_image():
     frame = (320, 200)
     assert frame_confidence(face(), frame) == pytest.approx(1)
     assert frame_confidence(face(size=15), frame) == pytest.approx(0.5, abs=0.02)
@@ -459,7 +460,7 @@ def test_confidence_is_full_for_a_good_face_and_falls_with_what_spoils_it():
     assert frame_confidence(face(presence=0.5), frame) == pytest.approx(0.01)
 
 
-def test_confidence_falls_for_a_leap_but_not_for_steady_motion():
+def test_confidence_falls_with_acceleration_but_not_with_steady_motion():
     frame = (320, 200)
     still, moved, on = face(at=(100.0, 100.0)), face(at=(120.0, 100.0)), face(at=(140.0, 100.0))
     assert frame_confidence(on, frame, moved, still) == pytest.approx(1)
@@ -467,13 +468,14 @@ def test_confidence_falls_for_a_leap_but_not_for_steady_motion():
     assert leap < 0.1
 
 
-def test_views_show_the_person_through_the_whole_clip():
+def test_aligned_crops_are_spread_over_the_clip():
     images = [picture([("ann", 80 + 2 * n, 100), ("bob", 250, 90, 50)]) for n in range(40)]
     found = track(frames(images), aligned_crops=True)
-    views = found.aligned_crops
-    assert 8 <= len(views) <= 16 and views.frames[0] == 0 and views.frames[-1] >= 35
-    assert (np.diff(views.frames) > 0).all()
-    for number, frame in enumerate(views.frames):
-        np.testing.assert_allclose(views.landmarks[number], found.landmarks[frame], atol=1e-3)
-        assert views.pictures[number].shape == (192, 192)
+    crops = found.aligned_crops
+    assert 8 <= len(crops) <= 16 and crops.frames[0] == 0 and crops.frames[-1] >= 35
+    assert (np.diff(crops.frames) > 0).all()
+    for number, frame in enumerate(crops.frames):
+        np.testing.assert_allclose(crops.landmarks[number], found.landmarks[frame], atol=1e-3)
+        expected = aligned_crop(images[frame], crop_matrix(found.landmarks[frame]))
+        np.testing.assert_array_equal(crops.pictures[number], expected)
     assert track(frames(images)).aligned_crops is None
