@@ -4,7 +4,7 @@ import torch
 
 from avface.head import load_head
 from avface.networks.audio import AudioConfig
-from avface.networks.coarse.codes import OPEN_CODE
+from avface.networks.coarse.codes import OPEN_CODE, CodeConfig
 from avface.networks.coarse.encoders import CoarseConfig, ExpressionConfig
 from avface.networks.coarse.model import CoarseNetworks, NetworkConfig
 from avface.networks.coarse.temporal import TemporalConfig
@@ -47,6 +47,16 @@ def small_config(code=OPEN_CODE, video=None, window=16, head="open"):
         code,
         CoarseConfig(video, 21, TemporalConfig(window, 24, 1, 4, 32, (32,))),
         ExpressionConfig(video, AudioConfig(), 16, TemporalConfig(window, 32, 1, 4, 32, (32,))),
+    )
+
+
+def landmark_networks():
+    """A config for the open head with tracked landmarks as input."""
+    return NetworkConfig(
+        "open",
+        CodeConfig(),
+        CoarseConfig(LandmarksConfig(), 192, TemporalConfig()),
+        ExpressionConfig(LandmarksConfig(), temporal=TemporalConfig(width=128)),
     )
 
 

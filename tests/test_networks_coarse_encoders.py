@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from networks_frames import small_networks, some_frames
+from networks_frames import landmark_networks, small_networks, some_frames
 from torch import nn
 from torch.testing import assert_close
 
@@ -14,7 +14,7 @@ from avface.errors import AvfaceError
 from avface.networks.audio import AudioConfig, AudioNet
 from avface.networks.coarse.codes import FLAME_CODE
 from avface.networks.coarse.encoders import CoarseConfig, CoarseEncoder, ExpressionConfig, drop_modalities
-from avface.networks.coarse.model import NetworkConfig, landmark_networks
+from avface.networks.coarse.model import NetworkConfig
 from avface.networks.coarse.temporal import TemporalConfig, TemporalEncoder
 from avface.networks.coarse.video import (
     CONTOURS,

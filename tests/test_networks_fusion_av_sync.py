@@ -6,7 +6,7 @@ import torch
 
 from avface.head.schemes import LIPS
 from avface.networks.fusion import av_sync
-from avface.networks.fusion.av_sync import estimate_audio_lag, align_audio, audio_lag
+from avface.networks.fusion.av_sync import align_audio, audio_lag, estimate_audio_lag
 from avface.speech.acoustic import ROW_SECONDS
 from avface.speech.spectrum import SAMPLE_RATE
 

@@ -11,6 +11,7 @@ import torch
 from detail_captures import small_detail
 from lip_captures import small_lips
 from networks_frames import (
+    landmark_networks,
     small_acoustic_model,
     small_config,
     small_landmark_network,
@@ -29,7 +30,6 @@ from avface.networks.coarse.model import (
     FORMAT,
     CoarseNetworks,
     NetworkConfig,
-    landmark_networks,
     load_networks,
     pretrained_coarse_networks,
     save_networks,
