@@ -240,8 +240,8 @@ class View:
             check_file(self.output)
         if self.video is not None:
             _check_readable(self.video)
-        made = _is_capture(self.source)
-        capture = _load(_capture_file(self.source)) if made else _reconstruct(self.source, bars)
+        existing = _is_capture(self.source)
+        capture = _load(_capture_file(self.source)) if existing else _reconstruct(self.source, bars)
         name = f"{Path(capture.source or self.source).stem}.html"
         page = self.output or Path(tempfile.mkdtemp(prefix="avface-")) / name
         try:
@@ -288,7 +288,7 @@ def _reconstruct(source: Path, bars: Bars, **options: Any) -> Capture:
 
 
 def _write(capture: Capture, path: Path, bars: Bars, **options: Any) -> list[Path]:
-    """Write a capture as its suffix says; returns the files written."""
+    """Write a capture in the format of the suffix; returns the files written."""
     stage = f"writing {path.name}"
     if path.suffix == ".npz":
         bars(stage, 0, None)
@@ -297,11 +297,11 @@ def _write(capture: Capture, path: Path, bars: Bars, **options: Any) -> list[Pat
         options["on_frame"] = bars.each(stage, len(capture))
     else:
         bars(stage, 0, None)
-    made = capture.export(path, **options)
-    if not made.is_dir():
-        return [made]
+    result = capture.export(path, **options)
+    if not result.is_dir():
+        return [result]
     numbers = range(len(capture))[options.get("frames") or slice(None)]
-    return [made / f"{path.stem}_{number:06d}{path.suffix}" for number in numbers]
+    return [result / f"{path.stem}_{number:06d}{path.suffix}" for number in numbers]
 
 
 def _options_of(path: Path) -> set[str]:

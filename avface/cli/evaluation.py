@@ -70,7 +70,7 @@ class EvaluateAblation:
     """
 
     weights: Annotated[Positional[Path], arg(metavar="DIR")]
-    """Folder of .safetensors files of `avface train`."""
+    """Folder of .safetensors files, such as those of `avface train ablation-rows`."""
     shards: Annotated[tuple[Path, ...], arg(metavar="DIR", help_behavior_hint="")] = ()
     """Shards of synthetic clips, whose test split is used; one folder per kind of speech features."""
     clips: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None

@@ -59,7 +59,7 @@ class Synthesize:
         scene = SceneConfig(size=self.size, seconds=self.seconds, frame_rate=self.frame_rate)
         config = SynthesisConfig(seed=self.seed, scene=scene, occluded=self.occluded)
         start = time.perf_counter()
-        made = synthesize(
+        clips = synthesize(
             self.out,
             self.clips,
             config,
@@ -68,7 +68,7 @@ class Synthesize:
             on_clip=lambda done: bars("rendering clips", done, self.clips),
         )
         seconds = time.perf_counter() - start
-        frames, tracked = sum(clip.frames for clip in made), sum(clip.tracked for clip in made)
+        frames, tracked = sum(clip.frames for clip in clips), sum(clip.tracked for clip in clips)
         written = []
         if self.preview:
             from PIL import Image
@@ -77,16 +77,16 @@ class Synthesize:
             from avface.synthetic.contact_sheet import contact_sheet
 
             with replacing(self.out / "preview.png") as temporary:
-                Image.fromarray(contact_sheet([clip.folder / VIDEO for clip in made[:SHEET_CLIPS]])).save(
+                Image.fromarray(contact_sheet([clip.folder / VIDEO for clip in clips[:SHEET_CLIPS]])).save(
                     temporary
                 )
             written.append(self.out / "preview.png")
         text = (
-            f"{len(made)} clips, {frames} frames in {self.out}; {seconds:.1f} s; "
+            f"{len(clips)} clips, {frames} frames in {self.out}; {seconds:.1f} s; "
             f"the tracker found the face in {tracked / frames:.1%} of the frames"
         )
         facts = {
-            "clips": len(made),
+            "clips": len(clips),
             "frames": frames,
             "tracked_frames": tracked,
             "seconds": round(seconds, 3),
@@ -122,23 +122,23 @@ class Occlude:
         folder = self.output or Path(f"{self.video.stem}-occluded")
         check_folder(folder)
         total = Clip.open(self.video).info.frame_count
-        made = occlude_video(
+        files = occlude_video(
             self.video,
             folder,
             self.seed,
             self.kinds or OCCLUDER_KINDS,
             on_frame=lambda stage, done: bars(stage, done, total),
         )
-        written = [made.occluded, made.clean, made.mask, made.truth]
+        written = [files.occluded, files.clean, files.mask, files.truth]
         text = (
-            f"{made.frames} frames; {1 - made.face_visibility:.0%} of the face and "
-            f"{1 - made.mouth_visibility:.0%} of the mouth occluded on average\n{listing(written)}"
+            f"{files.frames} frames; {1 - files.face_visibility:.0%} of the face and "
+            f"{1 - files.mouth_visibility:.0%} of the mouth occluded on average\n{listing(written)}"
         )
         facts = {
             "video": str(self.video),
-            "frames": made.frames,
-            "face_visibility": made.face_visibility,
-            "mouth_visibility": made.mouth_visibility,
+            "frames": files.frames,
+            "face_visibility": files.face_visibility,
+            "mouth_visibility": files.mouth_visibility,
             "written": sizes(written),
         }
         return Outcome(text, facts)
