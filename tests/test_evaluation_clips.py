@@ -207,16 +207,16 @@ def test_a_folder_of_videos_is_reconstructed_and_measured(tmp_path):
     made = moving_capture(10)
     film(made, tmp_path / "made.mp4")
     (tmp_path / "broken.mov").write_bytes(b"no video")
-    told = []
-    report = evaluate_clips(tmp_path, progress=lambda *news: told.append(news))
+    reports = []
+    report = evaluate_clips(tmp_path, progress=lambda *news: reports.append(news))
     (clip,) = report.clips
     assert (clip.name, clip.frames, clip.measured, clip.found) == ("made.mp4", 10, 10, 100)
     assert 0 < clip.nme478 < 3 and 0 < clip.lips < 5
-    assert 0 < clip.noise478 < 5, "two of ten frames are looked at in static mode"
+    assert 0 < clip.noise478 < 5, "two of ten frames are sampled in static mode"
     assert clip.fps > 0 and clip.mediapipe_fps > 0
     assert list(report.failed) == ["broken.mov"]
-    assert {stage for _, stage, _, _ in told} == {"reference", "mediapipe", "track", "solve"}
-    assert ("made.mp4", "reference", 10, 10) in told
+    assert {stage for _, stage, _, _ in reports} == {"reference", "mediapipe", "track", "solve"}
+    assert ("made.mp4", "reference", 10, 10) in reports
     assert report.machine.split(";")[0] == describe_machine().split(";")[0]
 
 

@@ -225,7 +225,7 @@ def test_the_protocol_measures_methods_and_names_what_it_cannot(video, tmp_path,
         asked.append(options)
         return truth if options["audio"] else dataclasses.replace(truth, expression=0 * truth.expression)
 
-    def make(source, seed, work, config, told):
+    def make(source, seed, work, config, on_frame):
         if source.name == "broken.mp4":
             raise AvfaceError(f"{source}: broken")
         return made_clip(

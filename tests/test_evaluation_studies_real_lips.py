@@ -1,4 +1,4 @@
-"""Lips of real clips: what is compared with what, told by captures whose truth is known."""
+"""Lips of real clips: comparisons, on captures with known truth."""
 
 from dataclasses import replace
 
