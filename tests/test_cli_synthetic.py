@@ -30,8 +30,8 @@ def test_synthesize_writes_clips_a_contact_sheet_and_json(tmp_path, capsys):
     ("words", "message"),
     [
         (["synthesize", "{folder}", "--clips", "0"], "0 clips: make at least one"),
-        (["synthesize", "{folder}", "--size", "7"], "size 7: make it at least 64 pixels"),
-        (["synthesize", "{folder}", "--occluded", "2"], "occluded 2: a share from 0 to 1"),
+        (["synthesize", "{folder}", "--size", "7"], "size=7 must be at least 16 pixels"),
+        (["synthesize", "{folder}", "--occluded", "2"], "occluded 2: must be a share from 0 to 1"),
         (["synthesize", "{folder}", "--device", "no"], "device no: can't be used"),
         (["synthesize", "{file}/x"], "is a file, but the results need a folder"),
         (["synthesize", "occlude", "{folder}/none.mp4"], "none.mp4: no such file"),
