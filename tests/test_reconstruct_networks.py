@@ -187,6 +187,43 @@ def test_frames_with_sound_alone_are_plausible(track, reconstruct, gap):
     check_plausible(reconstruct(replace(track, landmarks=landmarks, confidence=confidence)))
 
 
+def test_networks_have_the_detectors_landmarks_and_the_fit_those_of_optical_flow(
+    clip, track, reconstruct, monkeypatch
+):
+    """In frames that the detector lost and optical flow tracked."""
+    landmarks, confidence = track.landmarks.copy(), track.confidence.copy()
+    landmarks[HIDDEN], confidence[HIDDEN] = np.nan, 0
+    detected = replace(
+        track, landmarks=landmarks, confidence=confidence, visibility=np.ones((FRAMES, 478), np.float32)
+    )
+    flow_tracked = np.zeros((FRAMES, 478), bool)
+    flow_tracked[HIDDEN] = True
+    refined = replace(
+        detected,
+        flow_landmarks=track.landmarks,
+        flow_tracked=flow_tracked,
+        flow_confidence=np.where(confidence > 0, confidence, 0.5).astype(np.float32),
+    )
+    monkeypatch.setattr(avface.tracking, "refine_by_flow", lambda frames, found: refined)
+    expressions = []
+    real = avface.networks.coarse.inference.predict_clip
+
+    def spy(networks, names, found, sound, *rest, **options):
+        sound = list(sound)
+        expressions.extend(
+            real(networks, names, one, sound, *rest, **options).expression for one in (found, detected)
+        )
+        return real(networks, names, found, sound, *rest, **options)
+
+    monkeypatch.setattr(avface.networks.coarse.inference, "predict_clip", spy)
+    capture = reconstruct(detected)
+
+    np.testing.assert_array_equal(*expressions)
+    np.testing.assert_array_equal(capture.confidence, refined.flow_confidence)
+    assert np.linalg.norm(capture.landmarks() - clip.landmarks, axis=2)[HIDDEN].mean() < 1
+    assert capture.visibility[HIDDEN].min() > 0.9
+
+
 def test_without_the_picture_the_mouth_follows_the_prediction(clip, track, reconstruct, predictions):
     predictions.changes = true_prediction(clip, 0.05)
     predictions.changes["expression"] = predictions.changes["expression"].copy()
