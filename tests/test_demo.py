@@ -56,9 +56,9 @@ def test_demo_errors_are_zero_for_the_truth_itself():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"frame_rate": 0.0}, "frame_rate=0.0 must be positive"),
-        ({"focal_length": -1.0}, "focal_length=-1.0 must be positive"),
-        ({"distance": float("nan")}, "distance=nan must be positive"),
+        ({"frame_rate": 0.0}, "frame_rate=0.0 must be above 0"),
+        ({"focal_length": -1.0}, "focal_length=-1.0 must be above 0"),
+        ({"distance": float("nan")}, "distance=nan must be above 0"),
         ({"size": (448, 447)}, r"size=\(448, 447\) must be two even numbers"),
         ({"size": (8, 8)}, "of at least 16 pixels"),
         ({"shape_sigma": -0.1}, "shape_sigma=-0.1 must not be negative"),
