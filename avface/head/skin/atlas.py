@@ -327,10 +327,11 @@ class DetailAtlas:
 
     def vertex_places(self) -> Tensor:
         """u and v (V, 2) of the head's vertices in the window, 0 to 1 inside it; off the face's skin 0, its corner."""
-        places = torch.zeros(self.head.num_vertices, 2)
+        places = np.zeros((self.head.num_vertices, 2), np.float32)
         held = _largest_island(self.head)
-        places[self.faces[held].flatten()] = self.uv[self.uv_faces[held].flatten()]
-        return places
+        # A vertex on a seam has several: NumPy keeps the last one, torch whichever thread comes last.
+        places[self.faces[held].flatten().numpy()] = self.uv[self.uv_faces[held].flatten()].numpy()
+        return torch.from_numpy(places)
 
     def _mirror(self) -> Tensor:
         template = self.head.template.cpu().double().numpy()
