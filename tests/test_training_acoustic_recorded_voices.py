@@ -61,8 +61,8 @@ def test_a_text_that_cannot_be_said_is_left_out(fake_flite):
     assert len(speak_recorded(FLITE, ["Hope.", "unsayable", "Hope."])) == 2
 
 
-def test_a_voice_that_says_nothing_and_a_missing_program_tell_what_to_install(fake_flite):
-    with pytest.raises(AvfaceError, match=r"can't speak as rms.*apt install"):
+def test_missing_voices_and_programs_are_refused_with_what_to_install(fake_flite):
+    with pytest.raises(AvfaceError, match=r"no voice rms.*apt install"):
         speak_recorded(FLITE, ["unsayable"])
     with pytest.raises(AvfaceError, match=r"festival: not found.*apt install"):
         speak_recorded(VOICES[0], ["Hope."])

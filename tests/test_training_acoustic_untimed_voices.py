@@ -91,11 +91,11 @@ def test_a_missing_collection_is_named_with_its_package(tmp_path, monkeypatch):
         written_sentences("de")
 
 
-def test_a_voice_that_says_something_else_is_left_out(fake_pico, sayings):
+def test_speech_that_does_not_fit_its_text_is_left_out(fake_pico, sayings):
     """Two seconds of silence are not what the text says."""
     aligner = AcousticModel(AcousticConfig(8, (1,))).eval().requires_grad_(False)
-    aligner.phones.bias[0] = 100.0  # hears silence
+    aligner.phones.bias[0] = 100.0  # silence in all rows
 
     assert untimed_utterance(np.random.default_rng(0), PICO, aligner) is None
-    with pytest.raises(AvfaceError, match="pico2wave says nothing that can be understood"):
+    with pytest.raises(AvfaceError, match="pico2wave: no speech that can be aligned"):
         build_untimed_corpus(0, 0, 0.01, (PICO,), aligner)

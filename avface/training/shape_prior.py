@@ -83,6 +83,10 @@ class ShapePriorTraining:
     workers: int | None = None
     """Processes that render; by default one per core."""
 
+    def __post_init__(self) -> None:
+        if self.workers is not None:
+            check_positive(self, "workers")
+
 
 Command = ShapePriorTraining
 """What `avface train shape-prior` parses."""
@@ -252,9 +256,9 @@ def measure(
                 observed.append(result)
                 people.append(out_of_model_head(person, rendered).template.double().numpy())
             on_clip(number + 1, len(jobs))
-    population = [out_of_model_head(n, counted).template.double().numpy() for n in range(config.population)]
     if not observed:
         raise AvfaceError(f"none of {len(jobs)} clips could be tracked; use more --people")
+    population = [out_of_model_head(n, counted).template.double().numpy() for n in range(config.population)]
     tracked, corrected = (
         learn(load_head(), np.stack(population), each, np.stack(people), config)
         for each in zip(*observed, strict=True)

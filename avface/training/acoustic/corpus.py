@@ -1,7 +1,7 @@
-"""Spoken training material: utterances by many voices with their phones and the mouth's opening, and what isn't speech.
+"""Training data of the acoustic model: utterances by many voices with phones and lip opening, noise and music.
 
-All is kept as log-mel spectra, 10 ms apart, because that is where it is mixed: powers add up, rooms smear them,
-microphones and filters multiply them. `mixture` puts one training example together.
+Everything is stored as log-mel spectra, 10 ms apart, which are also mixed: powers add, reverberation smooths them over
+time, microphones and filters multiply them. `mixture` makes one training example.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ from avface.training.acoustic.untimed_voices import UntimedVoice, speak_untimed
 Half = npt.NDArray[np.float16]
 
 LANGUAGES = ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-scotland", *list(WORDS)[1:], *PSEUDO_LANGUAGES)
-"""What is spoken; English twice as often as any other."""
+"""Languages of the utterances; English twice as often as any other."""
 HELD_OUT_VARIANTS = (
     "Annie", "Diogo", "Lee", "Mario", "david", "klatt3", "linda", "m4", "quincy", "steph",
 )  # fmt: skip
-"""Ways to speak that are kept for testing."""
+"""Voice variants that are held out for testing."""
 UNNATURAL_VARIANTS = ("UniRobot", "anikaRobot", "fast", "robosoft", "robosoft8")
-"""Ways to speak that are left out."""
+"""Voice variants that are left out."""
 STEP = 0.01
 """Seconds between spectra."""
 NOTHING = -27.0
 """Logarithm of the power in a band of digital silence."""
 BACKGROUNDS, BACKGROUND_SECONDS = 120, 10.0
-"""Pieces of noise, and as many of music by tones and by instruments, and how long they are."""
+"""Number of pieces of noise, of music by tones and of music by instruments, each, and their length."""
 VOICE_BATCH = 12
-"""Texts that a recorded voice says in one go: loading it takes longer than speaking."""
+"""Texts that a recorded voice speaks per process: loading it takes longer than speaking."""
 SPEEDS = (-0.16, 0.2)
-"""Range of the logarithm of the speed at which recorded voices are played."""
+"""Range of the logarithm of the playback speed of recorded voices."""
 LEAST_AGREEMENT = 0.25
-"""Share of the rows in which the aligned phones must be those that are heard, or the voice read something else."""
+"""Least share of the rows in which the aligned phone is the most likely one; below, the voice read another text."""
 
 OPENINGS: dict[str, tuple[float, float]] = {
     "silence": (0.06, 0.6), "p": (0.0, 12.0), "m": (0.0, 12.0), "f": (0.12, 6.0), "th": (0.3, 1.2),
@@ -69,36 +69,36 @@ OPENINGS: dict[str, tuple[float, float]] = {
     "j": (0.3, 0.6), "w": (0.1, 3.0), "i": (0.36, 1.0), "e": (0.44, 0.9), "eh": (0.64, 1.0), "a": (0.95, 1.2),
     "ah": (0.85, 1.1), "oh": (0.6, 1.1), "o": (0.4, 1.1), "u": (0.18, 1.2), "y": (0.22, 1.2), "er": (0.42, 0.5),
 }  # fmt: skip
-"""How far the lips are apart in each phone, 1 for a wide "a", and how firmly it insists on that against its neighbours.
-Lips must meet in "p" and nearly so in "w"; the jaw is high in "s"; "k" and "h" take what the vowels leave them."""
+"""Lip opening of each phone, 1 for a wide "a", and its dominance over its neighbours. Lips must close in "p" and nearly
+so in "w"; the jaw is high in "s"; "k" and "h" have about the opening of their vowels."""
 BREATH = (0.28, 0.4)
-"""The same for pauses within speech: people breathe in through the mouth, and lips part before they speak. In
-longer silence they lie together."""
+"""The same for pauses within speech: people inhale through the mouth, and lips part before speech. In longer silence
+they are closed."""
 BREATH_SECONDS = 0.3
-"""Length of such a pause on either side of what is said; longer silence in between is rest, with the lips together."""
+"""Length of such a pause before and after speech; longer silence in between has closed lips."""
 LEAD = 0.1
-"""Seconds by which the lips are ahead of the sound (60 to 120 ms are usual)."""
+"""Seconds by which the lips lead the sound (60 to 120 ms are usual)."""
 REACH = 0.04
-"""Seconds over which a phone's pull on its neighbours falls to 1/e, divided by the root of its firmness where that is
-above 1: lips that must meet do so quickly and for a moment."""
+"""Seconds in which the dominance of a phone falls to 1/e, divided by the root of its firmness where that is above 1:
+closures are fast and short."""
 SMOOTHING = 0.02
 """Standard deviation in seconds of the final smoothing: lips have inertia."""
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """A voice that speaks for some seconds."""
+    """Some seconds of speech by one voice."""
 
     spectra: Half
     """(F, 40) log-mel power, 10 ms apart."""
     phones: npt.NDArray[np.int8]
     """(F,) index of the phone at each."""
     recorded: bool = False
-    """Whether the voice was made from recordings of a person, and not from formants."""
+    """Whether the voice is made from recordings of a person, rather than from formants."""
 
 
 def training_variants() -> tuple[str, ...]:
-    """The ways to speak that may be trained on; "" is espeak-ng's plain voice."""
+    """Voice variants for training; "" is the default voice of espeak-ng."""
     left_out = {*HELD_OUT_VARIANTS, *UNNATURAL_VARIANTS}
     return ("", *(name for name in voice_variants() if name not in left_out))
 
@@ -118,27 +118,27 @@ def utterance(rng: np.random.Generator, variants: tuple[str, ...]) -> Utterance:
 
 
 def recorded_utterances(rng: np.random.Generator, voice: RecordedVoice) -> list[Utterance]:
-    """Some sentences by a recorded voice, at a random rate, played faster or slower as if by another throat."""
+    """Some sentences by a recorded voice, at a random rate and playback speed, which changes the vocal tract length."""
     texts = [sentences(rng, voice.language, int(rng.integers(2, 5))) for _ in range(VOICE_BATCH)]
-    said = []
+    utterances = []
     for speech in speak_recorded(voice, texts, float(rng.uniform(0.75, 1.25))):
         speed = round(float(np.exp(rng.uniform(*SPEEDS))), 1 if speech.sample_rate % 100 else 2)
         phonemes = tuple(replace(phoneme, start=phoneme.start / speed) for phoneme in speech.phonemes)
-        said.append(
+        utterances.append(
             _utterance(
                 replace(speech, sample_rate=round(speed * speech.sample_rate), phonemes=phonemes),
                 recorded=True,
             )
         )
-    return said
+    return utterances
 
 
 def untimed_utterance(
     rng: np.random.Generator, voice: UntimedVoice, aligner: AcousticModel
 ) -> Utterance | None:
-    """Some sentences by a voice that doesn't say when its phones are, at a random rate, pitch and speed of playing.
+    """Some sentences by a voice without phone times, at a random rate, pitch and playback speed.
 
-    aligner: what finds them. None if the voice can't say the text, or says something else.
+    aligner: finds the phone times. None if the voice can't speak the text, or speaks another.
     """
     text = text_to_read(rng, voice.language, int(rng.integers(2, 5)))
     speech = speak_untimed(voice, text, int(rng.integers(75, 135)), int(rng.integers(85, 120)))
@@ -182,15 +182,14 @@ def phones_at(segments: list[tuple[int, float, float]], times: F64) -> Int:
 
 
 def lip_opening(phones: Ints) -> F64:
-    """How far the lips are apart, 0 to 1, for phones 10 ms apart; both (F,).
+    """Lip opening, 0 to 1, for phones 10 ms apart; both (F,).
 
-    Each phone pulls towards its own opening, the stronger the firmer it is, less and less before its start and after
-    its end; the opening is their weighted mean (dominance functions: Cohen & Massaro, Modeling coarticulation in
-    synthetic visual speech, 1993).
+    The weighted mean of the openings of all phones. The weight of a phone is its dominance, which decays before its
+    start and after its end (Cohen & Massaro, Modeling coarticulation in synthetic visual speech, 1993).
     """
     total, weights = np.zeros(len(phones)), np.zeros(len(phones))
     lead = round(LEAD / STEP)
-    for start, end, (target, firmness) in _pulls(phones):
+    for start, end, (target, firmness) in _targets(phones):
         reach = REACH / STEP / max(1.0, firmness) ** 0.5
         begin, stop = start - lead, end - lead if end < len(phones) else end
         first, last = np.clip([begin - 6 * reach, stop + 6 * reach], 0, len(phones)).astype(int)
@@ -202,8 +201,8 @@ def lip_opening(phones: Ints) -> F64:
     return np.asarray(gaussian_filter1d(total / weights, SMOOTHING / STEP))
 
 
-def _pulls(phones: Ints) -> Iterator[tuple[int, int, tuple[float, float]]]:
-    """(first spectrum, one past the last, opening and firmness) of each phone; pauses are breaths around a rest."""
+def _targets(phones: Ints) -> Iterator[tuple[int, int, tuple[float, float]]]:
+    """(first spectrum, one past the last, opening and firmness) of each phone; long pauses are breath, rest, breath."""
     edges = (np.flatnonzero(np.diff(phones)) + 1).tolist()
     breath = round(BREATH_SECONDS / STEP)
     for start, end in zip([0, *edges], [*edges, len(phones)], strict=True):
@@ -224,7 +223,7 @@ def _pulls(phones: Ints) -> Iterator[tuple[int, int, tuple[float, float]]]:
 
 
 def noise(rng: np.random.Generator, seconds: float) -> F32:
-    """Sound without a voice, (N,) at 16 kHz: hiss of any colour, hum, clatter or nothing but a band of noise."""
+    """Random noise (N,) at 16 kHz: coloured or band-limited noise, hum, clatter, gusts."""
     size = int(seconds * SAMPLE_RATE)
     frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
     slope = rng.uniform(-1.2, 0.3)
@@ -247,12 +246,12 @@ def noise(rng: np.random.Generator, seconds: float) -> F32:
         ring = ring * rng.normal(size=len(ring))
         sound = 0.05 * sound + 5 * np.convolve(clicks, ring)[:size]
     elif kind < 0.6:  # gusts
-        sound *= np.exp(_wander(rng, times, rng.uniform(0.3, 3)))
+        sound *= np.exp(_random_curve(rng, times, rng.uniform(0.3, 3)))
     return (0.1 * sound / np.abs(sound).max()).astype(np.float32)
 
 
 def music(rng: np.random.Generator, seconds: float) -> F32:
-    """Tones like those of instruments, (N,) at 16 kHz: chords, melodies and drums in a beat; or plucked strings."""
+    """Random music (N,) at 16 kHz: harmonic tones as chords and melodies, drums; or plucked strings."""
     if rng.random() < 0.25:
         return plucked_strings(rng, seconds)
     size = int(seconds * SAMPLE_RATE)
@@ -286,7 +285,7 @@ def music(rng: np.random.Generator, seconds: float) -> F32:
 
 
 def plucked_strings(rng: np.random.Generator, seconds: float) -> F32:
-    """A guitar of sorts, (N,) at 16 kHz (Karplus & Strong, 1983)."""
+    """Plucked strings (N,) at 16 kHz (Karplus & Strong, 1983)."""
     size = round(seconds * SAMPLE_RATE)
     sound = np.zeros(size)
     for start in np.arange(0, seconds - 0.1, rng.uniform(0.12, 0.5)):
@@ -300,8 +299,8 @@ def plucked_strings(rng: np.random.Generator, seconds: float) -> F32:
     return np.asarray(0.3 * sound / np.abs(sound).max(), np.float32)
 
 
-def _wander(rng: np.random.Generator, times: F64, rate: float) -> F64:
-    """A smooth random curve (T,) of unit variance that changes about `rate` times a second."""
+def _random_curve(rng: np.random.Generator, times: F64, rate: float) -> F64:
+    """A smooth random curve (T,) of unit variance with about `rate` changes per second."""
     knots = np.arange(times[0], times[-1] + 1 / rate, 0.25 / rate)
     curve = gaussian_filter1d(rng.normal(size=len(knots)), 2)
     return np.interp(times, knots, curve * (4 * np.pi) ** 0.25 * 2**0.5)  # unit variance
@@ -309,7 +308,7 @@ def _wander(rng: np.random.Generator, times: F64, rate: float) -> F64:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Everything a training example can be made of."""
+    """Utterances, noise and music for training examples."""
 
     utterances: tuple[Utterance, ...]
     noises: tuple[Half, ...]
@@ -318,7 +317,7 @@ class Corpus:
     """(F, 40) log-mel each."""
 
     def save(self, path: Path) -> None:
-        """Write everything to one .npz file, which appears whole or not at all."""
+        """Write one .npz file, which appears whole."""
         spoken, labels = zip(*[(one.spectra, one.phones) for one in self.utterances], strict=True)
         with replacing(path) as temporary:
             np.savez(
@@ -332,7 +331,7 @@ class Corpus:
             )
 
     def joined(self, other: Corpus) -> Corpus:
-        """What this one and another hold."""
+        """This corpus and another."""
         return Corpus(
             self.utterances + other.utterances, self.noises + other.noises, self.musics + other.musics
         )
@@ -352,7 +351,7 @@ class Corpus:
                 utterances = tuple(Utterance(*one) for one in zip(*pieces, recorded, strict=True))
                 return cls(utterances, tuple(file["noises"]), tuple(file["musics"]))
         except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-            raise AvfaceError(f"{path}: damaged; delete it, and it will be made again") from None
+            raise AvfaceError(f"{path}: damaged; delete it to make it again") from None
 
 
 def _stacked(pieces: tuple[Half, ...]) -> Half:
@@ -361,7 +360,7 @@ def _stacked(pieces: tuple[Half, ...]) -> Half:
 
 @dataclass(frozen=True)
 class Example:
-    """What the network sees and what it should say."""
+    """Input and target of the network."""
 
     spectra: F32
     """(F, 40) log-mel power."""
@@ -400,13 +399,13 @@ def mixture(rng: np.random.Generator, corpus: Corpus, frames: int) -> Example:
 
 
 def clean(rng: np.random.Generator, corpus: Corpus, frames: int) -> Example:
-    """A voice as it was spoken, F = `frames` spectra long: nothing is added, nothing changed."""
+    """Speech of F = `frames` spectra without augmentation."""
     spectra, phones, _ = _piece(rng, corpus, frames)
     return Example(spectra.astype(np.float32), phones, lip_opening(phones).astype(np.float32))
 
 
 def _spoken(rng: np.random.Generator, corpus: Corpus, frames: int) -> tuple[F64, Int]:
-    """A piece of one utterance as somebody else might say it, at times with a long pause."""
+    """A piece of one utterance with another vocal tract and manner, at times with a long pause."""
     spectra, phones, recorded = _piece(rng, corpus, frames)
     if rng.random() < 0.15:
         gap = slice(*sorted(rng.integers(0, frames, 2)))
@@ -428,19 +427,19 @@ def _piece(rng: np.random.Generator, corpus: Corpus, frames: int) -> tuple[F64, 
 
 
 def _another_voice(rng: np.random.Generator, spectra: F64, shifts: tuple[float, float]) -> F64:
-    """Change log-mel spectra (F, 40) as another throat and manner would: formants shift, loudness and tilt wander.
+    """Log-mel spectra (F, 40) with shifted formants and smoothly varying loudness and spectral tilt.
 
-    shifts: range of the formants' shift, in natural logarithm of the frequency; most of espeak-ng's throats are long.
+    shifts: range of the formants' shift, in natural logarithm of the frequency; espeak-ng's vocal tracts are long.
     """
     times = STEP * np.arange(len(spectra))
-    loudness = _wander(rng, times, rng.uniform(0.5, 3)) * rng.uniform(0, 1)
-    tilt = _wander(rng, times, rng.uniform(0.5, 3)) * rng.uniform(0, 0.5)
+    loudness = _random_curve(rng, times, rng.uniform(0.5, 3)) * rng.uniform(0, 1)
+    tilt = _random_curve(rng, times, rng.uniform(0.5, 3)) * rng.uniform(0, 0.5)
     shifted = _shifted(spectra, rng.uniform(*shifts))
     return np.asarray(shifted + loudness[:, None] + tilt[:, None] * np.linspace(-1, 1, BANDS))
 
 
 def _shifted(spectra: F64, shift: float) -> F64:
-    """Move log-mel spectra (F, 40) by exp(shift) in frequency."""
+    """Log-mel spectra (F, 40) with frequencies scaled by exp(shift)."""
 
     def mel(hertz: F64) -> F64:
         above = 15 + 27 / np.log(6.4) * np.log(np.maximum(hertz, 1000) / 1000)
@@ -496,32 +495,32 @@ def build_corpus(
     recorded: tuple[RecordedVoice, ...] = (),
     recorded_hours: float = 0.0,
 ) -> Corpus:
-    """Speak for so many hours of sound, and make noises and music.
+    """Synthesise hours of speech, noise and music.
 
     Args:
-        seed: with `purpose`, decides about everything.
+        seed: with `purpose`, seed of everything.
         purpose: training or testing.
-        hours: by espeak-ng, in these `variants`.
-        variants: ways in which espeak-ng speaks.
-        on_seconds: told how many seconds are spoken.
-        recorded: voices made from recordings, which take turns.
-        recorded_hours: by them; if any, then sampled instruments play as much music as tones do.
+        hours: hours of speech by espeak-ng.
+        variants: its voice variants.
+        on_seconds: called with the number of seconds that are done.
+        recorded: voices made from recordings, used in turn.
+        recorded_hours: hours of speech by them; if any, there is also music by sampled instruments.
 
     Raises:
         AvfaceError: if espeak-ng, or a program or voice that is asked for, is not installed.
     """
-    said: list[Utterance] = []
+    spoken: list[Utterance] = []
     seconds = 0.0
     while seconds < 3600 * hours:
-        said.append(utterance(np.random.default_rng([seed, purpose, len(said)]), variants))
-        seconds += STEP * len(said[-1].phones)
+        spoken.append(utterance(np.random.default_rng([seed, purpose, len(spoken)]), variants))
+        seconds += STEP * len(spoken[-1].phones)
         on_seconds(seconds)
     turn = 0
     while seconds < 3600 * (hours + recorded_hours):
         rng = np.random.default_rng([seed, purpose, turn, 0])
-        spoken = recorded_utterances(rng, recorded[turn % len(recorded)])
-        said += spoken
-        seconds += STEP * sum(len(one.phones) for one in spoken)
+        more = recorded_utterances(rng, recorded[turn % len(recorded)])
+        spoken += more
+        seconds += STEP * sum(len(one.phones) for one in more)
         on_seconds(seconds)
         turn += 1
     rng = np.random.default_rng([seed, purpose])
@@ -532,7 +531,7 @@ def build_corpus(
         )
         for make in (noise, music, instrument_music)
     )
-    return Corpus(tuple(said), noises, tones + instruments)
+    return Corpus(tuple(spoken), noises, tones + instruments)
 
 
 def build_untimed_corpus(
@@ -543,14 +542,14 @@ def build_untimed_corpus(
     aligner: AcousticModel,
     on_seconds: Callable[[float], None] = lambda seconds: None,
 ) -> Corpus:
-    """Have voices that don't say when their phones are, speak in turns for so many hours of sound.
+    """Synthesise hours of speech by voices without phone times, used in turn.
 
-    aligner: acoustic model that finds their phones. Other arguments: see `build_corpus`.
+    aligner: acoustic model that finds the phone times. Other arguments: see `build_corpus`.
 
     Raises:
         AvfaceError: if a program or all its voices are missing, or the collections of text.
     """
-    said: list[Utterance] = []
+    spoken: list[Utterance] = []
     seconds, turn, failures = 0.0, 0, 0
     while seconds < 3600 * hours:
         voice = voices[turn % len(voices)]
@@ -559,10 +558,10 @@ def build_untimed_corpus(
         failures = 0 if one is not None else failures + 1
         if failures > len(voices):
             raise AvfaceError(
-                f"{voice.program} says nothing that can be understood; are its voices installed?"
+                f"{voice.program}: no speech that can be aligned; check that its voices are installed"
             )
         if one is not None:
-            said.append(one)
+            spoken.append(one)
             seconds += STEP * len(one.phones)
             on_seconds(seconds)
-    return Corpus(tuple(said), (), ())
+    return Corpus(tuple(spoken), (), ())

@@ -1,4 +1,4 @@
-"""Music by sampled instruments: random chords, melodies and drums, played by FluidSynth from a General MIDI sound font.
+"""Music of sampled instruments: random chords, melodies and drums, rendered by FluidSynth from a General MIDI font.
 
 Needed to train the acoustic model, not to use it: `apt install fluidsynth fluid-soundfont-gm` (the sound font is under
 the MIT licence) and the pip package mido.
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import mido
 
 SOUND_FONTS = (Path("/usr/share/sounds/sf2/FluidR3_GM.sf2"), Path("/usr/share/soundfonts/FluidR3_GM.sf2"))
-"""Where distributions put it."""
+"""Paths of the sound font in Linux distributions."""
 VOICES = (52, 53, 54, 85, 91)
-"""General MIDI programs that sound like voices, which nothing is to be learnt from."""
+"""General MIDI programs that sound like voices and are left out."""
 _TICKS, _DRUMS = 480, 9
 _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 4, 7, 9), (0, 3, 5, 7, 10))
 
@@ -57,8 +57,15 @@ def instrument_music(rng: np.random.Generator, seconds: float) -> F32:
 
 
 def _write_score(rng: np.random.Generator, seconds: float, path: Path) -> None:
-    """A random score as a MIDI file."""
-    import mido
+    """A random score as a MIDI file.
+
+    Raises:
+        AvfaceError: if mido isn't installed.
+    """
+    try:
+        import mido
+    except ImportError:
+        raise AvfaceError("training needs mido; install it with: pip install 'avface[train]'") from None
 
     file = mido.MidiFile(ticks_per_beat=_TICKS)
     beat = float(rng.uniform(0.3, 0.9))  # seconds

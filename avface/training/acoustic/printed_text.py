@@ -1,7 +1,7 @@
-"""Sentences that people wrote, to be read aloud: Debian's collections of sayings for the program fortune.
+"""Natural sentences for speech synthesis: Debian's collections of quotations for the program fortune.
 
-Whole sentences hold far more combinations of sounds than lists of words do. They are needed to train the acoustic
-model, not to use it.
+Sentences have far more combinations of phones than lists of words. They are needed to train the acoustic model, not to
+use it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from avface.errors import AvfaceError
 from avface.training.acoustic.spoken_text import pseudo_word, sentences
 
 FOLDER = Path("/usr/share/games/fortunes")
-"""Where Debian keeps them."""
+"""Folder of the collections in Debian."""
 COLLECTIONS: dict[str, tuple[str, ...]] = {
     "en": ("people", "wisdom", "work", "literature", "science"),
     "de": ("de/zitate", "de/sprueche", "de/sprichworte", "de/regeln"),
@@ -36,10 +36,10 @@ PACKAGES = (
     "fortunes-ru",
     "fortunes-eo",
 )
-"""Debian's packages of them."""
+"""Debian packages of the collections."""
 _SENTENCE = re.compile(r"[^\W\d_]+([ ,;:']{1,2}[^\W\d_]+)*[.!?]")
 _SHORTEST, _LONGEST = 13, 139
-"""Characters of a sentence."""
+"""Range of the length of a sentence in characters."""
 _CYRILLIC = str.maketrans(dict(zip("abdefghijklmnoprstuvwyz", "абдефгхижклмнопрстувуыз", strict=True)))
 _CYRILLIC_PAIRS = (("sh", "ш"), ("ch", "ч"), ("th", "т"), ("qu", "кв"))
 

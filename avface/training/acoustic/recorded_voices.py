@@ -1,7 +1,7 @@
-"""Speech by voices that were built from recordings of real people, with phone times: Festival's and Flite's.
+"""Speech by voices that were built from recordings of people, with phone times: Festival's and Flite's.
 
-espeak-ng builds its sounds from formants; these put together pieces of recordings (diphones, units) or speak from
-statistics of them, so their spectra are those of people. Both programs and all voices are packages of Debian:
+espeak-ng synthesises formants; these concatenate pieces of recordings (diphones, units) or use statistics of them, so
+their spectra are those of people. Both programs and all voices are packages of Debian:
 `apt install festival flite` and those in `PACKAGES`. They are needed to train the acoustic model, not to use it.
 """
 
@@ -24,21 +24,21 @@ PACKAGES = (
     "festvox-czech-ph", "festvox-italp16k", "festvox-itapc16k", "festvox-suopuhe-lj", "festvox-suopuhe-mv", 
     "festvox-hi-nsk", "festvox-te-nsk", "festvox-ru",
 )  # fmt: skip
-"""Debian's packages of Festival's voices."""
+"""Debian packages of Festival's voices."""
 
 
 @dataclass(frozen=True)
 class RecordedVoice:
-    """A voice and what it reads."""
+    """A voice, its language and phone names."""
 
     name: str
-    """As the program calls it."""
+    """Name in the program."""
     program: str
     """"festival" or "flite"."""
     language: str
-    """Of the text that it is given (`spoken_text.sentences`)."""
+    """Language of its text (`spoken_text.sentences`)."""
     alphabet: str
-    """Which names it has for its phones: a key of `ALPHABETS`."""
+    """Names of its phones: a key of `ALPHABETS`."""
 
 
 VOICES = (
@@ -56,12 +56,12 @@ VOICES = (
     RecordedVoice("hindi_NSK_diphone", "festival", "hi", "indian"),
     RecordedVoice("msu_ru_nsh_clunits", "festival", "ru", "russian"),
 )
-"""Voices to train on."""
+"""Voices for training."""
 HELD_OUT_VOICES = (
     RecordedVoice("ked_diphone", "festival", "en", "radio"),
     RecordedVoice("pc_diphone", "festival", "it", "italian"),
 )
-"""Voices that are kept for testing: an American man, an Italian woman."""
+"""Voices that are held out for testing: an American man, an Italian woman."""
 
 
 def _alphabet(names: str) -> dict[str, str]:
@@ -99,7 +99,7 @@ ALPHABETS: dict[str, dict[str, str]] = {
         "sh:ʂ sch:ɕ zh:ʐ h:x m:m n:n l:l r:r j:j"
     ),
 }  # fmt: skip
-"""IPA of each phone's name. Marks of stress and length, and doubled letters (palatalised), count as the bare phone."""
+"""IPA of each phone name. Marks of stress and length, and doubled letters (palatalised), are ignored."""
 _PAUSES = ("pau", "#", "##", "_", "h#", "brth", "SIL", "ssil")
 
 _SCRIPT = """
@@ -112,9 +112,9 @@ _SCRIPT = """
 
 
 def speak_recorded(voice: RecordedVoice, texts: list[str], stretch: float = 1.0) -> list[Speech]:
-    """Have a voice say some texts; those that it can't say are left out.
+    """Texts spoken by a voice; those that it can't speak are left out.
 
-    stretch: how much longer than usual the phones are.
+    stretch: factor on the duration of the phones.
 
     Raises:
         AvfaceError: if the program or the voice is missing.
@@ -122,17 +122,17 @@ def speak_recorded(voice: RecordedVoice, texts: list[str], stretch: float = 1.0)
     if shutil.which(voice.program) is None:
         raise AvfaceError(f"{voice.program}: not found; install it (Debian: apt install festival flite)")
     with tempfile.TemporaryDirectory() as folder:
-        said = (_festival if voice.program == "festival" else _flite)(voice, texts, stretch, Path(folder))
-    if not said:
+        spoken = (_festival if voice.program == "festival" else _flite)(voice, texts, stretch, Path(folder))
+    if not spoken:
         packages = " ".join(PACKAGES)
         raise AvfaceError(
-            f"{voice.program} can't speak as {voice.name}; install its voices (Debian: apt install {packages})"
+            f"{voice.program}: no voice {voice.name}; install its voices (Debian: apt install {packages})"
         )
-    return said
+    return spoken
 
 
 def _festival(voice: RecordedVoice, texts: list[str], stretch: float, folder: Path) -> list[Speech]:
-    """One process says all: it loads the voice once."""
+    """All texts in one process, which loads the voice once."""
     quoted = [text.replace("\\", "").replace('"', "") for text in texts]
     script = folder / "script.scm"
     orders = [f'(unwind-protect (say "{text}" "{folder}/{index}") nil)' for index, text in enumerate(quoted)]
@@ -142,18 +142,20 @@ def _festival(voice: RecordedVoice, texts: list[str], stretch: float, folder: Pa
         )
     )
     subprocess.run(["festival", "-b", str(script)], capture_output=True, check=False, timeout=600)
-    said = []
+    spoken = []
     for index in range(len(texts)):
         labels, sound = folder / f"{index}.lab", folder / f"{index}.wav"
         if not (labels.exists() and sound.exists() and sound.stat().st_size > 1000):
             continue
         rows = [line.split() for line in labels.read_text("latin-1").splitlines()[1:] if line.strip()]
-        said.append(_speech(sound, [(row[2], float(row[0])) for row in rows if len(row) > 2], voice.alphabet))
-    return said
+        spoken.append(
+            _speech(sound, [(row[2], float(row[0])) for row in rows if len(row) > 2], voice.alphabet)
+        )
+    return spoken
 
 
 def _flite(voice: RecordedVoice, texts: list[str], stretch: float, folder: Path) -> list[Speech]:
-    said = []
+    spoken = []
     sound = folder / "said.wav"
     for text in texts:
         done = subprocess.run(
@@ -163,12 +165,12 @@ def _flite(voice: RecordedVoice, texts: list[str], stretch: float, folder: Path)
         )  # fmt: skip
         ends = [pair.rsplit(":", 1) for pair in done.stdout.split()]
         if done.returncode == 0 and ends and sound.exists():
-            said.append(_speech(sound, [(name, float(end)) for name, end in ends], voice.alphabet))
-    return said
+            spoken.append(_speech(sound, [(name, float(end)) for name, end in ends], voice.alphabet))
+    return spoken
 
 
 def _speech(sound: Path, ends: list[tuple[str, float]], alphabet: str) -> Speech:
-    """Read a sound file; `ends` are the phones' names and where each ends, in seconds."""
+    """Read a sound file; `ends` are names and end times of the phones, in seconds."""
     with wave.open(str(sound)) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
         rate = file.getframerate()
@@ -180,7 +182,7 @@ def _speech(sound: Path, ends: list[tuple[str, float]], alphabet: str) -> Speech
 
 
 def _ipa(name: str, alphabet: str) -> str:
-    """IPA of a phone; of a pause, or of one that isn't known, "" (silence)."""
+    """IPA of a phone; "" (silence) for pauses and unknown names."""
     phones = ALPHABETS[alphabet]
     if name in _PAUSES:
         return ""

@@ -1,4 +1,4 @@
-"""Text for speech synthesis: words of several languages, and words that mean nothing in any."""
+"""Text for speech synthesis: words of several languages, and pseudo-words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WORDS: dict[str, tuple[str, ...]] = {
 }
 """Common words by language; all kinds of English share "en"."""
 PSEUDO_LANGUAGES = ("nl", "sv", "pl", "cs", "tr", "fi", "hu", "id", "sw", "ro", "el", "da")
-"""Languages that read made-up words aloud; their letters stand for sounds rather plainly."""
+"""Languages for pseudo-words, with a regular spelling."""
 _ONSETS = (
     *"bdfghjklmnprstvwz",
     "",
@@ -37,22 +37,24 @@ _CODAS = ("", "", "", "", *"nmlrstkpbf", "ng", "sh", "nt")
 
 
 def sentences(rng: np.random.Generator, language: str, count: int) -> str:
-    """`count` sentences for a voice of that language: words in any order, some of them made up."""
+    """`count` sentences in a language: words in random order, some of them pseudo-words."""
     words = WORDS.get("en" if language.startswith("en") else language, ())
     latin = not words or words[0].isascii()
-    made_up = 1.0 if not words else 0.25 if latin else 0.0
+    pseudo_share = 1.0 if not words else 0.25 if latin else 0.0
     spoken = []
     for _ in range(count):
         length = int(rng.integers(2, 12))
-        said = [pseudo_word(rng) if rng.random() < made_up else str(rng.choice(words)) for _ in range(length)]
+        chosen = [
+            pseudo_word(rng) if rng.random() < pseudo_share else str(rng.choice(words)) for _ in range(length)
+        ]
         if length > 6 and rng.random() < 0.5:
-            said[length // 2] += ","
-        spoken.append(" ".join(said) + str(rng.choice([".", ".", ".", "!", "?"])))
+            chosen[length // 2] += ","
+        spoken.append(" ".join(chosen) + str(rng.choice([".", ".", ".", "!", "?"])))
     return " ".join(spoken)
 
 
 def pseudo_word(rng: np.random.Generator) -> str:
-    """One to four syllables in Latin letters that mean nothing."""
+    """One to four random syllables in Latin letters."""
     parts = []
     for _ in range(int(rng.integers(1, 5))):
         parts += [str(rng.choice(_ONSETS)), str(rng.choice(_NUCLEI)), str(rng.choice(_CODAS))]

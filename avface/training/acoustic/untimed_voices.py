@@ -1,7 +1,7 @@
-"""Speech by voices that don't say when each phone is spoken: RHVoice's and SVOX Pico's.
+"""Speech by voices without phone times: RHVoice's and SVOX Pico's.
 
-Their sound comes from statistics of real people's recordings. Which phones they say is read off espeak-ng's reading of
-the same text; when, `phone_alignment` finds. All are packages of Debian (its section non-free, since trained voices
+They use statistics of recordings of people. The phones are those of espeak-ng for the same text; their times are found
+by `phone_alignment`. All are packages of Debian (its section non-free, since trained voices
 have no source), and all voices named here are under free licences: RHVoice's under LGPL 2.1 or CC BY-SA 4.0 (its voices
 under other terms are left out), Pico's under Apache 2.0. They are needed to train the acoustic model, not to use it.
 """
@@ -29,19 +29,19 @@ PACKAGES = (
     "rhvoice", "rhvoice-english", "rhvoice-russian", "rhvoice-ukrainian", "rhvoice-kyrgyz", "rhvoice-esperanto",
     "rhvoice-brazilian-portuguese", "libttspico-utils",
 )  # fmt: skip
-"""Debian's packages of them."""
+"""Debian packages of the programs and voices."""
 
 
 @dataclass(frozen=True)
 class UntimedVoice:
-    """A voice and what it reads."""
+    """A voice and its language."""
 
     name: str
-    """As the program calls it."""
+    """Name in the program."""
     program: str
     """"RHVoice-test" or "pico2wave"."""
     language: str
-    """As espeak-ng calls it."""
+    """Name in espeak-ng."""
 
 
 UNTIMED_VOICES = (
@@ -60,25 +60,25 @@ UNTIMED_VOICES = (
         )
     ),
 )  # fmt: skip
-"""Voices to train on."""
+"""Voices for training."""
 
 
 @dataclass(frozen=True)
 class UntimedSpeech:
-    """samples (N,) float32 in [-1, 1] at 16 kHz; phones (P,) indices of symbols, in the order of saying."""
+    """samples (N,) float32 in [-1, 1] at 16 kHz; phones (P,) indices of symbols, in the order of speech."""
 
     samples: F32
     phones: npt.NDArray[np.int8]
 
 
 def speak_untimed(voice: UntimedVoice, text: str, rate: int, pitch: int) -> UntimedSpeech | None:
-    """Have a voice say a text; None if it can't say this one.
+    """A text spoken by a voice; None if it can't speak it.
 
     Args:
         voice: One of `UNTIMED_VOICES`.
         text: In the voice's language and script, without markup.
-        rate: How fast, in per cent of its usual speed.
-        pitch: How high, in per cent of its usual pitch.
+        rate: Speech rate in per cent of the default.
+        pitch: Pitch in per cent of the default.
 
     Raises:
         AvfaceError: if the program is missing.

@@ -95,7 +95,7 @@ class AlbedoSpace(nn.Module):
 class SelfSupervisedObjective(nn.Module):
     """L_coarse of AVFace (3.1): DECA's losses with mouth closure and lip corners added.
 
-    Shapes are exchanged within windows, and all losses on pictures and landmarks apply to both halves (DECA). The
+    Shapes are exchanged within windows, and all losses on images and landmarks apply to both halves (DECA). The
     identity loss, which needs a recognition network of the user's, is left to `losses.photometric.identity_loss`.
     """
 
@@ -178,7 +178,7 @@ class SelfSupervisedObjective(nn.Module):
         return vertices.unflatten(0, expression.shape[:2])
 
     def _landmarks(self, vertices: Tensor, rotation: Tensor) -> Tensor:
-        """iBUG's points (B, T, 68, 3), the jaw line as it is seen where the head knows that."""
+        """iBUG's points (B, T, 68, 3), with a view-dependent jaw line where the head has one."""
         triangles = torch.from_numpy(self._embedding.triangles).to(vertices.device)
         shares = torch.from_numpy(self._embedding.barycentric).to(vertices)
         points = torch.einsum("...lkc,lk->...lc", vertices[..., triangles, :], shares)

@@ -218,7 +218,7 @@ class Performances:
 
     @classmethod
     def load(cls, path: Path, metadata: dict[str, str]) -> Performances | None:
-        """Read them again; None if there is no such file, or it holds others than the metadata say.
+        """Read them again; None if there is no such file, or its metadata differ.
 
         Raises:
             AvfaceError: if the file is damaged.

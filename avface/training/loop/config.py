@@ -1,4 +1,5 @@
-"""Configuration of a training run: what the optimiser does, and where and how long it computes."""
+"""Configuration of a training run: learning-rate schedule (linear warm-up, cosine decay), gradient clipping,
+exponential moving average of the weights, device, time limit."""
 
 from __future__ import annotations
 

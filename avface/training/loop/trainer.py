@@ -1,4 +1,5 @@
-"""The training loop: learning rate, gradient clipping, averaged weights, reports, validation and checkpoints."""
+"""The training loop: learning rate, gradient clipping, exponential moving average of the weights, reports, validation
+and checkpoints."""
 
 from __future__ import annotations
 
