@@ -15,6 +15,7 @@ import numpy as np
 from avface.capture import Capture
 from avface.errors import AvfaceError, AvfaceWarning
 from avface.stages import Progress, Request, Stage, StageInputs, corrects_landmarks, find_stages, no_progress
+from avface.threads import refuse_after_fork
 
 if TYPE_CHECKING:
     from avface.head.model import HeadModel
@@ -72,6 +73,7 @@ def reconstruct(
         Path(path), head, face, focal_length, device, audio, video, networks, stages, solver, progress
     )
     kinds = find_stages(stages)
+    refuse_after_fork()
     views = _check_head(head)
     clip = Clip.open(request.path)
     total = clip.info.frame_count

@@ -85,7 +85,11 @@ class MotionFit:
         together = min(config.windows_at_once, -(-len(starts) // 2))
         workers = min(torch.get_num_threads(), _MOST_WORKERS) if self._device.type == "cpu" else 1
         pending: deque[tuple[int, Future[Parameters]]] = deque()
-        with one_thread(), ThreadPoolExecutor(workers) as pool:
+        # workers live on for the whole fit, so that a block that ends in another thread must not reach them
+        with (
+            one_thread(),
+            ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        ):
             for first in range(0, len(starts), together):
                 rows = np.array(starts[first : first + together])[:, None] + np.arange(size)
                 loaded = self._load_windows(data, rows, shared)  # files are read by this thread alone

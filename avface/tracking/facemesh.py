@@ -22,9 +22,7 @@ import importlib
 import math
 import os
 import re
-import sys
-import tempfile
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +30,7 @@ import numpy as np
 
 from avface.arrays import F32, U8
 from avface.errors import AvfaceError
+from avface.threads import held_stderr, refuse_after_fork
 
 NUM_LANDMARKS = 478
 _EYE_CORNERS = (33, 263)
@@ -119,38 +118,21 @@ class Face:
         return Region(x, y, _REGION_SCALE * max(x1 - x0, y1 - y0), angle)
 
 
-@contextlib.contextmanager
-def quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> AbstractContextManager[None]:
     """Suppress MediaPipe's C++ start-up log, which is written to file descriptor 2; pass on all else."""
-    try:
-        sys.stderr.flush()
-        saved = os.dup(2)
-    except (OSError, ValueError, AttributeError):
-        yield  # no usable stderr (a windowed program)
-        return
-    with tempfile.TemporaryFile() as held:
-        try:
-            os.dup2(held.fileno(), 2)
-            yield
-        finally:
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)
-            held.seek(0)
-            for line in held:
-                if not _NOISE.match(line):
-                    os.write(2, line)
+    return held_stderr(lambda line: _NOISE.match(line) is not None)
 
 
 class FaceMesh:
     """Detector and landmark network of MediaPipe. A context manager; not for use from several threads at
     once.
 
-    Raises AvfaceError where the installed MediaPipe does not contain the models.
+    Raises AvfaceError where the installed MediaPipe does not contain the models, and in a process that was forked from
+    one that had used avface.
     """
 
     def __init__(self) -> None:
+        refuse_after_fork()
         with quiet_stderr():
             self._mp = importlib.import_module("mediapipe")
             self._rect = importlib.import_module("mediapipe.framework.formats.rect_pb2")
