@@ -31,7 +31,7 @@ class Process:
 
 
 def reconstruct_process(video: Path, folder: Path, stages: str = "coarse") -> Process:
-    """`avface reconstruct VIDEO -o FOLDER --stages STAGES`: from the file to capture.npz, head.glb and arkit.csv."""
+    """`avface reconstruct VIDEO -o FOLDER --stages STAGES`: from the file to capture.npz, head.glb and the curves."""
     command = [sys.executable, "-m", "avface", "reconstruct", str(video), "-o", str(folder), "--quiet"]
     return _run([*command, "--stages", stages])
 

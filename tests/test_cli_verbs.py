@@ -122,7 +122,50 @@ def test_export_by_suffix_and_to_several_files(folder, capture, capsys):
     output = capsys.readouterr().out
     assert "a.glb" in output and "b.csv" in output
     assert (folder / "a.glb").read_bytes()[:4] == b"glTF"
-    assert len((folder / "b.csv").read_text().splitlines()) == 1 + len(capture)
+    rows = (folder / "b.csv").read_text().splitlines()
+    assert len(rows) == 1 + np.ceil(60 * capture.times[-1]) + 1, "60 a second"
+
+
+def test_export_at_chosen_rates_and_timecode(folder, capture, capsys):
+    rates = ["--fps", "50", "--frame-rate", "30", "--start-timecode", "10:00:00:15"]
+    assert main(["export", "capture.npz", "a.glb", "a.usda", "b.csv", *rates]) == 0
+    assert "timeCodesPerSecond = 50" in (folder / "a.usda").read_text()
+    rows = (folder / "b.csv").read_text().splitlines()
+    assert rows[1].startswith("10:00:00:15.000,")
+    assert len(rows) == 1 + np.ceil(30 * capture.times[-1]) + 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a.csv", "--frame-rate", "29.97"], "a.csv: frame rate 29.97 must be a whole number"),
+        (["a.csv", "--frame-rate", "many"], "'many' is no number of frames per second"),
+        (["a.glb", "--fps", "0"], "a.glb: frame rate 0 must be a number of frames per second from 1 to 1000"),
+        (["a.csv", "--start-timecode", "noon"], "start timecode 'noon' must be HH:MM:SS:FF"),
+        (["a.csv", "--fps", "30"], ".csv takes no --fps"),
+        (["a.glb", "--frame-rate", "30"], ".glb takes no --frame-rate"),
+        (["a.glb", "--start-timecode", "01:00:00:00"], ".glb takes no --start-timecode"),
+    ],
+)
+def test_export_refuses_rates_and_timecodes_that_cannot_work(folder, capture, capsys, words, message):
+    assert message in refusal(capsys, "export", "capture.npz", *words)
+    assert [path.name for path in folder.iterdir()] == ["capture.npz"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--frame-rate", "29.97"], "frame rate 29.97 must be a whole number"),
+        (["--fps", "nan"], "frame rate nan must be a number"),
+        (["--start-timecode", "00:00:00:60"], "start timecode '00:00:00:60' doesn't exist"),
+    ],
+)
+def test_reconstruct_refuses_rates_and_timecodes_before_it_begins(
+    folder, capsys, monkeypatch, words, message
+):
+    monkeypatch.setattr("avface.pipeline.reconstruct", lambda *_, **__: pytest.fail("began"))
+    (folder / "a.mp4").touch()
+    assert message in refusal(capsys, "reconstruct", "a.mp4", *words)
 
 
 def test_export_takes_the_folder_of_a_capture(folder, capture):

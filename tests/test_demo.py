@@ -31,7 +31,7 @@ def test_the_demo_finds_the_true_face_within_two_millimetres_and_better_than_an_
 
 def test_the_demo_writes_all_its_files(demo):
     names = {path.name for path in demo.iterdir()}
-    assert names == {"capture.npz", "head.glb", "arkit.csv", "page.html"}
+    assert names == {"capture.npz", "head.glb", "demo_1_avface.csv", "page.html"}
 
 
 def test_the_demo_speaks_with_the_mouth_of_the_truth(demo):

@@ -21,6 +21,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from avface.capture import Capture
+from avface.capture.resampling import at_times
 from avface.errors import AvfaceError
 from avface.geometry.mesh import vertex_normals
 
@@ -394,3 +395,13 @@ def test_a_failed_export_leaves_the_older_file_unchanged(still, tmp_path, monkey
         still[0].export(path)
     assert path.read_bytes() == b"older"
     assert [item.name for item in tmp_path.iterdir()] == ["head.glb"]
+
+
+def test_keys_can_have_a_constant_rate(tmp_path):
+    times = np.array([0.0, 0.033, 0.08, 0.1, 0.3, 0.31])
+    capture = replace(lip_capture(6), times=times)
+    player = Player(capture.export(tmp_path / "head.glb", fps=30))
+    whole = np.arange(11) / 30
+    for sampler in player.gltf.animations[0].samplers:
+        np.testing.assert_allclose(player.read(sampler.input)[:, 0], whole, atol=1e-6)
+    assert largest_error(at_times(capture, whole), tmp_path / "head.glb") < CLOSE

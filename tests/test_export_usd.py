@@ -13,6 +13,7 @@ from lip_captures import lip_capture
 from pxr import Gf, Sdf, Usd, UsdGeom, UsdShade, UsdSkel
 
 from avface.capture import Capture
+from avface.capture.resampling import at_times
 from avface.errors import AvfaceError
 from avface.geometry.mesh import vertex_normals
 
@@ -257,3 +258,11 @@ def test_a_failed_write_is_refused_in_one_line_and_leaves_nothing(exported, tmp_
     with pytest.raises(AvfaceError, match=r"can't be written"):
         exported[0].export(tmp_path / "head.usdc")
     assert not list(tmp_path.iterdir())
+
+
+def test_keys_can_have_a_constant_rate(tmp_path):
+    capture = replace(lip_capture(6), times=np.array([0.0, 0.033, 0.08, 0.1, 0.3, 0.31]))
+    path = capture.export(tmp_path / "head.usdc", fps=30)
+    assert Usd.Stage.Open(str(path)).GetTimeCodesPerSecond() == 30
+    assert codes_of(path) == list(range(11))
+    assert largest_error(at_times(capture, np.arange(11) / 30), path) < CLOSE

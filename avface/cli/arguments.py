@@ -58,6 +58,14 @@ def _parse_pixels(text: str) -> float:
         raise ValueError(f"{text!r} is no number of pixels") from None
 
 
+def _parse_rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number of frames per second") from None
+    return int(rate) if rate.is_integer() else rate
+
+
 def _parse_seed(text: str) -> int:
     if not text.isdecimal():
         raise ValueError(f"{text!r} is no seed; use a whole number from 0")
@@ -74,6 +82,12 @@ Face = Annotated[int | tuple[float, float] | None, _parsed(_parse_face, "N|X,Y")
 
 
 Pixels = Annotated[float | None, _parsed(_parse_pixels, "PX"), arg(help_behavior_hint="")]
+
+
+FrameRate = Annotated[float | None, _parsed(_parse_rate, "N"), arg(help_behavior_hint="")]
+
+
+Timecode = Annotated[str | None, arg(metavar="HH:MM:SS:FF", help_behavior_hint="")]
 
 
 Stages = Annotated[tuple[str, ...], _parsed(_parse_stages, "STAGE,..."), arg(help_behavior_hint="")]
@@ -112,3 +126,5 @@ class Outcome:
     """The same as JSON values, for --json."""
     is_result: bool = False
     """Whether the text is the verb's result, which --quiet prints too."""
+    code: int = 0
+    """Exit code of the process."""

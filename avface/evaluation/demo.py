@@ -47,7 +47,7 @@ def run_demo(output: Path, progress: Callable[[str, int, int | None], None] = la
     truth = Capture.load(DEMO_TRUTH)
     output.mkdir(parents=True, exist_ok=True)
     written = [capture.save(output / "capture.npz")]
-    written += [capture.export(output / name) for name in ("head.glb", "arkit.csv")]
+    written += [capture.export(output / name) for name in ("head.glb", f"{DEMO_CLIP.stem}_1_avface.csv")]
     page = capture.export(output / "page.html", video=DEMO_CLIP)
     error, rigid, average = _errors(capture, truth)
     return DemoResult(capture, (*written, page), page, error, rigid, average)

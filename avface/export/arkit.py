@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avface.arrays import F64, Floats
+from avface.capture.resampling import at_times, check_rate, constant_rate_times
 from avface.errors import AvfaceError
 from avface.export.pose import matrices
 from avface.files import replacing
@@ -36,30 +38,44 @@ ANGLE_COLUMNS = tuple(
     f"{what}{angle}" for what in ("Head", "LeftEye", "RightEye") for angle in ("Yaw", "Pitch", "Roll")
 )
 
+FRAME_RATE = 60
+"""Rows per second. Importers of the app's recordings, whatever the timecodes, count 60 frames a second."""
+
+START_TIMECODE = "00:00:00:00"
+"""Timecode of time 0."""
+
 BLOCK = 256
 """Frames per block of rows."""
 
 
-def export_csv(capture: Capture, path: str | Path, *, frame_rate: int | None = None) -> Path:
+def export_csv(
+    capture: Capture,
+    path: str | Path,
+    *,
+    frame_rate: float = FRAME_RATE,
+    start_timecode: str = START_TIMECODE,
+) -> Path:
     """Write the expression weights, head and gaze angles as a .csv; returns its path.
 
-    For a head with ARKit's units the file has the format of Live Link Face, one row per frame: Timecode,
-    BlendShapeCount (61), the 52 weights, then yaw, pitch and roll of the head and of both eyes in radians, all with
-    ten decimals as the app writes them (signs: `yaw_pitch_roll`). The head's angles are relative to facing the
-    camera, those of the eyes to looking straight out of the head. The timecode HH:MM:SS:FF.fff counts `frame_rate`
-    frames per second (by default the video's rate, rounded to a whole number) from 0 at the first frame, and keeps
-    the true time to a thousandth of a frame.
+    For a head with ARKit's units the file has the format of Live Link Face: Timecode, BlendShapeCount, the 52 weights,
+    then yaw, pitch and roll of the head and of both eyes in radians, all with ten decimals as the app writes them
+    (signs: `yaw_pitch_roll`). The head's angles are relative to facing the camera, those of the eyes to looking
+    straight out of the head. BlendShapeCount is 61, and 0 in rows in which the person isn't seen, which importers
+    skip; their values are the solver's.
+
+    Rows are sampled at `frame_rate` rows per second, whatever the video's rate (`avface.capture.resampling`), since
+    importers count 60 of them as a second. The timecode HH:MM:SS:FF.fff counts them from `start_timecode` at time 0.
 
     For other heads the columns are Timecode, Seconds, the head's own units by name, and the same angles.
 
     Raises:
-        AvfaceError: if `frame_rate` isn't a whole number of at least 1, or the file can't be written.
+        AvfaceError: if `frame_rate` isn't a whole number from 1 to 1000, `start_timecode` isn't HH:MM:SS:FF at that
+            rate, or the file can't be written.
     """
     path = Path(path)
-    rate = max(1, round(capture.frame_rate)) if frame_rate is None else frame_rate
-    if rate < 1 or rate % 1:
-        raise AvfaceError(f"{path}: frame_rate={rate} must be a whole number of at least 1")
-    rate, arkit = int(rate), is_arkit(capture.expression_names)
+    rate, first = check_timing(path, frame_rate, start_timecode)
+    capture = at_times(capture, constant_rate_times(capture.times, rate))
+    arkit = is_arkit(capture.expression_names)
     columns = UNIT_COLUMNS if arkit else capture.expression_names
     names = [_unit_name(column) for column in columns] if arkit else list(capture.expression_names)
     units = [capture.expression_names.index(name) for name in names]
@@ -69,12 +85,45 @@ def export_csv(capture: Capture, path: str | Path, *, frame_rate: int | None = N
         for start in range(0, len(capture), BLOCK):
             block = slice(start, start + BLOCK)
             values = np.concatenate([capture.expression[block][:, units], *_angles(capture, block)], 1)
-            for time, row in zip(capture.times[block], values, strict=True):
-                second = len(row) if arkit else f"{time:.6f}"
+            seen = capture.confidence[block] > 0
+            for time, row, shown in zip(capture.times[block], values, seen, strict=True):
+                second = len(row) * int(shown) if arkit else f"{time:.6f}"
                 writer.writerow(
-                    [timecode(float(time), rate), second, *(f"{value:.10f}" for value in row + 0.0)]
+                    [timecode(float(time), rate, first), second, *(f"{value:.10f}" for value in row + 0.0)]
                 )
     return path
+
+
+def check_timing(path: Path, frame_rate: float, start_timecode: str) -> tuple[int, int]:
+    """The rate and the number of frames that a start timecode HH:MM:SS:FF counts at it; messages name `path`.
+
+    Raises:
+        AvfaceError: if the rate isn't a whole number from 1 to 1000, or the timecode doesn't exist at that rate.
+    """
+    named = f"{path}: frame rate {frame_rate}"
+    check_rate(frame_rate, named)
+    if frame_rate % 1:
+        raise AvfaceError(
+            f"{named} must be a whole number, since timecodes count whole frames; use 30 for 29.97"
+        )
+    rate = int(frame_rate)
+    match = re.fullmatch(r"(\d\d):(\d\d):(\d\d):(\d{2,3})", start_timecode, re.ASCII)
+    if match is None:
+        raise AvfaceError(
+            f"{path}: start timecode {start_timecode!r} must be HH:MM:SS:FF, such as 01:00:00:00"
+        )
+    hours, minutes, seconds, frames = map(int, match.groups())
+    if hours > 23 or minutes > 59 or seconds > 59 or frames >= rate:
+        raise AvfaceError(
+            f"{path}: start timecode {start_timecode!r} doesn't exist; it counts up to 23:59:59:{rate - 1:02d} at "
+            f"{rate} frames per second"
+        )
+    return rate, ((hours * 60 + minutes) * 60 + seconds) * rate + frames
+
+
+def take_name(video: str | Path) -> str:
+    """Name of the file of curves of a video, `<clip>_1_avface.csv`: slate, take and subject, as the app names takes."""
+    return f"{Path(video).stem}_1_avface.csv"
 
 
 def is_arkit(names: Sequence[str]) -> bool:
@@ -87,13 +136,14 @@ def _unit_name(column: str) -> str:
     return column[0].lower() + column[1:]
 
 
-def timecode(time: float, rate: int) -> str:
-    """HH:MM:SS:FF.fff of a time in seconds, at a whole number of frames per second."""
-    seconds, thousandths = divmod(round(time * rate * 1000), rate * 1000)
+def timecode(time: float, rate: int, first: int = 0) -> str:
+    """HH:MM:SS:FF.fff of a time in seconds, at a whole number of frames per second; time 0 is frame `first` of the
+    day. It starts again at 24 hours."""
+    seconds, thousandths = divmod(round(time * rate * 1000) + first * 1000, rate * 1000)
     frame, fraction = divmod(thousandths, 1000)
     minutes, second = divmod(seconds, 60)
     hour, minute = divmod(minutes, 60)
-    return f"{hour:02d}:{minute:02d}:{second:02d}:{frame:02d}.{fraction:03d}"
+    return f"{hour % 24:02d}:{minute:02d}:{second:02d}:{frame:02d}.{fraction:03d}"
 
 
 def yaw_pitch_roll(rotations: Floats) -> F64:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from avface import __version__
 from avface.arrays import F32, U8, Floats, Ints
+from avface.capture.resampling import at_constant_rate
 from avface.export.materials import SKIN, Material, part_material
 from avface.export.normal_map import static_normal_map
 from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, rotating_joints, scene_metadata
@@ -30,7 +31,9 @@ LINEAR, LINEAR_MIPMAP_LINEAR = 9729, 9987  # texture filters
 COLUMNS = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
 
 
-def export_glb(capture: Capture, path: str | Path, *, title: str | None = None) -> Path:
+def export_glb(
+    capture: Capture, path: str | Path, *, title: str | None = None, fps: float | None = None
+) -> Path:
     """Write the capture as one animated .glb; returns its path.
 
     The scene is in metres, y up, with the video's camera at the origin. The node "head" has the head's motion, its
@@ -38,17 +41,20 @@ def export_glb(capture: Capture, path: str | Path, *, title: str | None = None) 
     its own that rotates about its centre. Other joints that rotate become a glTF skin. Units that rotate a joint
     are exported as rotations of the joint. Morph targets of pose correctives follow those of the units, then those
     of the capture's layers (lips_0, lips_1, ...). With detail, the skin has a normal map of its static displacement.
-    Keyframes are at the capture's true times. The principal point of a glTF camera is the middle of its picture;
-    another one is written in the scene's extras only, with the frame size, focal length, frame rate and source.
+    Keyframes are at the capture's true times, or `fps` a second (`avface.capture.resampling`). The principal point of a
+    glTF camera is the middle of its picture; another one is written in the scene's extras only, with the frame size,
+    focal length, frame rate and source.
 
     title: name of the scene; by default that of the source.
 
     Raises:
-        AvfaceError: if the file can't be written.
+        AvfaceError: if `fps` isn't a number from 1 to 1000, or the file can't be written.
     """
     import pygltflib
 
     path = Path(path)
+    if fps is not None:
+        capture = at_constant_rate(capture, fps)
     metadata = scene_metadata(capture)
     gltf = pygltflib.GLTF2(
         asset=pygltflib.Asset(version="2.0", generator=f"avface {__version__}", extras={"avface": metadata}),

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from avface import __version__
 from avface.arrays import F32, Floats
+from avface.capture.resampling import at_constant_rate
 from avface.errors import AvfaceError
 from avface.export.materials import Material, part_material
 from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, scene_metadata
@@ -30,25 +31,28 @@ ROOT = "head"
 """Name of the root joint, which has the head's pose."""
 
 
-def export_usd(capture: Capture, path: str | Path) -> Path:
+def export_usd(capture: Capture, path: str | Path, *, fps: float | None = None) -> Path:
     """Write the capture as an animated .usdc (binary) or .usda (text); returns its path.
 
     The scene is in metres, y up, with the video's camera at the origin; its principal point is an aperture offset. The
     head is a UsdSkel mesh: a blend shape per expression unit, pose corrective and component of the lip refinement, a
     skeleton of the head and its joints, and one animation; a geometry subset and a material for each part. Time codes
-    are the capture's true times in frames at its mean rate. Detail isn't exported.
+    are the capture's true times in frames at its mean rate, or whole numbers at `fps` frames per second
+    (`avface.capture.resampling`). Detail isn't exported.
 
     Raises:
-        AvfaceError: if the file can't be written.
+        AvfaceError: if `fps` isn't a number from 1 to 1000, or the file can't be written.
     """
     from pxr import Sdf, Tf, Usd, UsdGeom
 
     path = Path(path)
+    if fps is not None:
+        capture = at_constant_rate(capture, fps)
     layer = Sdf.Layer.CreateAnonymous(path.suffix)
     stage = Usd.Stage.Open(layer)
     UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)
     UsdGeom.SetStageMetersPerUnit(stage, 1.0)
-    rate = round(capture.frame_rate, 9) or DEFAULT_RATE
+    rate = fps or round(capture.frame_rate, 9) or DEFAULT_RATE
     codes = [float(code) for code in np.round(capture.times * rate, 4)]  # whole numbers at a constant rate
     stage.SetTimeCodesPerSecond(rate)
     stage.SetFramesPerSecond(rate)
