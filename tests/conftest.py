@@ -1,10 +1,12 @@
-"""What all tests share: seeded random draws, and a loud line at the end if tests on real clips were skipped."""
+"""What all tests share: seeded random draws, and loud lines at the end if tests on real clips or in
+other programs were skipped."""
 
 import random
 import sys
 import zlib
 
 import numpy as np
+import programs
 import pytest
 import real_clips
 
@@ -30,7 +32,7 @@ def pytest_runtest_call():
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter):
     result = yield  # the list of all skipped tests first
-    line = real_clips.summary(terminalreporter.stats.get("skipped", []))
-    if line:
+    skipped = terminalreporter.stats.get("skipped", [])
+    for line in filter(None, (real_clips.summary(skipped), programs.summary(skipped))):
         terminalreporter.write_sep("=", line, red=True, bold=True)
     return result
