@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flame_files import open_head_fields, random_fields
 from test_export_gltf import largest_error as error_of_glb
+from test_export_gltf import weights_of as weights_of_glb
 from test_export_usd import complaints
 from test_export_usd import largest_error as error_of_usd
 
@@ -93,8 +94,9 @@ def test_morph_targets_are_the_linear_units_and_the_correctives(capture, tmp_pat
     gltf = pygltflib.GLTF2.load(str(capture.export(tmp_path / "head.glb")))
     names = next(mesh.extras["targetNames"] for mesh in gltf.meshes if mesh.extras)
 
-    assert names[:5] == [f"expression_00{k}" for k in range(1, 6)]
-    assert len(names) == 5 + 36 and "jaw_corrective_00" in names
+    pairs = [f"expression_00{k}_{end}" for k in range(1, 6) for end in ("plus", "minus")]
+    assert names[:10] == pairs
+    assert len(names) == 2 * (5 + 36) and {"jaw_corrective_00_plus", "jaw_corrective_00_minus"} <= set(names)
     assert not set(JAW_UNITS) & set(names)
 
 
@@ -140,3 +142,11 @@ def test_the_overlay_renders_the_head(faced, tmp_path):
     black = np.zeros((240, 320, 3), np.uint8)
     drawn = _Renderer(faced).blend(black, 1)
     assert 0.02 < (drawn.sum(-1) > 60).mean() < 0.9
+
+
+@pytest.mark.parametrize("head", ["capture", "faced"])
+def test_no_importer_clamps_the_weights_of_units_or_correctives(head, request, tmp_path):
+    capture = request.getfixturevalue(head)
+    assert capture.expression.min() < -0.5 and capture.expression.max() > 1.5, "standard deviations"
+    weights = weights_of_glb(capture.export(tmp_path / "head.glb"))
+    assert weights.min() == 0 and weights.max() <= 1

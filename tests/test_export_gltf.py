@@ -164,6 +164,31 @@ def test_a_head_without_eyes_or_uvs_is_exported_exactly(tmp_path):
     assert largest_error(capture, capture.export(tmp_path / "head.glb")) < CLOSE
 
 
+LIPS = [f"lips_{number}_{end}" for number in range(3) for end in ("plus", "minus")]
+
+
+def weights_of(path: Path) -> Array:
+    """Animated weights (T, M) of the face's morph targets."""
+    player = Player(path)
+    animation = player.gltf.animations[0]
+    (channel,) = (channel for channel in animation.channels if channel.target.path == "weights")
+    sampler = animation.samplers[channel.sampler]
+    return player.read(sampler.output).reshape(len(player.read(sampler.input)), -1)
+
+
+@pytest.mark.parametrize("strength", [1, 3])
+def test_weights_of_refined_lips_stay_within_0_and_1_where_importers_clamp_them(tmp_path, strength):
+    capture = lip_capture(6)
+    lips = replace(capture.lips, weights=strength * capture.lips.weights)
+    capture = capture.with_layer(lips)
+    path = capture.export(tmp_path / "head.glb")
+
+    weights = weights_of(path)
+    assert weights.min() == 0 and weights.max() <= 1
+    assert (weights[:, 52::2] * weights[:, 53::2] == 0).all(), "one of a pair at a time"
+    assert largest_error(capture, path) < CLOSE
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_lips_are_morph_targets_after_the_units(tmp_path, turned):
     joints = turned_neck_capture(6).joints if turned else moving_capture(6).joints
@@ -171,7 +196,7 @@ def test_lips_are_morph_targets_after_the_units(tmp_path, turned):
     path = capture.export(tmp_path / "head.glb")
 
     (face,) = (mesh for mesh in Player(path).gltf.meshes if mesh.name == "face")
-    assert face.extras["targetNames"] == [*capture.expression_names, "lips_0", "lips_1", "lips_2"]
+    assert face.extras["targetNames"] == [*capture.expression_names, *LIPS]
     assert largest_error(capture, path) < CLOSE
 
 

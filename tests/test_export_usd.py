@@ -104,7 +104,12 @@ def test_lips_are_blend_shapes_after_the_units(tmp_path):
     assert largest_error(capture, path) < CLOSE
     stage = Usd.Stage.Open(str(path))
     binding = UsdSkel.BindingAPI(stage.GetPrimAtPath("/World/Head/Face"))
-    assert list(binding.GetBlendShapesAttr().Get())[52:] == ["lips_0", "lips_1", "lips_2"]
+    assert list(binding.GetBlendShapesAttr().Get())[52:] == [
+        f"lips_{number}_{end}" for number in range(3) for end in ("plus", "minus")
+    ]
+    motion = UsdSkel.Animation(stage.GetPrimAtPath("/World/Head/Skeleton/Motion")).GetBlendShapeWeightsAttr()
+    weights = np.array([motion.Get(code) for code in motion.GetTimeSamples()])
+    assert weights.min() == 0 and weights.max() <= 1, "importers clamp them"
 
 
 def test_pixars_validation_has_no_findings(exported):

@@ -13,6 +13,7 @@ from avface import __version__
 from avface.arrays import F32, U8, Floats, Ints
 from avface.capture.resampling import at_constant_rate
 from avface.export.materials import SKIN, Material, part_material
+from avface.export.morphs import scene_morphs
 from avface.export.normal_map import static_normal_map
 from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, rotating_joints, scene_metadata
 from avface.files import replacing
@@ -40,10 +41,10 @@ def export_glb(
     mesh one morph target per expression unit (names in `mesh.extras.targetNames`), and each eyeball is a node of
     its own that rotates about its centre. Other joints that rotate become a glTF skin. Units that rotate a joint
     are exported as rotations of the joint. Morph targets of pose correctives follow those of the units, then those
-    of the capture's layers (lips_0, lips_1, ...). With detail, the skin has a normal map of its static displacement.
-    Keyframes are at the capture's true times, or `fps` a second (`avface.capture.resampling`). The principal point of a
-    glTF camera is the middle of its picture; another one is written in the scene's extras only, with the frame size,
-    focal length, frame rate and source.
+    of the capture's layers (lips_0_plus, lips_0_minus, ...); weights are from 0 to 1 (`scene_morphs`). With detail, the
+    skin has a normal map of its static displacement. Keyframes are at the capture's true times, or `fps` a second
+    (`avface.capture.resampling`). The principal point of a glTF camera is the middle of its picture; another one is
+    written in the scene's extras only, with the frame size, focal length, frame rate and source.
 
     title: name of the scene; by default that of the source.
 
@@ -200,10 +201,10 @@ def _add_head(document: _Document, capture: Capture) -> list[int]:
 
     head = capture.head_model
     shape = torch.as_tensor(capture.shape)
-    targets, motion = capture.morphs()
-    surface = _Surface(head, head.neutral(shape), targets.offsets)
+    names, offsets, motion = scene_morphs(capture)
+    surface = _Surface(head, head.neutral(shape), offsets)
     pivots = head.joint_positions(shape).numpy()
-    eyes = {j: faces for j in range(head.num_joints) if len(faces := _eyeball(head, j, targets.offsets))}
+    eyes = {j: faces for j in range(head.num_joints) if len(faces := _eyeball(head, j, offsets))}
     rotating = rotating_joints(motion.rotations)
     with_node = sorted({*rotating, *eyes})
     animation = _Animation(document, capture)
@@ -249,7 +250,7 @@ def _add_head(document: _Document, capture: Capture) -> list[int]:
             document, nodes, {None: np.zeros(3), **dict(zip(with_node, pivots[with_node], strict=True))}
         )
         surface.joint_weights = np.stack(list(joint_weights.values()), 1)
-    mesh = _add_mesh(document, surface, "face", faces, targets=list(targets.names))
+    mesh = _add_mesh(document, surface, "face", faces, targets=list(names))
     face = document.add_node(name="face", mesh=mesh, skin=skin)
     animation.morph(face, mesh, motion.weights)
     animation.finish()

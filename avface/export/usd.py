@@ -13,6 +13,7 @@ from avface.arrays import F32, Floats
 from avface.capture.resampling import at_constant_rate
 from avface.errors import AvfaceError
 from avface.export.materials import Material, part_material
+from avface.export.morphs import scene_morphs
 from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, scene_metadata
 from avface.files import replacing
 
@@ -35,10 +36,10 @@ def export_usd(capture: Capture, path: str | Path, *, fps: float | None = None) 
     """Write the capture as an animated .usdc (binary) or .usda (text); returns its path.
 
     The scene is in metres, y up, with the video's camera at the origin; its principal point is an aperture offset. The
-    head is a UsdSkel mesh: a blend shape per expression unit, pose corrective and component of the lip refinement, a
-    skeleton of the head and its joints, and one animation; a geometry subset and a material for each part. Time codes
-    are the capture's true times in frames at its mean rate, or whole numbers at `fps` frames per second
-    (`avface.capture.resampling`). Detail isn't exported.
+    head is a UsdSkel mesh: a blend shape per expression unit, a pair of them per pose corrective and component of the
+    lip refinement, all with weights from 0 to 1 (`scene_morphs`), a skeleton of the head and its joints, and one
+    animation; a geometry subset and a material for each part. Time codes are the capture's true times in frames at
+    its frame rate, or whole numbers at `fps` frames per second (`avface.capture.resampling`). Detail isn't exported.
 
     Raises:
         AvfaceError: if `fps` isn't a number from 1 to 1000, or the file can't be written.
@@ -111,8 +112,8 @@ def _define_head(stage: Any, capture: Capture, codes: list[float]) -> None:
     shape = torch.as_tensor(capture.shape)
     rest = head.neutral(shape)
     vertices = rest.numpy()
-    morphs, motion = capture.morphs()
-    normals, normal_offsets = morphed_normals(head, rest, morphs.offsets)
+    morphs, offsets, motion = scene_morphs(capture)
+    normals, normal_offsets = morphed_normals(head, rest, offsets)
     pivots = head.joint_positions(shape).numpy()
 
     root = UsdSkel.Root.Define(stage, "/World/Head")
@@ -154,9 +155,9 @@ def _define_head(stage: Any, capture: Capture, codes: list[float]) -> None:
     binding.CreateJointIndicesPrimvar(False, per_vertex).Set(Vt.IntArray.FromNumpy(influences.ravel()))
     binding.CreateJointWeightsPrimvar(False, per_vertex).Set(Vt.FloatArray.FromNumpy(weights.ravel()))
 
-    names = [Tf.MakeValidIdentifier(name) for name in morphs.names]
+    names = [Tf.MakeValidIdentifier(name) for name in morphs]
     targets = []
-    for name, offset, change in zip(names, morphs.offsets, normal_offsets, strict=True):
+    for name, offset, change in zip(names, offsets, normal_offsets, strict=True):
         unit = UsdSkel.BlendShape.Define(stage, mesh.GetPath().AppendChild(name))
         moved = np.flatnonzero(offset.any(1) | change.any(1))
         unit.CreateOffsetsAttr(Vt.Vec3fArray.FromNumpy(offset[moved]))
@@ -167,7 +168,7 @@ def _define_head(stage: Any, capture: Capture, codes: list[float]) -> None:
     binding.CreateBlendShapeTargetsRel().SetTargets(targets)
 
     strongest = np.abs(motion.weights).max(0, initial=1)  # at least 1, since users may raise the weights
-    radius = np.linalg.norm(vertices, axis=1).max() + np.tensordot(strongest, np.abs(morphs.offsets), 1).max()
+    radius = np.linalg.norm(vertices, axis=1).max() + np.tensordot(strongest, np.abs(offsets), 1).max()
     _animate(
         capture, codes, animation, root, tokens, names, positions - parents, pivots, motion, float(radius)
     )
