@@ -3,10 +3,13 @@
 import io
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +22,18 @@ from videos import Track, beep, constant_rate, corrupt, gradients, noises, trunc
 
 import avface.capture
 import avface.export.gltf
+import avface.export.overlay
 import avface.pipeline
 import avface.tracking
 from avface.capture import Capture
 from avface.cli import main
 from avface.errors import AvfaceError
 from avface.export.overlay import export_overlay
+from avface.files import replacing
 from avface.media import EncodingConfig, VideoWriter
 
 FRAMES = 10
-RESULTS = ["arkit.csv", "capture.npz", "head.glb"]
+RESULTS = ["capture.npz", "head.glb", "talk_1_avface.csv"]
 CLIP = "0Fi83BHQsMA_00002.mp4"
 
 
@@ -238,15 +243,18 @@ def test_a_folder_without_write_permission(monkeypatch, talking, capsys, below):
     "stop", [KeyboardInterrupt, RuntimeError("a defect"), OSError(28, "No space left on device")]
 )
 @pytest.mark.parametrize("earlier", [False, True])
-def test_stopped_while_writing_nothing_is_left_and_earlier_results_stay(
+def test_stopped_while_writing_complete_files_stay_and_no_part_of_others(
     folder, talking, reconstruct_at_once, monkeypatch, capsys, stop, earlier
 ):
     if earlier:
         (folder / "out").mkdir()
-        (folder / "out" / "capture.npz").write_text("earlier")
+        for name in ("capture.npz", "head.glb"):
+            (folder / "out" / name).write_text("earlier")
 
-    def give_up(*_, **__):
-        raise stop
+    def give_up(capture, path, **_):
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise stop
 
     monkeypatch.setattr(avface.export.gltf, "export_glb", give_up)
     words = ["reconstruct", str(talking), "-o", "out"]
@@ -258,9 +266,211 @@ def test_stopped_while_writing_nothing_is_left_and_earlier_results_stay(
     else:
         assert "No space left" in refusal(capsys, *words)
 
-    assert files(folder) == (["out", "out/capture.npz"] if earlier else [])
+    assert files(folder) == ["out", "out/capture.npz", *(["out/head.glb"] if earlier else [])]
+    assert len(Capture.load(folder / "out" / "capture.npz")) == FRAMES
     if earlier:
-        assert (folder / "out" / "capture.npz").read_text() == "earlier"
+        assert (folder / "out" / "head.glb").read_text() == "earlier"
+
+
+def test_stopped_before_the_first_file_no_folder_is_left(
+    folder, talking, reconstruct_at_once, monkeypatch, capsys
+):
+    def give_up(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Capture, "save", give_up)
+    assert "No space left" in refusal(capsys, "reconstruct", talking, "-o", "out/deeper")
+    assert files(folder) == []
+
+
+def test_core_files_are_complete_before_others_begin(
+    folder, talking, reconstructed, reconstruct_at_once, monkeypatch, capsys
+):
+    there = []
+
+    def slow(capture, path, **options):
+        there.append(files(folder / "out"))
+        time.sleep(0.5)
+        path.write_text("an overlay")
+        return path
+
+    monkeypatch.setattr(avface.export.overlay, "export_overlay", slow)
+    assert main(["reconstruct", str(talking), "-o", "out", "--overlay", "--page", "--json"]) == 0
+    assert set(there[0]) >= set(RESULTS)
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["writing_seconds"]["overlay.mp4"] >= 0.5
+    assert set(facts["writing_seconds"]) == {"overlay.mp4", "page.html"}
+    assert facts["frames_per_second"] == pytest.approx(FRAMES / facts["seconds"], rel=0.01)
+    start = time.perf_counter()
+    assert main(["reconstruct", str(talking), "-o", "out", "--overlay"]) == 0
+    took = time.perf_counter() - start
+    text = capsys.readouterr().out
+    seconds, overlay = (float(each) for each in re.findall(r"([\d.]+) s,", text))
+    assert overlay >= 0.5 and seconds <= took - 0.5 + 0.1, "the overlay counts as reconstruction"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_terminated_while_writing_core_files_are_complete_and_nothing_hidden_is_left(
+    folder, talking, reconstructed, number, code
+):
+    reconstructed.save(folder.parent / "stored.npz")
+    script = f"""
+import sys, time
+import avface.pipeline
+from avface.capture import Capture
+from avface.cli import main
+from avface.media import VideoWriter
+avface.pipeline.reconstruct = lambda path, **_: Capture.load({str(folder.parent / "stored.npz")!r})
+write = VideoWriter.write
+VideoWriter.write = lambda *given: (time.sleep(0.5), write(*given))
+sys.exit(main(["reconstruct", {str(talking)!r}, "-o", "out", "--overlay"]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not any(path.name.startswith(".overlay") for path in folder.glob("out/.*")):
+        assert process.poll() is None and time.monotonic() < deadline, "the overlay doesn't begin"
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (code, "avface: error: terminated\n")
+    assert files(folder) == ["out", *(f"out/{name}" for name in RESULTS)]
+
+
+@pytest.fixture
+def videos(folder, talking):
+    """A folder with two good videos, a bad one, a hidden one and a text."""
+    place = folder / "shots"
+    place.mkdir()
+    for name in ("b.mp4", "c.MOV", ".d.mp4"):
+        shutil.copy(talking, place / name)
+    make_letter(place / "a.mp4")
+    (place / "notes.txt").write_text("mine")
+    return place
+
+
+@pytest.fixture
+def counted(monkeypatch, reconstructed):
+    """Videos that are reconstructed: good ones at once, others are read and refused."""
+    calls, reconstruct = [], avface.pipeline.reconstruct
+
+    def fake(path, **options):
+        calls.append(path)
+        if Path(path).stat().st_size < 10_000:
+            reconstruct(path, **options)
+        return replace(reconstructed, source=str(path))
+
+    monkeypatch.setattr(avface.pipeline, "reconstruct", fake)
+    return calls
+
+
+def results(name, *more):
+    return [name, *sorted(f"{name}/{file}" for file in (*core(name), *more))]
+
+
+def core(name):
+    return [f"{name.removesuffix('-avface')}_1_avface.csv", "capture.npz", "head.glb"]
+
+
+def test_of_several_videos_each_gets_a_line_and_a_folder_and_a_bad_one_does_not_stop_the_rest(
+    folder, videos, talking, counted, capsys
+):
+    assert main(["reconstruct", "shots", str(talking), "shots/b.mp4", "-o", "all"]) == 2
+    output = capsys.readouterr()
+    lines = output.out.splitlines()
+    assert [line.split(":")[0] for line in lines[:-1]] == ["shots/b.mp4", "shots/c.MOV", str(talking)]
+    assert all(f"{FRAMES} frames, face found in all" in line for line in lines[:-1])
+    assert lines[-1] == "3 of 4 videos reconstructed; 1 failed: shots/a.mp4"
+    assert output.err.startswith("avface: error: shots/a.mp4: not a video") and output.err.count("\n") == 1
+    expected = [*results("b-avface"), *results("c-avface"), *results("talk-avface")]
+    assert files(folder / "all") == sorted(expected)
+    assert counted.count(Path("shots/b.mp4")) == 1
+
+
+def test_several_videos_as_json_and_their_exit_code(folder, videos, counted, capsys):
+    assert main(["reconstruct", "shots", "--json"]) == 2
+    output = capsys.readouterr()
+    facts = json.loads(output.out)
+    assert output.err == ""
+    assert (facts["reconstructed"], facts["failed"], facts["skipped"]) == (2, 1, 0)
+    assert "not a video" in facts["videos"][0]["error"]
+    assert facts["videos"][1]["frames"] == FRAMES
+    assert main(["reconstruct", "shots/b.mp4", "shots/c.MOV", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_resume_skips_what_is_complete_and_writes_what_is_missing(folder, videos, counted, capsys):
+    good = ["shots/b.mp4", "shots/c.MOV"]
+    assert main(["reconstruct", *good, "--quiet"]) == 0
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*-avface/*")}
+    counted.clear()
+    assert main(["reconstruct", *good, "--resume"]) == 0
+    assert "2 complete before" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*-avface/*")} == before
+    (folder / "b-avface" / "head.glb").unlink()
+    assert main(["reconstruct", *good, "--resume", "--page"]) == 0
+    assert counted == [], "a complete capture was computed again"
+    assert files(folder / "b-avface") == sorted([*core("b-avface"), "page.html"])
+    assert {path: path.stat().st_mtime_ns for path in before if path.name == "capture.npz"} == {
+        path: when for path, when in before.items() if path.name == "capture.npz"
+    }
+    assert main(["reconstruct", *good, "--quiet"]) == 0
+    assert len(counted) == 2, "without --resume everything is computed again"
+
+
+def test_resume_computes_again_what_is_of_another_video_head_or_stage_or_damaged(
+    folder, videos, counted, talking, reconstructed
+):
+    words = ["reconstruct", "shots/b.mp4", "--resume", "--quiet"]
+    capture = folder / "b-avface" / "capture.npz"
+    assert main(words) == 0
+    for spoil in (
+        lambda: capture.write_bytes(b"PK half a file"),
+        lambda: replace(reconstructed, source=str(talking)).save(capture),
+        lambda: os.utime("shots/b.mp4", (time.time() + 100, time.time() + 100)),
+    ):
+        counted.clear()
+        spoil()
+        assert main(words) == 0
+        assert counted == [Path("shots/b.mp4")]
+    os.utime("shots/b.mp4", (1, 1))
+    counted.clear()
+    assert main(words) == 0 and counted == []
+    assert main([*words, "--stages", "coarse,detail"]) == 0 and len(counted) == 1
+
+
+def test_resume_writes_an_overlay_again_that_is_older_than_the_capture(folder, videos, counted):
+    words = ["reconstruct", "shots/b.mp4", "--page", "--resume", "--quiet"]
+    assert main(words) == 0
+    page = folder / "b-avface" / "page.html"
+    os.utime(page, (1, 1))
+    page.write_text("of an earlier capture")
+    os.utime(page, (1, 1))
+    counted.clear()
+    assert main(words) == 0
+    assert counted == [] and "<html" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name at least one video"),
+        (["empty"], "empty: has no videos"),
+        (["shots/b.mp4", "other/b.mp4"], "other/b.mp4: has the name of shots/b.mp4"),
+        (["shots/b.mp4", "b-avface/overlay.mp4", "--overlay"], "is the captured video"),
+        (["shots", "-o", "shots/notes.txt"], "is a file"),
+    ],
+)
+def test_several_videos_that_cannot_work_are_refused_before_the_work(
+    folder, videos, counted, capsys, words, message
+):
+    for place, name in (("other", "b.mp4"), ("b-avface", "overlay.mp4")):
+        (folder / place).mkdir()
+        shutil.copy(videos / "b.mp4", folder / place / name)
+    (folder / "empty").mkdir()
+    before = files(folder)
+    assert message in refusal(capsys, "reconstruct", *words)
+    assert counted == [] and files(folder) == before
 
 
 def test_errors_while_writing_name_the_file_and_not_the_temporary_one(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,20 +18,33 @@ from avface.cli.arguments import (
     Face,
     Flag,
     FrameRange,
+    FrameRate,
     Messages,
     Outcome,
     Pixels,
     StageName,
     Stages,
+    Timecode,
     Video,
 )
-from avface.cli.files import atomic_results, check_file, check_folder, refuse_overwriting
+from avface.cli.files import check_file, check_folder, refuse_overwriting
+from avface.cli.results import (
+    BatchReport,
+    Job,
+    completed_capture,
+    completed_files,
+    find_jobs,
+    results_folder,
+)
 from avface.cli.terminal import Bars, listing, share, sizes, table
 from avface.errors import AvfaceError, AvfaceWarning
 
 if TYPE_CHECKING:
     from avface.capture import Capture
 
+
+CORE_FILES = 3
+"""Files that `reconstruct` always writes, first: capture, animated head, curves."""
 
 STRONGEST = 8
 """Expression units that `info` lists."""
@@ -74,18 +88,20 @@ class Demo:
 
 @dataclass(frozen=True)
 class Reconstruct:
-    """Reconstruct the head of one person in a video.
+    """Reconstruct the head of one person in a video, or in each of several.
 
-    Writes capture.npz (everything, for the other verbs), head.glb (the animated head) and arkit.csv (the
-    ARKit curves; expression.csv for heads with other units, such as FLAME). Files of an earlier run are
-    replaced when all new ones are complete.
+    Writes capture.npz (everything, for the other verbs), head.glb (the animated head) and VIDEO_1_avface.csv (the
+    ARKit curves; expression.csv for heads with other units, such as FLAME). Each file appears
+    when it is complete, in place of that of an earlier run. A video that can't be used doesn't stop the others.
     """
 
-    video: Annotated[Positional[Path], arg(metavar="VIDEO")]
-    """The video, of any kind that FFmpeg reads."""
+    videos: Annotated[Positional[tuple[Path, ...]], arg(metavar="VIDEO [VIDEO ...]", help_behavior_hint="")]
+    """The video, of any kind that FFmpeg reads; or several, and folders of videos."""
     output: Annotated[Path | None, arg(aliases=("-o",), metavar="DIR", help_behavior_hint="")] = None
     """Folder for the results, created if missing; by default the video's name with "-avface",
-    in the current folder."""
+    in the current folder. With several videos DIR holds such a folder for each."""
+    resume: Flag = False
+    """Skip videos whose results an earlier run with the same options has completed, and files that it has."""
     overlay: Flag = False
     """Also write overlay.mp4: the video beside the same video with the head drawn over it."""
     page: Flag = False
@@ -103,6 +119,9 @@ class Reconstruct:
     """Torch device of networks and solver: cpu, cuda, cuda:1, ..."""
     no_audio: Flag = False
     """Ignore the sound: the face from the picture alone."""
+    audio_track: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """Number of the sound track, from 0 (`avface info VIDEO` lists them); by default the first one, or the loudest
+    where that is silent."""
     no_video: Flag = False
     """Ignore the picture of the mouth: lips, jaw and cheeks from the sound alone."""
     networks: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
@@ -110,55 +129,103 @@ class Reconstruct:
     stages: Stages = ("coarse",)
     """Stages to run: coarse (shape, expression, pose), and if named lips (lip refinement from sound and picture) and
     detail (displacement of the skin): coarse,lips,detail. Both need the head open; lips is skipped without sound."""
+    fps: FrameRate = None
+    """Constant frame rate of head.glb and head.usdc; by default they have the video's frames at their times."""
+    frame_rate: FrameRate = None
+    """Rows per second of the curves; by default 60, which their importers count on."""
+    start_timecode: Timecode = None
+    """Timecode of the curves' first row; by default 00:00:00:00."""
     messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
-        """Reconstruct, then write all files or none."""
-        import time
-
+        """Check everything, reconstruct, and write each file as soon as it can be."""
         from avface.stages import check_device
 
-        folder = self.output or Path(f"{self.video.stem}-avface")
-        names = ["capture.npz", "head.glb", _curves_file(self.head)]
-        chosen = {"overlay.mp4": self.overlay, "page.html": self.page, "head.usdc": self.usd}
-        names += [name for name, wanted in chosen.items() if wanted]
-        check_folder(folder, names)
-        for name in names:
-            refuse_overwriting(self.video, folder / name)
+        jobs, several = find_jobs(self.videos, self.output)
+        sampling = self._sampling()
+        names = {job: self._names(job) for job in jobs}
+        for job in jobs:
+            _check_sampling(job.folder / names[job][2], sampling)
+            check_folder(job.folder, names[job])
+            for path in (job.folder / name for name in names[job]):
+                if path.is_file():
+                    for other in jobs:
+                        refuse_overwriting(other.video, path)
         check_device(self.device)
+        if not several:
+            return self._finish(jobs[0], names[jobs[0]], bars)
+        report = BatchReport(silent=self.messages.quiet or self.messages.json, json=self.messages.json)
+        for job in jobs:
+            try:
+                outcome = self._finish(job, names[job], bars)
+            except AvfaceError as error:
+                report.failed(job.video, str(error), bars)
+            else:
+                report.done(job.video, outcome, bars)
+        return report.outcome(code=2)
+
+    def _finish(self, job: Job, names: Sequence[str], bars: Bars) -> Outcome:
+        """Reconstruct one video, and write the files of these names that aren't complete yet; core files first."""
         start = time.perf_counter()
-        capture = _reconstruct(
-            self.video,
-            bars,
-            head=self.head,
-            face=self.face,
-            focal_length=self.focal_length,
-            device=self.device,
-            audio=not self.no_audio,
-            video=not self.no_video,
-            networks=self.networks,
-            stages=self.stages,
-        )
-        with atomic_results(folder) as temporary:
+        capture = completed_capture(job, self.head, self.stages) if self.resume else None
+        kept = [] if capture is None else completed_files(job.folder, names)
+        facts: dict[str, Any] = {"video": str(job.video)}
+        if capture is None:
+            capture = _reconstruct(
+                job.video,
+                bars,
+                head=self.head,
+                face=self.face,
+                focal_length=self.focal_length,
+                device=self.device,
+                audio=not self.no_audio,
+                audio_track=self.audio_track,
+                video=not self.no_video,
+                networks=self.networks,
+                stages=self.stages,
+            )
+        options = {**self._sampling(), "video": job.video}
+        seconds = 0.0
+        writing: dict[str, float] = {}
+        with results_folder(job.folder):
             for name in names:
-                _write(capture, temporary / name, bars)
-        seconds = time.perf_counter() - start
-        written = [folder / name for name in names]
+                if name in kept:
+                    continue
+                path = job.folder / name
+                begin = time.perf_counter()
+                _write(capture, path, bars, **_accepted(path, options))
+                if name not in names[:CORE_FILES]:
+                    writing[name] = time.perf_counter() - begin
+                else:
+                    seconds = time.perf_counter() - start
+        written = [job.folder / name for name in names]
         seen = int((capture.confidence > 0).sum())
-        rate = len(capture) / seconds
-        text = (
-            f"{len(capture)} frames, face found in {share(seen, len(capture))}; "
-            f"{seconds:.1f} s, {rate:.1f} frames/s\n{listing(written)}"
-        )
-        facts = {
-            "video": str(self.video),
-            "frames": len(capture),
-            "frames_with_face": seen,
-            "seconds": round(seconds, 3),
-            "frames_per_second": round(rate, 3),
+        facts |= {"frames": len(capture), "frames_with_face": seen}
+        text = f"{len(capture)} frames, face found in {share(seen, len(capture))}"
+        if "capture.npz" not in kept:
+            rate = len(capture) / seconds
+            text += f"; {seconds:.1f} s, {rate:.1f} frames/s"
+            facts |= {"seconds": round(seconds, 3), "frames_per_second": round(rate, 3)}
+        else:
+            text += "; complete, skipped" if len(kept) == len(names) else "; reconstructed before"
+        for name, took in writing.items():
+            rate = len(capture) / took
+            text += f"; {name}: {took:.1f} s, {rate:.1f} frames/s"
+        facts |= {
+            "skipped": len(kept) == len(names),
+            "writing_seconds": {name: round(took, 3) for name, took in writing.items()},
             "written": sizes(written),
         }
-        return Outcome(text, facts)
+        return Outcome(f"{text}\n{listing(written)}", facts)
+
+    def _names(self, job: Job) -> list[str]:
+        """Names of a video's results in the order of writing: `CORE_FILES`, then others, the slowest last."""
+        chosen = {"head.usdc": self.usd, "page.html": self.page, "overlay.mp4": self.overlay}
+        core = ["capture.npz", "head.glb", _curves_file(self.head, job.video)]
+        return core + [name for name, wanted in chosen.items() if wanted]
+
+    def _sampling(self) -> dict[str, float | str]:
+        return _sampling(self.fps, self.frame_rate, self.start_timecode)
 
 
 @dataclass(frozen=True)
@@ -180,6 +247,12 @@ class Export:
     stage: StageName = None
     """The last stage that is applied (.ply, .obj, .mp4); by default all, except that meshes are subdivided for detail
     only if it is named here."""
+    fps: FrameRate = None
+    """Constant frame rate (.glb, .usdc, .usda); by default the video's frames at their times."""
+    frame_rate: FrameRate = None
+    """Rows per second (.csv); by default 60, which importers count on."""
+    start_timecode: Timecode = None
+    """Timecode of the first row (.csv); by default 00:00:00:00."""
     messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
@@ -191,13 +264,15 @@ class Export:
             name: value
             for name, value in {"video": self.video, "frames": self.frames, "stage": self.stage}.items()
             if value is not None
-        }
+        } | _sampling(self.fps, self.frame_rate, self.start_timecode)
         accepted = {path: _options_of(path) for path in self.out}
         for path in self.out:
             check_file(path)
         for name in given:
             if not any(name in options for options in accepted.values()):
-                raise AvfaceError(f"{self.out[0]}: {_suffixes(self.out)} takes no --{name}; leave it out")
+                option = name.replace("_", "-")
+                raise AvfaceError(f"{self.out[0]}: {_suffixes(self.out)} takes no --{option}; leave it out")
+        _check_sampling(self.out[0], given)
         capture = _load(capture_file)
         _check_stage(capture, capture_file, self.stage)
         if self.frames is not None and not range(*self.frames.indices(len(capture))):
@@ -210,8 +285,7 @@ class Export:
                 _check_video(capture, path, self.video)
         written: list[Path] = []
         for path in self.out:
-            options = {name: value for name, value in given.items() if name in accepted[path]}
-            written += _write(capture, path, bars, **options)
+            written += _write(capture, path, bars, **_accepted(path, given))
         return Outcome(listing(written), {"written": sizes(written)})
 
 
@@ -313,20 +387,47 @@ def _options_of(path: Path) -> set[str]:
     return set(inspect.signature(find_exporter(path)).parameters)
 
 
-def _curves_file(head: str) -> str:
-    """Name of the file of curves for a head.
+def _accepted(path: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Those of the options that the exporter for a path takes; none for a capture file."""
+    if path.suffix == ".npz":
+        return {}
+    names = _options_of(path)
+    return {name: value for name, value in options.items() if name in names}
+
+
+def _sampling(
+    fps: float | None, frame_rate: float | None, start_timecode: str | None
+) -> dict[str, float | str]:
+    """Options of exporters about rates, without those that weren't given."""
+    named = {"fps": fps, "frame_rate": frame_rate, "start_timecode": start_timecode}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _check_sampling(path: Path, options: dict[str, Any]) -> None:
+    """Refuse rates and timecodes that can't be written; messages name `path`."""
+    from avface.capture.resampling import check_rate
+    from avface.export.arkit import FRAME_RATE, START_TIMECODE, check_timing
+
+    if "fps" in options:
+        check_rate(options["fps"], f"{path}: frame rate {options['fps']}")
+    check_timing(path, options.get("frame_rate", FRAME_RATE), options.get("start_timecode", START_TIMECODE))
+
+
+def _curves_file(head: str, video: Path) -> str:
+    """Name of the file of curves of a video for a head.
 
     Raises:
         AvfaceError: if the head is unknown or has no embedding of the tracker's landmarks.
     """
+    from avface.export.arkit import is_arkit, take_name
+
     if head == "open":
-        return "arkit.csv"
-    from avface.export.arkit import is_arkit
+        return take_name(video)
     from avface.head import load_head
 
     model = load_head(head)
     model.embedding("mediapipe478")
-    return "arkit.csv" if is_arkit(model.expression_names) else "expression.csv"
+    return take_name(video) if is_arkit(model.expression_names) else "expression.csv"
 
 
 def _check_video(capture: Capture, path: Path, video: Path | None) -> None:
@@ -424,8 +525,14 @@ def _video_facts(path: Path) -> dict[str, Any]:
         "size_px": [info.width, info.height],
         "turned_by_degrees": info.rotation,
         "mirrored": info.mirrored,
+        "pixel_aspect": round(info.pixel_aspect, 4),
         "codec": info.codec,
-        "sound_tracks": info.audio_tracks,
+        "hdr": info.hdr or "no",
+        "sound_track_used": "none" if info.audio_track is None else info.audio_track,
+        "sound_tracks": [
+            {name: value for name, value in asdict(track).items() if value is not None}
+            for track in info.audio_tracks
+        ],
     }
 
 

@@ -1,10 +1,9 @@
-"""Checks of output paths before the work, and a folder whose files are written all or none."""
+"""Checks of output paths before the work."""
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from avface.errors import AvfaceError
@@ -52,31 +51,3 @@ def refuse_overwriting(video: Path, path: Path) -> None:
         raise AvfaceError(
             f"{path}: is the captured video, which would be lost; choose another name or folder"
         )
-
-
-@contextlib.contextmanager
-def atomic_results(folder: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder, whose files move to `folder` when the block ends without an exception.
-
-    After an exception neither the files nor folders created here remain.
-
-    Raises:
-        AvfaceError: if `folder` can't be written.
-    """
-    from avface.files import filling
-
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with filling(folder / "capture.npz") as fresh:
-            try:
-                yield fresh
-            except AvfaceError as error:  # exporters name the temporary paths
-                raise AvfaceError(str(error).replace(str(fresh), str(folder))) from None
-    except BaseException as error:
-        for place in missing:
-            with contextlib.suppress(OSError):
-                place.rmdir()
-        if isinstance(error, OSError):
-            raise AvfaceError(f"{folder}: can't be written ({error.strerror})") from None
-        raise
