@@ -6,6 +6,7 @@ import pytest
 from avface.tracking.shots import (
     Change,
     difference,
+    scene_motion,
     shifted_difference,
     thumbnail,
     unchanged_share,
@@ -115,3 +116,43 @@ def test_an_image_of_any_size_has_a_normalised_thumbnail(shape):
     assert np.isfinite(small).all()
     np.testing.assert_allclose(small.mean((0, 1)), 0, atol=1e-4)
     assert np.linalg.norm(small) == pytest.approx(1 if min(shape) > 1 else 0, abs=1e-3)
+
+
+def textured(seed, height=400, width=560):
+    """A random image with corners of all sizes."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((height, width, 3))
+    for cell in (8, 16, 40):
+        coarse = rng.uniform(-40, 40, (height // cell + 1, width // cell + 1, 3))
+        image += coarse.repeat(cell, 0).repeat(cell, 1)[:height, :width]
+    return np.clip(128 + image, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("x, y", [(0, 0), (7, -12), (-40, 30), (55, 10)])
+def test_the_motion_of_a_camera_is_found_in_pixels(x, y):
+    wide = textured(1)
+    before, after = wide[60:340, 80:440], wide[60 - y : 340 - y, 80 - x : 440 - x]
+    motion = scene_motion(before, after)
+    np.testing.assert_allclose(motion, [[1, 0, x], [0, 1, y]], atol=0.5)
+    np.testing.assert_allclose(motion[:, :2], np.eye(2), atol=0.004)
+
+
+def test_a_large_object_before_the_scene_does_not_hide_that_it_is_the_same():
+    before, after = textured(1), textured(1)
+    after[150:, 200:400] = textured(2)[150:, 200:400]
+    np.testing.assert_allclose(scene_motion(before, after), [[1, 0, 0], [0, 1, 0]], atol=0.1)
+
+
+@pytest.mark.parametrize("other", ["another", "mirrored", "closer", "flat", "of another size"])
+def test_another_scene_is_not_the_same_one_moved(other):
+    before = textured(1)
+    middle = before[60:340, 84:476]
+    after = {
+        "another": textured(2),
+        "mirrored": np.ascontiguousarray(before[:, ::-1]),
+        "closer": middle[np.arange(400) * 280 // 400][:, np.arange(560) * 392 // 560],
+        "flat": np.full_like(before, 90),
+        "of another size": textured(1, 300),
+    }
+    assert scene_motion(before, after[other]) is None
+    assert scene_motion(np.full_like(before, 90), before) is None

@@ -37,6 +37,7 @@ from avface.tracking.association import (
     associate,
     without_duplicates,
 )
+from avface.tracking.covered import set_aside_covered
 from avface.tracking.face_texture import FaceTexture
 from avface.tracking.face_track import BLOCK, POINT_RECORD, FaceTrack, RecordFile, Segment, StoredArray
 from avface.tracking.facemesh import Face, FaceMesh, Region
@@ -47,7 +48,7 @@ from avface.tracking.reidentification import (
     merge,
     similarity,
 )
-from avface.tracking.shots import Change, with_changes
+from avface.tracking.shots import Change, scene_motion, with_changes
 from avface.tracking.visibility import FaceVisibility
 
 DETECTION_SECONDS = 0.4
@@ -73,6 +74,8 @@ _JUMP_CERTAIN, _JUMP_POSSIBLE = 0.03, 0.1
 """Least jump of the landmarks, in face sizes, that confirms a certain or a possible cut."""
 _JUMP_ABOVE_RECENT = 4.0
 """And least multiple of the recent jumps."""
+_RECENT_TIMES = 13
+"""Frames whose times give the usual interval."""
 
 _SIGHTING = np.dtype(
     [
@@ -102,7 +105,7 @@ class Frame(Protocol):
 
     @property
     def image(self) -> U8:
-        """(H, W, 3) uint8 RGB; not to be written to while tracking runs, which keeps three frames."""
+        """(H, W, 3) uint8 RGB; not to be written to while tracking runs, which keeps four frames."""
 
 
 @dataclass
@@ -131,10 +134,22 @@ class _Tracklet:
     """Number of sightings at which the next crop is stored."""
     prominence: float = 0.0
 
-    def jump(self, face: Face) -> float:
-        """Mean motion of the stable points since the last sighting, in face sizes."""
-        steps = face.landmarks[STABLE_LANDMARKS] - self.face.landmarks[STABLE_LANDMARKS]
-        return _motion(steps) / self.face.size
+    def jump(self, face: Face, camera: F32 | None = None) -> float:
+        """Mean motion of the stable points since the last sighting, in face sizes.
+
+        camera: (2, 3) motion of the scene in the image meanwhile, which is taken out (`shots.scene_motion`).
+        """
+        last = self.face.landmarks[STABLE_LANDMARKS]
+        if camera is not None:
+            last = np.asarray(last[:, :2] @ camera[:, :2].T + camera[:, 2], np.float32)
+        return _motion(face.landmarks[STABLE_LANDMARKS, : last.shape[1]] - last) / self.face.size
+
+    def jump_from_course(self, face: Face) -> float:
+        """The same from where the stable points would be at the velocity that they had before, if it is known."""
+        if self.before is None:
+            return math.inf
+        now, last, first = (one.landmarks[STABLE_LANDMARKS] for one in (face, self.face, self.before))
+        return _motion(now - 2 * last + first) / self.face.size
 
     def update(self, descriptor: AppearanceDescriptor) -> None:
         """Update the mean descriptor by that of another frame, unless it is an outlier, as of an occluded face."""
@@ -192,6 +207,7 @@ class _Tracker:
         self.crops = RecordFile(_CROP) if aligned_crops else None
         self.image_size: tuple[int, int] | None = None
         self._record = np.zeros(1, _SIGHTING)
+        self._last_image: U8 | None = None
         self._last_detection = self._last_thorough = -math.inf
         self._redetect_until = -math.inf
 
@@ -214,7 +230,9 @@ class _Tracker:
             if tracklet.region is not None
             and (face := self.mesh.landmarks(image, tracklet.region)) is not None
         ]
-        if change and self._is_cut(change, image, faces):
+        cut, camera = self._judge(change, image, faces) if change else (False, None)
+        self._last_image = image
+        if cut:
             self.cuts.append(index)
             self.live, faces = [], []
             self._last_detection = self._last_thorough = -math.inf
@@ -222,7 +240,9 @@ class _Tracker:
             change is Change.PARTIAL
         ):  # landmarks also jump when something comes before the face: detect it again
             faces = [
-                (face, tracklet) for face, tracklet in faces if not _jumps(face, tracklet, _JUMP_POSSIBLE)
+                (face, tracklet)
+                for face, tracklet in faces
+                if not _jumps(face, tracklet, _JUMP_POSSIBLE, camera)
             ]
         kept = without_duplicates([face for face, _ in faces])
         faces = [faces[number] for number in kept]
@@ -244,9 +264,31 @@ class _Tracker:
             self._assign(image, found, index, time)
         self._forget(time)
 
+    def _judge(
+        self, change: Change, image: U8, faces: list[tuple[Face, _Tracklet]]
+    ) -> tuple[bool, F32 | None]:
+        """Whether a change of the image is a cut, and the motion of the camera where it is none for that reason.
+
+        A cut needs two things: faces that do not move on smoothly, and another scene. In the same scene, moved by the
+        camera at most, only a person who jumps against it is a cut: a part of the recording was left out.
+        """
+        if self._last_image is None or not self._is_discontinuous(change, image, faces):
+            return False, None
+        camera = scene_motion(self._last_image, image)
+        if camera is None:
+            return True, None
+        lasting = self._missing_intervals()
+        left_out = bool(faces) and all(
+            _jumps(face, tracklet, _JUMP_POSSIBLE * lasting, camera)
+            and tracklet.jump_from_course(face) > _JUMP_POSSIBLE * lasting
+            and similarity(tracklet.descriptor, describe(image, face.landmarks)) > SAME_PERSON
+            for face, tracklet in faces
+        )
+        return left_out, camera
+
     @staticmethod
-    def _is_cut(change: Change, image: U8, faces: list[tuple[Face, _Tracklet]]) -> bool:
-        """Whether a change of the image is a cut, by how smoothly the faces move through it."""
+    def _is_discontinuous(change: Change, image: U8, faces: list[tuple[Face, _Tracklet]]) -> bool:
+        """Whether a change of the image may be a cut, by how smoothly the faces move through it."""
         if not faces:
             return change is Change.CERTAIN
         least = _JUMP_CERTAIN if change is Change.CERTAIN else _JUMP_POSSIBLE
@@ -255,6 +297,11 @@ class _Tracker:
         if change is Change.PARTIAL:
             return jumping and min(alike) > SAME_PERSON
         return jumping or (change is Change.CERTAIN and max(alike) < OUTLIER_SIMILARITY)
+
+    def _missing_intervals(self) -> float:
+        """The time since the last frame over the usual one, at least 1: larger where frames were dropped."""
+        steps = np.diff(np.array(self.times[-_RECENT_TIMES:], np.float64))
+        return max(1.0, float(steps[-1] / max(np.median(steps), 1e-6))) if len(steps) else 1.0
 
     def _detect(self, image: U8, known: list[Face], thorough: bool) -> list[Face]:
         """Detected faces that are not among the known ones."""
@@ -371,9 +418,9 @@ class _Tracker:
         self.live = [one for one in self.live if time - one.last_time <= MAX_GAP_SECONDS]
 
 
-def _jumps(face: Face, tracklet: _Tracklet, least: float) -> bool:
-    """Whether a face moves by more than `least` of its sizes, and by much more than recently."""
-    return tracklet.jump(face) > max(least, _JUMP_ABOVE_RECENT * tracklet.recent_jump)
+def _jumps(face: Face, tracklet: _Tracklet, least: float, camera: F32 | None = None) -> bool:
+    """Whether a face moves by more than `least` of its sizes, and by much more than recently; see `_Tracklet.jump`."""
+    return tracklet.jump(face, camera) > max(least, _JUMP_ABOVE_RECENT * tracklet.recent_jump)
 
 
 def _prominence(face: Face, image_size: tuple[int, int]) -> float:
@@ -522,7 +569,7 @@ class Tracks:
                     _append_unseen(points, int(run["frame"][0]) - len(points))
                     points.append(run["points"])
         _append_unseen(points, len(self._times) - len(points))
-        return FaceTrack(
+        found = FaceTrack(
             landmarks=StoredArray(points, "landmarks"),
             depth=StoredArray(points, "depth"),
             confidence=confidence,
@@ -533,6 +580,7 @@ class Tracks:
             visibility=None if self._textures is None else self._visibility(tracklets, self._textures),
             aligned_crops=None if self._crops is None else self._aligned_crops(tracklets, self._crops),
         )
+        return set_aside_covered(found)
 
     @staticmethod
     def _aligned_crops(tracklets: Int, crops: RecordFile) -> AlignedCrops:
