@@ -31,6 +31,7 @@ def reconstruct(
     focal_length: float | None = None,
     device: str = "cpu",
     audio: bool = True,
+    audio_track: int | None = None,
     video: bool = True,
     networks: str | Path | None = None,
     stages: Sequence[str] = ("coarse",),
@@ -46,7 +47,8 @@ def reconstruct(
             for the first one seen there.
         focal_length: Pixels; estimated by default.
         device: Torch device of networks and solver.
-        audio: Whether to use the sound, if there is any.
+        audio: Whether to use the sound, if there is any that can be decoded.
+        audio_track: Number of the sound track, from 0; by default the first one, or the loudest where that is silent.
         video: Whether to use the picture of the mouth. If not, lips, jaw and cheeks are predicted from sound alone;
             shape, pose, eyes and brows are still fitted to the picture.
         networks: Weights of the coarse networks (safetensors) in place of the pretrained ones.
@@ -64,18 +66,30 @@ def reconstruct(
             sound may be used.
 
     Warns:
-        AvfaceWarning: if parts of the video were lost, or some of its shots don't show the person.
+        AvfaceWarning: if parts of the video were lost, its size changes, its sound can't be used or another track than
+            the first one is used by default, or some of its shots don't show the person.
     """
     from avface.media import Clip
     from avface.tracking import refine_by_flow, track
 
     request = Request(
-        Path(path), head, face, focal_length, device, audio, video, networks, stages, solver, progress
+        path=Path(path),
+        head=head,
+        face=face,
+        focal_length=focal_length,
+        device=device,
+        audio=audio,
+        audio_track=audio_track,
+        video=video,
+        networks=networks,
+        stages=stages,
+        solver=solver,
+        progress=progress,
     )
     kinds = find_stages(stages)
     refuse_after_fork()
     views = _check_head(head)
-    clip = Clip.open(request.path)
+    clip = Clip.open(request.path, audio_track if audio else None)
     total = clip.info.frame_count
     if not (video or (audio and clip.info.has_audio)):
         lacking = "the video has no sound" if audio else "neither picture nor sound may be used"
@@ -99,6 +113,8 @@ def reconstruct(
     capture = _unfitted(inputs)
     for stage in running:
         capture = stage.run(capture, inputs)
+    for remark in (*clip.remarks, *([clip.sound_remark] if audio and clip.sound_remark else [])):
+        warnings.warn(remark, AvfaceWarning, stacklevel=2)
     _warn_of_gaps(clip, capture, request.path)
     return capture
 
@@ -164,6 +180,7 @@ def _unfitted(inputs: StageInputs) -> Capture:
 
     track, head = inputs.track, inputs.head
     frames, (width, height) = len(track.times), track.image_size
+    sound = {"audio_track": str(inputs.clip.info.audio_track)} if inputs.has_audio else {}
     return Capture(
         head=str(inputs.request.head),
         shape=np.zeros(head.num_shape, np.float32),
@@ -181,7 +198,7 @@ def _unfitted(inputs: StageInputs) -> Capture:
         segment_starts=np.array([segment.start for segment in track.segments], np.int64),
         segment_same_person=np.array([segment.same_person for segment in track.segments], bool),
         source=str(inputs.request.path),
-        provenance={"avface": avface.__version__},
+        provenance={"avface": avface.__version__} | sound,
     )
 
 

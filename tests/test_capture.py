@@ -146,10 +146,16 @@ def test_selected_frames_make_a_capture(capture):
     assert part.source == capture.source and len(capture) == 8
 
 
-def test_the_frame_rate_is_the_average(capture):
-    assert capture.frame_rate == pytest.approx(7 / 0.3)
+def test_the_frame_rate_is_that_of_most_intervals(capture):
+    """A pause is no slower rate: the mean would be 23.3."""
+    assert capture.frame_rate == pytest.approx(100 / 3)
     assert moving_capture(12, frame_rate=25).frame_rate == pytest.approx(25)
     assert moving_capture(1).frame_rate == 0
+
+
+def test_the_sound_track_is_known_only_if_sound_was_used(capture):
+    assert capture.audio_track is None
+    assert replace(capture, provenance={"audio_track": "2"}).audio_track == 2
 
 
 def test_arrays_of_inconsistent_shapes_are_refused(capture):

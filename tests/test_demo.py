@@ -21,9 +21,9 @@ def test_the_demo_clip_is_small_and_has_sound():
 
 
 def test_the_demo_finds_the_true_face_within_two_millimetres_and_better_than_an_average_one(demo):
-    from avface.evaluation.demo import _errors
+    from avface.evaluation.demo import demo_errors
 
-    error, rigid, average = _errors(Capture.load(demo / "capture.npz"), Capture.load(DEMO_TRUTH))
+    error, rigid, average = demo_errors(Capture.load(demo / "capture.npz"), Capture.load(DEMO_TRUTH))
     assert error < 2.0
     assert error < 0.9 * average
     assert error < rigid  # size is the part that one camera doesn't show
@@ -46,10 +46,10 @@ def test_the_demo_speaks_with_the_mouth_of_the_truth(demo):
 
 
 def test_demo_errors_are_zero_for_the_truth_itself():
-    from avface.evaluation.demo import _errors
+    from avface.evaluation.demo import demo_errors
 
     truth = Capture.load(DEMO_TRUTH)
-    error, rigid, average = _errors(truth, truth)
+    error, rigid, average = demo_errors(truth, truth)
     assert error < 1e-3 and rigid < 1e-3 < average
 
 

@@ -25,6 +25,7 @@ from avface.errors import AvfaceError
 from avface.media import Clip, Frame, resampled
 from avface.media import clip as clip_module
 from avface.media.clip import FRAMES_AHEAD
+from avface.media.display import Orientation, UprightRGB
 
 
 def test_frames_come_in_order_with_their_pictures_and_times(tmp_path):
@@ -50,7 +51,7 @@ def test_info_has_the_properties_of_the_file(tmp_path):
     assert info.frame_rate == pytest.approx(15, rel=1e-3)
     assert info.frame_count == 30
     assert info.duration == pytest.approx(2.0, abs=0.07)
-    assert (info.codec, info.has_audio, info.audio_tracks) == ("h264", False, 0)
+    assert (info.codec, info.has_audio, info.audio_tracks) == ("h264", False, ())
 
 
 def test_frames_can_be_read_again_and_side_by_side(tmp_path):
@@ -203,6 +204,139 @@ def test_odd_sizes_keep_every_row_and_column(tmp_path, size):
         assert np.abs(frame.image.astype(int) - picture).max() <= 4
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize(
+    ("stored", "aspect", "square"),
+    [
+        ((48, 64), Fraction(4, 3), (64, 64)),  # HDV, anamorphic lenses
+        ((72, 48), Fraction(8, 9), (72, 54)),  # NTSC DV
+        ((64, 48), Fraction(2), (128, 48)),
+        ((64, 48), Fraction(1, 2), (64, 96)),
+    ],
+)
+def test_pixels_that_are_not_square_are_made_square(tmp_path, stored, aspect, square, rotation, mirrored):
+    """A white disc on the screen, squeezed as it is stored, is a disc again."""
+    path = _squeezed_disc(
+        tmp_path / "clip.mp4", stored, aspect, square, display_matrix=turned(rotation, mirrored)
+    )
+
+    clip = Clip.open(path)
+    image = next(iter(clip.frames())).image[..., 1] > 127
+
+    shown = square[::-1] if rotation % 180 else square
+    assert (clip.info.width, clip.info.height) == shown
+    assert image.shape == shown[::-1]
+    assert clip.info.pixel_aspect == pytest.approx(float(aspect))
+    rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
+    across, down = (1 + span[-1] - span[0] for span in (columns, rows))
+    assert across == pytest.approx(40, abs=2) and down == pytest.approx(40, abs=2)
+    assert columns.mean() == pytest.approx((shown[0] - 1) / 2, abs=1)
+    assert rows.mean() == pytest.approx((shown[1] - 1) / 2, abs=1)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".avi", ".ts", ".h264"])
+def test_the_pixel_aspect_is_found_in_the_container_or_the_codec(tmp_path, suffix):
+    path = _squeezed_disc(tmp_path / f"clip{suffix}", (48, 64), Fraction(4, 3), (64, 64))
+
+    info = Clip.open(path).info
+
+    assert (info.width, info.height, info.pixel_aspect) == (64, 64, pytest.approx(4 / 3))
+
+
+@pytest.mark.parametrize("aspect", [None, Fraction(1280, 1281), Fraction(50), Fraction(1, 50)])
+def test_pixels_that_are_nearly_square_or_impossible_are_left_as_they_are(tmp_path, aspect):
+    times = constant_rate(3)
+    path = write_video(tmp_path / "clip.mp4", gradients(3, 854, 480), times, pixel_aspect=aspect)
+
+    info = Clip.open(path).info
+
+    assert (info.width, info.height, info.pixel_aspect) == (854, 480, 1)
+
+
+def _squeezed_disc(path, stored, aspect, square, **options):
+    """Three pictures of a white disc with a diameter of 40 square pixels, with pixels of the given aspect."""
+    x, y = np.meshgrid(np.arange(stored[0]), np.arange(stored[1]))
+    x, y = (x + 0.5) * square[0] / stored[0], (y + 0.5) * square[1] / stored[1]
+    disc = np.hypot(x - square[0] / 2, y - square[1] / 2) < 20
+    picture = np.repeat(255 * disc[..., None].astype(np.uint8), 3, axis=2)
+    return write_video(
+        path, [picture] * 3, constant_rate(3), pix_fmt="yuv444p", pixel_aspect=aspect, **options
+    )
+
+
+def test_pictures_of_another_size_keep_their_shape(tmp_path):
+    """A disc stays a disc, in the middle of the first size, with black beside it."""
+    big = _squeezed_disc(tmp_path / "big.ts", (96, 64), Fraction(1), (96, 64))
+    small = _squeezed_disc(tmp_path / "small.ts", (64, 64), Fraction(1), (64, 64))
+    squeezed = _squeezed_disc(tmp_path / "squeezed.ts", (48, 64), Fraction(4, 3), (64, 64))
+    raw = tmp_path / "raw.ts"
+    raw.write_bytes(big.read_bytes() + small.read_bytes() + squeezed.read_bytes())
+
+    clip = Clip.open(raw)
+    assert clip.remarks == ()
+    images = [frame.image for frame in clip.frames()]
+
+    assert {image.shape for image in images} == {(64, 96, 3)}
+    for image in images:
+        disc = image[..., 1] > 127
+        rows, columns = np.flatnonzero(disc.any(1)), np.flatnonzero(disc.any(0))
+        assert 1 + rows[-1] - rows[0] == pytest.approx(40, abs=2)
+        assert 1 + columns[-1] - columns[0] == pytest.approx(40, abs=2)
+        assert (columns.mean(), rows.mean()) == pytest.approx((47.5, 31.5), abs=1)
+    assert len(clip.remarks) == 1
+    assert clip.remarks[0].startswith(
+        f"{raw}: the size of the pictures changes from 96 x 64 to 64 x 64 pixels at 0."
+    )
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_pictures_of_another_size_are_turned_like_the_first(rotation):
+    upright = UprightRGB(Orientation(rotation), 96, 64)
+    card = np.rot90(corner_card(*((64, 32) if rotation % 180 == 0 else (32, 64))), rotation // 90)
+
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(card), format="rgb24")
+    picture.time_base = TICK
+    image = upright(picture)
+
+    assert image.shape == ((64, 96, 3) if rotation % 180 == 0 else (96, 64, 3))
+    inside = image[8:56] if rotation % 180 == 0 else image[:, 8:56]
+    assert corners(inside) == CORNERS
+    assert image.sum() == inside.sum()
+
+
+def test_pauses_and_lost_frames_do_not_lower_the_frame_rate(tmp_path):
+    """The mean would be 4.7 and 24.1 frames a second."""
+    pause = [*constant_rate(30, 25), *constant_rate(30, 25, start=11.2)]
+    lost = [time for k, time in enumerate(constant_rate(60, 25)) if k not in (10, 44)]
+    for suffix in (".mp4", ".mkv", ".ts"):
+        for times in (pause, lost):
+            path = write_video(tmp_path / f"clip{suffix}", gradients(len(times)), times)
+            assert Clip.open(path).info.frame_rate == pytest.approx(25, rel=2e-3)
+
+
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60)])
+def test_constant_rates_are_exact(tmp_path, rate):
+    times = constant_rate(100, float(rate))
+    for suffix in (".mp4", ".mkv"):
+        path = write_video(tmp_path / f"clip{suffix}", gradients(100), times)
+        assert Clip.open(path).info.frame_rate == pytest.approx(float(rate), rel=1e-5)
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG"), (1, None)])
+def test_hdr_is_said(tmp_path, transfer, name):
+    times = constant_rate(3)
+    path = write_video(
+        tmp_path / "clip.mp4", gradients(3), times, pix_fmt="yuv420p10le", colour=(9, transfer, 9)
+    )
+
+    clip = Clip.open(path)
+
+    assert clip.info.hdr == name
+    remark = f"{path}: is an HDR video ({name}), and isn't tone-mapped"
+    assert [each.startswith(remark) for each in clip.remarks] == [True] * (name is not None)
+
+
 def test_streams_without_time_stamps_get_a_constant_rate_and_size_changes_are_scaled(tmp_path):
     raw = tmp_path / "raw.h264"
     big = write_video(tmp_path / "big.h264", gradients(10, 64, 48), constant_rate(10, 25))
@@ -304,7 +438,7 @@ def test_stopping_early_ends_the_decoding_thread(tmp_path):
 def test_failures_while_decoding_reach_the_caller(tmp_path, monkeypatch):
     clip = Clip.open(write_video(tmp_path / "clip.mp4", gradients(10), constant_rate(10)))
 
-    def fail(self, frame):
+    def fail(self, frame, aspect):
         raise RuntimeError("no memory for this")
 
     monkeypatch.setattr("avface.media.clip.UprightRGB.__call__", fail)

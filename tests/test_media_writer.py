@@ -92,7 +92,7 @@ def test_the_chosen_track_is_copied(tmp_path):
         tmp_path / "out.mp4", gradients(40), constant_rate(40, 25), sound_from=source, audio_track=1
     )
 
-    assert clip.info.audio_tracks == 1
+    assert len(clip.info.audio_tracks) == 1
     assert beep_onset(clip.audio()) == pytest.approx(0.9, abs=SYNC)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,6 +25,7 @@ class Track:
     rate: int = 48_000
     start: float = 0.0
     codec: str = "aac"
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 def write_video(
@@ -38,11 +39,16 @@ def write_video(
     container_options: dict[str, str] | None = None,
     container_format: str | None = None,
     display_matrix: Sequence[int] | None = None,
+    pixel_aspect: Fraction | None = None,
     full_range: bool = False,
+    colour: tuple[int, int, int] | None = None,
     tick: Fraction = TICK,
     tracks: Sequence[Track] = (),
 ) -> Path:
-    """Write (H, W, 3) uint8 pictures at the given times (seconds), with sound tracks."""
+    """Write (H, W, 3) uint8 pictures at the given times (seconds), with sound tracks.
+
+    colour: primaries, transfer and matrix that the file states, numbered as in ISO 23091-2.
+    """
     if options is None:
         options = {"crf": "10", "preset": "ultrafast"} if codec == "libx264" else {}
     pictures = iter(pictures)
@@ -61,12 +67,17 @@ def write_video(
         video.pix_fmt = pix_fmt
         if full_range:
             video.color_range = 2
+        if colour is not None:
+            video.color_primaries, video.color_trc, video.colorspace = colour
+        if pixel_aspect is not None:
+            video.codec_context.sample_aspect_ratio = pixel_aspect
         if display_matrix is not None:
             video.set_display_matrix(list(display_matrix))
         sounds = []
         for track in tracks:
-            layout = {1: "mono", 2: "stereo", 6: "5.1"}[track.samples.shape[0]]
+            layout = {1: "mono", 2: "stereo", 4: "4.0", 6: "5.1", 8: "7.1"}[track.samples.shape[0]]
             sounds.append(container.add_stream(track.codec, rate=track.rate, layout=layout))
+            sounds[-1].metadata.update(track.tags)
         packets = []
         durations = [*np.diff(times), times[-1] - times[-2] if len(times) > 1 else 0.04]
         for picture, time, duration in zip([first, *pictures], times, durations, strict=True):
@@ -76,11 +87,10 @@ def write_video(
             packets += video.encode(frame)
         packets += video.encode(None)
         for track, sound in zip(tracks, sounds, strict=True):
-            frame = av.AudioFrame.from_ndarray(
-                np.ascontiguousarray(track.samples, dtype=np.float32),
-                format="fltp",
-                layout=sound.layout,
-            )
+            samples, kind = np.ascontiguousarray(track.samples, dtype=np.float32), "fltp"
+            if track.codec == "pcm_s16le":
+                samples, kind = (32767 * samples.T).astype(np.int16).reshape(1, -1), "s16"
+            frame = av.AudioFrame.from_ndarray(samples, format=kind, layout=sound.layout)
             frame.sample_rate = track.rate
             frame.pts, frame.time_base = round(track.start * track.rate), Fraction(1, track.rate)
             packets += sound.encode(frame) + sound.encode(None)
@@ -189,6 +199,26 @@ def trim_with_edit_list(source: Path, target: Path, seconds: float) -> Path:
     duration = int.from_bytes(data[at : at + 4], "big") - round(seconds * movie_scale)
     begin = int.from_bytes(data[at + 4 : at + 8], "big") + round(seconds * media_scale)
     data[at : at + 8] = duration.to_bytes(4, "big") + begin.to_bytes(4, "big")
+    target.write_bytes(data)
+    return target
+
+
+def label_channels(source: Path, target: Path, labels: Sequence[int]) -> Path:
+    """Copy a .mov, whose sound must have a channel atom, with these labels (Core Audio's) on its channels."""
+    data = bytearray(source.read_bytes())
+    at = data.index(b"chan") - 4
+    size = int.from_bytes(data[at : at + 4], "big")
+    described = b"".join(label.to_bytes(4, "big") + bytes(16) for label in labels)
+    content = bytes(4) + bytes(8) + len(labels).to_bytes(4, "big") + described  # version; tag and bitmap 0
+    atom = (len(content) + 8).to_bytes(4, "big") + b"chan" + content
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"sowt"):
+        parent = data.find(name, 0, at)
+        while parent >= 0:
+            length = int.from_bytes(data[parent - 4 : parent], "big")
+            if parent - 4 + length > at:
+                data[parent - 4 : parent] = (length + len(atom) - size).to_bytes(4, "big")
+            parent = data.find(name, parent + 4, at)
+    data[at : at + size] = atom
     target.write_bytes(data)
     return target
 

@@ -20,6 +20,7 @@ from avface.capture.layers import LAYERS, shown_layers
 from avface.capture.lip_layer import LipLayer
 from avface.errors import AvfaceError
 from avface.files import replacing
+from avface.frame_times import nominal_frame_rate
 
 if TYPE_CHECKING:
     from avface.geometry.camera import Camera
@@ -140,9 +141,14 @@ class Capture:
 
     @property
     def frame_rate(self) -> float:
-        """Mean frames per second; 0 for a single frame."""
-        span = float(self.times[-1] - self.times[0]) if len(self) > 1 else 0.0
-        return (len(self) - 1) / span if span > 0 else 0.0
+        """Nominal frames per second, of the most frequent interval between frames; 0 for a single frame."""
+        return nominal_frame_rate(self.times)
+
+    @property
+    def audio_track(self) -> int | None:
+        """Number of the video's sound track that was used, from 0; None if there was none, or it isn't known."""
+        number = self.provenance.get("audio_track", "")
+        return int(number) if number.isdecimal() else None
 
     def vertices(
         self,

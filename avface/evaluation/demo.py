@@ -49,12 +49,12 @@ def run_demo(output: Path, progress: Callable[[str, int, int | None], None] = la
     written = [capture.save(output / "capture.npz")]
     written += [capture.export(output / name) for name in ("head.glb", f"{DEMO_CLIP.stem}_1_avface.csv")]
     page = capture.export(output / "page.html", video=DEMO_CLIP)
-    error, rigid, average = _errors(capture, truth)
+    error, rigid, average = demo_errors(capture, truth)
     return DemoResult(capture, (*written, page), page, error, rigid, average)
 
 
-def _errors(capture: Capture, truth: Capture) -> tuple[float, float, float]:
-    """Mean errors in millimetres over the face: similarity, rigid, and the mean head's with similarity."""
+def demo_errors(capture: Capture, truth: Capture) -> tuple[float, float, float]:
+    """Errors of a capture of the demo clip as in `DemoResult`: after similarity alignment, rigid, of the mean head."""
     regions = truth.head_model.regions
     face = np.logical_or.reduce([regions[name] for name in FACE_REGIONS])
     average = truth.head_model.template.numpy()

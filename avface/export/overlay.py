@@ -82,11 +82,19 @@ def export_overlay(
             f"{capture.image_size[0]} x {capture.image_size[1]}; give the captured video with video="
         )
     renderer = _Renderer(capture.up_to(stage))
-    with VideoWriter(path, sound_from=source) as writer:
+    with VideoWriter(
+        path, sound_from=source, audio_track=clip.info.existing_track(capture.audio_track)
+    ) as writer:
         for frame in clip.frames():
-            drawn = renderer.blend(frame.image, frame.index) if frame.index < len(capture) else frame.image
-            image = np.concatenate([frame.image, drawn], 1) if layout == "both" else drawn
-            writer.write(image, frame.time)
+            patch, (top, left) = frame.image[:0, :0], (0, 0)
+            if frame.index < len(capture):
+                patch, (top, left) = renderer.blend(frame.image, frame.index)
+            if layout == "both":
+                writer.write_twice(frame.image, patch, (top, left), frame.time)
+            else:
+                image = frame.image.copy()
+                image[top : top + patch.shape[0], left : left + patch.shape[1]] = patch
+                writer.write(image, frame.time)
             on_frame()
     return path
 
@@ -100,43 +108,42 @@ class _Renderer:
         if capture.detail is not None:
             self._atlas = capture.detail.atlas(capture.head_model)
         self._faces = capture.head_model.faces.cpu()
+        self._corners = self._faces.numpy()
         self._colours = torch.as_tensor(vertex_colours(capture.head_model))
         self._light = torch.nn.functional.normalize(torch.tensor(LIGHT), dim=0)
         self._block_start = 0
         self._block: F32 | None = None
 
-    def blend(self, image: U8, index: int) -> U8:
-        """A copy of a frame (H, W, 3) with the head of frame `index` over it."""
-        with torch.inference_mode():
+    def blend(self, image: U8, index: int) -> tuple[U8, tuple[int, int]]:
+        """The part of a frame (H, W, 3) that shows the head of frame `index`, with the head over it (h, w, 3), and its
+        first row and column. Empty where the head is out of the picture."""
+        with one_thread(), torch.inference_mode():  # for arrays of this size several threads are slower
             vertices = torch.as_tensor(self._vertices(index))
-            pixels = self._capture.camera.project(vertices)
-            faces = self._faces[_is_front_facing(pixels[self._faces])]
-            # bounding box of the head in whole pixels, clipped to the picture
-            inside = pixels[vertices[:, 2] > 0]
-            out = image.copy()
-            if not len(inside):
-                return out
-            limit = torch.tensor([image.shape[1], image.shape[0]])
-            left, top = (int(v) for v in inside.amin(0).floor().clamp_min(0).minimum(limit))
-            right, bottom = (int(v) for v in (inside.amax(0).ceil() + 1).clamp_min(0).minimum(limit))
-            if right <= left or bottom <= top:
-                return out
-            fragments = rasterise(
-                pixels - torch.tensor([left, top]),
-                vertices[:, 2].contiguous(),
-                faces,
-                bottom - top,
-                right - left,
-            )
-            head = fragments.interpolate(self._shaded(vertices, index), faces)
+            pixels, depth = self._capture.camera.project(vertices).numpy(), vertices[:, 2].numpy()
+            (top, bottom), (left, right) = _box(pixels[depth > 0], image.shape[:2])
+            frame = image[top:bottom, left:right]
+            if not frame.size:
+                return image[:0, :0], (0, 0)
+            facing = np.flatnonzero(_is_front_facing(pixels, self._corners))
+            faces = self._corners[facing]
+            layers = [painter.Layer(self._shaded(vertices, index).numpy()[faces] + 0.5, painter.RGB)]
             if self._atlas is not None:
-                uv_faces = self._atlas.uv_faces[_is_front_facing(pixels[self._faces])]
-                uv = fragments.interpolate(self._atlas.uv, uv_faces)
-                head = (head * sample_texture(self._detail_shading(vertices, index), uv)).clamp_max(255)
-            alpha = OPACITY * (fragments.triangle >= 0)[..., None]
-            window = torch.from_numpy(out)[top:bottom, left:right]
-            window.copy_((window + alpha * (head - window)).round_())
-        return out
+                shading = self._detail_shading(vertices, index)
+                texels = _texels(self._atlas.uv.numpy(), shading.shape[:2])
+                layers.append(painter.Layer(texels[self._atlas.uv_faces.numpy()[facing]], painter.UV))
+            colour, *places = painter.paint(
+                pixels - np.float32([left, top]), depth, faces, layers, bottom - top, right - left
+            )
+            head = painter.unpacked_rgb(colour)
+            if places:
+                x, y = (places[0] >> 32) / np.float32(65536), (places[0] & 0xFFFFFFFF) / np.float32(65536)
+                ratio = cv2.remap(
+                    shading, x.astype(np.float32) - MARGIN, y.astype(np.float32) - MARGIN, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+                )
+                head = np.rint(head * ratio[..., None]).clip(0, 255).astype(np.uint8)
+            patch = np.ascontiguousarray(frame)
+            blended = cv2.addWeighted(patch, 1 - OPACITY, head, OPACITY, 0)
+            return np.where((colour != 0)[..., None], blended, patch), (top, left)
 
     def _shaded(self, vertices: Tensor, index: int) -> Tensor:
         """Shaded colours (V, 3), 0 to 255, of vertices (V, 3) in the camera's axes."""

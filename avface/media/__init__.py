@@ -12,10 +12,12 @@ with silence, so that a frame at time `t` always belongs to sample `t * rate`.
 from avface.media.clip import Clip, Frame, VideoInfo, resampled
 from avface.media.container import VIDEO_SUFFIXES
 from avface.media.damage import Damage
+from avface.media.sound_tracks import AudioTrack
 from avface.media.writer import EncodingConfig, VideoWriter
 
 __all__ = [
     "VIDEO_SUFFIXES",
+    "AudioTrack",
     "Clip",
     "Damage",
     "EncodingConfig",

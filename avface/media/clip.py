@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,24 +16,27 @@ import numpy as np
 from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from avface.arrays import F32, U8
+from avface.arrays import F32, F64, U8
 from avface.errors import AvfaceError
+from avface.frame_times import nominal_frame_rate
 from avface.media.container import (
     MAX_GAP,
     ReadErrors,
-    audio_stream,
     audio_streams,
     open_container,
+    packets,
     pictures,
     time_base,
     time_stamp,
     video_stream,
 )
 from avface.media.damage import Damage, DamageTally
-from avface.media.display import Orientation, UprightRGB
+from avface.media.display import HDR, Orientation, UprightRGB, square_size
 from avface.media.sound import aligned_sound
+from avface.media.sound_tracks import AudioTrack, choose_track
 
 FRAMES_AHEAD = 4
 """Frames decoded ahead. They bound the memory: 6 MB each at 1080p, 25 MB at 4K."""
@@ -43,6 +46,15 @@ SAME_TIME = 2e-3
 
 SMALLEST_STEP = Fraction(1, 10_000)
 """Step in seconds between two frames with the same time stamp in the file."""
+
+RATE_PACKETS = 120
+"""Packets from whose time stamps the nominal rate is measured in files without an index."""
+
+STATES_ASPECT = frozenset({"mp4", "matroska", "avi", "asf", "mxf"})
+"""Containers that can state the aspect of pixels, which precedes that of the codec."""
+
+MIN_RATE, MAX_RATE = 1.0, 1000.0
+"""Frames per second. Rates outside come from damaged time stamps."""
 
 CLOCK_RESTART = Fraction(1)
 """Seconds backwards from which a time stamp is taken as a restart of the file's clock."""
@@ -55,15 +67,20 @@ class VideoInfo:
     path: Path
     """The file."""
     width: int
-    """Pixels across, as displayed (after rotation)."""
+    """Pixels across, as displayed: square, after rotation."""
     height: int
-    """Pixels down, as displayed (after rotation)."""
+    """Pixels down, as displayed: square, after rotation."""
     rotation: int
     """Degrees clockwise (0, 90, 180, 270) by which stored pictures are rotated for display."""
     mirrored: bool
     """Whether stored pictures are mirrored left to right, before the rotation."""
+    pixel_aspect: float
+    """Width over height of a stored pixel; pictures are stretched to square ones where it isn't 1."""
+    hdr: str | None
+    """"PQ" or "HLG" for pictures of high dynamic range, which aren't tone-mapped; otherwise None."""
     frame_rate: float
-    """Average frames per second; single frames may lie closer together or further apart."""
+    """Nominal frames per second, of the most frequent interval; single frames may lie closer together or further
+    apart."""
     frame_count: int | None
     """Expected number of frames: exact where the file has an index, otherwise from its duration; None if unknown."""
     duration: float | None
@@ -73,9 +90,15 @@ class VideoInfo:
     codec: str
     """Name of the video codec, as FFmpeg has it."""
     has_audio: bool
-    """Whether there is any sound that can be decoded."""
-    audio_tracks: int
-    """Number of sound tracks that can be decoded."""
+    """Whether there is sound that can be used."""
+    audio_tracks: tuple[AudioTrack, ...]
+    """All sound tracks, in the file's order."""
+    audio_track: int | None
+    """Number of the sound track that is used, or None if there is no sound that can be."""
+
+    def existing_track(self, number: int | None) -> int | None:
+        """`number` if the file has such a sound track, as the video of a capture has; else None, for the default."""
+        return number if number is not None and number < len(self.audio_tracks) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,62 +116,84 @@ class Frame:
 class Clip:
     """A video file opened for reading. Frames and sound can be read any number of times, also at once.
 
-    Frames are upright (display matrix applied: rotation and mirroring), of one size, in 8 bit RGB for any pixel
-    format (10 bit and HDR are reduced without tone mapping). Non-square pixels are kept as stored, without
-    stretching. Times are the file's own: a variable frame rate stays variable.
+    Frames are upright (display matrix applied: rotation and mirroring), of one size with square pixels, in 8 bit RGB
+    for any pixel format (10 bit and HDR are reduced without tone mapping). Where the size changes in mid-file, later
+    pictures are scaled into the first size, with black borders where their shape is another. Times are the file's own:
+    a variable frame rate stays variable.
     """
 
-    def __init__(self, info: VideoInfo, audio_track: int, start: Fraction, step: Fraction):
+    def __init__(
+        self,
+        info: VideoInfo,
+        start: Fraction,
+        step: Fraction,
+        aspect: Fraction,
+        sound_remark: str | None = None,
+    ):
         """Use `Clip.open`. `start`: the first frame's time, `step`: the usual interval, in seconds."""
         self._info = info
-        self._audio_track = audio_track
         self._start = start
         self._step = step
+        self._aspect = aspect
         self._damage: Damage | None = None
+        self._remarks: dict[str, str] = {}
+        if info.hdr is not None:
+            self._remarks["hdr"] = (
+                f"{info.path}: is an HDR video ({info.hdr}), and isn't tone-mapped: pictures in overlay and page are "
+                "pale; for true colours convert it to SDR first"
+            )
+        self._sound_remark = sound_remark
 
     @classmethod
-    def open(cls, path: str | Path, audio_track: int = 0) -> Clip:
-        """Open a video and decode its first frame.
+    def open(cls, path: str | Path, audio_track: int | None = None) -> Clip:
+        """Open a video and decode its first frame and the beginning of its sound.
 
-        audio_track: number of the sound track, from 0, in the file's order.
+        audio_track: number of the sound track, from 0, in the file's order; by default the first one, or the loudest
+            where that is silent for two minutes from its beginning.
 
         Raises:
             AvfaceError: naming the file, if it is missing, a folder, empty, unreadable, not a video, without a video
                 stream, without any decodable frame, or without that sound track.
         """
         path = Path(path)
+        sound = choose_track(path, audio_track)
         with open_container(path) as container:
             stream = video_stream(container, path)
-            audio_stream(container, path, audio_track)
-            first = next(pictures(container, stream, ReadErrors()), None)
+            tracks = tuple(AudioTrack.of(*numbered) for numbered in enumerate(audio_streams(container)))
+            first, stamps = _opening(container, stream)
             if first is None:
                 raise AvfaceError(f"{path}: no frame of this video could be decoded; the file is damaged")
             orientation = Orientation.of(first)
-            width, height = first.width, first.height
+            aspect = _pixel_aspect(container, stream)
+            width, height = square_size(first.width, first.height, aspect)
+            if (width, height) == (first.width, first.height):
+                aspect = Fraction(1)
             if orientation.swaps_sides:
                 width, height = height, width
-            rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+            rate = _nominal_rate(stream, stamps)
             duration = _duration(container, stream)
             count = _indexed_frames(container, stream)
             if count is None and duration is not None:
-                count = max(1, round(duration * rate))
+                count = max(1, round(duration * (stream.average_rate or rate)))
             start = time_stamp(first, stream) or Fraction(0)
-            tracks = len(audio_streams(container))
             info = VideoInfo(
                 path=path,
                 width=width,
                 height=height,
                 rotation=orientation.rotation,
                 mirrored=orientation.mirrored,
+                pixel_aspect=float(aspect),
+                hdr=HDR.get(int(first.color_trc)),
                 frame_rate=float(rate),
                 frame_count=count,
                 duration=None if duration is None else float(duration),
                 start_time=float(start),
                 codec=stream.codec_context.name,
-                has_audio=tracks > 0,
+                has_audio=sound.number is not None,
                 audio_tracks=tracks,
+                audio_track=sound.number,
             )
-        return cls(info, audio_track, start, 1 / rate)
+        return cls(info, start, 1 / rate, aspect, sound.remark)
 
     @property
     def info(self) -> VideoInfo:
@@ -159,6 +204,17 @@ class Clip:
     def damage(self) -> Damage | None:
         """Damage found by the last complete run of `frames`; None before one has reached the end."""
         return self._damage
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the user should know about the pictures read so far, one line each: that they are HDR, that
+        their size changes."""
+        return tuple(self._remarks.values())
+
+    @property
+    def sound_remark(self) -> str | None:
+        """One line if the sound can't be used, or another track than the first one is, by default."""
+        return self._sound_remark
 
     def frames(self) -> Iterator[Frame]:
         """Decode the video from its beginning, in order, in fixed memory.
@@ -209,9 +265,13 @@ class Clip:
         Raises:
             AvfaceError: if the file has been removed since `open`.
             ValueError: if the sample rate isn't above 0.
+
+        Warns:
+            AvfaceWarning: if the sound cannot be converted; it ends there.
         """
-        sound = aligned_sound(self._info.path, self._audio_track, self._start, sample_rate, "mono")
-        for block in sound:
+        if self._info.audio_track is None:
+            return
+        for block in aligned_sound(self._info.path, self._info.audio_track, self._start, sample_rate, "mono"):
             yield block[0]
 
     def audio(self, sample_rate: int = 16_000) -> F32 | None:
@@ -229,17 +289,32 @@ class Clip:
         info = self._info
         tally = DamageTally(self._step)
         orientation = Orientation(info.rotation, info.mirrored)
-        stored = (info.height, info.width) if orientation.swaps_sides else (info.width, info.height)
-        upright = UprightRGB(orientation, *stored)
+        size = (info.height, info.width) if orientation.swaps_sides else (info.width, info.height)
+        upright = UprightRGB(orientation, *size)
         time = -self._step
+        stored: tuple[int, int] | None = None
+        coded: Fraction | None = None
         with open_container(info.path) as container:
             stream = video_stream(container, info.path)
             stream.thread_type = ThreadType.AUTO
             for index, picture in enumerate(pictures(container, stream, tally.errors)):
                 time = self._next_time(time, time_stamp(picture, stream))
                 tally.add(time, picture.is_corrupt)
+                # The container states one aspect, that of the first pictures; the codec's may change later.
+                now = stream.codec_context.sample_aspect_ratio or Fraction(1)
+                coded = now if coded is None else coded
+                aspect = self._aspect if now == coded else now
+                if stored is None:
+                    stored = (picture.width, picture.height)
+                elif upright.fitted(picture, aspect) != size or (picture.width, picture.height) != stored:
+                    self._remarks.setdefault(
+                        "size",
+                        f"{info.path}: the size of the pictures changes from {stored[0]} x {stored[1]} to "
+                        f"{picture.width} x {picture.height} pixels at {float(time):.2f} s; later ones are scaled into "
+                        "the first size, with black borders if needed",
+                    )
                 try:
-                    image = upright(picture)
+                    image = upright(picture, aspect)
                 except FFmpegError as error:
                     kind = picture.format.name
                     raise AvfaceError(
@@ -290,6 +365,46 @@ def resampled(frames: Iterable[Frame], frame_rate: float) -> Iterator[Frame]:
     while start + index / frame_rate < end - SAME_TIME:
         yield Frame(index, start + index / frame_rate, shown.image)
         index += 1
+
+
+def _opening(container: InputContainer, stream: VideoStream) -> tuple[VideoFrame | None, F64]:
+    """The first picture that can be decoded, and the times of packets in seconds, to measure intervals."""
+    first: VideoFrame | None = None
+    ticks: list[int] = []
+    indexed = _indexed_frames(container, stream) is not None
+    if indexed:
+        ticks = [entry.timestamp for entry in stream.index_entries if not entry.is_discard]
+    for count, packet in enumerate(packets(container, stream, ReadErrors()), 1):
+        if first is None:
+            with suppress(FFmpegError):
+                first = next(iter(stream.codec_context.decode(packet)), None)
+        if first is not None and indexed:
+            break
+        if not indexed and (stamp := packet.pts if packet.pts is not None else packet.dts) is not None:
+            ticks.append(stamp)
+        if first is not None and count >= RATE_PACKETS:
+            break
+    return first, np.array(ticks, np.float64) * float(time_base(stream))
+
+
+def _nominal_rate(stream: VideoStream, stamps: F64) -> Fraction:
+    """Frames per second of the most frequent interval; the container's average where both agree, which is exact."""
+    average = stream.average_rate or stream.guessed_rate or Fraction(25)
+    rate = nominal_frame_rate(stamps) if len(stamps) > 2 else 0.0
+    if not MIN_RATE <= rate <= MAX_RATE or abs(rate / average - 1) < 1e-3:
+        return average
+    return Fraction(rate).limit_denominator(1001)
+
+
+def _pixel_aspect(container: InputContainer, stream: VideoStream) -> Fraction:
+    """Width over height of a pixel, after the first picture has been decoded: the container's, or the codec's.
+
+    In containers that state none, FFmpeg gives the codec's of some later picture as that of the stream.
+    """
+    stated, coded = stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio
+    if not STATES_ASPECT & set(container.format.name.split(",")):
+        stated, coded = coded, stated
+    return stated or coded or Fraction(1)
 
 
 def _indexed_frames(container: InputContainer, stream: VideoStream) -> int | None:

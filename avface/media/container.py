@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -112,8 +113,28 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def audio_streams(container: InputContainer) -> list[AudioStream]:
-    """The decodable sound tracks, in the file's order."""
-    return [s for s in container.streams.audio if s.codec_context is not None]
+    """All sound tracks, in the file's order; `codec_context` is None where there is no decoder.
+
+    PyAV 17.1 to 18.1 frees the map of a custom channel layout, such as labels of MOV files that aren't a standard
+    layout, each time that `layout` of a codec context or of a decoded frame is released: the second time aborts the
+    process. Here a custom layout is replaced before the decoder opens, so that frames don't get it, by a mere number of
+    channels, which has no map. Only streams from here may be decoded or asked for their layout.
+    """
+    streams = list(container.streams.audio)
+    for stream in streams:
+        context = stream.codec_context
+        if context is not None and not context.is_open:
+            layout = context.layout  # the only time: it is replaced before anything else can read it
+            name = f"{layout.nb_channels}C" if has_no_standard_layout(layout.name) else layout.name
+            with suppress(ValueError):  # no channels: the decoder says how many
+                context.layout = name
+            del layout
+    return streams
+
+
+def has_no_standard_layout(name: str) -> bool:
+    """Whether FFmpeg names only the number of channels, or lists them: "4 channels (FL+FR+FL+FR)"."""
+    return "channel" in name
 
 
 def audio_stream(container: InputContainer, path: Path, track: int) -> AudioStream | None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -59,6 +60,7 @@ class Request:
     focal_length: float | None = None
     device: str = "cpu"
     audio: bool = True
+    audio_track: int | None = None
     video: bool = True
     networks: str | Path | None = None
     stages: Sequence[str] = ("coarse",)
@@ -77,6 +79,11 @@ class Request:
             raise AvfaceError(f"face {self.face}: a point must be two finite numbers (x, y) in pixels")
         if not point and any(number < 0 for number in values):
             raise AvfaceError(f"face {self.face}: people are numbered from 0, the most prominent first")
+        track = self.audio_track
+        if track is not None and (isinstance(track, bool) or not isinstance(track, Integral) or track < 0):
+            raise AvfaceError(
+                f"audio track {track!r}: must be a whole number; sound tracks are numbered from 0"
+            )
         check_device(self.device)
 
 

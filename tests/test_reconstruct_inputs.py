@@ -1,0 +1,72 @@
+"""Reconstruction of videos as cameras and editors make them: oblong pixels, unusable sound, changing sizes."""
+
+from fractions import Fraction
+from itertools import islice
+
+import av
+import numpy as np
+import pytest
+from videos import Track, beep, write_video
+
+from avface.capture import Capture
+from avface.errors import AvfaceWarning
+from avface.evaluation.demo import demo_errors
+from avface.media import Clip
+from avface.pipeline import reconstruct
+from avface.synthetic.demo_clip import DEMO_CLIP, DEMO_TRUTH
+
+
+def squeezed(image: np.ndarray, width: int) -> np.ndarray:
+    picture = av.VideoFrame.from_ndarray(image, format="rgb24")
+    return picture.reformat(width=width, interpolation="AREA").to_ndarray()
+
+
+@pytest.mark.slow
+def test_oblong_pixels_give_the_same_head(tmp_path):
+    """Taken for square, they gave an error of 6.7 mm."""
+    frames = list(Clip.open(DEMO_CLIP).frames())
+    pictures = (squeezed(frame.image, 336) for frame in frames)
+    times = [frame.time for frame in frames]
+    path = write_video(tmp_path / "anamorphic.mp4", pictures, times, pixel_aspect=Fraction(4, 3))
+
+    capture = reconstruct(path, audio=False)
+
+    assert capture.image_size == (448, 448)
+    error = demo_errors(capture, Capture.load(DEMO_TRUTH))[0]
+    assert error == pytest.approx(1.48, abs=0.1)
+
+
+def test_a_size_that_changes_is_one_warning(tmp_path):
+    frames = list(islice(Clip.open(DEMO_CLIP).frames(), 16))
+    path = tmp_path / "clip.h264"
+    for chosen, width in ((frames[:8], 448), (frames[8:], 400)):
+        pictures = [frame.image[:, :width] for frame in chosen]
+        part = write_video(tmp_path / "part.h264", pictures, [frame.time for frame in chosen])
+        with path.open("ab") as file:
+            file.write(part.read_bytes())
+
+    with pytest.warns(AvfaceWarning) as caught:
+        capture = reconstruct(path)
+
+    messages = [str(each.message) for each in caught if each.category is AvfaceWarning]
+    assert len(messages) == 1
+    assert "the size of the pictures changes from 448 x 448 to 400 x 448 pixels" in messages[0]
+    assert len(capture) == 16
+
+
+def test_sound_that_cannot_be_decoded_does_not_end_the_run(tmp_path):
+    frames = list(islice(Clip.open(DEMO_CLIP).frames(), 8))
+    path = write_video(
+        tmp_path / "clip.mkv",
+        [frame.image for frame in frames],
+        [frame.time for frame in frames],
+        tracks=[Track(beep(0.4, 0.1))],
+    )
+    assert reconstruct(path).audio_track == 0
+    path.write_bytes(path.read_bytes().replace(b"A_AAC", b"A_XYZ"))
+
+    with pytest.warns(AvfaceWarning, match=r"clip\.mkv: its sound can't be decoded") as caught:
+        capture = reconstruct(path)
+
+    assert len([each for each in caught if each.category is AvfaceWarning]) == 1
+    assert len(capture) == 8 and capture.audio_track is None
