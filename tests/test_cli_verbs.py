@@ -6,12 +6,13 @@ import subprocess
 import sys
 import types
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 from captures import moving_capture
-from videos import constant_rate, gradients, write_video
+from videos import Track, beep, constant_rate, gradients, write_video
 
 import avface
 from avface.cli import main
@@ -82,9 +83,21 @@ def test_version(capsys):
     ("words", "output"),
     [
         ("", "expected one of {demo, reconstruct"),
-        ("recostruct a.mp4", "recostruct: no such verb; use demo, reconstruct, "),
-        ("reconstruct", "VIDEO; see avface reconstruct --help"),
-        ("reconstruct a.mp4 b.mp4", "unrecognized options: b.mp4"),
+        ("recostruct a.mp4", "recostruct: no such verb (did you mean reconstruct?); use demo, reconstruct, "),
+        ("xyz", "xyz: no such verb; use demo, reconstruct, "),
+        ("reconstruct a.mp4 --pages", "--pages (did you mean --page?); see avface reconstruct --help"),
+        ("reconstruct a.mp4 --focl 3", "--focl, 3 (did you mean --focal-length?)"),
+        ("reconstruct a.mp4 --usb --no-audi", "--usb, --no-audi (did you mean --usd, --no-audio?)"),
+        ("reconstruct a.mp4 --qwxz", "--qwxz; see avface reconstruct --help"),
+        ("export c.npz a.ply --frame 1:2", "--frame, 1:2 (did you mean --frames?)"),
+        ("synthesize occlude a.mp4 --seeds 1", "(did you mean --seed?)"),
+        ("head improt", "improt (did you mean import?)"),
+        ("evaluate clps", "clps (did you mean clips?)"),
+        ("train lps", "lps (did you mean lips?)"),
+        ("train lips --outt x", "(did you mean --out"),
+        ("view", "CAPTURE|VIDEO; see avface view --help"),
+        ("reconstruct", "name at least one video"),
+        ("view a.mp4 b.mp4", "unrecognized options: b.mp4"),
         ("reconstruct a.mp4 --focal 3", "unrecognized options: --focal"),
         ("reconstruct a.mp4 --focal-length far", "--focal-length: 'far' is no number of pixels"),
         ("reconstruct a.mp4 --face left", "--face: 'left' is neither a number"),
@@ -106,13 +119,11 @@ def test_wrong_usage_is_one_line(capsys, words, output):
 def test_wrong_usage_is_one_line_in_every_encoding_of_the_terminal(capsys, monkeypatch, encoding):
     # which decides the borders of tyro's boxes
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
-    assert refusal(capsys, "reconstruct") == (
-        "missing from avface reconstruct: VIDEO; see avface reconstruct --help\n"
-    )
+    assert refusal(capsys, "view") == "missing from avface view: CAPTURE|VIDEO; see avface view --help\n"
 
 
 def test_wrong_usage_as_json(capsys):
-    assert main(["reconstruct", "--json"]) == 2
+    assert main(["view", "--json"]) == 2
     output = capsys.readouterr()
     assert "VIDEO" in json.loads(output.out)["error"] and output.err == ""
 
@@ -267,8 +278,24 @@ def test_info_of_a_video(folder, capsys):
     write_video(folder / "clip.mp4", gradients(6), constant_rate(6))
     assert main(["info", "clip.mp4", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert (facts["frames"], facts["size_px"], facts["sound_tracks"]) == (6, [64, 48], 0)
+    assert (facts["frames"], facts["size_px"], facts["sound_tracks"]) == (6, [64, 48], [])
+    assert (facts["pixel_aspect"], facts["hdr"], facts["sound_track_used"]) == (1, "no", "none")
     assert facts["frames_per_s"] == pytest.approx(30, rel=0.01)
+
+
+def test_info_of_a_video_says_oblong_pixels_and_lists_sound_tracks(folder, capsys):
+    silent, spoken = Track(beep(0.2, 0.0, level=0.0)), Track(beep(0.2, 0.0), tags={"language": "eng"})
+    tracks, times = [silent, spoken], constant_rate(6)
+    write_video(folder / "clip.mkv", gradients(6), times, tracks=tracks, pixel_aspect=Fraction(4, 3))
+    assert main(["info", "clip.mkv", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["size_px"], facts["pixel_aspect"]) == ([85, 48], pytest.approx(4 / 3, abs=1e-4))
+    assert (facts["sound_track_used"], [track["number"] for track in facts["sound_tracks"]]) == (1, [0, 1])
+    expected = {"number": 1, "codec": "aac", "channels": 1, "sample_rate": 48000, "language": "eng"}
+    assert facts["sound_tracks"][1] == expected
+    assert main(["info", "clip.mkv"]) == 0
+    text = capsys.readouterr().out
+    assert "pixel aspect" in text and "language: eng" in text
 
 
 def test_head_info(capsys):

@@ -1,13 +1,20 @@
 """Files and folders that appear whole or not at all."""
 
+import errno
+import io
+import os
 import stat
+import tempfile
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from avface.errors import AvfaceError
 from avface.files import filling, replacing, replacing_folder, write_tensors
+from avface.files.temporary import fall_back_to, lasting_temporary_folder, temporary_file, temporary_folder
+from avface.tracking.face_track import BUFFER, RecordFile
 
 
 class StorageError(AvfaceError):
@@ -125,3 +132,104 @@ def test_a_path_that_is_a_folder_is_refused_in_one_line(tmp_path):
     with pytest.raises(AvfaceError, match=r"w\.safetensors: can't be written") as caught:
         write_tensors(tmp_path / "w.safetensors", {"a": torch.zeros(2)}, {})
     assert "\n" not in str(caught.value) and names(tmp_path) == ["w.safetensors"]
+
+
+ROOM = 40_000
+"""Bytes that fit into a full folder."""
+
+
+class FullFile(io.FileIO):
+    """A file in a folder with `ROOM` bytes."""
+
+    def write(self, data):
+        room = ROOM - os.fstat(self.fileno()).st_size
+        if room <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(memoryview(data)[:room])
+
+
+@pytest.fixture
+def results(tmp_path):
+    """The folder to fall back to."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    fall_back_to(folder)
+    yield folder
+    fall_back_to(None)
+
+
+@pytest.fixture
+def full(tmp_path, monkeypatch):
+    """The system's folder for temporary files has `ROOM` bytes; others have more."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    make = tempfile.TemporaryFile
+
+    def limited(*args, dir, **options):
+        file = make(*args, dir=dir, **options)
+        return FullFile(os.dup(file.fileno()), "r+") if dir == str(folder) else file
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", limited)
+    return folder
+
+
+@pytest.fixture
+def nowhere(monkeypatch):
+    """No folder for temporary files can be used."""
+
+    def missing():
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", missing)
+
+
+def records(count, first=0):
+    return np.arange(first, first + count, dtype="<i8")
+
+
+def test_records_move_to_the_results_when_the_temporary_folder_is_full(full, results):
+    file = RecordFile(np.dtype("<i8"))
+    for first in range(0, 300_000, 1000):  # two buffers and more
+        file.append(records(1000, first))
+        if first == 1000:
+            np.testing.assert_array_equal(file.read(0, 2000), records(2000))
+    assert 2 * BUFFER < 300_000 * 8
+
+    np.testing.assert_array_equal(file.read(0, 300_000), records(300_000))
+    np.testing.assert_array_equal(file.read(123, 124), [123])
+    assert names(full) == names(results) == [], "neither file has a name"
+
+
+def test_a_full_temporary_folder_is_one_error_where_there_is_no_other(full):
+    file = RecordFile(np.dtype("<i8"))
+    with pytest.raises(AvfaceError) as caught:
+        file.append(records(BUFFER))
+    assert str(caught.value) == (
+        f"{full}: can't hold temporary files (No space left on device); set TMPDIR to a folder on a disk with some "
+        "space, or make some there"
+    )
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+    file.close()  # has nothing left to write, and to fail at
+
+
+def test_temporary_files_go_to_the_results_where_there_is_no_other_folder(nowhere, results):
+    with temporary_file() as file:
+        assert file.write(b"1") == 1
+    with temporary_folder() as folder:
+        assert folder.parent == results and folder.is_dir()
+    assert not folder.exists()
+    assert lasting_temporary_folder().parent == results
+
+
+@pytest.mark.parametrize(
+    "make", [temporary_file, lasting_temporary_folder, lambda: RecordFile(np.dtype("u1"))]
+)
+def test_no_folder_for_temporary_files_is_one_line(nowhere, make):
+    with pytest.raises(AvfaceError) as caught:
+        make()
+    assert str(caught.value) == (
+        "no folder for temporary files can be used; set TMPDIR to a folder on a disk with some space"
+    )
+    with pytest.raises(AvfaceError, match="set TMPDIR"), temporary_folder():
+        pass

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import difflib
 import gc
 import io
 import json
+import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Union
@@ -22,8 +25,10 @@ from avface.cli.captures import Demo, Export, Info, Reconstruct, View
 from avface.cli.datasets import Data
 from avface.cli.evaluation import Evaluate
 from avface.cli.heads import Head
+from avface.cli.streams import BROKEN_PIPE, ReaderEnded, complain, open_standard_streams, written_out
 from avface.cli.synthetic import Occlude, Synthesize
 from avface.cli.terminal import Bars, collected_warnings, printable
+from avface.cli.termination import Terminated, termination_raises
 from avface.cli.train import Train, TrainingCommand, training_parser
 from avface.errors import AvfaceError
 
@@ -35,9 +40,23 @@ avface VERB --help explains a verb, avface --version prints the version."""
 USAGE_ERROR, INTERRUPTED = 2, 130
 """Exit codes: of every `AvfaceError` and of wrong arguments; of Ctrl-C, 128 + SIGINT as in shells."""
 
+LIKE = 0.65
+"""Likeness in [0, 1] from which a mistyped word is taken for another one."""
+
 
 Command = (
-    Demo | Reconstruct | Export | View | Info | Evaluate | Synthesize | Occlude | Data | Head | Train | TrainingCommand
+    Demo
+    | Reconstruct
+    | Export
+    | View
+    | Info
+    | Evaluate
+    | Synthesize
+    | Occlude
+    | Data
+    | Head
+    | Train
+    | TrainingCommand
 )
 
 
@@ -59,35 +78,47 @@ VERBS: Any = Union[  # noqa: UP007 - tyro distinguishes the verbs by their annot
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line, by default the process's own; returns the exit code.
 
-    0: success. 2: an `AvfaceError` or wrong arguments, reported in one line. 130: Ctrl-C. Other exceptions propagate.
+    0: success. 2: an `AvfaceError` or wrong arguments, reported in one line; of several videos, if any failed.
+    130: Ctrl-C. 143, 129: SIGTERM, SIGHUP. 141: the reader of standard output has ended. Other exceptions propagate.
     """
     # Importing the libraries allocates a million long-lived objects; collecting over them repeatedly, and once more at
     # exit, would take most of a second.
     gc.set_threshold(20_000, 20, 20)
     atexit.register(gc.freeze)
+    open_standard_streams()
     words = sys.argv[1:] if argv is None else list(argv)
-    if words == ["--version"]:
-        print(f"avface {__version__}")
-        return 0
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for file names that the terminal can't encode
     as_json = "--json" in words
     try:
-        command = _parse(words)
+        with written_out():
+            if words == ["--version"]:
+                print(f"avface {__version__}")
+                return 0
+            command = _parse(words)
         if command is None:
             return 0
         silent = command.messages.quiet or command.messages.json
-        with collected_warnings(printed=not silent) as warnings, Bars(enabled=not silent) as bars:
+        with (
+            termination_raises(),
+            collected_warnings(printed=not silent) as warnings,
+            Bars(enabled=not silent) as bars,
+        ):
             outcome = command.run(bars)
-        if command.messages.json:
-            print(json.dumps({**outcome.facts, "warnings": warnings}))
-        elif outcome.is_result or not command.messages.quiet:
-            print("\n".join(map(printable, outcome.text.splitlines())))
-        return 0
+        with written_out():
+            if command.messages.json:
+                print(json.dumps({**outcome.facts, "warnings": warnings}))
+            elif outcome.is_result or not command.messages.quiet:
+                print("\n".join(map(printable, outcome.text.splitlines())))
+        return outcome.code
     except AvfaceError as error:
         return _fail(str(error), USAGE_ERROR, as_json)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED, as_json)
+    except Terminated as stopped:
+        return _fail("terminated", 128 + stopped.number, as_json)
+    except (ReaderEnded, BrokenPipeError):
+        return BROKEN_PIPE
 
 
 def _parse(words: Sequence[str]) -> Command | None:
@@ -97,13 +128,18 @@ def _parse(words: Sequence[str]) -> Command | None:
         AvfaceError: if the words are no valid command; tyro's explanation in one line.
     """
     known = [verb.__metadata__[0].name for verb in VERBS.__args__]
+    named = [verb for verb in known if verb != "synthesize-occlude"]  # by users: `synthesize occlude`
     if words[:2] == [
         "synthesize",
         "occlude",
     ]:  # a verb of its own for tyro, since `synthesize` takes a folder at this place
         words = ["synthesize-occlude", *words[2:]]
     if words and not words[0].startswith("-") and words[0] not in known:
-        raise AvfaceError(f"{words[0]}: no such verb; use {', '.join(known)}")
+        if os.path.isfile(words[0]):
+            raise AvfaceError(
+                f"{words[0]}: name a verb before the file, such as avface reconstruct or avface info"
+            )
+        raise AvfaceError(f"{words[0]}: no such verb{meant(words[:1], named)}; use {', '.join(named)}")
     kind, prog, description = VERBS, "avface", DESCRIPTION
     config = [tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff]
     arguments = words
@@ -124,7 +160,54 @@ def _parse(words: Sequence[str]) -> Command | None:
             return None
     if training is None:
         prog += f" {words[0]}" if words and words[0] in known else ""
-    raise AvfaceError(f"{_first_sentence(explanation.getvalue())}; see {prog} --help")
+        prog = prog.replace("synthesize-occlude", "synthesize occlude")
+    box = explanation.getvalue()
+    sentence = _first_sentence(box)
+    if found := re.fullmatch(r"unrecognized or misplaced options: (.*)", sentence):
+        words_only = re.sub(r" \(applied to [^)]*\)", ",", found[1]).rstrip(",")
+        sentence = f"unrecognized options: {words_only}"
+    unknown = sentence.removeprefix("unrecognized options: ").split(", ")
+    if unknown[0] != sentence:
+        choices = _options(kind, arguments, tuple(config))
+        if offered := re.search(r"Available subcommands: ([\w, -]+)", box):
+            choices += offered[1].strip().split(", ")
+        sentence += meant(unknown, choices)
+    raise AvfaceError(f"{sentence}; see {prog} --help")
+
+
+def _options(kind: Any, words: Sequence[str], config: tuple[Any, ...]) -> list[str]:
+    """Names of the options, from the help of the verb that the words begin with."""
+    verb: list[str] = []
+    for word in words[:2]:
+        if word.startswith("-"):
+            break
+        verb.append(word)
+    for length in range(len(verb), -1, -1):  # words after the verb may be files
+        text = io.StringIO()
+        with (
+            contextlib.suppress(SystemExit),
+            contextlib.redirect_stdout(text),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            tyro.cli(kind, args=[*verb[:length], "--help"], config=config)
+        if options := re.findall(r"--[a-z][a-z-]*", text.getvalue()):
+            return options
+    return []
+
+
+def meant(words: Sequence[str], choices: Sequence[str]) -> str:
+    """A question about mistyped words, such as " (did you mean --page?)"; empty where nothing is close."""
+
+    def likeness(word: str, choice: str) -> float:
+        whole, begun = (
+            difflib.SequenceMatcher(None, word, part).ratio() for part in (choice, choice[: len(word) + 1])
+        )
+        return max(whole, 0.95 * begun)  # long options are often given in part
+
+    ordered = sorted(set(choices))
+    best = [(word, max(ordered, key=lambda choice: likeness(word, choice))) for word in words if ordered]
+    close = [choice for word, choice in best if likeness(word, choice) >= LIKE]
+    return f" (did you mean {', '.join(close)}?)" if close else ""
 
 
 def _first_sentence(box: str) -> str:
@@ -143,7 +226,8 @@ def _first_sentence(box: str) -> str:
 
 def _fail(message: str, code: int, as_json: bool) -> int:
     if as_json:
-        print(json.dumps({"error": message}))
+        with contextlib.suppress(AvfaceError, ReaderEnded), written_out():
+            print(json.dumps({"error": message}))
     else:
-        print(f"avface: error: {printable(message)}", file=sys.stderr)
+        complain(f"avface: error: {printable(message)}")
     return code

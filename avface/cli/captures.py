@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -38,6 +37,7 @@ from avface.cli.results import (
 )
 from avface.cli.terminal import Bars, listing, share, sizes, table
 from avface.errors import AvfaceError, AvfaceWarning
+from avface.files.temporary import lasting_temporary_folder
 
 if TYPE_CHECKING:
     from avface.capture import Capture
@@ -317,7 +317,7 @@ class View:
         existing = _is_capture(self.source)
         capture = _load(_capture_file(self.source)) if existing else _reconstruct(self.source, bars)
         name = f"{Path(capture.source or self.source).stem}.html"
-        page = self.output or Path(tempfile.mkdtemp(prefix="avface-")) / name
+        page = self.output or lasting_temporary_folder() / name
         try:
             _check_video(capture, page, self.video)
             _write(capture, page, bars, **({} if self.video is None else {"video": self.video}))

@@ -7,20 +7,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from avface.errors import AvfaceError
+from avface.files.temporary import fall_back_to
 
 
 def check_folder(folder: Path, names: Sequence[str] = ()) -> None:
-    """Check that files of these names can be written into a folder, which need not exist yet.
+    """Check that files of these names can be written into a folder, which need not exist yet; temporary files go
+    there, too, where the system's folder for them can't be used.
 
     Raises:
         AvfaceError: if they can't.
     """
     try:
-        existing = next(place for place in (folder, *folder.parents) if place.exists())
+        existing = next(place for place in (folder, *folder.parents) if place.exists() or place.is_symlink())
+        if not existing.exists():
+            raise AvfaceError(
+                f"{existing}: is a link to {existing.readlink()}, which doesn't exist; make it or choose another folder"
+            )
         if not existing.is_dir():
             raise AvfaceError(f"{existing}: is a file, but the results need a folder; choose another")
         with tempfile.TemporaryDirectory(prefix=".avface-", dir=existing):
             pass
+        fall_back_to(existing)
         for name in names:
             if (folder / name).is_dir():
                 raise AvfaceError(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avface.cli.streams import complain
 from avface.errors import AvfaceWarning
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ def collected_warnings(printed: bool) -> Iterator[list[str]]:
         try:
             yield messages
         finally:
-            messages += [str(warning.message) for warning in caught]
+            messages += dict.fromkeys(str(warning.message) for warning in caught)  # each once
             if printed:
                 for text in messages:
-                    print(f"avface: warning: {printable(text)}", file=sys.stderr)
+                    complain(f"avface: warning: {printable(text)}")
 
 
 class Bars:
@@ -101,6 +102,15 @@ class Bars:
             self._stages[stage] = self._progress.add_task(printable(STAGES.get(stage, stage)), total=total)
         self._progress.update(self._stages[stage], completed=done, total=total)
 
+    def restart(self) -> None:
+        """Erase all bars, before text is printed or the same stages come again."""
+        if self._progress is None:
+            return
+        self._progress.stop()
+        for task in self._progress.task_ids:
+            self._progress.remove_task(task)
+        self._stages.clear()
+
     def each(self, stage: str, total: int | None) -> Callable[[], None]:
         """Start a stage; each call of the returned function counts one more item."""
         done = 0
@@ -139,7 +149,7 @@ def _formatted(value: Any) -> str:
             return "; ".join(f"{key}: {each}" for key, each in value.items())
         return ", ".join(f"{key.replace('_', ' ')} {_formatted(each)}" for key, each in value.items())
     if isinstance(value, list):
-        return ("; " if value and isinstance(value[0], dict) else ", ").join(map(_formatted, value))
+        return ("; " if value and isinstance(value[0], dict) else ", ").join(map(_formatted, value)) or "none"
     return str(value)
 
 

@@ -8,7 +8,6 @@ the solver, which also fits the landmarks, would make all rows alike wherever no
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -30,6 +29,7 @@ from avface.evaluation.network_clips import (
 )
 from avface.evaluation.occluded_clips import make_occluded_clip
 from avface.evaluation.tables import aligned
+from avface.files.temporary import temporary_folder
 from avface.head.measures import box_size
 from avface.head.schemes import IBUG_LIPS_INNER, IBUG_LIPS_OUTER, ibug68_from_mediapipe
 from avface.networks.coarse.model import FORMAT, CoarseNetworks, load_networks
@@ -237,7 +237,7 @@ def evaluate_ablation(
         for number, folder in enumerate(shards):
             datasets[SYNTHETIC].append(synthetic_clips(folder)[0])
             progress("shards", "read", number + 1, len(shards))
-    with tempfile.TemporaryDirectory(prefix="avface-") if work is None else nullcontext(work) as place:
+    with temporary_folder() if work is None else nullcontext(work) as place:
         if clips is not None:
             datasets[REAL] = [_real_clips(clips, seeds, Path(place), failed, progress)]
     figures: dict[str, dict[str, NetworkFigures]] = {name: {} for name in datasets}

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -33,6 +32,7 @@ from avface.evaluation.out_of_model import (
 )
 from avface.evaluation.scan_to_mesh import scan_to_mesh_mm
 from avface.evaluation.tables import aligned
+from avface.files.temporary import temporary_folder
 from avface.geometry.alignment import similarity_align
 from avface.head import HeadModel, load_head
 from avface.synthetic.out_of_model import TRAINING_SEEDS
@@ -180,7 +180,7 @@ def evaluate_shape(
     options: dict[str, Any] = {} if networks is None else {"networks": networks}
     model = load_head()
     shapes: list[list[F64]] = []
-    with tempfile.TemporaryDirectory(prefix="avface-") if work is None else nullcontext(work) as folder:
+    with temporary_folder() if work is None else nullcontext(work) as folder:
         videos = _render_clips(people, Path(folder), config, workers, progress)
         for number, clips in enumerate(videos):
             shapes.append([])

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import operator
-import tempfile
+import shutil
 import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from avface.arrays import F32, F64, Bool
-from avface.errors import AvfaceError
+from avface.files.temporary import temporary_file, unusable
 from avface.tracking.aligned_crops import AlignedCrops
 
 BLOCK = 512
 """Records read from disk at a time: 3 MB of faces."""
+
+BUFFER = 1 << 20
+"""Bytes of records that are written at a time."""
 
 _POINT_FIELDS: list[tuple[str, str, tuple[int, ...]]] = [
     ("landmarks", "<f4", (478, 2)),
@@ -58,7 +62,8 @@ class FaceTrack:
     """(T, 478) MediaPipe's z on the scale of the pixels, relative to the head, growing away from the camera; nan where
     the person was not detected. A network's estimate, fit for ordering rather than for measuring."""
     confidence: F32
-    """(T,) in [0, 1]: 0 where the person was not detected, and only there; see `avface.tracking.frame_confidence`."""
+    """(T,) in [0, 1]: 0 where the person was not detected or is covered, and only there; see
+    `avface.tracking.frame_confidence`."""
     box: F32
     """(T, 4) bounding box of the landmarks, x0, y0, x1, y1 in pixels; nan where the person was not detected."""
     times: F64
@@ -70,6 +75,9 @@ class FaceTrack:
     visibility: F32 | StoredArray | None = None
     """(T, 478) in [0, 1]: probability that nothing occludes a landmark, 1 = seen; 1 in frames without the person, of
     which nothing is known. None where it was not estimated."""
+    covered: Bool | None = None
+    """(T,) frames in which the whole face is covered: not seen, nor looked for by optical flow
+    (`avface.tracking.covered`). None if there are none, or visibility was not estimated."""
     flow_landmarks: F32 | StoredArray | None = None
     """(T, 478, 2) the landmarks with those of occluded frames refined by optical flow from clear frames
     (`avface.tracking.refine_by_flow`); elsewhere as detected. None if none were refined."""
@@ -106,21 +114,17 @@ class RecordFile:
 
     Not memory-mapped: touched pages of a map count as the process's memory, so that a pass over a long clip would end
     with all of it in memory. The file has no entry in any folder (on Windows: is deleted when closed), so that nothing
-    is left behind even if the process is killed. Raises AvfaceError when the folder for temporary files is full or not
-    writable.
+    is left behind even if the process is killed. Where the folder for temporary files can't be used or is full, it lies
+    in, or moves to, the folder of the results (`avface.files.temporary`); AvfaceError where that can't be used either.
     """
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
         self._count = 0
         self._lock = threading.Lock()
-        try:
-            self._file: IO[bytes] = tempfile.TemporaryFile(  # noqa: SIM115 - open as long as self
-                prefix="avface-", buffering=1 << 20
-            )
-        except OSError as problem:
-            raise self._explained(problem) from problem
-        self.close = weakref.finalize(self, self._file.close)
+        self._pending = bytearray()  # the last records, not written yet
+        self._files = [temporary_file()]  # one, a list so that `close` finds the file that it has moved to
+        self.close = weakref.finalize(self, _close_all, self._files)
         """Close and so delete the file; happens by itself when nothing refers to this object any more."""
 
     def __len__(self) -> int:
@@ -129,10 +133,9 @@ class RecordFile:
     def append(self, records: npt.NDArray[Any]) -> None:
         """Write one record or an array of them at the end."""
         with self._lock:
-            try:
-                self._file.write(np.ascontiguousarray(records, dtype=self.dtype).tobytes())
-            except OSError as problem:
-                raise self._explained(problem) from problem
+            self._pending += np.ascontiguousarray(records, dtype=self.dtype).tobytes()
+            if len(self._pending) >= BUFFER:
+                self._write()
             self._count += records.size
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
@@ -140,32 +143,51 @@ class RecordFile:
         records = np.empty(max(stop - start, 0), self.dtype)
         target = memoryview(records.view(np.uint8).data)
         with self._lock:
+            self._write()
             try:
-                self._file.flush()
-                # Past Python's buffer, which would read far more than a single record.
-                raw: IO[bytes] = self._file.raw  # type: ignore[attr-defined]
-                raw.seek(start * self.dtype.itemsize)
+                file = self._files[0]
+                file.seek(start * self.dtype.itemsize)
                 while len(target):
-                    got = raw.readinto(target)  # type: ignore[attr-defined]
+                    got = file.readinto(target)
                     if not got:
                         raise EOFError(f"records {start} to {stop} of {self._count} do not exist")
                     target = target[got:]
-                self._file.seek(0, 2)
             except OSError as problem:
-                raise self._explained(problem) from problem
+                raise unusable(problem) from None
         return records
+
+    def _write(self) -> None:
+        """Write the pending records at the end of the file, which moves to another folder if its own is full."""
+        try:
+            _append(self._files[0], self._pending)
+        except OSError:
+            moved = temporary_file(elsewhere=True)
+            try:
+                self._files[0].seek(0)
+                shutil.copyfileobj(self._files[0], moved, 1 << 20)
+                _append(moved, self._pending)
+            except OSError as problem:
+                moved.close()
+                raise unusable(problem) from None
+            self._files[0].close()
+            self._files[0] = moved
 
     def blocks(self, size: int = BLOCK) -> Iterator[npt.NDArray[Any]]:
         """All records so far, in order, `size` at a time."""
         for start in range(0, len(self), size):
             yield self.read(start, min(start + size, len(self)))
 
-    @staticmethod
-    def _explained(problem: OSError) -> AvfaceError:
-        return AvfaceError(
-            f"{tempfile.gettempdir()}: cannot use the face track's temporary file "
-            f"({problem.strerror or problem}); free some space there or set TMPDIR to another folder"
-        )
+
+def _append(file: io.FileIO, pending: bytearray) -> None:
+    """Write bytes at the end of a file, removing from `pending` what is written."""
+    file.seek(0, io.SEEK_END)
+    while pending:
+        del pending[: file.write(pending) or 0]
+
+
+def _close_all(files: list[io.FileIO]) -> None:
+    for file in files:
+        file.close()
 
 
 class StoredArray:

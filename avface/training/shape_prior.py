@@ -9,7 +9,6 @@ landmarks, the other for landmarks corrected by the landmark network. It takes a
 from __future__ import annotations
 
 import multiprocessing
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ import tyro
 
 from avface.arrays import F64, Bool
 from avface.errors import AvfaceError
+from avface.files.temporary import temporary_folder
 from avface.head import HeadModel, load_head
 from avface.head.schemes import IRISES
 from avface.solve import LandmarkCorrections, Observations, Solver, SolverConfig
@@ -106,7 +106,7 @@ def observe_clip(
     scene = out_of_model_scene(person, clip, rendered, head)
     renderer = SceneRenderer(scene, head)
     generator = torch.Generator().manual_seed(scene.noise_seed)
-    with tempfile.TemporaryDirectory(prefix="avface-") as folder:
+    with temporary_folder() as folder:
         path = Path(folder) / "clip.mp4"
         encoding = EncodingConfig(crf=scene.sensor.quality, preset="veryfast")
         with VideoWriter(path, encoding=encoding) as writer:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from avface.arrays import F64, Bool, Int
 from avface.errors import AvfaceError
 from avface.evaluation.tables import aligned
+from avface.files.temporary import temporary_folder
 from avface.head.model import HeadModel, load_head
 from avface.networks.lips.network import (
     LipsNetwork,
@@ -246,7 +246,7 @@ def main() -> None:
         network = load_lips(asked.weights)
         config = LipPerformancesConfig(hours=asked.hours, seed=asked.seed, split="test")
         head = load_head(network.config.head)
-        with TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             path = asked.performances or Path(folder) / "lip-performances.safetensors"
             performances = prepare_lip_performances(path, network.config.head, config)
             print(lip_figures(network, head, performances, asked.seed).table())

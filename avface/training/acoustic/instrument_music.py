@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 import wave
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ import numpy as np
 
 from avface.arrays import F32
 from avface.errors import AvfaceError
+from avface.files.temporary import temporary_folder
 from avface.speech.spectrum import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def instrument_music(rng: np.random.Generator, seconds: float) -> F32:
         raise AvfaceError(
             "fluidsynth or its sound font: not found (Debian: apt install fluidsynth fluid-soundfont-gm)"
         )
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         score, sound = Path(folder) / "score.mid", Path(folder) / "sound.wav"
         _write_score(rng, seconds, score)
         subprocess.run(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 import wave
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from avface.errors import AvfaceError
+from avface.files.temporary import temporary_folder
 from avface.synthetic.performance.espeak import Phoneme, Speech
 
 PACKAGES = (
@@ -121,7 +121,7 @@ def speak_recorded(voice: RecordedVoice, texts: list[str], stretch: float = 1.0)
     """
     if shutil.which(voice.program) is None:
         raise AvfaceError(f"{voice.program}: not found; install it (Debian: apt install festival flite)")
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         spoken = (_festival if voice.program == "festival" else _flite)(voice, texts, stretch, Path(folder))
     if not spoken:
         packages = " ".join(PACKAGES)

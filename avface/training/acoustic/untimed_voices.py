@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 import wave
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from scipy.signal import resample_poly
 
 from avface.arrays import F32
 from avface.errors import AvfaceError
+from avface.files.temporary import temporary_folder
 from avface.speech.phones import phone_indices
 from avface.speech.spectrum import SAMPLE_RATE
 from avface.synthetic.performance.espeak import speak
@@ -88,7 +88,7 @@ def speak_untimed(voice: UntimedVoice, text: str, rate: int, pitch: int) -> Unti
         raise AvfaceError(
             f"{voice.program}: not found; install it (Debian, non-free: apt install {packages})"
         )
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         sound = Path(folder) / "said.wav"
         if voice.program == "RHVoice-test":
             written = Path(folder) / "text.txt"
