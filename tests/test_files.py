@@ -1,18 +1,26 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, temporary files, names that aren't UTF-8."""
 
+import ast
 import errno
 import io
 import os
 import stat
 import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from captures import moving_capture
 from safetensors.torch import load_file
+from videos import constant_rate, gradients, write_video
 
+import avface
+from avface.capture import Capture
 from avface.errors import AvfaceError
 from avface.files import filling, replacing, replacing_folder, write_tensors
+from avface.files.names import on_disk, readable
 from avface.files.temporary import fall_back_to, lasting_temporary_folder, temporary_file, temporary_folder
 from avface.tracking.face_track import BUFFER, RecordFile
 
@@ -233,3 +241,73 @@ def test_no_folder_for_temporary_files_is_one_line(nowhere, make):
     )
     with pytest.raises(AvfaceError, match="set TMPDIR"), temporary_folder():
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("talk.mp4", "talk.mp4"),
+        (os.fsdecode("gr\u00fcn.mp4".encode()), "gr\u00fcn.mp4"),
+        ("gr\udcc3\udcbcn.mp4", "gr\u00fcn.mp4"),  # as Python holds it where the system's encoding is ASCII
+        ("b\udcff.mp4", "b\ufffd.mp4"),
+        ("b\ud800.mp4", "b?.mp4"),
+    ],
+)
+def test_names_are_text_that_can_be_encoded(name, text):
+    assert readable(name) == text
+    assert readable(on_disk(text)) == text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of this system are Unicode")
+@pytest.mark.parametrize("suffix", [".glb", ".usdc", ".usda", ".csv", ".ply", ".obj", ".html", ".mp4"])
+def test_names_that_are_not_utf_8_are_kept_by_captures_and_written_to_every_format(tmp_path, suffix):
+    folder = tmp_path / os.fsdecode(b"d\xff")
+    folder.mkdir()
+    video = write_video(tmp_path / "clip.mp4", gradients(2, 320, 240), constant_rate(2))
+    video = video.rename(folder / os.fsdecode(b"b\xff\xc3\xbc.mp4"))
+    capture = Capture.load(replace(moving_capture(2), source=str(video)).save(folder / "capture.npz"))
+    assert capture.source == str(video)
+
+    written = capture.export(folder / os.fsdecode(b"o\xff" + suffix.encode()))
+
+    paths = [written] if written.is_file() else list(written.glob(f"*{suffix}"))
+    assert paths and all(path.stat().st_size for path in paths)
+    if suffix in (".usda", ".html", ".csv"):
+        text = paths[0].read_text(encoding="utf-8")
+        assert "b\ufffd\u00fc.mp4" in text or suffix == ".csv"
+    assert [name for name in names(folder) if name.startswith(".")] == []
+
+
+def writers_without_an_encoding(source):
+    """Lines where text is read or written in the encoding of the system, or as JSON that may hold surrogates."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+        if name in ("read_text", "write_text"):
+            wrong = "encoding" not in keywords and len(node.args) < 1 + (name == "write_text")
+        elif name == "open":
+            builtin = isinstance(node.func, ast.Name)
+            rest = node.args[1:] if builtin else node.args
+            mode = keywords.get("mode", rest[0] if rest else None)
+            known = getattr(mode, "value", None) in ("r", "w", "a", "x", "r+", "w+")
+            path = not builtin and not node.args
+            wrong = "encoding" not in keywords and (known or (mode is None and (builtin or path)))
+        else:
+            wrong = name == "dumps" and "ensure_ascii" in keywords
+        if wrong:
+            yield node.lineno
+
+
+def test_every_text_file_has_an_encoding_of_its_own():
+    package = Path(avface.__file__).parent
+    found = {
+        str(path.relative_to(package)): lines
+        for path in package.rglob("*.py")
+        if (lines := list(writers_without_an_encoding(path.read_text(encoding="utf-8"))))
+    }
+    assert found == {}
+    broken = 'p.write_text("a")\np.read_text()\nopen("a")\np.open("w")\np.open()\njson.dumps(1, ensure_ascii=False)'
+    assert sorted(writers_without_an_encoding(broken)) == [1, 2, 3, 4, 5, 6]
+    assert not list(writers_without_an_encoding('p.open("wb")\nClip.open(p)\np.read_text("utf-8")'))

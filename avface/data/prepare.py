@@ -253,7 +253,7 @@ class _Preparation:
         )
         skipped = tuple(sorted(skipped, key=lambda one: one.id))
         with replacing(self.out / SKIPPED, unwritable) as temporary:
-            lines = (json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in skipped)
+            lines = (json.dumps(asdict(one)) + "\n" for one in skipped)
             temporary.write_text("".join(lines), encoding="utf-8")
         if not any(self.entries.values()):
             shutil.rmtree(self.work)

@@ -173,7 +173,7 @@ def _sample(
     if clip:
         members["clip.safetensors"] = save(_savable(clip))
     described = asdict(info) | {"crc32": {name: zlib.crc32(data) for name, data in sorted(members.items())}}
-    members["json"] = json.dumps(described, sort_keys=True, ensure_ascii=False).encode()
+    members["json"] = json.dumps(described, sort_keys=True).encode()
     return {"__key__": f"{take_key(info.id, info.take)}-{info.first // CHUNK_FRAMES:05d}", **members}
 
 

@@ -89,9 +89,8 @@ def read_index(folder: Path) -> dict[str, Any]:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, atomically and deterministically."""
     with replacing(path, unwritable) as temporary:
-        temporary.write_text(
-            json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        # in ASCII, with escapes for names that aren't UTF-8
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:

@@ -79,7 +79,10 @@ def export_csv(
     columns = UNIT_COLUMNS if arkit else capture.expression_names
     names = [_unit_name(column) for column in columns] if arkit else list(capture.expression_names)
     units = [capture.expression_names.index(name) for name in names]
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="replace") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["Timecode", "BlendShapeCount" if arkit else "Seconds", *columns, *ANGLE_COLUMNS])
         for start in range(0, len(capture), BLOCK):

@@ -229,7 +229,7 @@ def _claim(out: Path, config: SynthesisConfig) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            if path.read_text() != recipe:
+            if path.read_text(encoding="utf-8") != recipe:
                 raise AvfaceError(
                     f"{out}: holds clips made with other options; choose another folder or remove it"
                 )
@@ -237,7 +237,7 @@ def _claim(out: Path, config: SynthesisConfig) -> None:
         if any(out.iterdir()):
             raise AvfaceError(f"{out}: not empty, and not made by this command; choose another folder")
         with replacing(path) as temporary:
-            temporary.write_text(recipe)
+            temporary.write_text(recipe, encoding="utf-8")
     except OSError as error:
         raise AvfaceError(f"{out}: can't be written ({error.strerror}); choose another folder") from None
 

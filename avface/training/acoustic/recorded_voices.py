@@ -139,7 +139,8 @@ def _festival(voice: RecordedVoice, texts: list[str], stretch: float, folder: Pa
     script.write_text(
         "\n".join(
             [f"(voice_{voice.name})", f"(Parameter.set 'Duration_Stretch {stretch:.3f})", _SCRIPT, *orders]
-        )
+        ),
+        encoding="utf-8",
     )
     subprocess.run(["festival", "-b", str(script)], capture_output=True, check=False, timeout=600)
     spoken = []

@@ -238,12 +238,12 @@ def _claim(training: AcousticTraining) -> None:
     note = training.work / "recipe.json"
     recipe = json.dumps(asdict(training.recipe), indent=1)
     make_folder_of(note)
-    if note.exists() and note.read_text() != recipe:
+    if note.exists() and note.read_text(encoding="utf-8") != recipe:
         raise AvfaceError(
             f"{training.work}: holds a run with another recipe; name another folder with --work"
         )
     with replacing(note) as temporary:
-        temporary.write_text(recipe)
+        temporary.write_text(recipe, encoding="utf-8")
 
 
 def _corpus(training: AcousticTraining, reporter: Reporter) -> Corpus:
