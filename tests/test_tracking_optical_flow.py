@@ -213,6 +213,14 @@ def test_an_occluder_of_the_entire_face_is_not_tracked(scene):
     np.testing.assert_array_equal(np.flatnonzero(flow_tracked), [8, 9, 18, 19])
 
 
+def test_optical_flow_does_not_look_for_a_covered_face(scene):
+    covered = np.zeros(FRAMES, bool)
+    covered[10:14] = True
+    found = refine_by_flow(scene.frames(), scene.track(covered=covered))
+    tracked = np.asarray(found.flow_tracked).any(1)
+    assert not tracked[10:14].any() and tracked[[8, 9, *range(14, 20)]].all()
+
+
 def test_without_occlusion_no_frame_is_read(scene):
     def unread():
         raise AssertionError("frames were read")

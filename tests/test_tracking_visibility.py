@@ -152,6 +152,19 @@ def test_frames_without_the_face_are_one_and_do_not_disturb_the_others(face):
     np.testing.assert_allclose(found[:40][faces], np.asarray(whole.estimate())[faces], atol=0.1)
 
 
+@pytest.mark.parametrize("last", [14, 15])
+def test_the_last_frame_before_the_face_is_lost_shows_what_comes_before_it(face, last):
+    visibility = FaceVisibility()
+    for t, (image, landmarks) in enumerate(frames(face)):
+        if t == last:
+            image[:] = (60, 120, 80)
+        visibility.add_frame(image, None if last < t < last + 8 else landmarks)
+
+    found = np.asarray(visibility.estimate()).mean(1)
+
+    assert found[last] < found[last - 3] - 0.05 and found[last - 3] > 0.95
+
+
 def test_nobody_at_all():
     visibility = FaceVisibility()
     assert np.asarray(visibility.estimate()).shape == (0, 478)

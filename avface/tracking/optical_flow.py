@@ -234,6 +234,8 @@ class _IntervalFlow:
 
     def _add_result(self, index: int, distance: int, points: _Points | None) -> None:
         """Keep a frame's points, weighted by 1 / distance from the keyframe."""
+        if self._track.covered is not None and self._track.covered[index]:
+            return
         if points is not None and points.tracked.any() and self.interval.start <= index < self.interval.end:
             self._found.setdefault(index, []).append((1 / distance, points))
 

@@ -349,10 +349,12 @@ class FaceVisibility:
 
 
 def _evaluated_frames(first: int, seen: Bool, new_shot: Bool) -> Bool:
-    """Which frames, numbered from `first`, the network evaluates: every other one, and those that begin a run."""
-    begins = new_shot.copy()
-    begins[1:] |= ~seen[:-1]
-    return np.asarray(begins | ((np.arange(len(seen)) + first) % 2 == 0))
+    """Which frames, numbered from `first`, the network evaluates: every other one, and those that begin or end a run:
+    the face may be lost because something comes before it."""
+    chosen = new_shot | ((np.arange(len(seen)) + first) % 2 == 0)
+    chosen[1:] |= ~seen[:-1]
+    chosen[:-1] |= ~seen[1:] | new_shot[1:]
+    return np.asarray(chosen)
 
 
 def _smoothed(odds: F32, evaluated: Bool, shot: Ints) -> F32:
