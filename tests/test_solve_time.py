@@ -9,6 +9,7 @@ import torch
 from solve_clips import QUICK, SIZE, head_without_tracker_errors, truth
 
 from avface.solve import Solver
+from avface.solve.motion_fit import _pose_neighbours
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,29 @@ def test_gaps_are_filled_smoothly(head):
     ends = jaw(head, fit)[[gap.start - 1, gap.stop]]
     assert (jaw(head, fit)[gap] > ends.min() - 0.1).all() and (jaw(head, fit)[gap] < ends.max() + 0.1).all()
     assert np.abs(np.diff(jaw(head, fit))).max() < 0.1
+
+
+@pytest.mark.parametrize("count", [8, 25])
+def test_a_gap_across_which_the_face_moves_far_is_crossed_evenly(head, count):
+    """Neither held and then left in one jump, which a heavy-tailed motion prior takes for an outlier."""
+    clip = truth(head, 24 + count, expression={"jawOpen": np.full(24 + count, 0.3)})
+    landmarks, gap = clip.landmarks.copy(), slice(12, 12 + count)
+    landmarks[gap.stop :] += [150, 0]
+    landmarks[gap] = np.nan
+
+    fit = Solver(head, SIZE, QUICK, focal_length=900.0).fit(clip.observations(landmarks))
+
+    steps = np.diff(fit.translation[gap.start - 1 : gap.stop + 1, 0])
+    assert steps.max() < 1.2 * steps.mean()
+
+
+def test_poses_are_interpolated_between_frames_of_the_same_shot():
+    times = np.arange(12) / 10
+    segments = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
+    pose_frames = np.array([0, 4, 8, 9])
+    before, after, shares = _pose_neighbours(np.array([1, 5, 6, 7, 11]), pose_frames, times, segments)
+    assert before.tolist() == [0, 4, 8, 8, 9] and after.tolist() == [4, 4, 8, 8, 9]
+    np.testing.assert_allclose(shares, [0.25, 0, 0, 0, 0])
 
 
 def test_frames_of_confidence_0_have_no_effect(head):

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avface.arrays import Int
+from avface.arrays import F64, Int, Ints
+from avface.geometry.rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from avface.solve.config import SolverConfig
 from avface.solve.fit_data import FitData, FrameData
 from avface.solve.frame_costs import FrameCosts
-from avface.solve.landmark_model import Parameters, initial_parameters
+from avface.solve.landmark_model import LandmarkModel, Parameters, initial_parameters
 from avface.solve.linear.bounded import bounded_newton_step
 from avface.solve.linear.chain_matrix import ChainMatrix, MotionNormal
 from avface.solve.motion import REFERENCE_STEP, MotionPrior, MotionWeights
@@ -33,16 +34,44 @@ _MOST_WORKERS = 8
 
 @dataclass(frozen=True)
 class _Windows:
-    """`size` = (B, N) windows and frames of each: their data, the motion prior's weights, and landmarks (B N, L, 2) for
-    the initial pose with their visibility (B N, L), those of the nearest frame that determines the pose. `complete`:
-    whether every frame does."""
+    """`size` = (B, N) windows and frames of each: their data, the motion prior's weights, and landmarks (B N + M, L, 2)
+    for the initial pose with their visibility (B N + M, L). Frames that don't determine their pose, M of all, start
+    between two that do: `missing` (M,) are their places, the landmarks there those of the last one that does, the
+    landmarks at the end those of the next one, and `shares` (M,) how far they are from the one to the other."""
 
     data: FrameData
     weights: MotionWeights
     initial_landmarks: Tensor
     initial_visibility: Tensor
-    complete: bool
+    missing: Tensor
+    shares: Tensor
     size: tuple[int, int]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every frame determines its pose."""
+        return not len(self.missing)
+
+    def initial(self, model: LandmarkModel, shared: SharedUnknowns) -> Parameters:
+        """Neutral faces in their initial poses; missing poses are interpolated.
+
+        A pose that starts off the line between its neighbours would stay there: to the heavy-tailed motion prior two
+        jumps and no motion between them are outliers.
+        """
+        found = initial_parameters(
+            model, self.initial_landmarks, self.initial_visibility, shared.shape, shared.log_focal
+        )
+        count = len(self.initial_landmarks) - len(self.missing)
+        result = found.select(slice(0, count))
+        if self.complete:
+            return result
+        after, missing, shares = found.select(slice(count, None)), self.missing, self.shares[:, None]
+        before = result.rotation[missing]
+        turn = shares * rotmat_to_rotvec(after.rotation @ before.mT)
+        rotation, translation = result.rotation.clone(), result.translation.clone()
+        rotation[missing] = rotvec_to_rotmat(turn) @ before
+        translation[missing] = torch.lerp(result.translation[missing], after.translation, shares)
+        return replace(result, rotation=rotation, translation=translation)
 
 
 class MotionFit:
@@ -104,27 +133,29 @@ class MotionFit:
         """Data and priors of windows (B, N) of frame numbers."""
         model, pose_frames, numbers = self._model, data.pose_frames, rows.ravel()
         frames = data.frames(numbers)
-        after = np.searchsorted(pose_frames, numbers)
-        nearest, before = (pose_frames[np.clip(after - back, 0, len(pose_frames) - 1)] for back in (0, 1))
-        nearest = np.where(abs(before - numbers) < abs(nearest - numbers), before, nearest)
-        missing = np.flatnonzero(nearest != numbers)
+        times = np.asarray(data.observations.times, np.float64)
+        segments = np.asarray(data.observations.segments)
+        missing = np.flatnonzero(~np.isin(numbers, pose_frames))
         landmarks, visibility = frames.landmarks, frames.visibility
+        shares = np.zeros(len(missing))
         if len(missing):
+            before, after, shares = _pose_neighbours(numbers[missing], pose_frames, times, segments)
             landmarks, visibility = landmarks.clone(), visibility.clone()
-            landmarks[missing] = data.landmarks(nearest[missing])
-            visibility[missing] = data.visibility(nearest[missing])
-        times = np.asarray(data.observations.times, np.float64)[rows]
+            landmarks[missing], visibility[missing] = data.landmarks(before), data.visibility(before)
+            landmarks = torch.cat([landmarks, data.landmarks(after)])
+            visibility = torch.cat([visibility, data.visibility(after)])
+        times, segments = times[rows], segments[rows]
         step = np.gradient(times, axis=1) if times.shape[1] > 1 else np.full(times.shape, REFERENCE_STEP)
         samples = (model.tensor(step).flatten() / self._config.clip_prior_seconds).clamp(0, 1)
         # The occlusion is squared: a half visible unit is determined well enough by its landmarks.
         prior = frames.prior.product(shared.clip_prior, samples[:, None] * frames.occlusion**2)
-        segments = np.asarray(data.observations.segments)[rows]
         return _Windows(
             replace(frames, prior=prior),
             self._prior.weights(model.tensor(times), torch.as_tensor(segments, device=self._device)),
             landmarks,
             visibility,
-            not len(missing),
+            torch.as_tensor(missing, device=self._device),
+            model.tensor(shares),
             (len(rows), rows.shape[1]),
         )
 
@@ -133,9 +164,7 @@ class MotionFit:
         config, model, costs = self._config, self._model, self._costs
         batch, size = windows.size
         data, weights = windows.data, windows.weights
-        parameters = initial_parameters(
-            model, windows.initial_landmarks, windows.initial_visibility, shared.shape, shared.log_focal
-        )
+        parameters = windows.initial(model, shared)
         anchor = parameters.translation
         # Weak: it matters only in gaps longer than the window, which nothing else determines.
         anchor_precision = anchor.new_full((batch * size, 6), 1e-3)
@@ -183,6 +212,24 @@ class MotionFit:
             for rows in (slice(i, i + chunk) for i in range(0, len(data), chunk))
         ]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+
+def _pose_neighbours(numbers: Int, pose_frames: Int, times: F64, segments: Ints) -> tuple[Int, Int, F64]:
+    """The last frame before each of some frames (M,) that determines its pose, the next one after it, and how far in
+    time it is from the one to the other, (M,) in [0, 1].
+
+    Of two in different shots both are the one in the frame's own shot; if neither is, both are the nearer one.
+    """
+    place = np.searchsorted(pose_frames, numbers)
+    before, after = (pose_frames[np.clip(place - back, 0, len(pose_frames) - 1)] for back in (1, 0))
+    own_before, own_after = segments[before] == segments[numbers], segments[after] == segments[numbers]
+    nearer_before = np.abs(numbers - before) < np.abs(after - numbers)
+    alone_before = (own_before & ~own_after) | ((own_before == own_after) & ~own_before & nearer_before)
+    alone_after = (own_after & ~own_before) | ((own_before == own_after) & ~own_before & ~nearer_before)
+    before, after = np.where(alone_after, after, before), np.where(alone_before, before, after)
+    span = times[after] - times[before]
+    share = np.where(span > 0, (times[numbers] - times[before]) / np.where(span > 0, span, 1), 0.0)
+    return before, after, share.clip(0, 1)
 
 
 def _place_windows(frames: int, longest: int, overlap: int) -> tuple[list[int], int]:
