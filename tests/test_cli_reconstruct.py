@@ -418,7 +418,7 @@ def test_resume_skips_what_is_complete_and_writes_what_is_missing(folder, videos
     assert len(counted) == 2, "without --resume everything is computed again"
 
 
-def test_resume_computes_again_what_is_of_another_video_head_or_stage_or_damaged(
+def test_resume_computes_again_what_is_of_another_video_head_stage_or_track_or_damaged(
     folder, videos, counted, talking, reconstructed
 ):
     words = ["reconstruct", "shots/b.mp4", "--resume", "--quiet"]
@@ -437,6 +437,8 @@ def test_resume_computes_again_what_is_of_another_video_head_or_stage_or_damaged
     counted.clear()
     assert main(words) == 0 and counted == []
     assert main([*words, "--stages", "coarse,detail"]) == 0 and len(counted) == 1
+    counted.clear()
+    assert main([*words, "--audio-track", "1"]) == 0 and len(counted) == 1
 
 
 def test_resume_writes_an_overlay_again_that_is_older_than_the_capture(folder, videos, counted):

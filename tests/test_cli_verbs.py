@@ -102,6 +102,11 @@ def test_version(capsys):
         ("reconstruct a.mp4 --focal-length far", "--focal-length: 'far' is no number of pixels"),
         ("reconstruct a.mp4 --face left", "--face: 'left' is neither a number"),
         ("reconstruct a.mp4 --face 1,", "--face: '1,' is neither a number"),
+        (
+            "reconstruct a.mp4 --audio-track x",
+            "--audio-track: 'x' is no sound track; use a whole number from 0",
+        ),
+        ("reconstruct a.mp4 --audio-track -1", "--audio-track: '-1' is no sound track"),
         ("export c.npz a.ply --frames 7", "--frames: '7' is no range A:B"),
         ("export c.npz a.ply --frames -1:3", "--frames: '-1:3' is no range A:B"),
         ("synthesize out --seed -1", "--seed: '-1' is no seed"),

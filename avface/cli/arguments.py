@@ -58,6 +58,12 @@ def _parse_pixels(text: str) -> float:
         raise ValueError(f"{text!r} is no number of pixels") from None
 
 
+def _parse_track(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"{text!r} is no sound track; use a whole number from 0")
+    return int(text)
+
+
 def _parse_rate(text: str) -> float:
     try:
         rate = float(text)
@@ -82,6 +88,9 @@ Face = Annotated[int | tuple[float, float] | None, _parsed(_parse_face, "N|X,Y")
 
 
 Pixels = Annotated[float | None, _parsed(_parse_pixels, "PX"), arg(help_behavior_hint="")]
+
+
+Track = Annotated[int | None, _parsed(_parse_track, "N"), arg(help_behavior_hint="")]
 
 
 FrameRate = Annotated[float | None, _parsed(_parse_rate, "N"), arg(help_behavior_hint="")]

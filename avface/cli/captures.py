@@ -24,6 +24,7 @@ from avface.cli.arguments import (
     StageName,
     Stages,
     Timecode,
+    Track,
     Video,
 )
 from avface.cli.files import check_file, check_folder, refuse_overwriting
@@ -119,7 +120,7 @@ class Reconstruct:
     """Torch device of networks and solver: cpu, cuda, cuda:1, ..."""
     no_audio: Flag = False
     """Ignore the sound: the face from the picture alone."""
-    audio_track: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    audio_track: Track = None
     """Number of the sound track, from 0 (`avface info VIDEO` lists them); by default the first one, or the loudest
     where that is silent."""
     no_video: Flag = False
@@ -167,7 +168,7 @@ class Reconstruct:
     def _finish(self, job: Job, names: Sequence[str], bars: Bars) -> Outcome:
         """Reconstruct one video, and write the files of these names that aren't complete yet; core files first."""
         start = time.perf_counter()
-        capture = completed_capture(job, self.head, self.stages) if self.resume else None
+        capture = completed_capture(job, self.head, self.stages, self.audio_track) if self.resume else None
         kept = [] if capture is None else completed_files(job.folder, names)
         facts: dict[str, Any] = {"video": str(job.video)}
         if capture is None:
