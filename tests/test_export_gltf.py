@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from avface.capture import Capture
 from avface.capture.resampling import at_times
 from avface.errors import AvfaceError
 from avface.geometry.mesh import vertex_normals
+from avface.head.appearance import PART_COLOURS, vertex_colours
 
 TO_SCENE = np.diag([1.0, -1.0, -1.0])
 TYPES = {5123: np.uint16, 5125: np.uint32, 5126: np.float32}
@@ -205,20 +207,101 @@ def test_detail_is_a_normal_map_of_the_skin(tmp_path):
     path = capture.export(tmp_path / "head.glb")
 
     player = Player(path)
-    (image,) = player.gltf.images
-    view = player.gltf.bufferViews[image.bufferView]
-    packed = np.frombuffer(player.blob, np.uint8, view.byteLength, view.byteOffset)
-    normals = cv2.imdecode(packed, cv2.IMREAD_COLOR)[..., ::-1].astype(float) / 127.5 - 1
+    normals = image_of(player, "skin_normal") / 127.5 - 1
     assert np.abs(np.linalg.norm(normals, axis=2) - 1).max() < 0.02
     low, high = np.percentile(normals[..., 1], [1, 99])
     assert low < -0.2 and high > 0.2, "horizontal waves tilt the normals up and down"
     assert np.abs(normals[:50] - [0, 0, 1]).max() < 0.01, "outside the face the map is flat"
-    assert image.mimeType == "image/png"
     mapped = [material.name for material in player.gltf.materials if material.normalTexture is not None]
     assert mapped == ["skin"]
     assert largest_error(capture, path) < CLOSE
     plain = Player(moving_capture(4).export(tmp_path / "plain.glb"))
-    assert not plain.gltf.images and all(m.normalTexture is None for m in plain.gltf.materials)
+    assert all(m.normalTexture is None for m in plain.gltf.materials)
+
+
+def image_of(player: Player, name: str) -> Array:
+    """An embedded image (H, W, 3), RGB 0 to 255."""
+    (image,) = (image for image in player.gltf.images if image.name == name)
+    assert image.mimeType == "image/png"
+    view = player.gltf.bufferViews[image.bufferView]
+    packed = np.frombuffer(player.blob, np.uint8, view.byteLength, view.byteOffset)
+    return cv2.imdecode(packed, cv2.IMREAD_COLOR)[..., ::-1].astype(float)
+
+
+def test_brows_lips_and_irises_have_the_colours_of_the_page(exported):
+    capture, path = exported
+    player = Player(path)
+    picture = image_of(player, "base_colour")
+    head = capture.head_model
+    colours, neutral = 255 * vertex_colours(head), head.neutral(torch.as_tensor(capture.shape)).numpy()
+    differences = []
+    for mesh in (mesh for mesh in player.gltf.meshes if mesh.name == "face"):
+        for primitive in mesh.primitives:
+            material = player.gltf.materials[primitive.material]
+            assert material.pbrMetallicRoughness.baseColorFactor == [1, 1, 1, 1]
+            texture = player.gltf.textures[material.pbrMetallicRoughness.baseColorTexture.index]
+            assert player.gltf.images[texture.source].name == texture.name == "base_colour"
+            _, vertex = cKDTree(neutral).query(player.read(primitive.attributes.POSITION))
+            places = player.read(primitive.attributes.TEXCOORD_0) * len(picture)
+            rows, columns = np.clip(places[:, ::-1].astype(int), 0, len(picture) - 1).T
+            differences.append(np.abs(picture[rows, columns] - colours[vertex]).max(1))
+    assert np.percentile(np.concatenate(differences), 97) < 12, "sRGB of 255"
+    skin = colours[head.vertex_parts() == head.part_names.index("skin")]
+    assert np.ptp(skin, axis=0).min() > 80, "brows and lips differ from the skin"
+    eye = picture[int(0.92 * len(picture)) : int(0.95 * len(picture)), int(0.82 * len(picture)) :]
+    iris = 255 * np.array(PART_COLOURS["iris"])
+    assert np.abs(eye - iris).max(2).min() < 8, "the iris is in the texture"
+
+
+def test_everything_that_programs_list_has_a_name(tmp_path):
+    capture = detail_capture(2)
+    gltf = Player(replace(capture, joints=turned_neck_capture(2).joints).export(tmp_path / "head.glb")).gltf
+    for kind in ("nodes", "meshes", "materials", "textures", "images", "cameras", "skins", "animations"):
+        names = [item.name for item in getattr(gltf, kind)]
+        assert names and all(names) and len(set(names)) == len(names), kind
+
+
+def test_a_normal_map_comes_with_tangents_along_u(tmp_path):
+    player = Player(detail_capture(2).export(tmp_path / "head.glb"))
+    (face,) = (mesh for mesh in player.gltf.meshes if mesh.name == "face")
+    names = [player.gltf.materials[primitive.material].name for primitive in face.primitives]
+    assert [names[k] for k, p in enumerate(face.primitives) if p.attributes.TANGENT is not None] == ["skin"]
+    skin = face.primitives[names.index("skin")]
+    tangents, normals = player.read(skin.attributes.TANGENT), player.read(skin.attributes.NORMAL)
+    np.testing.assert_allclose(np.linalg.norm(tangents[:, :3], axis=1), 1, atol=1e-5)
+    assert np.abs((tangents[:, :3] * normals).sum(1)).max() < 1e-5
+    assert set(np.unique(tangents[:, 3])) <= {-1.0, 1.0}
+    points, uv = player.read(skin.attributes.POSITION), player.read(skin.attributes.TEXCOORD_0)
+    corners = player.read(skin.indices)[:, 0].reshape(-1, 3)
+    a, b, c = points[corners].transpose(1, 0, 2)
+    edges = np.stack([b - a, c - a], 1)
+    steps = np.stack([uv[corners[:, 1]] - uv[corners[:, 0]], uv[corners[:, 2]] - uv[corners[:, 0]]], 1)
+    solid = np.abs(np.linalg.det(steps)) > 1e-9
+    along = np.linalg.solve(steps[solid], edges[solid])  # (F, 2, 3): growth along u, and v downwards
+    along /= np.linalg.norm(along, axis=2, keepdims=True)
+    corner = corners[solid, 0]
+    up = tangents[corner, 3:] * np.cross(normals[corner], tangents[corner, :3])
+    assert np.percentile((tangents[corner, :3] * along[:, 0]).sum(1), 5) > 0.8
+    assert np.percentile((up * -along[:, 1]).sum(1), 5) > 0.7
+
+
+@pytest.mark.parametrize("suffix", ["glb", "usda", "csv", "ply", "obj", "html"])
+def test_no_file_shows_folders_of_the_users_machine(tmp_path, suffix):
+    capture = replace(moving_capture(2), source="/home/someone/private/talk.mp4")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the page's video is missing
+        path = capture.export(tmp_path / f"head.{suffix}")
+    files = [path] if path.is_file() else list(path.iterdir())
+    for file in files:
+        data = file.read_bytes()
+        assert b"someone" not in data and str(tmp_path).encode() not in data, file.name
+
+
+def test_the_head_of_a_file_is_named_without_its_folder(tmp_path):
+    capture = jawed_capture(tmp_path)
+    data = capture.export(tmp_path / "head.glb").read_bytes()
+    assert b"jawed.npz" in data and str(tmp_path).encode() not in data
+    assert not Player(tmp_path / "head.glb").gltf.images, "no texture without texture coordinates"
 
 
 def test_static_values_are_those_of_the_first_frame(exported):

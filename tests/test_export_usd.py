@@ -4,13 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from captures import moving_capture
+from detail_captures import detail_capture
 from export_heads import jawed_capture, still_capture, turned_neck_capture
 from lip_captures import lip_capture
-from pxr import Gf, Sdf, Usd, UsdGeom, UsdShade, UsdSkel
+from pxr import Gf, Sdf, Usd, UsdGeom, UsdRender, UsdShade, UsdSkel
 
 from avface.capture import Capture
 from avface.capture.resampling import at_times
@@ -271,3 +273,38 @@ def test_keys_can_have_a_constant_rate(tmp_path):
     assert Usd.Stage.Open(str(path)).GetTimeCodesPerSecond() == 30
     assert codes_of(path) == list(range(11))
     assert largest_error(at_times(capture, np.arange(11) / 30), path) < CLOSE
+
+
+def test_materials_have_the_colours_of_the_page_and_the_skin_its_normal_map(tmp_path):
+    path = detail_capture(2).export(tmp_path / "take.usda")
+
+    assert complaints(path) == []
+    assert sorted(item.name for item in tmp_path.iterdir()) == [
+        "take.usda",
+        "take_colour.png",
+        "take_normal.png",
+    ]
+    stage = Usd.Stage.Open(str(path))
+    shaders = [UsdShade.Shader(prim) for prim in stage.Traverse() if prim.IsA(UsdShade.Shader)]
+    textures = [shader for shader in shaders if shader.GetIdAttr().Get() == "UsdUVTexture"]
+    files = {shader.GetPath().name: shader.GetInput("file").Get().path for shader in textures}
+    assert files == {"BaseColour": "./take_colour.png", "Normal": "./take_normal.png"}
+    surfaces = {
+        str(shader.GetPath().GetParentPath().name): shader
+        for shader in shaders
+        if shader.GetIdAttr().Get() == "UsdPreviewSurface"
+    }
+    assert set(surfaces) == {"skin", "mouth", "teeth", "tongue", "sclera", "iris", "pupil"}
+    assert all(shader.GetInput("diffuseColor").HasConnectedSource() for shader in surfaces.values())
+    assert [name for name, shader in surfaces.items() if shader.GetInput("normal")] == ["skin"]
+    assert cv2.imread(str(tmp_path / "take_colour.png")).shape == (1024, 1024, 3)
+
+
+def test_the_scene_names_its_camera_range_and_resolution(exported):
+    capture, path = exported
+    stage = Usd.Stage.Open(str(path))
+    settings = UsdRender.Settings.GetStageRenderSettings(stage)
+    assert settings.GetCameraRel().GetTargets() == ["/World/Camera"]
+    assert tuple(settings.GetResolutionAttr().Get()) == capture.image_size
+    assert stage.GetRootLayer().customLayerData["cameraSettings"]["boundCamera"] == "/World/Camera"
+    assert (stage.GetStartTimeCode(), stage.GetEndTimeCode()) == (0, 5)

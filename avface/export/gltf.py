@@ -12,11 +12,14 @@ import numpy.typing as npt
 from avface import __version__
 from avface.arrays import F32, U8, Floats, Ints
 from avface.capture.resampling import at_constant_rate
-from avface.export.materials import SKIN, Material, part_material
+from avface.export.base_colour import base_colour_map
+from avface.export.materials import SKIN, Material, part_material, png
 from avface.export.morphs import scene_morphs
 from avface.export.normal_map import static_normal_map
+from avface.export.normals import vertex_tangents
 from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, rotating_joints, scene_metadata
 from avface.files import replacing
+from avface.files.names import readable
 
 if TYPE_CHECKING:
     import pygltflib
@@ -61,11 +64,17 @@ def export_glb(
         asset=pygltflib.Asset(version="2.0", generator=f"avface {__version__}", extras={"avface": metadata}),
         scene=0,
     )
-    scene = pygltflib.Scene(name=title or Path(capture.source).stem or "capture", extras={"avface": metadata})
+    scene = pygltflib.Scene(
+        name=readable(title or Path(capture.source).stem) or "capture", extras={"avface": metadata}
+    )
     gltf.scenes.append(scene)
     document = _Document(gltf)
+    colours = base_colour_map(capture.head_model)
+    if colours is not None:
+        document.base_colour = document.add_texture("base_colour", colours)
     if capture.detail is not None:
-        document.add_normal_map(static_normal_map(capture.head_model, capture.detail))
+        normals = static_normal_map(capture.head_model, capture.detail)
+        document.normal_maps[SKIN] = document.add_texture("skin_normal", normals)
     scene.nodes.extend(_add_head(document, capture))
     scene.nodes.append(_add_camera(document, capture))
     document.finish()
@@ -82,18 +91,19 @@ class _Document:
         self.parts: list[bytes] = []
         self.size = 0
         self.materials: dict[Material, int] = {}
+        self.base_colour: int | None = None
         self.normal_maps: dict[Material, int] = {}
 
-    def add_normal_map(self, normals: U8) -> None:
-        """Append a normal map (S, S, 3) in tangent space for the skin."""
-        import cv2
+    def add_texture(self, name: str, image: U8) -> int:
+        """Append a texture (S, S, 3); returns its index."""
         import pygltflib
 
-        _, packed = cv2.imencode(".png", normals[..., ::-1])
-        self.gltf.images.append(pygltflib.Image(bufferView=self.add_view(packed), mimeType="image/png"))
-        self.gltf.samplers.append(pygltflib.Sampler(magFilter=LINEAR, minFilter=LINEAR_MIPMAP_LINEAR))
-        self.gltf.textures.append(pygltflib.Texture(source=len(self.gltf.images) - 1, sampler=0))
-        self.normal_maps[SKIN] = len(self.gltf.textures) - 1
+        view = self.add_view(png(image))
+        self.gltf.images.append(pygltflib.Image(name=name, bufferView=view, mimeType="image/png"))
+        if not self.gltf.samplers:
+            self.gltf.samplers.append(pygltflib.Sampler(magFilter=LINEAR, minFilter=LINEAR_MIPMAP_LINEAR))
+        self.gltf.textures.append(pygltflib.Texture(name=name, source=len(self.gltf.images) - 1, sampler=0))
+        return len(self.gltf.textures) - 1
 
     def add_view(self, data: npt.NDArray[Any], target: int | None = None) -> int:
         """Append data to the buffer; returns the index of its view."""
@@ -156,7 +166,13 @@ class _Document:
                 pygltflib.Material(
                     name=material.name,
                     pbrMetallicRoughness=pygltflib.PbrMetallicRoughness(
-                        baseColorFactor=[*material.colour, 1.0],
+                        baseColorFactor=[
+                            *(material.colour if self.base_colour is None else (1.0, 1.0, 1.0)),
+                            1.0,
+                        ],
+                        baseColorTexture=None
+                        if self.base_colour is None
+                        else pygltflib.TextureInfo(index=self.base_colour),
                         metallicFactor=0.0,
                         roughnessFactor=material.roughness,
                     ),
@@ -183,6 +199,7 @@ def _add_camera(document: _Document, capture: Capture) -> int:
     width, height = capture.image_size
     document.gltf.cameras.append(
         pygltflib.Camera(
+            name="camera",
             type="perspective",
             perspective=pygltflib.Perspective(
                 yfov=2 * math.atan(height / 2 / capture.focal_length),
@@ -310,6 +327,11 @@ def _add_mesh(
         )
         if uv is not None:  # glTF counts v from the top
             attributes.TEXCOORD_0 = document.add_accessor(head.uv[uv] * [1, -1] + [0, 1], ARRAY_BUFFER)
+            if material in document.normal_maps:
+                tangents = vertex_tangents(
+                    surface.vertices[vertex], surface.normals[vertex], head.uv[uv], corners
+                )
+                attributes.TANGENT = document.add_accessor(tangents, ARRAY_BUFFER)
         if surface.joint_weights is not None and targets is not None:
             _add_influences(document, attributes, surface.joint_weights[vertex])
         indices = corners.astype(np.uint16 if len(vertex) < 65535 else np.uint32).ravel()
@@ -398,6 +420,7 @@ def _add_skin(document: _Document, nodes: dict[int | None, int], pivots: dict[in
     inverse[:, 3, :3] = [-pivot for pivot in pivots.values()]  # glTF stores columns first
     document.gltf.skins.append(
         pygltflib.Skin(
+            name="head",
             joints=[nodes[joint] for joint in pivots],
             inverseBindMatrices=document.add_accessor(inverse.reshape(-1, 16)),
             skeleton=nodes[None],

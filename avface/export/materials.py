@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from avface.arrays import U8
+from avface.head.appearance import PART_COLOURS
+
 
 @dataclass(frozen=True)
 class Material:
-    """A dielectric with a uniform colour."""
+    """A dielectric. The colour is that of heads without texture coordinates; others have a base-colour texture."""
 
     name: str
     """Name in the file."""
@@ -17,18 +24,32 @@ class Material:
     """0 (specular) to 1 (diffuse)."""
 
 
-SKIN = Material("skin", (0.56, 0.33, 0.24), 0.55)
+def linear(colour: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Linear RGB of sRGB, both 0 to 1 (IEC 61966-2-1)."""
+    red, green, blue = (
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour
+    )
+    return red, green, blue
+
+
+SKIN = Material("skin", linear(PART_COLOURS["skin"]), 0.55)
 
 _BY_PART = (  # the first key contained in a part's name decides, so "iris" comes before "eye"
-    ("pupil", Material("pupil", (0.004, 0.004, 0.004), 0.1)),
-    ("iris", Material("iris", (0.10, 0.055, 0.03), 0.15)),
-    ("eye", Material("sclera", (0.78, 0.75, 0.71), 0.2)),
-    ("teeth", Material("teeth", (0.76, 0.70, 0.58), 0.25)),
-    ("tongue", Material("tongue", (0.42, 0.11, 0.10), 0.4)),
-    ("mouth", Material("mouth", (0.18, 0.04, 0.035), 0.5)),
+    ("pupil", Material("pupil", linear(PART_COLOURS["pupil"]), 0.1)),
+    ("iris", Material("iris", linear(PART_COLOURS["iris"]), 0.15)),
+    ("eye", Material("sclera", linear(PART_COLOURS["eye"]), 0.2)),
+    ("teeth", Material("teeth", linear(PART_COLOURS["teeth"]), 0.25)),
+    ("tongue", Material("tongue", linear(PART_COLOURS["tongue"]), 0.4)),
+    ("mouth", Material("mouth", linear(PART_COLOURS["mouth_cavity"]), 0.5)),
 )
 
 
 def part_material(part: str) -> Material:
     """The material of a part by its name ("left_iris", "upper_teeth", ...); skin by default."""
     return next((material for word, material in _BY_PART if word in part), SKIN)
+
+
+def png(image: U8) -> npt.NDArray[np.uint8]:
+    """The bytes (N,) of an image (H, W, 3), RGB, as a .png file."""
+    _, packed = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    return np.asarray(packed, np.uint8).ravel()

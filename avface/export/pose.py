@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avface.arrays import F64, Floats
+from avface.files.names import readable
 from avface.geometry.axes import flip_axes, flip_rotation
 
 if TYPE_CHECKING:
@@ -51,11 +52,17 @@ def rotating_joints(rotations: Floats) -> list[int]:
     return [j for j in range(rotations.shape[1]) if np.any(rotations[:, j])]
 
 
+def file_name(path: str) -> str:
+    """The last part of a path of any system, as text that can be encoded: files that are passed on don't show folders
+    of the user's machine."""
+    return readable(path.replace("\\", "/").rstrip("/").rpartition("/")[2])
+
+
 def scene_metadata(capture: Capture) -> dict[str, object]:
     """Metadata of the clip for scene files, as JSON values."""
     return {
-        "source": capture.source,
-        "head": capture.head,
+        "source": file_name(capture.source),
+        "head": file_name(capture.head),
         "frames": len(capture),
         "frame_rate": capture.frame_rate,
         "image_size": [int(size) for size in capture.image_size],

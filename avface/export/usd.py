@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from avface import __version__
-from avface.arrays import F32, Floats
+from avface.arrays import F32, U8, Floats
 from avface.capture.resampling import at_constant_rate
 from avface.errors import AvfaceError
-from avface.export.materials import Material, part_material
+from avface.export.base_colour import base_colour_map
+from avface.export.materials import SKIN, Material, part_material, png
 from avface.export.morphs import scene_morphs
+from avface.export.normal_map import static_normal_map
 from avface.export.pose import FAR, NEAR, head_motion, matrices, quaternions, scene_metadata
 from avface.files import replacing
+from avface.files.names import on_disk, readable
+from avface.files.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from avface.capture import Capture
@@ -28,6 +33,8 @@ APERTURE_WIDTH = 0.36
 DEFAULT_RATE = 24.0
 """Frames per second for captures of fewer than two frames."""
 
+CAMERA = "/World/Camera"
+
 ROOT = "head"
 """Name of the root joint, which has the head's pose."""
 
@@ -39,7 +46,10 @@ def export_usd(capture: Capture, path: str | Path, *, fps: float | None = None) 
     head is a UsdSkel mesh: a blend shape per expression unit, a pair of them per pose corrective and component of the
     lip refinement, all with weights from 0 to 1 (`scene_morphs`), a skeleton of the head and its joints, and one
     animation; a geometry subset and a material for each part. Time codes are the capture's true times in frames at
-    its frame rate, or whole numbers at `fps` frames per second (`avface.capture.resampling`). Detail isn't exported.
+    its frame rate, or whole numbers at `fps` frames per second (`avface.capture.resampling`).
+
+    Textures are files beside it, since USD can't contain them: `<name>_colour.png`, and with detail
+    `<name>_normal.png`, the normal map of its static displacement.
 
     Raises:
         AvfaceError: if `fps` isn't a number from 1 to 1000, or the file can't be written.
@@ -60,19 +70,48 @@ def export_usd(capture: Capture, path: str | Path, *, fps: float | None = None) 
     stage.SetStartTimeCode(codes[0] if codes else 0.0)
     stage.SetEndTimeCode(codes[-1] if codes else 0.0)
     layer.comment = f"avface {__version__}"
-    layer.customLayerData = {"avface": _usd_values(scene_metadata(capture))}
+    layer.customLayerData = {
+        "avface": _usd_values(scene_metadata(capture)),
+        "cameraSettings": {"boundCamera": CAMERA},  # Omniverse's active camera
+    }
     world = UsdGeom.Xform.Define(stage, "/World")
     stage.SetDefaultPrim(world.GetPrim())
     _define_camera(stage, capture)
-    _define_head(stage, capture, codes)
+    textures = _textures(capture)
+    names = {kind: f"{readable(path.stem)}_{kind}.png" for kind in textures}  # stored in the scene as UTF-8
+    _define_head(stage, capture, codes, names)
     with replacing(path) as temporary:
         try:
-            written = layer.Export(str(temporary))
+            written = _export(layer, temporary)
         except Tf.ErrorException:
             written = False
         if not written:
             raise AvfaceError(f"{path}: can't be written; is the disk full? Choose another folder")
+        for kind, image in textures.items():
+            with replacing(path.with_name(on_disk(names[kind]))) as texture:
+                texture.write_bytes(png(image).tobytes())
     return path
+
+
+def _export(layer: Any, path: Path) -> bool:
+    """Write a layer; USD itself takes no paths but those in UTF-8."""
+    if readable(str(path)) == str(path):
+        return bool(layer.Export(str(path)))
+    with temporary_folder() as folder:
+        written = bool(layer.Export(str(folder / f"layer{path.suffix}")))
+        if written:
+            shutil.copyfile(folder / f"layer{path.suffix}", path)
+    return written
+
+
+def _textures(capture: Capture) -> dict[str, U8]:
+    """Images (S, S, 3) by kind: the base colour "colour" and the skin's "normal" map, as far as there are."""
+    head = capture.head_model
+    colours = base_colour_map(head)
+    textures = {} if colours is None else {"colour": colours}
+    if capture.detail is not None:
+        textures["normal"] = static_normal_map(head, capture.detail)
+    return textures
 
 
 def _usd_values(metadata: dict[str, object]) -> dict[str, object]:
@@ -86,12 +125,12 @@ def _usd_values(metadata: dict[str, object]) -> dict[str, object]:
 
 
 def _define_camera(stage: Any, capture: Capture) -> None:
-    from pxr import Gf, UsdGeom
+    from pxr import Gf, UsdGeom, UsdRender
 
     width, height = capture.image_size
     pixel = APERTURE_WIDTH / width
     x, y = capture.principal_point
-    camera = UsdGeom.Camera.Define(stage, "/World/Camera")
+    camera = UsdGeom.Camera.Define(stage, CAMERA)
     camera.CreateProjectionAttr(UsdGeom.Tokens.perspective)
     camera.CreateFocalLengthAttr(capture.focal_length * pixel)
     camera.CreateHorizontalApertureAttr(width * pixel)
@@ -100,9 +139,16 @@ def _define_camera(stage: Any, capture: Capture) -> None:
     camera.CreateHorizontalApertureOffsetAttr(((width - 1) / 2 - x) * pixel)
     camera.CreateVerticalApertureOffsetAttr((y - (height - 1) / 2) * pixel)
     camera.CreateClippingRangeAttr(Gf.Vec2f(NEAR, FAR))
+    # The camera that renders, and its resolution: what USD has for an active camera.
+    UsdGeom.Scope.Define(stage, "/Render")
+    settings = UsdRender.Settings.Define(stage, "/Render/Settings")
+    settings.CreateCameraRel().SetTargets([camera.GetPath()])
+    settings.CreateResolutionAttr(Gf.Vec2i(width, height))
+    stage.SetMetadata("renderSettingsPrimPath", "/Render/Settings")
 
 
-def _define_head(stage: Any, capture: Capture, codes: list[float]) -> None:
+def _define_head(stage: Any, capture: Capture, codes: list[float], textures: dict[str, str]) -> None:
+    """Define mesh, materials, skeleton and animation; textures: names of the texture files by kind."""
     import torch
     from pxr import Gf, Sdf, Tf, UsdGeom, UsdSkel, Vt
 
@@ -132,7 +178,7 @@ def _define_head(stage: Any, capture: Capture, codes: list[float]) -> None:
         )
         uv.Set(Vt.Vec2fArray.FromNumpy(head.uv))
         uv.SetIndices(Vt.IntArray.FromNumpy(head.uv_faces.astype(np.int32).ravel()))
-    _bind_materials(stage, mesh, head)
+    _bind_materials(stage, mesh, head, textures)
 
     tokens = _joint_tokens(head)
     skeleton = UsdSkel.Skeleton.Define(stage, "/World/Head/Skeleton")
@@ -191,7 +237,7 @@ def _influences(weights: Floats) -> tuple[npt.NDArray[np.int32], F32]:
     return order.astype(np.int32), np.take_along_axis(weights, order, 1).astype(np.float32)
 
 
-def _bind_materials(stage: Any, mesh: Any, head: HeadModel) -> None:
+def _bind_materials(stage: Any, mesh: Any, head: HeadModel, textures: dict[str, str]) -> None:
     """Define a geometry subset for each part, bound to the part's material."""
     from pxr import Tf, UsdGeom, UsdShade, Vt
 
@@ -207,22 +253,55 @@ def _bind_materials(stage: Any, mesh: Any, head: HeadModel) -> None:
             Vt.IntArray.FromNumpy(faces),
             UsdShade.Tokens.materialBind,
         )
-        material = _define_material(stage, part_material(part))
+        material = _define_material(stage, part_material(part), textures)
         UsdShade.MaterialBindingAPI.Apply(subset.GetPrim()).Bind(material)
     UsdGeom.Subset.SetFamilyType(mesh, UsdShade.Tokens.materialBind, UsdGeom.Tokens.partition)
 
 
-def _define_material(stage: Any, source: Material) -> Any:
+def _define_material(stage: Any, source: Material, textures: dict[str, str]) -> Any:
+    """The material of a part, defined on first use."""
     from pxr import Gf, Sdf, UsdShade
 
-    material = UsdShade.Material.Define(stage, f"/World/Materials/{source.name}")
+    path = f"/World/Materials/{source.name}"
+    if stage.GetPrimAtPath(path):
+        return UsdShade.Material(stage.GetPrimAtPath(path))
+    material = UsdShade.Material.Define(stage, path)
     shader = UsdShade.Shader.Define(stage, material.GetPath().AppendChild("Surface"))
     shader.CreateIdAttr("UsdPreviewSurface")
-    shader.CreateInput("diffuseColor", Sdf.ValueTypeNames.Color3f).Set(Gf.Vec3f(*source.colour))
+    colour = shader.CreateInput("diffuseColor", Sdf.ValueTypeNames.Color3f)
+    if "colour" in textures:
+        colour.ConnectToSource(_define_texture(stage, material, "BaseColour", textures["colour"], "sRGB"))
+    else:
+        colour.Set(Gf.Vec3f(*source.colour))
+    if source == SKIN and "normal" in textures:
+        normal = _define_texture(stage, material, "Normal", textures["normal"], "raw")
+        shader.CreateInput("normal", Sdf.ValueTypeNames.Normal3f).ConnectToSource(normal)
     shader.CreateInput("roughness", Sdf.ValueTypeNames.Float).Set(source.roughness)
     shader.CreateInput("metallic", Sdf.ValueTypeNames.Float).Set(0.0)
     material.CreateSurfaceOutput().ConnectToSource(shader.CreateOutput("surface", Sdf.ValueTypeNames.Token))
     return material
+
+
+def _define_texture(stage: Any, material: Any, name: str, file: str, space: str) -> Any:
+    """A texture at the mesh's UVs in a material; returns its colour output."""
+    from pxr import Gf, Sdf, UsdShade
+
+    reader = UsdShade.Shader.Define(stage, material.GetPath().AppendChild("TextureCoordinates"))
+    reader.CreateIdAttr("UsdPrimvarReader_float2")
+    reader.CreateInput("varname", Sdf.ValueTypeNames.String).Set("st")
+    texture = UsdShade.Shader.Define(stage, material.GetPath().AppendChild(name))
+    texture.CreateIdAttr("UsdUVTexture")
+    texture.CreateInput("file", Sdf.ValueTypeNames.Asset).Set(f"./{file}")
+    texture.CreateInput("sourceColorSpace", Sdf.ValueTypeNames.Token).Set(space)
+    texture.CreateInput("st", Sdf.ValueTypeNames.Float2).ConnectToSource(
+        reader.CreateOutput("result", Sdf.ValueTypeNames.Float2)
+    )
+    for side in ("wrapS", "wrapT"):
+        texture.CreateInput(side, Sdf.ValueTypeNames.Token).Set("clamp")
+    if space == "raw":  # a normal map stores -1 to 1 as 0 to 1
+        texture.CreateInput("scale", Sdf.ValueTypeNames.Float4).Set(Gf.Vec4f(2, 2, 2, 1))
+        texture.CreateInput("bias", Sdf.ValueTypeNames.Float4).Set(Gf.Vec4f(-1, -1, -1, 0))
+    return texture.CreateOutput("rgb", Sdf.ValueTypeNames.Float3)
 
 
 def _animate(

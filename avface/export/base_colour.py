@@ -1,0 +1,34 @@
+"""The base-colour texture of a head: brows, lips, irises and other colours as the page shows them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from avface.arrays import U8
+from avface.head.appearance import vertex_colours
+
+if TYPE_CHECKING:
+    from avface.head.model import HeadModel
+
+TEXELS = 1024
+"""Width and height; the irises of the open head are 14 texels wide. The .png has about 60 kB."""
+
+
+@lru_cache(maxsize=1)  # the same for all formats and captures of a head; it takes half a second
+def base_colour_map(head: HeadModel) -> U8 | None:
+    """sRGB colours (S, S, 3) of the UV square, row 0 is v = 1; None for a head without texture coordinates.
+
+    Texels off the mesh have the colour of the nearest on it, so that filtering doesn't blend in a background.
+    """
+    import torch
+
+    from avface.geometry.uv import UVAtlas
+
+    if not len(head.uv):
+        return None
+    atlas = UVAtlas.of(head.faces.cpu(), torch.as_tensor(head.uv), torch.as_tensor(head.uv_faces), TEXELS)
+    colours = atlas.extend(atlas.bake(torch.as_tensor(vertex_colours(head))))
+    return np.round(255 * colours.numpy()).astype(np.uint8)
