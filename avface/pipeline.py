@@ -90,6 +90,7 @@ def reconstruct(
     refuse_after_fork()
     views = _check_head(head)
     clip = Clip.open(request.path, audio_track if audio else None)
+    request.check_size(clip.info.width, clip.info.height)
     total = clip.info.frame_count
     if not (video or (audio and clip.info.has_audio)):
         lacking = "the video has no sound" if audio else "neither picture nor sound may be used"

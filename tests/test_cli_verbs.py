@@ -343,3 +343,41 @@ def test_demo_prints_the_error_and_the_path_of_the_page(folder, monkeypatch, cap
     assert "60 frames" in output and "1.23 mm" in output and str(Path("out", "page.html")) in output
     (folder / "taken").touch()
     assert "taken: is a file" in refusal(capsys, "demo", "-o", "taken")
+
+
+@pytest.mark.parametrize("verb", ["view", "info", "export", "reconstruct"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("head.glb", "an animated head (glTF)"),
+        ("talk_1_avface.csv", "a table of curves"),
+        ("page.html", "a page, which a browser shows"),
+        ("head.USDC", "an animated head (USD)"),
+    ],
+)
+def test_files_that_avface_writes_but_cannot_read_are_named_for_what_they_are(
+    folder, capsys, verb, name, kind
+):
+    (folder / name).write_bytes(b"anything")
+    message = refusal(capsys, verb, name, *(["a.glb"] if verb == "export" else []))
+    assert message.startswith(f"{name}: is {kind}")
+    assert message.endswith("not a capture or a video; give the capture.npz that it was made from\n")
+    assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_a_video_without_a_verb_is_told_the_verbs_for_it(folder, capsys):
+    (folder / "talk.mp4").touch()
+    assert refusal(capsys, "talk.mp4") == (
+        "talk.mp4: name a verb before the file, such as avface reconstruct or avface info\n"
+    )
+
+
+def test_results_that_would_go_to_a_dangling_link_are_refused_before_the_work(folder, capsys):
+    (folder / "out").symlink_to(folder / "gone")
+    (folder / "clip.mp4").touch()
+    for path in ("out", "out/more"):
+        message = refusal(capsys, "reconstruct", "clip.mp4", "-o", path)
+        assert message == (
+            f"out: is a link to {folder / 'gone'}, which doesn't exist; make it or choose another folder\n"
+        )
+    assert not (folder / "gone").exists()

@@ -311,3 +311,17 @@ def test_every_text_file_has_an_encoding_of_its_own():
     broken = 'p.write_text("a")\np.read_text()\nopen("a")\np.open("w")\np.open()\njson.dumps(1, ensure_ascii=False)'
     assert sorted(writers_without_an_encoding(broken)) == [1, 2, 3, 4, 5, 6]
     assert not list(writers_without_an_encoding('p.open("wb")\nClip.open(p)\np.read_text("utf-8")'))
+
+
+@pytest.mark.parametrize("writer", [replacing, replacing_folder, filling])
+def test_names_as_long_as_the_system_allows_are_written_and_impossible_ones_refused(tmp_path, writer):
+    path = tmp_path / ("n" * 251 + ".csv")
+    with writer(path) as temporary:
+        (temporary if writer is replacing else temporary / path.name).write_text("text", encoding="utf-8")
+        assert temporary.name.startswith(".nnn")
+    assert names(tmp_path) == [path.name]
+    with (
+        pytest.raises(AvfaceError, match=r"a\\x00b.*: no file can have this name"),
+        writer(tmp_path / "a\0b"),
+    ):
+        pass

@@ -84,8 +84,39 @@ def test_names_that_look_like_addresses_are_plain_files(tmp_path, monkeypatch):
     video = write_video(tmp_path / "clip.mp4", gradients(3), constant_rate(3))
     video.rename(tmp_path / "concat:a|b.mp4")
     assert len(list(Clip.open("concat:a|b.mp4").frames())) == 3
-    with pytest.raises(AvfaceError, match="no such file"):
-        Clip.open("http://localhost:9/clip.mp4")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("http://localhost:9/clip.mp4", "no such file; it looks like an address: download the video"),
+        ("rtsp://camera/1", "no such file; it looks like an address"),
+        ("-", "-: no such file; standard input can't be read, .*: save it to a file first"),
+        (
+            "frames/%04d.png",
+            r"no such file; it looks like a pattern .* ffmpeg -framerate 25 -i frames/%04d.png",
+        ),
+        ("100%.mp4", r"100%\.mp4: no such file$"),
+        ("C:/clip.mp4", r"C:/clip\.mp4: no such file$"),
+        ("a\0b.mp4", r"'a\\x00b\.mp4': no file can have this name"),
+    ],
+)
+def test_what_is_no_file_but_read_by_other_programs_is_told_what_to_do(tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AvfaceError, match=message) as caught:
+        Clip.open(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_animated_webp_is_no_damaged_file(tmp_path):
+    # FFmpeg reads still WebP pictures alone: the header of an animated one, with one frame of nothing
+    canvas = (63).to_bytes(3, "little") * 2
+    frame = b"ANMF" + (16).to_bytes(4, "little") + bytes(16)
+    body = b"WEBPVP8X" + (10).to_bytes(4, "little") + b"\x02\0\0\0" + canvas
+    body += b"ANIM" + (6).to_bytes(4, "little") + bytes(6) + frame
+    path = tmp_path / "wave.webp"
+    path.write_bytes(b"RIFF" + len(body).to_bytes(4, "little") + body)
+    assert "FFmpeg can't read animated WebP; convert it to GIF or MP4" in refusal(path)
 
 
 @pytest.mark.parametrize("cover", [False, True])

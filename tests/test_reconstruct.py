@@ -123,6 +123,23 @@ def test_arguments_that_cannot_work_are_refused_before_the_video_is_opened(tmp_p
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"focal_length": 1e-6}, r"noise\.mp4: focal length 1e-06: must be from "),
+        ({"face": (5000, 1)}, r"noise\.mp4: face 5000,1: is outside the pictures"),
+    ],
+)
+def test_arguments_that_do_not_fit_the_video_are_refused_before_it_is_tracked(
+    tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.setattr(avface.tracking, "track", lambda *_, **__: pytest.fail("too late"))
+    video = write_video(tmp_path / "noise.mp4", noises(3), constant_rate(3))
+
+    with pytest.raises(AvfaceError, match=message):
+        avface.reconstruct(video, **arguments)
+
+
+@pytest.mark.parametrize(
     ("head", "message"),
     [("nobody", "nobody: unknown head"), (Path("none.npz"), r"none\.npz: no such head file")],
 )

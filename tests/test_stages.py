@@ -167,13 +167,60 @@ def test_a_stage_that_needs_another_is_refused_without_it(nose, monkeypatch):
         ({"audio_track": -1}, "audio track -1: must be a whole number; sound tracks are numbered from 0"),
         ({"audio_track": "1"}, "audio track '1': must be a whole number"),
         ({"audio_track": 0.5}, r"audio track 0\.5: must be a whole number"),
+        ({"focal_length": "35"}, "focal length '35': must be a finite number above 0 pixels"),
+        ({"focal_length": True}, "focal length True: must be a finite number above 0 pixels"),
+        ({"face": (float("nan"), 1)}, r"face \(nan, 1\): a point must be two finite numbers"),
+        ({"face": ("1", 2)}, r"face \('1', 2\): a point must be two finite numbers"),
+        (
+            {"face": [1.0, 2.0]},
+            r"face \[1\.0, 2\.0\]: must be the number of a person, or a point as a tuple \(x, y\)",
+        ),
+        ({"face": "left"}, "face 'left': must be the number of a person, or a point"),
+        ({"face": 1.5}, r"face 1\.5: must be the number of a person, or a point"),
+        ({"face": True}, "face True: must be the number of a person, or a point"),
         ({"device": "abacus"}, r"device abacus: can't be used \(.*\); try cpu"),
+        ({"device": "meta"}, r"device meta: can't be used \(.*\); try cpu"),
+        ({"device": 0}, "device 0: must be the name of a device"),
+        ({"head": "a\0b"}, r"'a\\x00b': no file can have this name"),
+        ({"networks": "a\0b"}, r"'a\\x00b': no file can have this name"),
+        ({"networks": 3}, "3: must be a path"),
+        ({"progress": None}, "progress None: must be a function"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused(arguments, message):
     with pytest.raises(AvfaceError, match=message) as caught:
         Request(Path("clip.mp4"), **arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"focal_length": 1e-6},
+            r"clip\.mp4: focal length 1e-06: must be from 64 to 64000 pixels for .* 640 x 480",
+        ),
+        ({"focal_length": 1e12}, r"clip\.mp4: focal length 1e\+12: must be from 64 to 64000 pixels"),
+        ({"face": (640.0, 100.0)}, r"clip\.mp4: face 640,100: is outside the pictures of 640 x 480 pixels"),
+        ({"face": (100, -5)}, r"clip\.mp4: face 100,-5: is outside"),
+    ],
+)
+def test_arguments_that_cannot_work_for_the_size_of_the_pictures_are_refused(arguments, message):
+    with pytest.raises(AvfaceError, match=message):
+        Request(Path("clip.mp4"), **arguments).check_size(640, 480)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"focal_length": 64}, {"focal_length": np.float32(64_000)}, {"face": (0, 479)}]
+)
+def test_cameras_and_points_at_the_limits_are_accepted(arguments):
+    Request(Path("clip.mp4"), **arguments).check_size(640, 480)
+
+
+@pytest.mark.parametrize("stages", ["coarse", None, 3, {"coarse"}])
+def test_stages_that_are_no_sequence_are_refused(stages):
+    with pytest.raises(AvfaceError, match="give a sequence of names, such as"):
+        find_stages(stages)
 
 
 @pytest.mark.parametrize("face", [None, 0, 3, np.int64(1), (0, 0), (-20.0, 1e6)])

@@ -27,7 +27,7 @@ from avface.cli.arguments import (
     Track,
     Video,
 )
-from avface.cli.files import check_file, check_folder, refuse_overwriting
+from avface.cli.files import check_file, check_folder, refuse_overwriting, refuse_results
 from avface.cli.results import (
     BatchReport,
     Job,
@@ -353,6 +353,7 @@ def _reconstruct(source: Path, bars: Bars, **options: Any) -> Capture:
     """`avface.reconstruct`, with the video's name in every error."""
     from avface.pipeline import reconstruct
 
+    refuse_results(source)
     bars("track", 0, None)
     try:
         return reconstruct(source, progress=bars, **options)
@@ -462,10 +463,12 @@ def _check_stage(capture: Capture, path: Path, stage: str | None) -> None:
 
 
 def _is_capture(path: Path) -> bool:
+    refuse_results(path)
     return path.suffix.lower() == ".npz" or path.is_dir()
 
 
 def _capture_file(path: Path) -> Path:
+    refuse_results(path)
     return path / "capture.npz" if path.is_dir() else path
 
 

@@ -9,6 +9,31 @@ from pathlib import Path
 from avface.errors import AvfaceError
 from avface.files.temporary import fall_back_to
 
+RESULTS = {
+    ".glb": "an animated head (glTF), which Blender and browsers show",
+    ".gltf": "a scene (glTF), which Blender and browsers show",
+    ".usdc": "an animated head (USD), which Blender and usdview show",
+    ".usda": "an animated head (USD), which Blender and usdview show",
+    ".csv": "a table of curves, which Live Link Face's importers and spreadsheets read",
+    ".ply": "a mesh",
+    ".obj": "a mesh",
+    ".html": "a page, which a browser shows",
+}
+"""What files of these suffixes are that avface writes."""
+
+
+def refuse_results(path: Path) -> None:
+    """Refuse a file that avface writes but can't read, where a capture or a video is needed.
+
+    Raises:
+        AvfaceError: if it is one.
+    """
+    kind = RESULTS.get(path.suffix.lower())
+    if kind is not None and path.is_file():
+        raise AvfaceError(
+            f"{path}: is {kind}, not a capture or a video; give the capture.npz that it was made from"
+        )
+
 
 def check_folder(folder: Path, names: Sequence[str] = ()) -> None:
     """Check that files of these names can be written into a folder, which need not exist yet; temporary files go

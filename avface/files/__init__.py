@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,9 @@ from avface.errors import AvfaceError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+LONGEST_NAME = 255
+"""Bytes of a file's name on common file systems."""
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """System errors of a full disk."""
@@ -31,6 +35,19 @@ def write_error(path: Path, error: OSError) -> AvfaceError:
     return AvfaceError(f"{path}: can't be written ({error.strerror or error}); {cure}")
 
 
+def _beside(path: Path, suffix: str = "") -> Path:
+    """A new path beside `path` whose name begins with a dot and as much of its name as the system leaves room for.
+
+    Raises:
+        AvfaceError: if no file can have the name.
+    """
+    if "\0" in str(path):
+        raise AvfaceError(f"{str(path)!r}: no file can have this name")
+    kept = os.fsencode(path.name)[: LONGEST_NAME - len(os.fsencode(suffix)) - 10]
+    name = os.fsdecode(kept) if len(kept) < len(os.fsencode(path.name)) else path.name
+    return path.with_name(f".{name}.{secrets.token_hex(4)}{suffix}")
+
+
 @contextmanager
 def replacing(path: Path, unwritable: Callable[[Path, OSError], AvfaceError] = write_error) -> Iterator[Path]:
     """A temporary path in the folder of `path`, with its suffix, for the block to write to.
@@ -41,7 +58,7 @@ def replacing(path: Path, unwritable: Callable[[Path, OSError], AvfaceError] = w
     Raises:
         AvfaceError: if the folder is missing or the file can't be written, from `unwritable`.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = _beside(path, path.suffix)
     try:
         temporary.touch(exist_ok=False)
         yield temporary
@@ -63,7 +80,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Raises:
         AvfaceError: if a file can't be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = _beside(path)
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -84,7 +101,7 @@ def filling(path: Path) -> Iterator[Path]:
     Raises:
         AvfaceError: if the folder is missing or a file can't be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = _beside(path)
     try:
         temporary.mkdir()
         yield temporary

@@ -31,6 +31,7 @@ from avface.media.container import (
     pictures,
     time_base,
     time_stamp,
+    undecodable,
     video_stream,
 )
 from avface.media.damage import Damage, DamageTally
@@ -162,7 +163,7 @@ class Clip:
             tracks = tuple(AudioTrack.of(*numbered) for numbered in enumerate(audio_streams(container)))
             first, stamps = _opening(container, stream)
             if first is None:
-                raise AvfaceError(f"{path}: no frame of this video could be decoded; the file is damaged")
+                raise undecodable(path, container, stream)
             orientation = Orientation.of(first)
             aspect = _pixel_aspect(container, stream)
             width, height = square_size(first.width, first.height, aspect)

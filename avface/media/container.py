@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -66,7 +67,9 @@ def open_container(path: Path) -> InputContainer:
         with path.open("rb") as file:
             empty = not file.read(1)
     except FileNotFoundError:
-        raise AvfaceError(f"{path}: no such file") from None
+        raise AvfaceError(f"{path}: no such file{_instead(str(path))}") from None
+    except ValueError:  # a NUL character
+        raise AvfaceError(f"{str(path)!r}: no file can have this name") from None
     except PermissionError:
         raise AvfaceError(f"{path}: no permission to read this file") from None
     except OSError as error:
@@ -94,6 +97,30 @@ def open_container(path: Path) -> InputContainer:
         container.close()
         raise AvfaceError(f"{path}: not a video but a {name} file")
     return container
+
+
+def _instead(name: str) -> str:
+    """What to do where a name that isn't a file's is something else that other programs read."""
+    if name == "-":
+        return "; standard input can't be read, since a video is read more than once: save it to a file first"
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", name):  # two letters at least: C:/ is a drive
+        return "; it looks like an address: download the video and give its file"
+    if re.search(r"%0?\d*d", name):
+        return (
+            "; it looks like a pattern for numbered pictures: make a video of them first, such as by "
+            f"ffmpeg -framerate 25 -i {name} video.mp4"
+        )
+    return ""
+
+
+def undecodable(path: Path, container: InputContainer, stream: VideoStream) -> AvfaceError:
+    """The error of a video without a decodable frame."""
+    if container.format.name == "webp_pipe":  # of which FFmpeg reads still pictures only
+        reason = "FFmpeg can't read animated WebP; convert it to GIF or MP4 with another program first"
+    else:
+        codec = stream.codec_context.codec.long_name
+        reason = f"the file is damaged, or holds a variant of {codec} that FFmpeg can't read; convert it to H.264 first"
+    return AvfaceError(f"{path}: no frame of this video could be decoded; {reason}")
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:

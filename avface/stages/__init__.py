@@ -27,6 +27,8 @@ def find_stages(names: Sequence[str]) -> tuple[type[Stage], ...]:
     known = [stage.name for stage in STAGES]
     if isinstance(names, str):
         raise AvfaceError(f"stages {names!r}: give a sequence of names, such as ('coarse',)")
+    if not isinstance(names, Sequence):
+        raise AvfaceError(f"stages {names!r}: give a sequence of names, such as ('coarse',)")
     given = ",".join(map(str, names))
     for name in names:
         if name not in known:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -26,6 +26,10 @@ Progress = Callable[[str, int, "int | None"], None]
 """Called with (name, frames done, total frames or None); names are "track", "solve" and those of later stages."""
 
 
+FOCAL_LENGTHS = (0.1, 100.0)
+"""Range of focal lengths over the longer side of the picture: angles of view from 157 to half a degree."""
+
+
 def no_progress(name: str, done: int, total: int | None) -> None:
     """Report nothing."""
 
@@ -36,11 +40,13 @@ def check_device(device: str) -> None:
     Raises:
         AvfaceError: if it can't.
     """
+    if not isinstance(device, str):
+        raise AvfaceError(f"device {device!r}: must be the name of a device, such as cpu or cuda")
     if device != "cpu":
         import torch
 
         try:
-            torch.zeros(1, device=device)
+            torch.zeros(1, device=device).item()  # devices without memory, such as meta, have no value
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise AvfaceError(f"device {device}: can't be used ({reason}); try cpu") from None
@@ -68,23 +74,64 @@ class Request:
     progress: Progress = no_progress
 
     def __post_init__(self) -> None:
-        if self.focal_length is not None and not 0 < self.focal_length < math.inf:
+        for given in (self.path, self.head, self.networks):
+            if given is not None and not isinstance(given, (str, Path)):
+                raise AvfaceError(f"{given!r}: must be a path, as str or Path")
+            if "\0" in str(given):
+                raise AvfaceError(f"{str(given)!r}: no file can have this name")
+        focal = self.focal_length
+        if focal is not None and not (_is_number(focal) and 0 < focal < math.inf):
             raise AvfaceError(
-                f"focal length {self.focal_length}: must be a finite number above 0 pixels; leave it out to have it "
-                "estimated"
+                f"focal length {focal!r}: must be a finite number above 0 pixels; leave it out to have it estimated"
             )
-        point = isinstance(self.face, tuple)
-        values = self.face if isinstance(self.face, tuple) else () if self.face is None else (self.face,)
-        if (point and len(values) != 2) or not all(map(math.isfinite, values)):
-            raise AvfaceError(f"face {self.face}: a point must be two finite numbers (x, y) in pixels")
-        if not point and any(number < 0 for number in values):
-            raise AvfaceError(f"face {self.face}: people are numbered from 0, the most prominent first")
+        _check_face(self.face)
+        if not callable(self.progress):
+            raise AvfaceError(f"progress {self.progress!r}: must be a function of (name, frames done, total)")
         track = self.audio_track
         if track is not None and (isinstance(track, bool) or not isinstance(track, Integral) or track < 0):
             raise AvfaceError(
                 f"audio track {track!r}: must be a whole number; sound tracks are numbered from 0"
             )
         check_device(self.device)
+
+    def check_size(self, width: int, height: int) -> None:
+        """Check what depends on the size of the video's pictures, in pixels.
+
+        Raises:
+            AvfaceError: if the focal length is none that a camera has, or the point of the face is outside.
+        """
+        focal, side = self.focal_length, max(width, height)
+        low, high = (factor * side for factor in FOCAL_LENGTHS)
+        if focal is not None and not low <= focal <= high:
+            raise AvfaceError(
+                f"{self.path}: focal length {focal:g}: must be from {low:g} to {high:g} pixels for pictures of "
+                f"{width} x {height}; leave it out to have it estimated"
+            )
+        if isinstance(self.face, tuple):
+            x, y = self.face
+            if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+                raise AvfaceError(
+                    f"{self.path}: face {x:g},{y:g}: is outside the pictures of {width} x {height} pixels"
+                )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _check_face(face: object) -> None:
+    """Refuse what is neither None, a number of a person, nor a point."""
+    if face is None:
+        return
+    if isinstance(face, tuple):
+        if len(face) != 2 or not all(_is_number(value) and math.isfinite(value) for value in face):
+            raise AvfaceError(f"face {face}: a point must be two finite numbers (x, y) in pixels")
+    elif not isinstance(face, Integral) or isinstance(face, bool):
+        raise AvfaceError(
+            f"face {face!r}: must be the number of a person, or a point as a tuple (x, y) in pixels"
+        )
+    elif face < 0:
+        raise AvfaceError(f"face {face}: people are numbered from 0, the most prominent first")
 
 
 class Stage(Protocol):
