@@ -14,6 +14,7 @@ from avface.evaluation.occluded_clips import (
     OccludedClip,
     OccludedClipsConfig,
     make_occluded_clip,
+    make_whole_face_clip,
     plan_events,
 )
 from avface.evaluation.occlusion import (
@@ -29,8 +30,10 @@ from avface.evaluation.occlusion import (
     occluded_figures,
     upper_face,
 )
+from avface.evaluation.occlusion_whole_face import WholeFaceReport, whole_face_case
 from avface.head.measures import box_size
 from avface.head.schemes import LEFT_EYE, LIPS, LIPS_INNER_LOWER, LIPS_INNER_UPPER
+from avface.media import Clip
 from avface.synthetic.occlusion.compositing import covered_landmarks, occlude
 from avface.synthetic.occlusion.plan import OcclusionEvent
 from avface.synthetic.occlusion.video import occlusion_rng
@@ -235,7 +238,9 @@ def test_the_protocol_measures_methods_and_names_what_it_cannot(video, tmp_path,
     (video.parent / "broken.mp4").write_bytes(b"")
     monkeypatch.setattr(protocol, "make_occluded_clip", make)
     monkeypatch.setattr("avface.pipeline.reconstruct", reconstruct)
-    report = evaluate_occlusion(video.parent, seeds=1, networks=Path("w.safetensors"), work=tmp_path)
+    report = evaluate_occlusion(
+        video.parent, seeds=1, parts=("lower-face",), networks=Path("w.safetensors"), work=tmp_path
+    )
     assert [options["audio"] for options in asked] == [True, False]
     assert all(options["networks"] == Path("w.safetensors") for options in asked)
     assert report.failed.keys() == {"broken.mp4"}
@@ -248,6 +253,9 @@ def test_the_protocol_measures_methods_and_names_what_it_cannot(video, tmp_path,
     assert "made.mp4 #0" in text and "not measured" in text and max(map(len, text.splitlines())) < 130
     with pytest.raises(AvfaceError, match="seeds=0: must be 1 or more"):
         evaluate_occlusion(video.parent, seeds=0)
+    for parts in ((), ("upper-face",), "whole-face"):
+        with pytest.raises(AvfaceError, match=r"parts=.*: must be one or more of lower-face, whole-face"):
+            evaluate_occlusion(video.parent, parts=parts)
 
 
 def test_means_are_over_cases_and_apart_for_still_and_moving_heads(landmarks):
@@ -273,7 +281,7 @@ def test_a_real_clip_is_hidden_for_two_fifths_of_its_frames(tmp_path):
     assert clip.lips_occluded.mean() == pytest.approx(0.4, abs=0.06)
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / path.name).symlink_to(path)
-    report = evaluate_occlusion(tmp_path / "one", seeds=1, work=tmp_path)
+    report = evaluate_occlusion(tmp_path / "one", seeds=1, parts=("lower-face",), work=tmp_path)
     assert report.mean(HOLD, "lips") > report.mean(INTERPOLATE, "lips") * 0.5 > 0
     assert len(report.methods) >= 5
 
@@ -293,3 +301,68 @@ def test_a_real_clip_is_hidden_for_two_fifths_of_its_frames(tmp_path):
 def test_a_config_that_cannot_work_is_refused(changes, message):
     with pytest.raises(AvfaceError, match=message):
         OccludedClipsConfig(**changes)
+
+
+def test_a_covered_face_is_measured_in_covered_frames_and_jumps_around_them(landmarks):
+    clip = made_clip(landmarks, covering(range(20, 28)) | covering([19], np.arange(200)))
+    clip.covered[20:28] = True
+    size = box_size(landmarks)[:, None, None]
+    off = landmarks.copy()
+    off[20:28] += 0.05 * size[20:28] * [0.6, 0.8]
+    off[40:] += 1000  # outside
+    steps = np.linalg.norm(np.diff(landmarks, axis=0), axis=2).mean(1) / box_size(landmarks)[1:]
+    case = whole_face_case(clip, "hand", 8, {"clean": landmarks, "off": off, "lost": np.nan * landmarks})
+    assert case.covered == 8
+    assert case.figures["clean"].nme478 == 0 and 0 < case.figures["clean"].jump <= 1
+    assert case.figures["off"].nme478 == pytest.approx(5)
+    assert case.figures["off"].jump == pytest.approx(0.05 / steps.max(), abs=1)
+    assert case.figures["off"].jump > 0.04 / steps.max()
+    assert case.figures["lost"].nme478 == 100
+    report = WholeFaceReport((case, dataclasses.replace(case, clip="b.mp4")))
+    assert report.mean("off", "nme478") == pytest.approx(5) and report.worst("lost", "nme478") == 100
+    assert "a.mp4 hand 8" in report.table({}) and "2 clips, 2 cases" in report.table({})
+    with pytest.raises(AvfaceError, match="never covered"):
+        whole_face_case(made_clip(landmarks, covering([3])), "hand", 8, {})
+
+
+def test_a_covered_clip_is_made_once_and_says_what_is_too_short(video, tmp_path):
+    from avface.tracking import track
+
+    found = track(Clip.open(video).frames())
+    asked = []
+
+    def face_track():
+        asked.append(1)
+        return found
+
+    made = make_whole_face_clip(video, "paper", 8, 3, tmp_path, face_track)
+    again = make_whole_face_clip(video, "paper", 8, 3, tmp_path, face_track)
+    assert len(asked) == 1 and (made.covered.mean(1) >= 0.95).sum() >= 8
+    np.testing.assert_array_equal(made.covered, again.covered)
+    with pytest.raises(AvfaceError, match="has 24 frames; a cover of 25 needs 37"):
+        make_whole_face_clip(video, "paper", 25, 3, tmp_path, face_track)
+
+
+def test_the_protocol_has_rows_for_the_whole_face(video, tmp_path, monkeypatch):
+    truth = moving_capture(24)
+    covered = covering(range(8, 17), np.arange(478), 24)
+
+    def make(source, kind, length, seed, work, face_track, on_frame):
+        if length == 25 or source.name != video.name:
+            raise AvfaceError(f"{source}: too short")
+        return made_clip(truth.landmarks().astype(float), covered, source=source, video=source)
+
+    monkeypatch.setattr("avface.evaluation.occlusion_whole_face.make_whole_face_clip", make)
+    monkeypatch.setattr("avface.pipeline.reconstruct", lambda path, **options: truth)
+    report = evaluate_occlusion(video.parent, parts=("whole-face",), work=tmp_path)
+    assert [(case.kind, case.length) for case in report.whole_face.cases] == [
+        ("hand", 8),
+        ("microphone", 8),
+        ("paper", 8),
+    ]
+    assert list(report.whole_face.cases[0].figures) == [TRACKER, HOLD, INTERPOLATE, protocol.WITH_SOUND]
+    assert report.whole_face.mean(protocol.WITH_SOUND, "nme478") < 1e-4
+    assert "made.mp4 hand 25" in report.failed
+    content = json.loads(report.to_json())
+    assert len(content["whole_face"]) == 3 and content["cases"] == []
+    assert "whole face: 1 clips, 3 cases" in report.table()

@@ -17,7 +17,12 @@ from avface.synthetic.occlusion.motion import OccluderMotion, random_walk
 from avface.synthetic.occlusion.occluders.average_face import average_face
 from avface.synthetic.occlusion.occluders.drawing import Light
 from avface.synthetic.occlusion.occluders.sampling import sample_occluder
-from avface.synthetic.occlusion.plan import OcclusionConfig, OcclusionEvent, plan_occlusions
+from avface.synthetic.occlusion.plan import (
+    OcclusionConfig,
+    OcclusionEvent,
+    plan_occlusions,
+    whole_face_event,
+)
 from avface.synthetic.occlusion.video import occlude_video
 
 SIZE = 160
@@ -375,3 +380,37 @@ def test_the_source_is_never_overwritten(tmp_path, talk):
 
     with pytest.raises(AvfaceError, match="would be overwritten"):
         occlude_video(source, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["hand", "microphone", "paper"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_whole_face_is_covered_between_the_ramps(kind, seed):
+    frames, landmarks = still_face(24, sway=8.0)
+    event = whole_face_event(2, 8)
+    config = OcclusionConfig(kinds=(kind,), whole_face=True)
+    out = list(occlude(frames, landmarks, np.random.default_rng(seed), config, (event,)))
+    covered = np.array([frame.landmark_occluded.mean() for frame in out])
+    assert (covered[event.start + event.ramp : event.stop - event.ramp] >= 0.95).all()
+    assert not covered[: event.start].any() and not covered[event.stop :].any()
+    assert covered[event.start] < 0.5 and covered[event.stop - 1] < 0.5
+    assert {frame.kind for frame in out} == {"", kind}
+
+
+def test_plans_cover_the_whole_face_for_6_to_30_frames_with_ramps():
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        frames = int(rng.integers(30, 400))
+        events = plan_occlusions(rng, frames, OcclusionConfig(whole_face=True))
+        assert events and events[0].start > 0 and events[-1].stop < frames
+        for one in events:
+            assert one.enters and one.leaves and 6 <= one.stop - one.start - 2 * one.ramp <= 30
+        assert all(one.stop + 2 <= other.start for one, other in itertools.pairwise(events))
+    short = plan_occlusions(np.random.default_rng(0), 12, OcclusionConfig(whole_face=True))
+    assert short == (OcclusionEvent(0, 12, False, False),)
+
+
+def test_what_is_worn_cannot_cover_the_whole_face():
+    with pytest.raises(AvfaceError, match="scarf: can't cover the whole face"):
+        OcclusionConfig(kinds=("scarf",), whole_face=True)
+    with pytest.raises(ValueError, match="shortest_cover=40"):
+        OcclusionConfig(shortest_cover=40)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg, subcommand
 
@@ -38,12 +38,20 @@ class EvaluateClips:
 
 @dataclass(frozen=True)
 class EvaluateOcclusion:
-    """Occlude the lower face in videos and measure the error of the tracker, simple baselines and avface there."""
+    """Occlude faces in videos and measure the error of the tracker, simple baselines and avface there.
+
+    Two parts: the lower face occluded in 40 % of the frames, and the whole face covered for 8 and for 25 frames.
+    """
 
     directory: Annotated[Positional[Path], arg(metavar="DIR")]
     """Folder of clean videos with sound."""
     seeds: int = 3
-    """Occluded versions of each video."""
+    """Versions of each video with an occluded lower face."""
+    parts: Annotated[tuple[Literal["lower-face", "whole-face"], ...], arg(metavar="PART")] = (
+        "lower-face",
+        "whole-face",
+    )
+    """What is occluded: lower-face, whole-face; both by default."""
     networks: Weights = None
     """Weights in place of those that come with avface."""
     work: Work = None
@@ -57,7 +65,12 @@ class EvaluateOcclusion:
         if self.work is not None:
             check_folder(self.work)
         report = evaluate_occlusion(
-            self.directory, seeds=self.seeds, networks=self.networks, work=self.work, progress=_progress(bars)
+            self.directory,
+            seeds=self.seeds,
+            parts=self.parts,
+            networks=self.networks,
+            work=self.work,
+            progress=_progress(bars),
         )
         return Outcome(report.table(), json.loads(report.to_json()), is_result=True)
 

@@ -111,12 +111,15 @@ class Occlude:
     """Seed of occluders and their motion."""
     kinds: Annotated[tuple[str, ...], arg(metavar="KIND", help_behavior_hint="")] = ()
     """Kinds of occluder: hand, microphone, ...; all by default."""
+    whole_face: bool = False
+    """Cover the whole face for 6 to 30 frames at a time, by objects close to the lens that come and go."""
     messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
         """Track the face, then render the occluders."""
         from avface.media import Clip
         from avface.synthetic.occlusion.occluders.sampling import OCCLUDER_KINDS
+        from avface.synthetic.occlusion.plan import OcclusionConfig
         from avface.synthetic.occlusion.video import occlude_video
 
         folder = self.output or Path(f"{self.video.stem}-occluded")
@@ -127,6 +130,7 @@ class Occlude:
             folder,
             self.seed,
             self.kinds or OCCLUDER_KINDS,
+            config=OcclusionConfig(whole_face=self.whole_face, kinds=self.kinds or OCCLUDER_KINDS),
             on_frame=lambda stage, done: bars(stage, done, total),
         )
         written = [files.occluded, files.clean, files.mask, files.truth]

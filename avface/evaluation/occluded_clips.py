@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,10 +17,14 @@ from avface.errors import AvfaceError
 from avface.files import replacing_folder
 from avface.head.schemes import LEFT_EYE, LIPS, RIGHT_EYE
 from avface.synthetic.occlusion.compositing import covered_landmarks
-from avface.synthetic.occlusion.plan import OcclusionConfig, OcclusionEvent
+from avface.synthetic.occlusion.plan import OcclusionConfig, OcclusionEvent, whole_face_event
 from avface.synthetic.occlusion.video import TRUTH_VERSION, occlude_video, occlusion_rng
 
+if TYPE_CHECKING:
+    from avface.tracking import FaceTrack
+
 RECIPE_VERSION = 1
+WHOLE_FACE_VERSION = 1
 OCCLUDED_LIPS = 0.5
 """A frame counts as occluded when more than this share of the lips' landmarks is covered."""
 CLEAR_POINTS = 0.1
@@ -138,6 +143,58 @@ def make_occluded_clip(
     folder = work / f"{source.stem}-{seed}-{sha256(recipe.encode()).hexdigest()[:12]}"
     if not (folder / "truth.npz").is_file():
         _make(source, seed, folder, config, on_frame)
+    return _read(source, seed, folder)
+
+
+def make_whole_face_clip(
+    source: Path,
+    kind: str,
+    covered: int,
+    seed: int,
+    work: Path,
+    face_track: Callable[[], FaceTrack],
+    on_frame: Callable[[str, int], None] = lambda stage, done: None,
+) -> OccludedClip:
+    """Cover the whole face of a video once, for `covered` frames without the ramps, or read the result of an earlier
+    run from the folder `work`.
+
+    The occlusion lies in the middle half of the clip as far as it is long enough. `face_track` returns the face in the
+    clean video; it is called if the clip has to be made.
+
+    Raises:
+        AvfaceError: if the video can't be read or has no face, is too short, or the folder can't be written.
+    """
+    try:
+        digest = sha256(source.read_bytes()).hexdigest()
+    except OSError as error:
+        raise AvfaceError(f"{source}: can't be read ({error.strerror})") from None
+    recipe = {"version": WHOLE_FACE_VERSION, "source": digest, "seed": seed, "kind": kind, "covered": covered}
+    name = sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+    folder = work / f"{source.stem}-whole-{kind}-{covered}-{seed}-{name}"
+    if not (folder / "truth.npz").is_file():
+        from avface.media import Clip
+
+        found, rate = face_track(), Clip.open(source).info.frame_rate
+        longest = whole_face_event(0, covered, rate).stop
+        room = len(found) - longest
+        if room < 2:
+            raise AvfaceError(
+                f"{source}: has {len(found)} frames; a cover of {covered} needs {longest + 2}: choose a longer video"
+            )
+        start = int(np.random.default_rng([seed, covered]).integers(max(room // 4, 1), max(3 * room // 4, 2)))
+        with replacing_folder(folder) as partial:
+            files = occlude_video(
+                source,
+                partial,
+                seed,
+                (kind,),
+                config=OcclusionConfig(kinds=(kind,), whole_face=True),
+                events=(whole_face_event(start, covered, rate),),
+                face_track=found,
+                on_frame=on_frame,
+            )
+            files.clean.unlink()
+            files.mask.unlink()
     return _read(source, seed, folder)
 
 

@@ -1,13 +1,14 @@
-"""The occlusion protocol: reconstruction of the occluded lower face on real clips; the reference is the clean video.
+"""The occlusion protocol: reconstruction of occluded faces on real clips; the reference is the clean video.
 
-Every clip is occluded by several occluders (`occluded_clips`); only frames with occluded lips are measured. Compared
-are the tracker, baselines without a head model (`gap_filling`), and `avface.reconstruct` with and without audio.
+Lower face: every clip is occluded by several occluders (`occluded_clips`); only frames with occluded lips are measured.
+Whole face: it is covered for a while (`occlusion_whole_face`); only covered frames are measured. Compared are the
+tracker, baselines without a head model (`gap_filling`), and `avface.reconstruct` with and, of the lower face, without
+audio.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -22,13 +23,23 @@ from avface.evaluation.clips import Progress, find_videos
 from avface.evaluation.gap_filling import carry, hold, interpolate
 from avface.evaluation.metrics import WORST_ERROR, nme
 from avface.evaluation.occluded_clips import OccludedClip, OccludedClipsConfig, make_occluded_clip
+from avface.evaluation.occlusion_whole_face import (
+    WholeFaceCase,
+    WholeFaceReport,
+    WholeFaceSource,
+    whole_face_case,
+)
 from avface.evaluation.tables import aligned, with_spread
+from avface.files.temporary import temporary_folder
 from avface.head.measures import box_size, mouth_opening
 from avface.head.schemes import LIPS
 
 MOVING = 5.0
 """Mean speed of a head, in per cent of the face's size per second, from which it counts as moving."""
 TRACKER, HOLD, INTERPOLATE, CARRY = "tracker", "hold", "interpolate", "carry"
+LOWER_FACE, WHOLE_FACE = "lower-face", "whole-face"
+PARTS = (LOWER_FACE, WHOLE_FACE)
+"""What is occluded in the two parts of the protocol."""
 WITH_SOUND, WITHOUT_SOUND = "avface, sound", "avface, no sound"
 _LABELS = {
     TRACKER: "tracker on the occluded video",
@@ -79,13 +90,16 @@ class OcclusionReport:
     """Figures of all cases, as a text table (`table`) and as JSON (`to_json`)."""
 
     cases: tuple[OcclusionCase, ...]
+    """Those of the lower face."""
     failed: dict[str, str] = field(default_factory=dict)
     """Reasons why videos couldn't be measured, by file name."""
+    whole_face: WholeFaceReport | None = None
+    """Figures with the whole face covered; None if they weren't measured."""
 
     @property
     def methods(self) -> list[str]:
         """Names of the methods, in the order of the table."""
-        return list(self.cases[0].figures)
+        return list(self.cases[0].figures) if self.cases else []
 
     def mean(self, method: str, figure: str, moving: bool | None = None) -> float:
         """Mean of a method's figure over all cases, or those with moving or with still heads; nan for none."""
@@ -101,18 +115,21 @@ class OcclusionReport:
 
     def table(self) -> str:
         """Plain text: mean and deviation of all methods over all cases, moving and still heads; and the cases."""
-        parts = []
+        parts: list[str] = []
         for title, moving in (("all", None), ("moving heads", True), ("nearly still heads", False)):
             cases = [case for case in self.cases if moving is None or case.moving == moving]
             if cases:
                 parts.append(self._group(f"{title}: {_number(cases)}", moving))
-        parts.append(self._case_table())
+        if self.cases:
+            parts.append(self._case_table())
+            parts.append(
+                "Errors over frames with occluded lips, % of face size: mean ± standard deviation over clips and "
+                "seeds.\nr: correlation of the mouth's opening with the reference's over occluded frames; in gaps: "
+                "after subtraction of each gap's mean."
+            )
+        if self.whole_face is not None:
+            parts.append(self.whole_face.table(_LABELS))
         parts += ["not measured: " + reason for reason in self.failed.values()]
-        parts.append(
-            "Errors over frames with occluded lips, % of face size: mean ± standard deviation over clips and seeds.\n"
-            "r: correlation of the mouth's opening with the reference's over occluded frames; in gaps: after "
-            "subtraction of each gap's mean."
-        )
         return "\n\n".join(parts)
 
     def _group(self, title: str, moving: bool | None) -> str:
@@ -148,7 +165,13 @@ class OcclusionReport:
             }
             for group, moving in groups.items()
         }
-        content = {"cases": [asdict(case) for case in self.cases], "means": means, "failed": self.failed}
+        whole = self.whole_face
+        content = {
+            "cases": [asdict(case) for case in self.cases],
+            "means": means,
+            "whole_face": [] if whole is None else [asdict(case) for case in whole.cases],
+            "failed": self.failed,
+        }
         return json.dumps(content, indent=2, allow_nan=False)
 
 
@@ -164,19 +187,21 @@ def evaluate_occlusion(
     clips: Path,
     *,
     seeds: int = 3,
+    parts: Sequence[str] = PARTS,
     networks: Path | None = None,
     work: Path | None = None,
     config: OccludedClipsConfig | None = None,
     progress: Progress = lambda clip, stage, done, total: None,
 ) -> OcclusionReport:
-    """Occlude the lower face in every video of a folder and measure each method's estimate of it.
+    """Occlude the face in every video of a folder and measure each method's estimate of it.
 
     Args:
         clips: A folder of videos with audio.
-        seeds: Number of occluded versions of each.
+        seeds: Number of versions of each with an occluded lower face.
+        parts: What is occluded, from `PARTS`: "lower-face", "whole-face" (once a kind of occluder and duration).
         networks: Weights for `avface.reconstruct`; its own by default.
         work: Folder that keeps the occluded videos for the next run; by default a temporary one.
-        config: How faces are occluded.
+        config: How lower faces are occluded.
         progress: Called as the work advances.
 
     Raises:
@@ -184,11 +209,14 @@ def evaluate_occlusion(
     """
     if seeds < 1:
         raise AvfaceError(f"seeds={seeds}: must be 1 or more occluded versions of each video")
+    if not parts or isinstance(parts, str) or set(parts) - set(PARTS):
+        raise AvfaceError(f"parts={parts}: must be one or more of {', '.join(PARTS)}")
     cases: list[OcclusionCase] = []
+    whole: list[WholeFaceCase] = []
     failed: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="avface-") if work is None else nullcontext(work) as folder:
+    with temporary_folder() if work is None else nullcontext(work) as folder:
         for path in find_videos(clips):
-            for seed in range(seeds):
+            for seed in range(seeds if LOWER_FACE in parts else 0):
 
                 def on_frame(stage: str, done: int, name: str = f"{path.name} #{seed}") -> None:
                     progress(name, stage, done, None)
@@ -198,9 +226,20 @@ def evaluate_occlusion(
                     cases.append(_measured(clip, networks, on_frame))
                 except AvfaceError as problem:
                     failed[path.name] = str(problem)
-    if not cases:
+            if WHOLE_FACE in parts:
+
+                def on_whole(stage: str, done: int, name: str = f"{path.name} whole face") -> None:
+                    progress(name, stage, done, None)
+
+                source = WholeFaceSource(path, on_whole)
+                for kind, length, make in source.clips(0, Path(folder)):
+                    try:
+                        whole.append(_measured_whole_face(make(), kind, length, networks, on_whole))
+                    except AvfaceError as problem:
+                        failed[f"{path.name} {kind} {length}"] = str(problem)
+    if not cases and not whole:
         raise AvfaceError(f"{clips}: none of its videos could be measured; {next(iter(failed.values()))}")
-    return OcclusionReport(tuple(cases), failed)
+    return OcclusionReport(tuple(cases), failed, WholeFaceReport(tuple(whole)) if whole else None)
 
 
 def reconstructions(networks: Path | None) -> dict[str, dict[str, Any]]:
@@ -222,6 +261,22 @@ def _measured(
         capture = reconstruct(clip.video, progress=lambda stage, done, _: on_frame(stage, done), **options)
         points[name] = np.asarray(capture.landmarks(), np.float64)
     return measure_case(clip, points, lost=int((clip.lips_occluded & ~found.seen).sum()))
+
+
+def _measured_whole_face(
+    clip: OccludedClip, kind: str, length: int, networks: Path | None, on_frame: Callable[[str, int], None]
+) -> WholeFaceCase:
+    from avface.media import Clip
+    from avface.pipeline import reconstruct
+    from avface.tracking import track
+
+    found = track(Clip.open(clip.video).frames(), on_frame=lambda done: on_frame("tracker", done))
+    points = estimates(clip, np.asarray(found.landmarks, np.float64))
+    del points[CARRY]  # nothing is visible that it could move with
+    options = reconstructions(networks)[WITH_SOUND]
+    capture = reconstruct(clip.video, progress=lambda stage, done, _: on_frame(stage, done), **options)
+    points[WITH_SOUND] = np.asarray(capture.landmarks(), np.float64)
+    return whole_face_case(clip, kind, length, points)
 
 
 def estimates(clip: OccludedClip, tracked: F64) -> dict[str, F64]:

@@ -5,8 +5,9 @@ Source: AVFace (CVPR 2023), sec. 3.4, with the compositing of Voo, Jiang and Loy
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import cv2
@@ -18,14 +19,23 @@ from avface.head.schemes import FACE_OVAL, LIPS_OUTER
 from avface.synthetic.occlusion.appearance import estimate_light, face_skin
 from avface.synthetic.occlusion.face_pose import FacePoses, face_poses
 from avface.synthetic.occlusion.motion import OccluderMotion
+from avface.synthetic.occlusion.occluders.average_face import average_face
 from avface.synthetic.occlusion.occluders.drawing import Layer, Light, View
-from avface.synthetic.occlusion.occluders.sampling import sample_occluder
+from avface.synthetic.occlusion.occluders.sampling import WORN_KINDS, sample_occluder
 from avface.synthetic.occlusion.plan import OcclusionConfig, OcclusionEvent, plan_occlusions
 
 OCCLUDED = 128
 """A pixel of a mask at or above this value counts as occluded."""
 
 
+_COVERING_DRAWS = 12
+"""Occluders that are drawn at most until one covers the whole face."""
+_COVERING_STEP, _COVERING_STEPS = 1.12, 18
+"""Ratio and number of the sizes of an occluder, from its own on, that are tried until it covers the whole face."""
+_COVER_CHECKS = 5
+"""Number of frames of an event in which the cover of the whole face is checked."""
+_CHECKED_FACE, _FACE_SIZE = 64.0, 0.16
+"""Pixels across the face in pictures for these checks, and metres across the average face."""
 _MAX_DRAWN_SCALE = 1600.0
 """Maximum resolution of drawing in pixels per metre: a face of 260 pixels. For larger faces the layer is upsampled."""
 
@@ -194,13 +204,62 @@ class _OcclusionRun:
     ) -> None:
         self.event, self._light, self._shadow = event, light, config.shadow
         over_mouth = bool(rng.random() < config.mouth_share)
-        occluder = sample_occluder(rng, config.kinds, over_mouth=over_mouth)
-        self.occluder = occluder.colour_matched(skin, brightness, rng)
+        kinds = config.kinds
+        if config.whole_face:
+            kinds = tuple(kind for kind in kinds if kind not in WORN_KINDS)
+        self._camera_distance = 1.0
+        self._edge_blur = 0.7
+        for _ in range(_COVERING_DRAWS if config.whole_face else 1):
+            occluder = sample_occluder(rng, kinds, over_mouth=over_mouth)
+            self.occluder = occluder.colour_matched(skin, brightness, rng)
+            if config.whole_face and self._cover_face(rng, config, poses, size):
+                break
         self._camera_distance = float(rng.uniform(0.45, 1.1))
         self._edge_blur = float(rng.uniform(0.45, 0.9))
         self._grain_rng = np.random.default_rng(int(rng.integers(2**31)))
         self._grain = rng.uniform(0.3, 2.2) * self._grain_rng.standard_normal((256, 256), np.float32)
-        self._motion = OccluderMotion.sample(rng, config, event, self.occluder, poses, size)
+        if not config.whole_face:
+            self._motion = OccluderMotion.sample(rng, config, event, self.occluder, poses, size)
+
+    def _cover_face(
+        self, rng: np.random.Generator, config: OcclusionConfig, poses: FacePoses, size: tuple[int, int]
+    ) -> bool:
+        """Enlarge the occluder over the middle of the face until it covers all of it between its ramps; whether it does
+        so at all: there may be gaps between fingers."""
+        event = self.event
+        face = average_face().landmarks
+        middle = np.append(0.5 * (face.min(0) + face.max(0))[:2], 0.0)
+        seed = int(rng.integers(2**31))
+        ramp = event.ramp or 0
+        first = min(event.start + ramp, event.stop - 1)
+        last = max(event.stop - 1 - ramp, first)
+        frames = np.unique(np.linspace(first, last, _COVER_CHECKS).astype(int)).tolist()
+        shrink = min(1.0, _CHECKED_FACE / (_FACE_SIZE * float(poses.scale[first])))
+        small = FacePoses(shrink * (poses.centre + 0.5) - 0.5, shrink * poses.scale, poses.turn, poses.seen)
+        small_size = max(round(shrink * size[0]), 16), max(round(shrink * size[1]), 16)
+
+        def covers(step: int) -> bool:
+            self.occluder = replace(self.occluder, target=middle, size=_COVERING_STEP**step)
+            motion_rng = np.random.default_rng(seed)
+            self._motion = OccluderMotion.sample(motion_rng, config, event, self.occluder, poses, size)
+            return all(self._covers(index, face, small, small_size) for index in frames)
+
+        return covers(bisect_left(range(_COVERING_STEPS - 1), True, key=covers))
+
+    def _covers(self, index: int, face: F64, poses: FacePoses, size: tuple[int, int]) -> bool:
+        """Whether the average face's landmarks (478, 3), somewhat enlarged, lie behind the occluder in a frame, as far
+        as they are within the picture."""
+        turned = face @ Rotation.from_rotvec(poses.turn[index]).as_matrix().T
+        middle = turned.mean(0)
+        turned = middle + 1.15 * (turned - middle)
+        points = poses.centre[index] + poses.scale[index] * turned[:, :2] * [1, -1]
+        inside = ((points > -0.5) & (points < np.array(size) - 0.5)).all(1)
+        layer, _, _ = self.draw(index, poses, size)
+        if layer is None:
+            return not inside.any()
+        place = np.round(points[inside]).astype(int) - [layer.left, layer.top]
+        drawn = ((place >= 0) & (place < layer.alpha.shape[::-1])).all(1)
+        return bool(drawn.all() and (255 * layer.alpha[place[:, 1], place[:, 0]] >= OCCLUDED).all())
 
     def draw(self, index: int, poses: FacePoses, size: tuple[int, int]) -> tuple[Layer | None, F64, F64]:
         """The layer of frame `index`, with the occluder's own rotation (3,) as axis-angle and shift (3,)."""

@@ -90,7 +90,7 @@ class OccluderMotion:
                 border = size[k] if entry[k] > 0 else 0
                 along = abs((border - poses.centre[event.start, k]) / entry[k])
                 distance = min(distance, along / poses.scale[event.start])
-        distance = float(np.clip(distance, 0.1, 0.6)) + 0.2
+        distance = float(np.clip(distance, 0.1, 0.6)) + 0.2 * min(occluder.size, 2.0)
         # a minimum-jerk trajectory peaks at 1.875 times its mean speed
         needed = 1.875 * distance / _RAMP_SPEED * rate / 25
         return cls(
@@ -101,7 +101,7 @@ class OccluderMotion:
             limit * np.tanh(shifts / limit),
             config.reach * _FACE_HALF_SIZE,
             distance,
-            int(np.clip(np.ceil(needed), 4, max(4, count // 3))),
+            int(np.clip(np.ceil(needed), 4, max(4, count // 3))) if event.ramp is None else event.ramp,
         )
 
     def at(self, index: int, head_rotation: F64) -> tuple[F64, F64, F64]:

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from avface.media import Clip, EncodingConfig, VideoWriter
 from avface.synthetic.occlusion.compositing import occlude
 from avface.synthetic.occlusion.occluders.sampling import OCCLUDER_KINDS, check_kinds
 from avface.synthetic.occlusion.plan import OcclusionConfig, OcclusionEvent
+
+if TYPE_CHECKING:
+    from avface.tracking import FaceTrack
 
 TRUTH_VERSION = 2
 
@@ -59,6 +62,7 @@ def occlude_video(
     *,
     config: OcclusionConfig | None = None,
     events: Sequence[OcclusionEvent] | None = None,
+    face_track: FaceTrack | None = None,
     on_frame: Callable[[str, int], None] = lambda stage, done: None,
 ) -> OcclusionFiles:
     """Hide part of the most prominent face in a video, real or synthetic, and write the ground truth.
@@ -70,6 +74,7 @@ def occlude_video(
         kinds: kinds of occluder, from `OCCLUDER_KINDS`.
         config: frequency, duration and motion; its kinds and frame rate are replaced.
         events: the plan, in order and without overlap; random by default.
+        face_track: the face in the video, if it is known; tracked by default.
         on_frame: called with "tracking" or "occluding" and the number of frames done.
 
     truth.npz holds, for T frames: `version`, `seed`, `source` (the video's name), `times (T,)` in seconds,
@@ -97,7 +102,7 @@ def occlude_video(
     from avface.tracking import track
 
     try:
-        found = track(clip.frames(), on_frame=lambda done: on_frame("tracking", done))
+        found = face_track or track(clip.frames(), on_frame=lambda done: on_frame("tracking", done))
     except AvfaceError as error:
         raise AvfaceError(f"{source}: {error}") from None
     config = replace(config or OcclusionConfig(), kinds=tuple(kinds), frame_rate=clip.info.frame_rate)

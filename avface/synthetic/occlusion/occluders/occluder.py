@@ -40,6 +40,8 @@ class Occluder:
     arm: Arm | None = None
     fine: bool = False
     """Whether parts are thinner than a pixel, so that it is drawn at twice the resolution."""
+    size: float = 1.0
+    """Factor of its size in the picture: above 1 for an object close to the lens."""
 
     @cached_property
     def _merged_surface(self) -> Surface:
@@ -83,6 +85,9 @@ class Occluder:
         if self.arm is not None:
             arm = self.arm.vertices(np.zeros(5) if flexion is None else flexion)
             surface = surface.with_vertices(np.concatenate([*(part.vertices for part in self.parts), arm]))
+        if self.size != 1:
+            surface = surface.with_vertices(self.size * surface.vertices)
+            view = replace(view, distance=self.size * view.distance)
         hidden_by = None
         if not self.worn:  # follows the position of the face, but not its rotation
             surface = surface.transformed(rotation, head_rotation @ self.target + shift + [0, 0, self.gap])
