@@ -62,8 +62,8 @@ def reconstruct(
         One row per video frame; frames without a face are filled in by the priors and have confidence 0.
 
     Raises:
-        AvfaceError: if the file can't be read, no face is found, an argument can't be used, or neither picture nor
-            sound may be used.
+        AvfaceError: if the file can't be read, no face is found, an argument can't be used, neither picture nor sound
+            may be used, or this process was forked from one that had used avface (start processes by spawn).
 
     Warns:
         AvfaceWarning: if parts of the video were lost, its size changes, its sound can't be used or another track than

@@ -157,7 +157,7 @@ class BatchReport:
         bars.restart()
         if not self.silent:
             with written_out():
-                print(printable(f"{video}: {outcome.text.splitlines()[0]}"), flush=True)
+                print(printable(f"{video}: {outcome.text.splitlines()[0]}"))
 
     def failed(self, video: Path, message: str, bars: Bars) -> None:
         """Add a video that can't be used."""
