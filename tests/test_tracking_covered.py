@@ -129,6 +129,16 @@ def test_real_cuts_stay():
         assert [one.start for one in set_aside_covered(track).segments] == [0, 20, 32]
 
 
+def test_frames_beside_a_real_cut_are_kept():
+    """Another person is shown for a while: the face isn't lost behind anything."""
+    landmarks, visible = places(), np.full(FRAMES, 0.95)
+    landmarks[GAP] = np.nan
+    landmarks[32:] += [150, 0]
+    visible[[18, 19, 32, 33]] = 0.6  # a microphone
+    track = made_track(landmarks, visible, cuts=(20, 32), persons=[True, False, True])
+    assert np.flatnonzero(~set_aside_covered(track).seen).tolist() == list(range(20, 32))
+
+
 def test_a_face_that_is_never_seen_well_is_kept():
     track = made_track(places(), np.full(FRAMES, 0.1))
     assert set_aside_covered(track) is track

@@ -59,9 +59,10 @@ def set_aside_covered(track: FaceTrack) -> FaceTrack:
     if not unobserved.any() or unobserved.all():
         return track
     dropped = (covered | _ramps(track, visible, unobserved)) & seen
-    if dropped.all() or (dropped | ~seen).all():
+    if (dropped | ~seen).all():
         return track
     segments = _bridged_segments(track, seen & ~dropped)
+    dropped &= covered | ~_beside_cuts(dropped, unobserved, segments)
     if not dropped.any():
         return replace(track, segments=segments)
     return replace(_without(track, dropped), segments=segments, covered=covered)
@@ -154,6 +155,15 @@ def _bridged_segments(track: FaceTrack, observed: Bool) -> tuple[Segment, ...]:
         else:
             merged.append(segment)
     return tuple(merged)
+
+
+def _beside_cuts(dropped: Bool, unobserved: Bool, segments: tuple[Segment, ...]) -> Bool:
+    """Dropped frames (T,) beside gaps that begin or end with a cut: the face isn't covered there, it isn't shown."""
+    result = np.zeros(len(dropped), bool)
+    for start, end in _runs(dropped & ~unobserved):
+        starts = {segment.start for segment in segments}
+        result[start:end] = (start in starts and start > 0) or end in starts
+    return result
 
 
 def _continues(track: FaceTrack, before: int, after: int) -> bool:
