@@ -120,31 +120,59 @@ def test_seeking_to_a_frame_shows_the_vertices_of_the_capture(browser, capture, 
     assert browser.errors == []
 
 
-def test_the_lip_refinement_can_be_hidden_and_shown(browser, tmp_path):
+def stage_buttons(browser):
+    """The buttons of the stages by their texts, with whether they are pressed; the first compares two."""
+    return browser.evaluate(
+        "document.getElementById('stages').hidden ? [] : [...document.querySelectorAll('#stages button')]"
+        ".map(b => [b.textContent, b.getAttribute('aria-pressed')])"
+    )
+
+
+def test_stages_are_compared_by_one_control(browser, tmp_path):
     capture = lip_capture()
     opened(browser, export_page(capture, tmp_path / "lips.html"))
-    button = "document.getElementById('lips')"
+    assert stage_buttons(browser) == [["A/B", None], ["Coarse", "false"], ["+ Lips", "true"]]
     for stage in ("lips", "coarse", "lips"):
-        assert browser.evaluate("avface.state().lips") == (stage == "lips")
-        assert browser.evaluate(f"{button}.getAttribute('aria-pressed')") == str(stage == "lips").lower()
+        assert browser.evaluate("avface.state().stage") == stage
+        assert stage_buttons(browser)[1:] == [
+            ["Coarse", str(stage == "coarse").lower()],
+            ["+ Lips", str(stage == "lips").lower()],
+        ]
         for frame in (3, 8):
             expected = capture.vertices([frame], stage=stage)[0]
             assert np.linalg.norm(positions_of(browser, frame) - expected, axis=1).max() < 1e-5
         if stage == "lips":
-            browser.press("l")
+            browser.press("a")
         else:
-            browser.evaluate(f"{button}.click()")
-    assert not browser.evaluate(f"{button}.hidden")
+            browser.evaluate("document.getElementById('compare').click()")
     assert browser.errors == []
 
 
-def test_without_lips_there_is_no_button_for_them(browser, alone):
-    opened(browser, alone)
-    browser.press("l")
+def test_a_b_alternates_between_the_two_stages_chosen_last(browser, tmp_path):
+    capture = lip_capture().with_layer(detail_capture().detail)
+    opened(browser, export_page(capture, tmp_path / "all.html"))
+    browser.wait_for("avface.state().detail")
+    seen = []
+    for key in ("a", "a", None, "a", "a"):
+        if key is None:
+            browser.evaluate("document.getElementById('stage-lips').click()")
+        else:
+            browser.press(key)
+        state = browser.evaluate("avface.state()")
+        seen.append((state["stage"], state["lips"], state["detail"]))
+    coarse, lips, detail = ("coarse", False, False), ("lips", True, False), ("detail", True, True)
+    assert seen == [coarse, detail, lips, detail, lips]
+    assert browser.errors == []
 
-    for name in ("lips", "lipsKey"):
-        assert browser.evaluate(f"document.getElementById('{name}').hidden")
-    assert browser.evaluate("avface.state().lips") is False
+
+def test_without_further_stages_there_is_no_control_for_them(browser, alone):
+    opened(browser, alone)
+    browser.press("a")
+
+    assert stage_buttons(browser) == []
+    assert browser.evaluate("document.getElementById('stagesKey').hidden")
+    state = browser.evaluate("avface.state()")
+    assert (state["stage"], state["lips"], state["detail"]) == ("coarse", False, False)
     assert browser.errors == []
 
 
@@ -155,22 +183,9 @@ def test_detail_can_be_hidden_and_shown(browser, tmp_path):
     for _ in range(3):
         browser.evaluate(WAIT)
         seen.append(np.array(Image.open(io.BytesIO(browser.screenshot())).convert("RGB")).astype(int))
-        browser.press("d")
-    button = "document.getElementById('detail')"
-    assert not browser.evaluate(f"{button}.hidden")
-    assert browser.evaluate(f"{button}.getAttribute('aria-pressed')") == "false"
+        browser.press("a")
     face = skin(seen[1].astype(int))
     assert np.abs(seen[0] - seen[1])[face].mean() > 4 * np.abs(seen[0] - seen[2])[face].mean() + 2
-    assert browser.errors == []
-
-
-def test_without_detail_there_is_no_button_for_it(browser, alone):
-    opened(browser, alone)
-    browser.press("d")
-
-    for name in ("detail", "detailKey"):
-        assert browser.evaluate(f"document.getElementById('{name}').hidden")
-    assert browser.evaluate("avface.state().detail") is False
     assert browser.errors == []
 
 
@@ -348,3 +363,268 @@ def test_every_frame_of_the_video_is_reported(capture, filmed, tmp_path):
     count = []
     export_page(capture, tmp_path / "p.html", video=filmed, on_frame=lambda: count.append(1))
     assert len(count) == FRAMES
+
+
+# ---- The film's part around the face, and the head over it ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small_face(capture):
+    """The capture in a frame of 1280 x 720, where the face is small, left of the middle and above it."""
+    return dataclasses.replace(
+        capture, image_size=(1280, 720), principal_point=(400.5, 250.25), focal_length=500.0
+    )
+
+
+@pytest.fixture(scope="module")
+def small_face_page(small_face, tmp_path_factory):
+    """With a video whose red and green grow by 1 in 5 pixels to the right and in 4 downwards."""
+    folder = tmp_path_factory.mktemp("small")
+    ramp = np.zeros((720, 1280, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(1280) / 5.1, np.arange(720)[:, None] / 4
+    with VideoWriter(folder / "ramp.mp4") as writer:
+        for frame in range(FRAMES):
+            writer.write(ramp, frame / 25)
+    return export_page(small_face, folder / "small.html", video=folder / "ramp.mp4")
+
+
+def film_view(browser):
+    """A screenshot of the film's view (H, W, 3), and the scale and offset from pixels of the capture to it."""
+    box = browser.evaluate(
+        "(() => { const b = document.getElementById('view').getBoundingClientRect();"
+        " return [b.left, b.top, b.right, b.bottom].map(Math.round) })()"
+    )
+    before, now = b"", browser.screenshot()
+    while before != now:
+        browser.evaluate(WAIT)
+        before, now = now, browser.screenshot()
+    image = np.asarray(Image.open(io.BytesIO(now)).convert("RGB").crop(box)).astype(int)
+    place = browser.evaluate("avface.placement()")
+    return image, place["scale"], np.array([place["left"], place["top"]])
+
+
+def projected(capture, frame):
+    """Pixels (V, 2) of the head's vertices."""
+    vertices = capture.vertices([frame])[0]
+    return capture.focal_length * vertices[:, :2] / vertices[:, 2:] + capture.principal_point
+
+
+@pytest.mark.parametrize("size", [(1600, 900), (390, 844)])
+def test_the_film_is_cropped_to_the_face_and_shows_the_whole_frame_on_request(
+    browser, small_face, small_face_page, size
+):
+    opened(browser, small_face_page, *size)
+    browser.wait_for("document.getElementById('video').readyState >= 2")
+    for frame in (0, 20):
+        positions_of(browser, frame)
+        image, scale, offset = film_view(browser)
+        view = np.array(image.shape[1::-1])
+        head = (projected(small_face, frame) + 0.5) * scale + offset
+        assert (head.min(0) > 0).all() and (head.max(0) < view).all(), "the whole head is in the view"
+        assert np.ptp(head[:, 1]) > 0.45 * view.min(), "and fills much of it"
+        for x, y in (view * [0.5, 0.5], view * [0.3, 0.6]):  # the video is where the placement says
+            column, row = (np.array([x, y]) - offset) / scale
+            np.testing.assert_allclose(image[int(y), int(x), :2], [column / 5.1, row / 4], atol=6)
+    browser.press("c")
+    assert browser.evaluate("avface.state().cropped") is False
+    image, scale, offset = film_view(browser)
+    assert scale == pytest.approx(min(image.shape[1] / 1280, image.shape[0] / 720), rel=1e-3)
+    assert browser.errors == []
+
+
+@pytest.mark.parametrize("cropped", [True, False])
+def test_the_overlay_draws_the_head_where_the_video_shows_it(browser, small_face, small_face_page, cropped):
+    opened(browser, small_face_page, 1600, 900)
+    browser.wait_for("document.getElementById('video').readyState >= 2")
+    for frame in (5, 25):
+        positions_of(browser, frame)
+        browser.evaluate(f"(avface.setCrop({str(cropped).lower()}), avface.setOverlay(false))")
+        without, *_ = film_view(browser)
+        browser.evaluate("(avface.setOverlay(true), avface.setWiper(0))")
+        image, scale, offset = film_view(browser)
+        drawn = np.abs(image - without).max(2) > 12
+        drawn[:, :20] = False  # the wiper's handle
+        expected = (projected(small_face, frame) + 0.5) * scale + offset
+        rows, columns = drawn.any(1).nonzero()[0], drawn.any(0).nonzero()[0]
+        limits = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(limits, [*expected.min(0), *expected.max(0)], atol=2)
+    assert browser.errors == []
+
+
+def test_the_wiper_divides_video_and_overlay(browser, small_face_page):
+    opened(browser, small_face_page, 1600, 900)
+    browser.wait_for("document.getElementById('video').readyState >= 2")
+    positions_of(browser, 3)
+    without, *_ = film_view(browser)
+    browser.press("o")
+    box = browser.evaluate(
+        "(() => { const b = view.getBoundingClientRect(); return [b.left, b.top, b.width] })()"
+    )
+    half = box[0] + box[2] / 2
+    for kind, x in (("mousePressed", half), ("mouseMoved", half - 10), ("mouseReleased", half - 10)):
+        browser.send(
+            "Input.dispatchMouseEvent", type=kind, x=x, y=box[1] + 90, button="left", buttons=1, clickCount=1
+        )
+    assert browser.evaluate("avface.state().wiper") == pytest.approx((half - 10 - box[0]) / box[2], abs=2e-3)
+    browser.press("End")  # the wiper has the focus: its keys don't move through the clip
+    assert browser.evaluate("avface.state().wiper") == 1 and browser.evaluate("avface.state().frame") == 3
+    browser.evaluate(f"(document.activeElement.blur(), avface.setWiper({(half - 10 - box[0]) / box[2]}))")
+    image, *_ = film_view(browser)
+    above_handle = slice(0, image.shape[0] - 60)
+    changed = (np.abs(image - without).max(2) > 12)[above_handle].any(0).nonzero()[0]
+    middle = box[2] / 2 - 10
+    assert middle - 8 < changed.min() < middle + 8, "left of it is the video alone"
+    assert changed.max() > middle + 60, "right of it is the head"
+    assert browser.errors == []
+
+
+def test_a_small_face_keeps_its_resolution_in_the_page(small_face_page, small_face):
+    chunks = re.findall(
+        r'<script type="text/plain" class="video">([^<]*)<', small_face_page.read_text("utf-8")
+    )
+    with av.open(io.BytesIO(b"".join(map(base64.b64decode, chunks)))) as container:
+        stream = container.streams.video[0]
+        face = np.ptp(projected(small_face, 0)[:, 1]) * stream.height / 720
+    assert stream.height > 480 and face > 200
+
+
+# ---- Curves ----------------------------------------------------------------------------------------------------------
+
+
+def test_jaw_and_smile_are_drawn_in_every_clip_and_halves_are_one_curve(browser, tmp_path):
+    made = moving_capture(30)
+    quiet = made.expression.copy()
+    for name in ("jawOpen", "mouthSmileLeft", "mouthSmileRight"):
+        quiet[:, made.expression_names.index(name)] = 0
+    for k, name in enumerate(
+        ("browDownLeft", "eyeWideRight", "cheekPuff", "mouthLeft", "mouthPucker", "tongueOut")
+    ):
+        quiet[:, made.expression_names.index(name)] = np.linspace(0, 0.5 + 0.05 * k, 30)
+    quiet[:, made.expression_names.index("eyeBlinkLeft")] = 0
+    opened(browser, export_page(dataclasses.replace(made, expression=quiet), tmp_path / "quiet.html"))
+
+    # the four strongest besides; mouthLeft and mouthRight are one curve, named after neither
+    assert browser.evaluate("avface.state().curves") == [
+        "cheekPuff",
+        "jawOpen",
+        "mouth",
+        "mouthPucker",
+        "mouthSmile",
+        "tongueOut",
+    ]
+    legend = "[...document.querySelectorAll('#legend li')].map(li => [...li.children].slice(1).map(e => e.textContent))"
+    browser.evaluate("avface.seek(29)")
+    assert browser.evaluate(legend)[2:4] == [["mouth", "L 0.65  R 0.00"], ["mouthPucker", "0.70"]]
+    assert browser.errors == []
+
+
+def test_curves_are_chosen_from_a_list(browser, alone):
+    opened(browser, alone)
+    before = browser.evaluate("avface.state().curves")
+    boxes = "[...document.querySelectorAll('#sheet label')]"
+    names = browser.evaluate(f"{boxes}.map(l => l.textContent)")
+    assert len(names) == 32 and "jawOpen" in names and "mouthSmile L/R" in names
+    assert sum(browser.evaluate(f"{boxes}.map(l => l.firstChild.checked)")) == len(before)
+    for name in ("jawOpen", "noseSneer L/R"):
+        browser.evaluate(f"{boxes}[{names.index(name)}].click()")
+    now = browser.evaluate("avface.state().curves")
+    assert "jawOpen" not in now and ("noseSneer" in now) != ("noseSneer" in before)
+    assert set(now) ^ set(before) == {"jawOpen", "noseSneer"}
+    assert browser.evaluate("document.querySelectorAll('#legend li').length") == len(now)
+    assert browser.errors == []
+
+
+# ---- Language, names, themes, sizes ---------------------------------------------------------------------------------
+
+
+def test_the_page_has_a_language_and_every_control_and_picture_a_name(browser, small_face_page):
+    opened(browser, small_face_page)
+    browser.evaluate("(avface.setOverlay(true), document.getElementById('picker').open = true)")
+    assert browser.evaluate("document.documentElement.lang") == "en"
+    nodes = browser.send("Accessibility.getFullAXTree")["nodes"]
+    roles = (
+        "button",
+        "slider",
+        "combobox",
+        "checkbox",
+        "image",
+        "img",
+        "DisclosureTriangle",
+        "group",
+        "Video",
+    )
+    found = [node for node in nodes if node.get("role", {}).get("value") in roles and not node.get("ignored")]
+    unnamed = [node["role"]["value"] for node in found if not node.get("name", {}).get("value")]
+    # a <details> is a group without a name of its own: its summary names it
+    assert len(found) > 40 and [role for role in unnamed if role != "group"] == []
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_the_theme_follows_the_browser_and_texts_stand_out(browser, alone, scheme):
+    browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    try:
+        opened(browser, alone)
+        names = [
+            "ground",
+            "card",
+            "text",
+            "quiet",
+            "button",
+            "pressed",
+            "pressed-text",
+            "accent",
+            "on-accent",
+        ]
+        names += ["missing", "missing-text", *(f"curve{k}" for k in range(8))]
+        values = browser.evaluate(
+            f"{names}.map(n => getComputedStyle(document.documentElement).getPropertyValue('--' + n).trim())"
+        )
+        corner = np.asarray(Image.open(io.BytesIO(browser.screenshot())).convert("RGB"))[2, 2]
+    finally:
+        browser.send("Emulation.setEmulatedMedia", features=[])
+
+    def luminance(colour):
+        channels = np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)]) / 255
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    def contrast(one, other):  # of the Web Content Accessibility Guidelines 2.1
+        low, high = sorted((light[one], light[other]))
+        return (high + 0.05) / (low + 0.05)
+
+    light = {name: luminance(value) for name, value in zip(names, values, strict=True)}
+    assert (corner.mean() > 200) == (scheme == "light")
+    texts = [("text", "ground"), ("text", "card"), ("quiet", "ground"), ("quiet", "card"), ("text", "button")]
+    texts += [("pressed-text", "pressed"), ("on-accent", "accent"), ("missing-text", "missing")]
+    assert min(contrast(*pair) for pair in texts) >= 4.5
+    assert min(contrast(f"curve{k}", "card") for k in range(8)) >= 3
+
+
+@pytest.mark.parametrize("size", [(1600, 900), (1280, 720), (390, 844)])
+def test_no_name_is_cut_and_nothing_overlaps(browser, capture, filmed, tmp_path, size):
+    long = filmed.with_name("interview_with_a_rather_long_name_of_the_second_take_in_the_afternoon.mp4")
+    long.write_bytes(filmed.read_bytes())
+    every = lip_capture(FRAMES).with_layer(detail_capture(FRAMES).detail)
+    opened(browser, export_page(every, tmp_path / "long.html", video=long), *size)
+    browser.evaluate("document.querySelectorAll('#sheet label').forEach((l, k) => { if (k < 20) l.click() })")
+    cut = browser.evaluate(
+        "[...document.querySelectorAll('.source, .facts, #legend span, #legend b, button, #readout, .speed, summary')]"
+        ".filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== 'inline' && e.clientWidth)"
+        ".map(e => e.textContent)"
+    )
+    assert cut == []
+    assert browser.evaluate("document.documentElement.scrollWidth") <= size[0], "the page is too wide"
+    boxes = browser.evaluate(
+        "['header', '.film', '.head', '.transport', '.curves'].map(q => { const b ="
+        " document.querySelector(q).getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom] })"
+    )
+    for k, (left, top, right, bottom) in enumerate(boxes):
+        for other in boxes[k + 1 :]:
+            apart = right <= other[0] + 0.5 or other[2] <= left + 0.5 or bottom <= other[1] + 0.5
+            assert apart or other[3] <= top + 0.5, (boxes[k], other)
+    views = browser.evaluate("['view', 'canvasTarget'].map(id => document.getElementById(id).clientHeight)")
+    assert min(views) > 180, "film and head keep their room"
+    if size[0] > 820:
+        assert browser.evaluate("document.documentElement.scrollHeight") <= size[1], (
+            "all of it is on the screen"
+        )

@@ -23,7 +23,7 @@ const duration = times[frames - 1] + meanInterval;
 
 // ---- The head ----------------------------------------------------------------------------------------------------
 
-let lipsShown = true; // the lip refinement, whose morph targets are the last ones
+let lipsShown = lips > 0; // the lip refinement, whose morph targets are the last ones
 
 function weight(frame, unit) {
   return data.weightLow[unit] + data.weights[frame * units + unit] * data.weightStep[unit];
@@ -120,6 +120,7 @@ function setUpDetail() { // waits until K3D has loaded the invisible picture, wh
   normalImage = canvas.getContext('2d').createImageData(side, side);
   normalMap = new Texture(canvas);
   setDetail(detailShown);
+  show(currentFrame, true);
 }
 
 function textureClass(material) {
@@ -175,6 +176,7 @@ function loadVideo() {
   hasVideo = true;
   video.addEventListener('error', () => { // the head plays even if the browser can't decode the video
     hasVideo = false;
+    setOverlay(false);
     document.querySelector('.film').innerHTML = '<p class="failed">This browser cannot play H.264 video.</p>';
   });
   video.addEventListener('ended', () => {
@@ -182,6 +184,7 @@ function loadVideo() {
     show(frameAt(time));
     setPlaying(false);
   });
+  video.addEventListener('loadeddata', placeVideo);
   video.addEventListener('click', () => setPlaying(!playing));
   video.src = URL.createObjectURL(new Blob(blobs, { type: 'video/mp4' }));
 }
@@ -231,7 +234,7 @@ function tick(now) {
 
 let plot, mesh, currentFrame = -1, motion = 'still';
 
-function pose(frame) { // head to world, a row-major 4 x 4 matrix
+function pose(frame, motion) { // head to world, a row-major 4 x 4 matrix
   if (motion === 'still') return [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1];
   const r = rotationOf(data.rotation, frame), t = data.translation.subarray(3 * frame, 3 * frame + 3);
   return [r[0], r[1], r[2], t[0], -r[3], -r[4], -r[5], -t[1], -r[6], -r[7], -r[8], -t[2], 0, 0, 0, 1];
@@ -246,13 +249,15 @@ function show(frame, redraw = false) {
   geometry.computeVertexNormals();
   if (detailShown && normalMap) updateNormalMap(frame);
   mesh.matrixAutoUpdate = false;
-  mesh.matrix.set(...pose(frame));
+  mesh.matrix.set(...pose(frame, motion));
   mesh.matrixWorldNeedsUpdate = true;
   plot.render();
   $('scrub').value = frame;
   const percent = Math.round(data.confidence[frame] / 2.55);
   $('readout').innerHTML = `<b>${times[frame].toFixed(2)}</b> / ${duration.toFixed(2)} s &nbsp; frame <b>${frame}</b> / ${frames - 1} &nbsp; confidence <b>${percent} %</b>`;
   $('missing').hidden = data.confidence[frame] > 0;
+  placeVideo();
+  drawOverlay();
   drawCurves(frame);
 }
 
@@ -276,25 +281,18 @@ function setMotion(value) {
   show(currentFrame, true);
 }
 
-function setLips(value) {
-  lipsShown = value;
-  $('lips').setAttribute('aria-pressed', value);
-  show(currentFrame, true);
-}
-
 function setDetail(value) {
   detailShown = value;
-  $('detail').setAttribute('aria-pressed', value);
   if (!normalMap) return;
   mesh.material.normalMap = value ? normalMap : null;
   mesh.material.needsUpdate = true;
-  show(currentFrame, true);
 }
 
 function setWireframe(value) {
   mesh.material.wireframe = value;
   $('wireframe').setAttribute('aria-pressed', value);
   plot.render();
+  drawOverlay();
 }
 
 function setSound(value) {
@@ -302,9 +300,155 @@ function setSound(value) {
   $('sound').setAttribute('aria-pressed', value);
 }
 
+// ---- Stages: the result after one of them, and A/B of two ---------------------------------------------------------
+
+const STAGES = ['coarse', ...(lips ? ['lips'] : []), ...(components !== null ? ['detail'] : [])];
+let stage = STAGES[STAGES.length - 1], otherStage = STAGES[0];
+
+function setStage(name) {
+  if (name !== stage) otherStage = stage;
+  stage = name;
+  lipsShown = lips > 0 && STAGES.indexOf(name) >= STAGES.indexOf('lips');
+  if (components !== null) setDetail(name === 'detail');
+  for (const each of STAGES) $(`stage-${each}`).setAttribute('aria-pressed', each === name);
+  show(currentFrame, true);
+}
+
+function buildStages() {
+  $('stages').hidden = $('stagesKey').hidden = STAGES.length < 2;
+  const titles = { coarse: 'Coarse', lips: '+ Lips', detail: '+ Detail' };
+  for (const name of STAGES) {
+    const button = document.createElement('button');
+    button.id = `stage-${name}`;
+    button.textContent = titles[name];
+    button.title = `Show the result after the stage ${name}`;
+    button.setAttribute('aria-pressed', name === stage);
+    button.addEventListener('click', () => setStage(name));
+    $('stages').append(button);
+  }
+  $('compare').addEventListener('click', () => setStage(otherStage));
+}
+
+// ---- The video's part around the face, and the head over it ------------------------------------------------------
+
+let cropped = true, overlay = false, wiper = 0.5, overlayRenderer = null;
+
+// Scale and offset that take pixels of the capture to the view: x * scale + left, from the frame's top-left corner.
+function placement() {
+  const view = $('view'), width = view.clientWidth, height = view.clientHeight, [w, h] = meta.imageSize;
+  if (!cropped) {
+    const scale = Math.min(width / w, height / h);
+    return { scale, left: (width - scale * w) / 2, top: (height - scale * h) / 2, width, height };
+  }
+  const row = 3 * Math.max(currentFrame, 0), crop = data.crops;
+  // never smaller than the whole frame, nor larger than the part around the face
+  const scale = Math.max(Math.min(width / w, height / h), Math.min(width, height) / (2 * crop[row + 2]));
+  const shifted = (extent, side, centre) => { // the frame fills the view where it can
+    const free = extent - scale * side;
+    return free >= 0 ? free / 2 : Math.min(0, Math.max(free, extent / 2 - scale * (centre + 0.5)));
+  };
+  return { scale, left: shifted(width, w, crop[row]), top: shifted(height, h, crop[row + 1]), width, height };
+}
+
+function placeVideo() {
+  if (!hasVideo) return;
+  const { scale, left, top } = placement(), [w, h] = meta.imageSize;
+  video.style.width = `${scale * w}px`;
+  video.style.height = `${scale * h}px`;
+  video.style.objectFit = 'fill'; // its size was rounded to even numbers
+  video.style.transform = `translate(${left}px, ${top}px)`;
+}
+
+function setCrop(value) {
+  cropped = value;
+  $('face').setAttribute('aria-pressed', value);
+  $('whole').setAttribute('aria-pressed', !value);
+  placeVideo();
+  drawOverlay();
+}
+
+function setOverlay(value) {
+  overlay = value && hasVideo;
+  $('overlay').setAttribute('aria-pressed', overlay);
+  $('overlaid').hidden = $('wiper').hidden = !overlay;
+  drawOverlay();
+}
+
+function setWiper(value) { // share of the view's width that is left of it
+  wiper = Math.min(Math.max(value, 0), 1);
+  const percent = Math.round(100 * wiper), handle = $('wiper');
+  handle.style.left = `${100 * wiper}%`;
+  handle.setAttribute('aria-valuenow', percent);
+  handle.setAttribute('aria-valuetext', `${percent} % video`);
+  $('overlaid').style.clipPath = `inset(0 0 0 ${100 * wiper}%)`;
+}
+
+// Draws the head with the camera of the video, by a second renderer of K3D's scene; lights follow the camera.
+function drawOverlay() {
+  if (!overlay || currentFrame < 0) return;
+  const world = plot.getWorld(), camera = world.camera, canvas = $('overlaid');
+  if (!overlayRenderer) {
+    overlayRenderer = new world.renderer.constructor({ canvas, alpha: true, antialias: true });
+    overlayRenderer.setClearColor(0, 0);
+    overlayRenderer.outputColorSpace = world.renderer.outputColorSpace;
+    overlayRenderer.toneMapping = world.renderer.toneMapping;
+  }
+  const { scale, left, top, width, height } = placement();
+  const ratio = Math.min(window.devicePixelRatio || 1, 2);
+  if (!width || !height) return;
+  if (overlayRenderer.getPixelRatio() !== ratio) overlayRenderer.setPixelRatio(ratio);
+  if (canvas.width !== Math.floor(width * ratio) || canvas.height !== Math.floor(height * ratio)) overlayRenderer.setSize(width, height, false);
+  const before = ['position', 'quaternion', 'projectionMatrix', 'projectionMatrixInverse'].map((name) => [name, camera[name].clone()]);
+  const [cx, cy] = meta.principalPoint, near = 0.01, far = 100, focal = scale * meta.focalLength;
+  camera.position.set(0, 0, 0);
+  camera.quaternion.set(0, 0, 0, 1);
+  camera.projectionMatrix.set( // of pixels to [-1, 1]; (0, 0) is the middle of the top-left pixel
+    2 * focal / width, 0, 1 - 2 * (scale * (cx + 0.5) + left) / width, 0,
+    0, 2 * focal / height, 2 * (scale * (cy + 0.5) + top) / height - 1, 0,
+    0, 0, (far + near) / (near - far), 2 * far * near / (near - far),
+    0, 0, -1, 0);
+  camera.projectionMatrixInverse.copy(camera.projectionMatrix).invert();
+  mesh.matrix.set(...pose(currentFrame, 'filmed'));
+  mesh.matrixWorldNeedsUpdate = true;
+  world.scene.updateMatrixWorld(true);
+  overlayRenderer.render(world.scene, camera);
+  for (const [name, value] of before) camera[name].copy(value);
+  mesh.matrix.set(...pose(currentFrame, motion));
+  mesh.matrixWorldNeedsUpdate = true;
+  world.scene.updateMatrixWorld(true);
+}
+
+function connectFilm() {
+  $('face').addEventListener('click', () => setCrop(true));
+  $('whole').addEventListener('click', () => setCrop(false));
+  $('overlay').addEventListener('click', () => setOverlay(!overlay));
+  const handle = $('wiper');
+  const move = (event) => {
+    const box = $('view').getBoundingClientRect();
+    setWiper((event.clientX - box.left) / box.width);
+  };
+  handle.addEventListener('pointerdown', (event) => { handle.setPointerCapture(event.pointerId); handle.focus(); event.preventDefault(); move(event); });
+  handle.addEventListener('pointermove', (event) => { if (handle.hasPointerCapture(event.pointerId)) move(event); });
+  handle.addEventListener('keydown', (event) => {
+    const to = { ArrowLeft: wiper - 0.02, ArrowRight: wiper + 0.02, Home: 0, End: 1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    event.stopPropagation(); // these keys also move through the clip
+    setWiper(to);
+  });
+  new ResizeObserver(() => { placeVideo(); drawOverlay(); }).observe($('view'));
+  setWiper(wiper);
+}
+
 // ---- Curves ------------------------------------------------------------------------------------------------------
 
-const COLOURS = ['#62b0ff', '#ffb454', '#7fd962', '#f07178', '#d2a6ff', '#4fd6be', '#ffd866', '#ff8fc7'];
+const COLOURS = 8; // --curve0 to --curve7 of the style
+let drawn = meta.curves.map((curve, k) => k).filter((k) => meta.curves[k].drawn); // numbers of curves, in their order
+
+function themed(name) { // a colour of the style, which follows the browser's theme
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
 const WINDOW = 20; // seconds of curves around the current time, if the whole clip would be too dense
 
 function visibleRange() {
@@ -330,8 +474,8 @@ function drawCurves(frame) {
   const y = (w) => height - bottom - Math.max(0, Math.min(1, (w - meta.curveLow) / (meta.curveHigh - meta.curveLow))) * (height - bottom - 6);
   context.font = '11px system-ui, sans-serif';
   context.lineWidth = 1;
-  context.strokeStyle = '#262d38';
-  context.fillStyle = '#77828f';
+  context.strokeStyle = themed('line');
+  context.fillStyle = themed('quiet');
   for (const value of [meta.curveLow, (meta.curveLow + meta.curveHigh) / 2, meta.curveHigh]) {
     context.beginPath(); context.moveTo(left, y(value)); context.lineTo(width, y(value)); context.stroke();
     context.fillText(value.toFixed(1), 2, y(value) + 4);
@@ -344,14 +488,20 @@ function drawCurves(frame) {
   context.lineJoin = 'round';
   const first = frameAt(start), last = Math.min(frames - 1, frameAt(end) + 1);
   const stride = Math.max(1, Math.floor((last - first) / (2 * width)));
-  meta.strongest.forEach((unit, k) => {
-    context.strokeStyle = COLOURS[k];
-    context.beginPath();
-    for (let f = first; f <= last; f += stride) context.lineTo(x(times[f]), y(weight(f, unit)));
-    context.stroke();
-    $('legend').children[k].lastChild.textContent = weight(frame, unit).toFixed(2);
+  drawn.forEach((number, k) => {
+    const curve = meta.curves[number];
+    context.strokeStyle = themed(`curve${k % COLOURS}`);
+    curve.units.forEach((unit, half) => {
+      context.setLineDash(half ? [5, 4] : []); // the right half is dashed
+      context.beginPath();
+      for (let f = first; f <= last; f += stride) context.lineTo(x(times[f]), y(weight(f, unit)));
+      context.stroke();
+    });
+    const values = curve.units.map((unit) => weight(frame, unit).toFixed(2));
+    $('legend').children[k].lastChild.textContent = values.length > 1 ? `L ${values[0]}  R ${values[1]}` : values[0];
   });
-  context.strokeStyle = '#e8ecf2';
+  context.setLineDash([]);
+  context.strokeStyle = themed('text');
   context.lineWidth = 1;
   context.beginPath(); context.moveTo(x(times[frame]), 2); context.lineTo(x(times[frame]), height - bottom); context.stroke();
 }
@@ -368,14 +518,30 @@ function drawConfidence() { // the lowest confidence of each column's frames, fr
 }
 
 function buildLegend() {
-  meta.strongest.forEach((unit, k) => {
-    const row = document.createElement('li'), mark = document.createElement('i');
-    mark.style.background = COLOURS[k];
-    const name = document.createElement('span');
-    name.textContent = name.title = meta.expressionNames[unit];
+  $('legend').replaceChildren(...drawn.map((number, k) => {
+    const row = document.createElement('li'), mark = document.createElement('i'), name = document.createElement('span');
+    mark.style.borderColor = `var(--curve${k % COLOURS})`;
+    name.textContent = meta.curves[number].name;
+    if (meta.curves[number].units.length > 1) row.title = 'left half of the face: solid, right half: dashed';
     row.append(mark, name, document.createElement('b'));
-    $('legend').append(row);
+    return row;
+  }));
+}
+
+function buildPicker() {
+  meta.curves.forEach((curve, number) => {
+    const label = document.createElement('label'), box = document.createElement('input');
+    box.type = 'checkbox';
+    box.checked = drawn.includes(number);
+    box.addEventListener('change', () => {
+      drawn = box.checked ? [...drawn, number].sort((a, b) => a - b) : drawn.filter((other) => other !== number);
+      buildLegend();
+      drawCurves(currentFrame);
+    });
+    label.append(box, curve.units.length > 1 ? `${curve.name} L/R` : curve.name);
+    $('sheet').append(label);
   });
+  document.addEventListener('pointerdown', (event) => { if (!$('picker').contains(event.target)) $('picker').open = false; });
 }
 
 // ---- Controls ----------------------------------------------------------------------------------------------------
@@ -388,10 +554,6 @@ function connect() {
   $('sound').addEventListener('click', () => setSound(video.muted));
   $('still').addEventListener('click', () => setMotion('still'));
   $('filmed').addEventListener('click', () => setMotion('filmed'));
-  $('lips').hidden = $('lipsKey').hidden = !lips;
-  $('lips').addEventListener('click', () => setLips(!lipsShown));
-  $('detail').hidden = $('detailKey').hidden = components === null;
-  $('detail').addEventListener('click', () => setDetail(!detailShown));
   $('wireframe').addEventListener('click', () => setWireframe(!mesh.material.wireframe));
   $('reset').addEventListener('click', resetView);
   let dragging = false;
@@ -410,8 +572,10 @@ function connect() {
     Home: () => seek(0),
     End: () => seek(frames - 1),
     h: () => setMotion(motion === 'still' ? 'filmed' : 'still'),
-    l: () => { if (lips) setLips(!lipsShown); },
-    d: () => { if (components !== null) setDetail(!detailShown); },
+    a: () => { if (STAGES.length > 1) setStage(otherStage); },
+    c: () => { if (hasVideo) setCrop(!cropped); },
+    o: () => { if (hasVideo) setOverlay(!overlay); },
+    Escape: () => { $('picker').open = false; },
     w: () => setWireframe(!mesh.material.wireframe),
     r: resetView,
     m: () => { if (hasVideo) setSound(video.muted); },
@@ -421,13 +585,18 @@ function connect() {
     seek(seconds ? frameAt(Math.max(0, times[currentFrame] + seconds)) : currentFrame + one);
   };
   document.addEventListener('keydown', (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === 'SELECT') return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === 'SELECT' || event.target.type === 'checkbox') {
+      if (event.key === 'Escape') $('picker').open = false;
+      return;
+    }
+    if (event.key === ' ' && event.target.tagName === 'SUMMARY') return; // opens the list of curves
     const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!action) return;
     event.preventDefault(); // also prevents space from pressing the focused button, and arrows from moving the slider twice
     action(event);
   });
   document.addEventListener('keyup', (event) => { if (event.key === ' ' && event.target.tagName === 'BUTTON') event.preventDefault(); });
+  matchMedia('(prefers-color-scheme: light)').addEventListener('change', () => drawCurves(currentFrame));
   new ResizeObserver(() => {
     plot.resizeHelper();
     plot.render();
@@ -452,8 +621,11 @@ window.startAvface = (instance) => {
   mesh = plot.getObjectById(meta.meshId);
   mesh.frustumCulled = false;
   buildLegend();
+  buildPicker();
+  buildStages();
   loadVideo();
   connect();
+  connectFilm();
   setPlaying(false);
   show(0);
   if (components !== null) setUpDetail();
@@ -461,8 +633,8 @@ window.startAvface = (instance) => {
   drawConfidence();
   requestAnimationFrame(tick);
   window.avface = {
-    state: () => ({ frame: currentFrame, time, playing, speed, motion, lips: lipsShown && lips > 0, detail: detailShown && normalMap !== null, frames, hasVideo, videoTime: hasVideo ? video.currentTime : null }),
-    seek, positions, play: () => setPlaying(true), pause: () => setPlaying(false), setMotion,
+    state: () => ({ frame: currentFrame, time, playing, speed, motion, stage, lips: lipsShown, detail: detailShown && normalMap !== null, cropped, overlay, wiper, curves: drawn.map((k) => meta.curves[k].name), frames, hasVideo, videoTime: hasVideo ? video.currentTime : null }),
+    seek, positions, play: () => setPlaying(true), pause: () => setPlaying(false), setMotion, setStage, setCrop, setOverlay, setWiper, placement,
   };
 };
 })();

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from avface.arrays import F32
 from avface.capture import Capture
 from avface.errors import AvfaceError
+from avface.files.names import readable
 from avface.geometry.axes import flip_axes
 from avface.head.appearance import vertex_colours
 from avface.media import Clip, EncodingConfig, VideoWriter
@@ -28,13 +29,25 @@ if TYPE_CHECKING:
     from avface.head.model import HeadModel
 
 VIDEO_HEIGHT = 480
-"""Largest height of the video in the page, pixels; larger videos are scaled down."""
+"""Height in pixels to which larger videos are scaled down, unless the face is small in them."""
+FACE_HEIGHT = 360
+"""Height in pixels that the part around the face keeps, as far as the video has it."""
+LARGEST_HEIGHT = 1080
+"""Largest height of the video in the page, pixels, however small the face is."""
 VIDEO_ENCODING = EncodingConfig(crf=25, preset="veryfast", keyframe_interval=15, audio_bit_rate=64_000)
 """A low bit rate, with a keyframe about every half second, so that seeking is fast."""
 HEAD_DISTANCE = 0.9
 """Metres from the initial camera to the fixed head, far enough for natural perspective."""
-CURVES = 8
-"""Largest number of expression units whose curves are drawn."""
+CURVES = 6
+"""Number of curves that the page draws at first. A unit of the left half and its counterpart count as one."""
+FIRST_CURVES = ("jawOpen", "mouthSmile")
+"""Curves that are among them in every clip; the others are the strongest in the clip."""
+CROP_MARGIN = 1.1
+"""Half side of the part of the picture around the face, relative to the radius of a sphere around the head."""
+CROP_SMOOTHING = 0.4
+"""Seconds: standard deviation of the Gaussian that smooths the part of the picture around the face in time."""
+CROP_JUMP = 0.5
+"""Faster movement in one frame, in half sides of the part, is a cut, over which nothing is smoothed."""
 SMALLEST_OFFSET = 1e-6
 """Metres. Smaller offsets of vertices are omitted; a hundredth of the tolerated error of 0.1 mm."""
 CHUNK = 3 << 20
@@ -74,7 +87,8 @@ def export_page(
         with tempfile.TemporaryDirectory(prefix=".avface-page-", dir=path.parent) as folder:
             small = None if clip is None else Path(folder) / "video.mp4"
             if clip is not None and small is not None:
-                _transcode(clip, small, on_frame)
+                scale = _video_scale(capture, clip.info.height)
+                _transcode(clip, small, scale, clip.info.existing_track(capture.audio_track), on_frame)
             page = Path(folder) / f"{secrets.token_hex(4)}.html"
             with page.open("w", encoding="utf-8") as file:
                 for text in _page(capture, clip, small):
@@ -96,15 +110,28 @@ def _find_video(capture: Capture, video: str | os.PathLike[str] | None) -> Clip 
     return Clip.open(capture.source) if capture.source and Path(capture.source).is_file() else None
 
 
-def _transcode(clip: Clip, path: Path, on_frame: Callable[[], None]) -> None:
-    """Encode a clip with `VIDEO_ENCODING` and at most `VIDEO_HEIGHT`, keeping sound and times."""
+def _video_scale(capture: Capture, height: int) -> float:
+    """Scale of a video of this height: to `VIDEO_HEIGHT`, or what the part around the face needs."""
+    face = (
+        height * 2 * float(np.median(_crops(capture)[:, 2])) / capture.image_size[1]
+        if len(capture)
+        else height
+    )
+    return min(1.0, LARGEST_HEIGHT / height, max(VIDEO_HEIGHT / height, FACE_HEIGHT / face))
+
+
+def _transcode(
+    clip: Clip, path: Path, scale: float, audio_track: int | None, on_frame: Callable[[], None]
+) -> None:
+    """Encode a clip with `VIDEO_ENCODING`, scaled down, keeping a sound track and times."""
     from av.video.frame import VideoFrame
     from av.video.reformatter import Interpolation, VideoReformatter
 
-    scale = min(1.0, VIDEO_HEIGHT / clip.info.height)
     width, height = (max(2, 2 * round(side * scale / 2)) for side in (clip.info.width, clip.info.height))
     scaler = VideoReformatter()
-    with VideoWriter(path, sound_from=clip.info.path, encoding=VIDEO_ENCODING) as writer:
+    with VideoWriter(
+        path, sound_from=clip.info.path, audio_track=audio_track, encoding=VIDEO_ENCODING
+    ) as writer:
         for frame in clip.frames():
             image = frame.image
             if scale < 1:
@@ -119,7 +146,7 @@ def _page(capture: Capture, clip: Clip | None, small: Path | None) -> Iterator[s
     """The page as parts of text, so that the video is never in memory as a whole."""
     room = Path(__file__).parent
     before, after = _k3d_snapshot(capture.head_model, _neutral(capture), capture.detail is not None)
-    name = Path(clip.info.path).name if clip is not None else Path(capture.source).name
+    name = readable(Path(clip.info.path if clip is not None else capture.source).name)
     facts = f"{len(capture)} frames, {float(capture.times[-1] - capture.times[0]):.1f} s"
     if capture.frame_rate:
         facts += f", {capture.frame_rate:.4g} frames/s, face found in {(capture.confidence > 0).mean():.0%}"
@@ -202,7 +229,8 @@ def _with_head(before: str, title: str, style: str) -> str:
     before, charsets = re.subn(
         r'<meta charset="utf-8">', lambda match: f"{match[0]}\n{metas}", before, count=1
     )
-    if titles + styles + charsets != 3:
+    before, languages = re.subn(r"<html[^>]*>", '<html lang="en">', before, count=1)
+    if titles + styles + charsets + languages != 4:
         raise RuntimeError("the snapshot of this version of K3D has an unexpected structure")
     return before
 
@@ -230,13 +258,7 @@ def _page_data(capture: Capture) -> dict[str, Any]:
     low = np.minimum(weights.min(0), 0)
     step = (np.maximum(weights.max(0), 0) - low) / 65535
     steps = np.round((weights - low) / np.where(step > 0, step, 1)).astype(np.uint16)
-    activity = np.percentile(capture.expression, 98, axis=0) - np.percentile(capture.expression, 2, axis=0)
-    if not activity.any():  # one frame, or constant weights
-        activity = np.abs(capture.expression).max(0)
-    strongest = sorted(
-        unit for unit in np.argsort(-activity, kind="stable")[:CURVES].tolist() if activity[unit]
-    )
-    curves = capture.expression[:, strongest]
+    curves = _curves(capture)
     arrays = {
         "neutral": (neutral, "f4"),
         "skin": (head.skin_weights.cpu().numpy(), "f4"),
@@ -249,6 +271,7 @@ def _page_data(capture: Capture) -> dict[str, Any]:
         "joints": (motion.rotations, "f4"),
         **({"places": (motion.places, "f4")} if head.joints_follow_expression else {}),
         "times": (capture.times, "f8"),
+        "crops": (_crops(capture), "f4"),
         # rounded up, so that only 0 becomes 0, which means "no face"
         "confidence": (np.ceil(255 * np.clip(capture.confidence, 0, 1)), "u1"),
         **_sparse_offsets(offsets),
@@ -256,20 +279,72 @@ def _page_data(capture: Capture) -> dict[str, Any]:
     }
     return {
         "meshId": MESH_ID,
-        "expressionNames": capture.expression_names,
+        "imageSize": capture.image_size,
+        "focalLength": capture.focal_length,
+        "principalPoint": capture.principal_point,
         "lips": 0 if capture.lips is None else len(capture.lips.basis),
         "textureId": TEXTURE_ID,
         "detailComponents": None if capture.detail is None else len(capture.detail.basis),
         "jointParents": head.joint_parents,
-        "strongest": strongest,
-        "curveLow": float(np.floor(curves.min(initial=0))),
-        "curveHigh": float(np.ceil(curves.max(initial=1))),
+        "curves": curves,
+        "curveLow": float(np.floor(capture.expression.min(initial=0))),
+        "curveHigh": float(np.ceil(capture.expression.max(initial=1))),
         **_initial_views(capture, neutral),
         "arrays": {
             name: (kind, base64.b64encode(np.ascontiguousarray(values, dtype=f"<{kind}").tobytes()).decode())
             for name, (values, kind) in arrays.items()
         },
     }
+
+
+def _curves(capture: Capture) -> list[dict[str, Any]]:
+    """Curves to choose from: name, units (one, or those of the left and the right half), and whether it is drawn at
+    first: `FIRST_CURVES` and the strongest."""
+    low, high = np.percentile(capture.expression, [2, 98], axis=0)
+    activity = high - low
+    if not activity.any():  # one frame, or constant weights
+        activity = np.abs(capture.expression).max(0)
+    numbers = {name: unit for unit, name in enumerate(capture.expression_names)}
+    curves: list[dict[str, Any]] = []
+    for unit, name in enumerate(capture.expression_names):
+        stem = name.removesuffix("Left")
+        if name.endswith("Left") and f"{stem}Right" in numbers:
+            curves.append({"name": stem, "units": [unit, numbers[f"{stem}Right"]]})
+        elif not (name.endswith("Right") and f"{name.removesuffix('Right')}Left" in numbers):
+            curves.append({"name": name, "units": [unit]})
+    strength = [float(activity[curve["units"]].max()) for curve in curves]
+    order = sorted(range(len(curves)), key=lambda k: (curves[k]["name"] not in FIRST_CURVES, -strength[k]))
+    for rank, k in enumerate(order):
+        first = curves[k]["name"] in FIRST_CURVES
+        curves[k]["drawn"] = first or (rank < CURVES and strength[k] > 0)
+    return curves
+
+
+def _crops(capture: Capture) -> F32:
+    """Part of the picture around the head: (T, 3) centre x, centre y and half its side in pixels of the capture.
+
+    Smoothed in time, so that the picture is steady while the head moves within it, but not over cuts.
+    """
+    from scipy.ndimage import gaussian_filter1d
+    from scipy.spatial.transform import Rotation
+
+    middle, radius = _middle(_neutral(capture))
+    centre = Rotation.from_rotvec(capture.rotation).apply(middle) + capture.translation
+    depth = np.maximum(centre[:, 2], radius)
+    crops = np.empty((len(capture), 3))
+    crops[:, :2] = capture.focal_length * centre[:, :2] / depth[:, None] + capture.principal_point
+    crops[:, 2] = CROP_MARGIN * capture.focal_length * radius / depth
+    moved = np.linalg.norm(np.diff(crops[:, :2], axis=0), axis=1) > CROP_JUMP * crops[1:, 2]
+    sigma = CROP_SMOOTHING * (capture.frame_rate or 25)
+    for rows in np.split(np.arange(len(crops)), np.flatnonzero(moved) + 1):
+        crops[rows] = gaussian_filter1d(crops[rows], sigma, axis=0, mode="nearest")
+    return crops.astype(np.float32)
+
+
+def _middle(neutral: F32) -> tuple[F32, float]:
+    """Centre (3,) and radius in metres of a sphere around a head."""
+    middle = (neutral.min(0) + neutral.max(0)) / 2
+    return middle, float(np.linalg.norm(neutral - middle, axis=1).max())
 
 
 def _sparse_offsets(basis: F32) -> dict[str, tuple[npt.NDArray, str]]:
@@ -312,8 +387,7 @@ def _initial_views(capture: Capture, neutral: F32) -> dict[str, Any]:
 
     radius: of a sphere around the target that the view shows completely.
     """
-    middle = (neutral.min(0) + neutral.max(0)) / 2
-    radius = float(np.linalg.norm(neutral - middle, axis=1).max())
+    middle, radius = _middle(neutral)
     positions = flip_axes(capture.translation)
     centre = (positions.min(0) + positions.max(0)) / 2
     range_radius = float(np.linalg.norm(positions - centre, axis=1).max())
