@@ -151,6 +151,16 @@ def test_export_at_chosen_rates_and_timecode(folder, capture, capsys):
     assert len(rows) == 1 + np.ceil(30 * capture.times[-1]) + 1
 
 
+def test_export_of_meshes_at_a_constant_rate_lists_its_files(folder, capture, capsys):
+    (folder / "m").mkdir()
+    assert main(["export", "capture.npz", "m/face.ply", "--fps", "5", "--frames", "1:", "--json"]) == 0
+    names = sorted(path.name for path in (folder / "m").iterdir())
+    last = int(np.ceil(5 * capture.times[-1]))
+    assert names == [f"face_{number:06d}.ply" for number in range(1, last + 1)]
+    written = json.loads(capsys.readouterr().out)["written"]
+    assert [Path(file["path"]).name for file in written] == names
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,10 @@ import trimesh
 from captures import moving_capture
 from detail_captures import detail_capture
 from export_heads import jawed_capture
+from scipy.spatial import cKDTree
 
 from avface.capture import Capture
+from avface.capture.resampling import at_times
 from avface.errors import AvfaceError
 from avface.geometry.mesh import vertex_normals
 
@@ -133,3 +137,15 @@ def test_meshes_of_stage_detail_are_subdivided_and_displaced(tmp_path):
     with pytest.raises(AvfaceError, match="no detail"):
         moving_capture(2).export(tmp_path / "none.ply", stage="detail")
     assert not list(tmp_path.glob("none*"))
+
+
+@pytest.mark.parametrize("suffix", ["ply", "obj"])
+def test_meshes_can_have_a_constant_rate(tmp_path, suffix):
+    capture = replace(moving_capture(4), times=np.array([0.0, 0.02, 0.1, 0.3]))
+    capture.export(tmp_path / f"face.{suffix}", fps=20)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"face_{k:06d}.{suffix}" for k in range(7)]
+    truth = at_times(capture, np.arange(7) / 20).vertices(4)[0]
+    read = trimesh.load(
+        tmp_path / f"face_000004.{suffix}", process=False
+    ).vertices  # .obj: split along UV seams
+    assert cKDTree(truth).query(read)[0].max() < 1e-5 and cKDTree(read).query(truth)[0].max() < 1e-5

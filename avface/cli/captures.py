@@ -249,7 +249,7 @@ class Export:
     """The last stage that is applied (.ply, .obj, .mp4); by default all, except that meshes are subdivided for detail
     only if it is named here."""
     fps: FrameRate = None
-    """Constant frame rate (.glb, .usdc, .usda); by default the video's frames at their times."""
+    """Constant frame rate (.glb, .usdc, .usda, .ply, .obj); by default the video's frames at their times."""
     frame_rate: FrameRate = None
     """Rows per second (.csv); by default 60, which importers count on."""
     start_timecode: Timecode = None
@@ -276,10 +276,9 @@ class Export:
         _check_sampling(self.out[0], given)
         capture = _load(capture_file)
         _check_stage(capture, capture_file, self.stage)
-        if self.frames is not None and not range(*self.frames.indices(len(capture))):
-            raise AvfaceError(
-                f"{capture_file}: none of its {len(capture)} frames are in that range; see --frames"
-            )
+        count = _frame_count(capture, self.fps)
+        if self.frames is not None and not range(*self.frames.indices(count)):
+            raise AvfaceError(f"{capture_file}: none of its {count} frames are in that range; see --frames")
         for path in self.out:
             refuse_overwriting(self.video or Path(capture.source), path)
             if "video" in accepted[path]:
@@ -376,8 +375,15 @@ def _write(capture: Capture, path: Path, bars: Bars, **options: Any) -> list[Pat
     result = capture.export(path, **options)
     if not result.is_dir():
         return [result]
-    numbers = range(len(capture))[options.get("frames") or slice(None)]
+    numbers = range(_frame_count(capture, options.get("fps")))[options.get("frames") or slice(None)]
     return [result / f"{path.stem}_{number:06d}{path.suffix}" for number in numbers]
+
+
+def _frame_count(capture: Capture, fps: float | None) -> int:
+    """Number of frames of a capture, at a constant rate if one is given."""
+    from avface.capture.resampling import constant_rate_times
+
+    return len(capture) if fps is None else len(constant_rate_times(capture.times, fps))
 
 
 def _options_of(path: Path) -> set[str]:
@@ -531,7 +537,7 @@ def _video_facts(path: Path) -> dict[str, Any]:
         "mirrored": info.mirrored,
         "pixel_aspect": round(info.pixel_aspect, 4),
         "codec": info.codec,
-        "hdr": info.hdr or "no",
+        "hdr": f"{info.hdr}, tone-mapped" if info.hdr else "no",
         "sound_track_used": "none" if info.audio_track is None else info.audio_track,
         "sound_tracks": [
             {name: value for name, value in asdict(track).items() if value is not None}

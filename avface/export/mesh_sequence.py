@@ -11,6 +11,7 @@ import numpy as np
 from avface import __version__
 from avface.arrays import F32, Floats, Ints
 from avface.capture import is_subdivided
+from avface.capture.resampling import at_constant_rate
 from avface.files import filling
 
 if TYPE_CHECKING:
@@ -32,10 +33,12 @@ def export_ply(
     space: Space = "camera",
     normals: bool = True,
     stage: str | None = None,
+    fps: float | None = None,
 ) -> Path:
     """Write binary PLY meshes: "dir/face.ply" becomes dir/face_000000.ply and so on; returns the folder.
 
-    frames: the frames to write, all by default; a file's number is the video's frame.
+    frames: the frames to write, all by default; a file's number is the video's frame, or with `fps` the frame at that
+    constant rate (`avface.capture.resampling`).
     space: "camera" (x right, y down, z forward) or "head" (y up, z out of the face), in metres.
     normals: whether to write unit vertex normals.
     stage: "detail" for the subdivided mesh with the skin's displacement; "coarse" or "lips" for the head's own mesh
@@ -44,11 +47,14 @@ def export_ply(
     The files appear when all are complete; files of the same names are replaced, others stay.
 
     Raises:
-        AvfaceError: if the folder is missing or can't be written, or there is no detail.
+        AvfaceError: if the folder is missing or can't be written, there is no detail, or `fps` isn't a number from 1 to
+            1000.
     """
     from avface.geometry.mesh import vertex_normals
 
     path = Path(path)
+    if fps is not None:
+        capture = at_constant_rate(capture, fps)
     faces, _, _, count = _topology(capture, stage)
     columns = ("x", "y", "z", "nx", "ny", "nz") if normals else ("x", "y", "z")
     triangles = np.zeros(len(faces), [("count", "u1"), ("vertices", "<i4", 3)])
@@ -87,13 +93,16 @@ def export_obj(
     frames: Frames = None,
     space: Space = "camera",
     stage: str | None = None,
+    fps: float | None = None,
 ) -> Path:
     """Write OBJ meshes with UVs: "dir/face.obj" becomes dir/face_000000.obj and so on; returns the folder.
 
-    frames, space, stage, replaced files and errors as for `export_ply`. Vertices have the order of
+    frames, space, stage, fps, replaced files and errors as for `export_ply`. Vertices have the order of
     `Capture.vertices`, which are the first ones of a subdivided mesh, and six decimals (micrometres).
     """
     path = Path(path)
+    if fps is not None:
+        capture = at_constant_rate(capture, fps)
     faces, uv, uv_faces, count = _topology(capture, stage)
     points = "v %.6f %.6f %.6f\n" * count
     corners = faces + 1
