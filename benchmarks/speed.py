@@ -20,7 +20,7 @@ from avface.evaluation.mediapipe_alone import run_mediapipe
 from avface.media import Clip
 
 MEDIAPIPE = "MediaPipe alone"
-STAGES = ("decode", "track", "solve", ".npz", ".glb", ".csv", "all stages")
+STAGES = ("decode", "track", "solve", ".npz", ".glb", ".csv", "all stages", "overlay")
 WHOLE = "whole process"
 
 
@@ -61,6 +61,9 @@ def measure_once(video: Path, folder: Path) -> tuple[int, dict[str, float]]:
         write(folder / f"head{suffix}")
         seconds[suffix] = time.perf_counter() - before
     seconds["all stages"] = time.perf_counter() - begin
+    before = time.perf_counter()
+    capture.export(folder / "overlay.mp4")
+    seconds["overlay"] = time.perf_counter() - before
     seconds[WHOLE] = reconstruct_process(video, folder / "cold").seconds
     return frames, seconds
 

@@ -8,7 +8,10 @@ from captures import moving_capture
 from detail_captures import detail_capture
 
 from avface.errors import AvfaceError
+from avface.export import overlay
 from avface.export.overlay import export_overlay
+from avface.geometry.rasteriser import rasterise
+from avface.geometry.shading import sample_texture
 from avface.media import Clip, EncodingConfig, VideoWriter
 
 SIZE = (160, 120)
@@ -80,6 +83,40 @@ def test_detail_is_shaded_unless_an_earlier_stage_is_named(capture, tmp_path):
     )
     assert np.abs(full - plain).max() > 30
     assert np.abs(coarse - plain).max() < 8
+
+
+@pytest.mark.parametrize("detailed", [False, True])
+def test_the_head_is_drawn_as_the_exact_rasteriser_draws_it(capture, detailed):
+    """Per pixel: shaded colours, mixed by opacity; within 2 of 255 in all but a few pixels at edges."""
+    made = capture.with_layer(detail_capture(FRAMES).detail) if detailed else capture
+    renderer = overlay._Renderer(made)
+    head, rng = made.head_model, np.random.default_rng(0)
+    image = rng.integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)
+    different, covered = 0, 0
+    for frame in range(FRAMES):
+        patch, (top, left) = renderer.blend(image, frame)
+        drawn = image.copy()
+        drawn[top : top + patch.shape[0], left : left + patch.shape[1]] = patch
+        vertices = torch.as_tensor(made.vertices([frame])[0])
+        pixels = made.camera.project(vertices)
+        facing = overlay._is_front_facing(pixels.numpy(), head.faces.numpy())
+        faces = head.faces[facing]
+        exact = rasterise(pixels, vertices[:, 2].contiguous(), faces, SIZE[1], SIZE[0])
+        colours = exact.interpolate(renderer._shaded(vertices, frame), faces)
+        if detailed:
+            atlas = made.detail.atlas(head)
+            uv = exact.interpolate(atlas.uv, atlas.uv_faces[facing])
+            shading = torch.as_tensor(renderer._detail_shading(vertices, frame))[..., None]
+            colours = (colours * sample_texture(shading, uv)).clamp_max(255)
+        seen = (exact.triangle >= 0)[..., None]
+        background = torch.as_tensor(image)
+        expected = torch.where(
+            seen, background + overlay.OPACITY * (colours - background), background
+        ).numpy()
+        different += int((np.abs(drawn - expected).max(-1) > 2).sum())
+        covered += int(seen.sum())
+    assert covered > 0.1 * FRAMES * SIZE[0] * SIZE[1]
+    assert different <= 0.001 * FRAMES * SIZE[0] * SIZE[1]
 
 
 def test_times_and_sound_are_those_of_the_video(filmed, written):

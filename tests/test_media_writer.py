@@ -10,6 +10,7 @@ from videos import (
     corner_card,
     flashes,
     gradients,
+    noises,
     write_sound,
     write_video,
 )
@@ -55,6 +56,37 @@ def test_colours_are_preserved(tmp_path, colour):
 
     image = next(clip.frames()).image
     assert np.abs(image.astype(int) - colour).max() <= 5
+
+
+@pytest.mark.parametrize("size", [(96, 64), (95, 64), (96, 63)])
+@pytest.mark.parametrize(
+    "place", [(20, 21, 30, 41), (0, 0, 9, 9), (39, 60, 24, 35), (5, 5, 0, 0), (0, 0, 63, 95)]
+)
+def test_an_image_twice_with_a_patch_is_written_as_both_together(tmp_path, size, place):
+    top, left, rows, columns = place
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, (size[1], size[0], 3), np.uint8) for _ in range(3)]
+    patch = rng.integers(0, 256, (rows, columns, 3), np.uint8)
+    lossless = EncodingConfig(crf=0)
+    pairs = []
+    with VideoWriter(tmp_path / "twice.mp4", encoding=lossless) as out:
+        for number, image in enumerate(images):
+            out.write_twice(image, patch, (top, left), number / 25)
+            right = image.copy()
+            right[top : top + rows, left : left + columns] = patch
+            pairs.append(np.concatenate([image, right], 1))
+    expected = written(tmp_path / "pairs.mp4", pairs, constant_rate(3), encoding=lossless)
+
+    for one, other in zip(Clip.open(tmp_path / "twice.mp4").frames(), expected.frames(), strict=True):
+        assert np.abs(one.image.astype(int) - other.image).max() <= 2
+
+
+def test_a_patch_that_reaches_out_of_the_image_is_refused(tmp_path):
+    image, patch = np.zeros((32, 48, 3), np.uint8), np.zeros((8, 8, 3), np.uint8)
+    for corner in ((25, 0), (0, 41), (-1, 0)):
+        with pytest.raises(ValueError, match="within the image"), VideoWriter(tmp_path / "o.mp4") as out:
+            out.write_twice(image, patch, corner, 0.0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_arrays_that_are_views_are_written_as_seen(tmp_path):
@@ -185,6 +217,16 @@ def test_players_can_start_before_the_whole_file_is_there(tmp_path):
 
     data = (tmp_path / "out.mp4").read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
+
+
+def test_params_of_x264_change_the_presets(tmp_path):
+    pictures, times = noises(20), constant_rate(20)
+    sizes = []
+    for number, params in enumerate(("", "qpmin=45:qpmax=51")):
+        path = tmp_path / f"{number}.mp4"
+        written(path, pictures, times, encoding=EncodingConfig(x264_params=params))
+        sizes.append(path.stat().st_size)
+    assert sizes[1] < 0.7 * sizes[0]
 
 
 def test_a_finer_crf_gives_a_better_picture(tmp_path):

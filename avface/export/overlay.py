@@ -7,18 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from avface.arrays import F32, U8
+from avface.arrays import F32, U8, Bool, Int
 from avface.capture import Capture
 from avface.errors import AvfaceError
+from avface.geometry import painter
 from avface.geometry.mesh import vertex_normals
-from avface.geometry.rasteriser import rasterise
-from avface.geometry.shading import sample_texture
 from avface.head.appearance import vertex_colours
-from avface.media import Clip, VideoWriter
+from avface.media import Clip, EncodingConfig, VideoWriter
+from avface.threads import one_thread
 
 if TYPE_CHECKING:
     from avface.head.skin.atlas import DetailAtlas
@@ -35,6 +36,13 @@ UNSEEN_TINT = (0.42, 0.58, 0.95)
 """sRGB tint of the head in frames with confidence 0."""
 BLOCK = 16
 """Frames per block of vertices."""
+AROUND = 8192
+"""Texels by which places outside a texture are moved to be above 0."""
+ENCODING = EncodingConfig(
+    preset="ultrafast",
+    x264_params="cabac=1:mbtree=1:rc-lookahead=5:weightp=0:subme=0",
+)
+"""Less than half the CPU time of x264's preset veryfast, at a smaller size; its own preset ultrafast doubles that."""
 
 
 def export_overlay(
@@ -82,9 +90,11 @@ def export_overlay(
             f"{capture.image_size[0]} x {capture.image_size[1]}; give the captured video with video="
         )
     renderer = _Renderer(capture.up_to(stage))
-    with VideoWriter(
-        path, sound_from=source, audio_track=clip.info.existing_track(capture.audio_track)
-    ) as writer:
+    track = clip.info.existing_track(capture.audio_track)
+    with (
+        one_thread(),  # for arrays of this size several threads are slower
+        VideoWriter(path, sound_from=source, audio_track=track, encoding=ENCODING) as writer,
+    ):
         for frame in clip.frames():
             patch, (top, left) = frame.image[:0, :0], (0, 0)
             if frame.index < len(capture):
@@ -117,7 +127,7 @@ class _Renderer:
     def blend(self, image: U8, index: int) -> tuple[U8, tuple[int, int]]:
         """The part of a frame (H, W, 3) that shows the head of frame `index`, with the head over it (h, w, 3), and its
         first row and column. Empty where the head is out of the picture."""
-        with one_thread(), torch.inference_mode():  # for arrays of this size several threads are slower
+        with torch.inference_mode():
             vertices = torch.as_tensor(self._vertices(index))
             pixels, depth = self._capture.camera.project(vertices).numpy(), vertices[:, 2].numpy()
             (top, bottom), (left, right) = _box(pixels[depth > 0], image.shape[:2])
@@ -129,17 +139,15 @@ class _Renderer:
             layers = [painter.Layer(self._shaded(vertices, index).numpy()[faces] + 0.5, painter.RGB)]
             if self._atlas is not None:
                 shading = self._detail_shading(vertices, index)
-                texels = _texels(self._atlas.uv.numpy(), shading.shape[:2])
+                texels = _texels(self._atlas.uv.numpy(), shading.shape)
                 layers.append(painter.Layer(texels[self._atlas.uv_faces.numpy()[facing]], painter.UV))
             colour, *places = painter.paint(
-                pixels - np.float32([left, top]), depth, faces, layers, bottom - top, right - left
+                pixels - np.array([left, top], np.float32), depth, faces, layers, bottom - top, right - left
             )
             head = painter.unpacked_rgb(colour)
             if places:
-                x, y = (places[0] >> 32) / np.float32(65536), (places[0] & 0xFFFFFFFF) / np.float32(65536)
-                ratio = cv2.remap(
-                    shading, x.astype(np.float32) - MARGIN, y.astype(np.float32) - MARGIN, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-                )
+                column, row = (place - AROUND for place in painter.unpacked_uv(places[0]))
+                ratio = cv2.remap(shading, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
                 head = np.rint(head * ratio[..., None]).clip(0, 255).astype(np.uint8)
             patch = np.ascontiguousarray(frame)
             blended = cv2.addWeighted(patch, 1 - OPACITY, head, OPACITY, 0)
@@ -153,8 +161,8 @@ class _Renderer:
             colours = 0.4 * colours + 0.6 * torch.tensor(UNSEEN_TINT)
         return 255 * (colours * light[:, None]).clamp(0, 1)
 
-    def _detail_shading(self, vertices: Tensor, index: int) -> Tensor:
-        """Ratio (R, R, 1) of shading with and without displacement at the texels of the face's window."""
+    def _detail_shading(self, vertices: Tensor, index: int) -> F32:
+        """Ratio (R, R) of shading with and without displacement at the texels of the face's window."""
         assert self._atlas is not None
         height = torch.as_tensor(self._capture.displacement(index)[0])
         displaced, smooth = (
@@ -162,7 +170,8 @@ class _Renderer:
             for part in (height, torch.zeros_like(height))
         )
         inside = self._atlas.mask > 0
-        return torch.where(inside, displaced / smooth, 1.0)[..., None]
+        ratio: F32 = torch.where(inside, displaced / smooth, 1.0).numpy()
+        return ratio
 
     def _vertices(self, index: int) -> F32:
         if self._block is None or not self._block_start <= index < self._block_start + len(self._block):
@@ -171,7 +180,25 @@ class _Renderer:
         return self._block[index - self._block_start]
 
 
-def _is_front_facing(corners: Tensor) -> Tensor:
-    """(F,) whether triangles (F, 3, 2) in pixels show their outer side: those that appear anticlockwise."""
-    a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] < 0
+def _box(pixels: F32, size: tuple[int, ...]) -> list[tuple[int, int]]:
+    """First and last row, then column, of vertices (V, 2) in a picture of (rows, columns); ends are exclusive."""
+    if not len(pixels):
+        return [(0, 0), (0, 0)]
+    return [
+        (int(np.clip(np.floor(values.min()), 0, limit)), int(np.clip(np.ceil(values.max()) + 1, 0, limit)))
+        for values, limit in zip(pixels.T[::-1], size, strict=True)
+    ]
+
+
+def _is_front_facing(pixels: F32, faces: Int) -> Bool:
+    """(F,) whether triangles of vertices (V, 2) show their outer side: those that appear anticlockwise."""
+    (ax, bx, cx), (ay, by, cy) = (values[faces.T] for values in pixels.T)
+    facing: Bool = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax) < 0
+    return facing
+
+
+def _texels(uv: F32, size: tuple[int, ...]) -> F32:
+    """Columns and rows (N, 2) in a texture of (rows, columns) of uv (N, 2), each plus `AROUND`; v is up."""
+    rows, columns = size
+    column, row = uv[:, 0] * columns - 0.5, (1 - uv[:, 1]) * rows - 0.5
+    return np.stack([column, row], 1) + np.float32(AROUND)

@@ -314,7 +314,7 @@ def _check_image(image: U8) -> None:
 def _planes(picture: VideoFrame) -> list[U8]:
     """The planes of a yuv420p picture: (H, W), (H / 2, W / 2) and (H / 2, W / 2), views of its memory."""
     return [
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
         for plane in picture.planes
     ]
 
