@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from avface.arrays import Floats
+import numpy as np
+import numpy.typing as npt
 
 SAME_INTERVAL = 2e-3
 """Seconds within which two intervals count as equal; Matroska rounds its time stamps to milliseconds."""
@@ -13,7 +14,7 @@ JITTER = 0.15
 """Share by which an interval of the nominal rate may differ from the others: less than between 25 and 30 a second."""
 
 
-def nominal_frame_rate(times: Floats) -> float:
+def nominal_frame_rate(times: npt.NDArray[np.floating[Any]]) -> float:
     """Frames per second of the most frequent interval between frames, whatever pauses and lost frames lie between.
 
     The mode of the intervals is where most of them lie within `SAME_INTERVAL` (the shortest such, if several); the rate

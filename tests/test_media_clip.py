@@ -26,6 +26,7 @@ from avface.media import Clip, Frame, resampled
 from avface.media import clip as clip_module
 from avface.media.clip import FRAMES_AHEAD
 from avface.media.display import Orientation, UprightRGB
+from avface.media.tone_mapping import tone_mapped
 
 
 def test_frames_come_in_order_with_their_pictures_and_times(tmp_path):
@@ -323,18 +324,78 @@ def test_constant_rates_are_exact(tmp_path, rate):
         assert Clip.open(path).info.frame_rate == pytest.approx(float(rate), rel=1e-5)
 
 
-@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG"), (1, None)])
-def test_hdr_is_said(tmp_path, transfer, name):
-    times = constant_rate(3)
+PATCHES = np.array(
+    [
+        *([light] * 3 for light in (0, 0.01, 0.05, 0.18, 0.45)),
+        *([0.4, 0.05, 0.02], [0.05, 0.4, 0.05], [0.02, 0.05, 0.4], [0.4, 0.22, 0.15]),
+    ]
+)
+"""Linear RGB of BT.709, as shares of diffuse white; a face is the last one."""
+
+
+def _pq(nits):
+    power = (nits / 10_000) ** (2610 / 16384)
+    return ((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
+
+
+def _hlg(nits):
+    luminance = nits @ [0.2627, 0.6780, 0.0593] / 1000
+    scene = nits / 1000 * np.maximum(luminance, 1e-12)[:, None] ** (1 / 1.2 - 1)
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), a * np.log(np.maximum(12 * scene - b, 1e-12)) + c)
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+@pytest.mark.parametrize(("transfer", "name", "encode"), [(16, "PQ", _pq), (18, "HLG", _hlg)])
+def test_hdr_is_tone_mapped(tmp_path, transfer, name, encode, rotation):
+    """Without it the picture is pale: grey of 18 % would be 105 instead of 125, the red (98, 76, 58) or so."""
+    to_2020 = np.linalg.inv(
+        [[1.660491, -0.587641, -0.072850], [-0.124550, 1.132900, -0.008349], [-0.018151, -0.100579, 1.118730]]
+    )
+    codes = encode(203 * np.maximum(PATCHES @ to_2020.T, 0))
+    strip = np.round(255 * np.repeat(codes, 32, axis=0)).astype(np.uint8)
+    picture = np.ascontiguousarray(np.rot90(np.tile(strip, (32, 1, 1)), rotation // 90))
     path = write_video(
-        tmp_path / "clip.mp4", gradients(3), times, pix_fmt="yuv420p10le", colour=(9, transfer, 9)
+        tmp_path / "clip.mp4",
+        [picture] * 3,
+        constant_rate(3),
+        pix_fmt="yuv444p10le",
+        colour=(9, transfer, 9),
+        display_matrix=turned(rotation, False),
     )
 
     clip = Clip.open(path)
+    images = [frame.image for frame in clip.frames()]
 
-    assert clip.info.hdr == name
-    remark = f"{path}: is an HDR video ({name}), and isn't tone-mapped"
-    assert [each.startswith(remark) for each in clip.remarks] == [True] * (name is not None)
+    assert clip.info.hdr == name and clip.remarks == ()
+    expected = 255 * PATCHES ** (1 / 2.4)
+    for image in images:
+        assert image.shape == (32, 32 * len(PATCHES), 3)
+        found = image[16, 16::32].astype(float)
+        assert np.abs(found - expected).max() < 12 and np.abs(found - expected).mean() < 3
+
+
+def test_highlights_of_hdr_are_compressed_in_order():
+    light = np.array([0.5, 0.7, 1.0, 2.0, 4.0, 1000 / 203, 20.0])
+    mapped = tone_mapped(np.repeat(_pq(203 * light)[:, None], 3, axis=1), "PQ")[:, 0]
+
+    assert mapped[0] == pytest.approx(0.5 ** (1 / 2.4), abs=1e-3)
+    assert 0.85 < mapped[2] < 0.95  # diffuse white leaves room for highlights
+    assert (np.diff(mapped[:-1]) > 0).all()
+    assert mapped[-2:] == pytest.approx([1, 1], abs=1e-3)
+
+
+def test_sdr_is_not_tone_mapped(tmp_path):
+    path = write_video(
+        tmp_path / "clip.mp4", gradients(3), constant_rate(3), pix_fmt="yuv420p10le", colour=(9, 1, 9)
+    )
+    plain = Clip.open(write_video(tmp_path / "plain.mp4", gradients(3), constant_rate(3)))
+
+    clip = Clip.open(path)
+
+    assert clip.info.hdr is None
+    pairs = zip(clip.frames(), plain.frames(), strict=True)
+    assert max(np.abs(a.image.astype(int) - b.image).mean() for a, b in pairs) < 3
 
 
 def test_streams_without_time_stamps_get_a_constant_rate_and_size_changes_are_scaled(tmp_path):

@@ -47,7 +47,7 @@ def write_video(
 ) -> Path:
     """Write (H, W, 3) uint8 pictures at the given times (seconds), with sound tracks.
 
-    colour: primaries, transfer and matrix that the file states, numbered as in ISO 23091-2.
+    colour: primaries, transfer and matrix that the file states (the matrix is applied), numbered as in ISO 23091-2.
     """
     if options is None:
         options = {"crf": "10", "preset": "ultrafast"} if codec == "libx264" else {}
@@ -82,7 +82,11 @@ def write_video(
         durations = [*np.diff(times), times[-1] - times[-2] if len(times) > 1 else 0.04]
         for picture, time, duration in zip([first, *pictures], times, durations, strict=True):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame = frame.reformat(format=pix_fmt, dst_color_range="JPEG" if full_range else None)
+            frame = frame.reformat(
+                format=pix_fmt,
+                dst_color_range="JPEG" if full_range else None,
+                dst_colorspace=None if colour is None else colour[2],
+            )
             frame.pts, frame.time_base, frame.duration = round(time / tick), tick, round(duration / tick)
             packets += video.encode(frame)
         packets += video.encode(None)

@@ -78,7 +78,7 @@ class VideoInfo:
     pixel_aspect: float
     """Width over height of a stored pixel; pictures are stretched to square ones where it isn't 1."""
     hdr: str | None
-    """"PQ" or "HLG" for pictures of high dynamic range, which aren't tone-mapped; otherwise None."""
+    """"PQ" or "HLG" for pictures of high dynamic range, which are tone-mapped to SDR; otherwise None."""
     frame_rate: float
     """Nominal frames per second, of the most frequent interval; single frames may lie closer together or further
     apart."""
@@ -118,9 +118,9 @@ class Clip:
     """A video file opened for reading. Frames and sound can be read any number of times, also at once.
 
     Frames are upright (display matrix applied: rotation and mirroring), of one size with square pixels, in 8 bit RGB
-    for any pixel format (10 bit and HDR are reduced without tone mapping). Where the size changes in mid-file, later
-    pictures are scaled into the first size, with black borders where their shape is another. Times are the file's own:
-    a variable frame rate stays variable.
+    of BT.709 for any pixel format (HDR is tone-mapped). Where the size changes in mid-file, later pictures are scaled
+    into the first size, with black borders where their shape is another. Times are the file's own: a variable frame
+    rate stays variable.
     """
 
     def __init__(
@@ -138,11 +138,6 @@ class Clip:
         self._aspect = aspect
         self._damage: Damage | None = None
         self._remarks: dict[str, str] = {}
-        if info.hdr is not None:
-            self._remarks["hdr"] = (
-                f"{info.path}: is an HDR video ({info.hdr}), and isn't tone-mapped: pictures in overlay and page are "
-                "pale; for true colours convert it to SDR first"
-            )
         self._sound_remark = sound_remark
 
     @classmethod
@@ -208,8 +203,7 @@ class Clip:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What the user should know about the pictures read so far, one line each: that they are HDR, that
-        their size changes."""
+        """What the user should know about the pictures read so far, one line each: that their size changes."""
         return tuple(self._remarks.values())
 
     @property
