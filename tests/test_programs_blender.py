@@ -11,6 +11,8 @@ from detail_captures import detail_capture
 from lip_captures import lip_capture
 from played import errors, in_blender
 
+from avface.capture.resampling import at_constant_rate
+
 pytestmark = pytest.mark.slow
 
 MILLIMETRES, PIXELS = 0.01, 0.01
@@ -52,6 +54,19 @@ def test_usdc_in_blender_has_the_vertices_and_landmarks_of_every_frame(tmp_path,
     np.testing.assert_allclose(played.keys, np.arange(len(capture)), atol=1e-3)
     assert (played.facts["frame_start"], played.facts["frame_end"]) == (0, len(capture) - 1)
     millimetres, pixels = errors(capture, played)
+    assert millimetres < MILLIMETRES and pixels < PIXELS, f"{millimetres:.4f} mm, {pixels:.4f} px"
+
+
+@pytest.mark.parametrize("suffix", ["glb", "usdc"])
+def test_a_resampled_scene_has_whole_frames_in_blender(tmp_path, suffix):
+    gaps = np.random.default_rng(4).uniform(0.02, 0.06, 39)  # of a variable frame rate
+    capture = replace(lip_capture(40), times=np.concatenate([[0], gaps.cumsum()]))
+    resampled = at_constant_rate(capture, 30)
+
+    played = in_blender(capture.export(tmp_path / f"head.{suffix}", fps=30), capture.image_size, 30)
+
+    np.testing.assert_allclose(played.keys, np.arange(len(resampled)), atol=1e-3)
+    millimetres, pixels = errors(resampled, played)
     assert millimetres < MILLIMETRES and pixels < PIXELS, f"{millimetres:.4f} mm, {pixels:.4f} px"
 
 
