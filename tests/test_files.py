@@ -5,6 +5,8 @@ import errno
 import io
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -325,3 +327,32 @@ def test_names_as_long_as_the_system_allows_are_written_and_impossible_ones_refu
         writer(tmp_path / "a\0b"),
     ):
         pass
+
+
+NOWHERE = """
+import sys, tempfile
+from pathlib import Path
+
+def missing():
+    raise FileNotFoundError(2, "No usable temporary directory found")
+
+tempfile.gettempdir = missing
+from avface.files.temporary import fall_back_to
+from avface.tracking.facemesh import FaceMesh
+fall_back_to(Path(sys.argv[1]))
+FaceMesh().close()
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder in which not even root can write")
+def test_the_tracker_starts_where_neither_temporary_files_nor_settings_can_be_written(tmp_path):
+    # Matplotlib, which MediaPipe imports, wants a folder for its settings
+    homeless = {
+        key: value for key, value in os.environ.items() if key not in ("MPLCONFIGDIR", "XDG_CACHE_HOME")
+    }
+    homeless |= {"HOME": "/proc", "XDG_CONFIG_HOME": "/proc"}
+    command = [sys.executable, "-c", NOWHERE, str(tmp_path)]
+    done = subprocess.run(command, env=homeless, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "Error" not in done.stderr
+    assert names(tmp_path) == []

@@ -13,6 +13,7 @@ import numpy as np
 
 from avface.arrays import F32, U8, Floats
 from avface.media import Clip, Frame
+from avface.threads import refuse_after_fork
 from avface.tracking.facemesh import quiet_stderr
 
 
@@ -74,6 +75,7 @@ def _face_mesh(**options: Any) -> Iterator[Any]:
     """A FaceMesh with its networks loaded; their log output is suppressed."""
     from mediapipe.python.solutions.face_mesh import FaceMesh
 
+    refuse_after_fork()
     with quiet_stderr():
         mesh = FaceMesh(refine_landmarks=True, **options)
         mesh.process(np.zeros((64, 64, 3), np.uint8))  # loading ends with the first frame

@@ -25,6 +25,7 @@ from avface.solve.observations import Observations
 from avface.solve.prediction import Prediction, no_prediction
 from avface.solve.shape_fit import ShapeFit
 from avface.solve.shape_prior import NeutralObservation, tracker_errors
+from avface.threads import refuse_after_fork
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ class Solver:
 
         Raises:
             ValueError: if no frame has landmarks, or a prediction is of another clip or head.
+            AvfaceError: in a process that was forked from one that had used avface.
         """
+        refuse_after_fork()
         data = self._fit_data(observations, prediction)
         shared = self._shape.fit(data)
         motion = self._motion.fit(data, shared, on_frames)

@@ -22,6 +22,8 @@ import importlib
 import math
 import os
 import re
+import tempfile
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +32,7 @@ import numpy as np
 
 from avface.arrays import F32, U8
 from avface.errors import AvfaceError
+from avface.files.temporary import temporary_folder
 from avface.threads import held_stderr, refuse_after_fork
 
 NUM_LANDMARKS = 478
@@ -123,6 +126,34 @@ def quiet_stderr() -> AbstractContextManager[None]:
     return held_stderr(lambda line: _NOISE.match(line) is not None)
 
 
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable in the block, unless the user has set it."""
+    given = name in os.environ
+    os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        if not given:
+            del os.environ[name]
+
+
+def _import_mediapipe() -> Any:
+    """MediaPipe; it imports Matplotlib, which fails where it has neither a folder for its settings nor for temporary
+    files.
+
+    Raises:
+        AvfaceError: if there is no folder for temporary files.
+    """
+    try:
+        tempfile.gettempdir()
+    except OSError:
+        # the folder is beside the results; an import that has failed can't be repeated
+        with temporary_folder() as folder, _environment("MPLCONFIGDIR", str(folder)):
+            return importlib.import_module("mediapipe")
+    return importlib.import_module("mediapipe")
+
+
 class FaceMesh:
     """Detector and landmark network of MediaPipe. A context manager; not for use from several threads at
     once.
@@ -134,7 +165,7 @@ class FaceMesh:
     def __init__(self) -> None:
         refuse_after_fork()
         with quiet_stderr():
-            self._mp = importlib.import_module("mediapipe")
+            self._mp = _import_mediapipe()
             self._rect = importlib.import_module("mediapipe.framework.formats.rect_pb2")
             try:
                 self._start()
