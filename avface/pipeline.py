@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from avface.head.model import HeadModel
     from avface.media import Clip
     from avface.solve import SolverConfig
+    from avface.tracking import FaceTrack
 
 
 def reconstruct(
@@ -116,7 +117,7 @@ def reconstruct(
         capture = stage.run(capture, inputs)
     for remark in (*clip.remarks, *([clip.sound_remark] if audio and clip.sound_remark else [])):
         warnings.warn(remark, AvfaceWarning, stacklevel=2)
-    _warn_of_gaps(clip, capture, request.path)
+    _warn_of_gaps(clip, capture, found, request.path)
     return capture
 
 
@@ -203,7 +204,17 @@ def _unfitted(inputs: StageInputs) -> Capture:
     )
 
 
-def _warn_of_gaps(clip: Clip, capture: Capture, path: Path) -> None:
+def _who_else(found: FaceTrack) -> str:
+    """What can be chosen instead of a person, in words that hold for Python and the command line."""
+    other = 1 if found.person == 0 else 0
+    if found.people == 1:
+        return "Nobody else was found"
+    if found.people == 2:
+        return f"The other person is face {other}"
+    return f"The video shows {found.people} people, face 0 to face {found.people - 1}; this is face {found.person}"
+
+
+def _warn_of_gaps(clip: Clip, capture: Capture, found: FaceTrack, path: Path) -> None:
     """Warn of damaged parts of the video and of shots without the person."""
     if clip.damage is not None and clip.damage.message:
         warnings.warn(clip.damage.message, AvfaceWarning, stacklevel=3)
@@ -211,7 +222,7 @@ def _warn_of_gaps(clip: Clip, capture: Capture, path: Path) -> None:
     if others:
         warnings.warn(
             f"{path}: {others} of {len(capture.segment_same_person)} stretches between cuts don't show the chosen "
-            "person; their frames have confidence 0. Follow someone else with face=1",
+            f"person; their frames have confidence 0. {_who_else(found)}",
             AvfaceWarning,
             stacklevel=3,
         )

@@ -58,3 +58,35 @@ def test_a_cut_to_a_closer_view_of_the_same_face_is_a_cut():
     closer = [np.ascontiguousarray(image[:, np.linspace(0, 327, 448).astype(int)]) for image in closer]
     found = track(frames(demo()[:12] + closer))
     assert [segment.start for segment in found.segments] == [0, 12]
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_video_that_is_turned_is_followed_the_right_way_up(quarters):
+    upright = track(frames(demo(30)))
+    turned = track(frames([np.ascontiguousarray(np.rot90(image, quarters)) for image in demo(30)]))
+    expected = np.array(upright.landmarks[:])
+    for _ in range(quarters):  # counterclockwise: (x, y) is seen at (y, 447 - x)
+        expected = np.stack([expected[..., 1], 447 - expected[..., 0]], axis=-1)
+    assert turned.seen.all()
+    apart = np.linalg.norm(np.array(turned.landmarks[:]) - expected, axis=-1).mean(axis=1)
+    assert apart.max() < 0.02 * np.ptp(upright.landmarks[0][:, 1]), "2 % of the height of the face"
+
+
+def test_a_picture_that_is_upside_down_after_a_cut_is_followed_right():
+    images = demo()[:12] + [np.ascontiguousarray(image[::-1, ::-1]) for image in demo()[12:24]]
+    found = track(frames(images))
+    assert [segment.start for segment in found.segments] == [0, 12]
+    forehead, chin = found.landmarks[:, 10, 1], found.landmarks[:, 152, 1]
+    assert (forehead[:12] < chin[:12]).all() and (forehead[12:] > chin[12:]).all()
+
+
+def test_each_of_nine_faces_is_chosen_by_a_point_on_it():
+    small = [image[::2, ::2] for image in demo()[:4]]
+    grid = [np.ascontiguousarray(np.tile(image, (3, 3, 1))) for image in small]
+    for row in range(3):
+        for column in range(3):
+            point = (224.0 * column + 112, 224.0 * row + 112)
+            found = track(frames(grid), face=point)
+            x0, y0, x1, y1 = found.box[-1]
+            assert x0 < point[0] < x1 and y0 < point[1] < y1
+    assert found.people == 9

@@ -74,7 +74,10 @@ class DiscMesh:
                 centre = (float(x.min() + x.max()) / 2, float(y.min() + y.max()) / 2)
                 yield name, centre, float(height)
 
-    def detect(self, image, *, thorough=False):
+    def right_way_up(self, image, face):
+        return None
+
+    def detect(self, image, *, thorough=False, turned=False):
         type(self).detections += 1
         return [Region(x, y, 1.5 * size, 0.0) for _, (x, y), size in self._visible(image)]
 
@@ -153,17 +156,39 @@ def test_the_most_prominent_person_comes_first():
     assert len(last) == 24
 
 
-def test_a_point_selects_the_face_under_it_and_else_the_nearest():
+def test_a_point_selects_the_face_under_it():
     images = [picture([("ann", 80, 100)])] * 8
     images += [picture([("ann", 80, 100), ("bob", 240, 100)])] * 16
     everyone = track_everyone(frames(images))
     bob = everyone.person_at((250.0, 90.0))
     assert np.nanmean(centres(everyone.select(bob))) == pytest.approx(240, abs=1)
     assert everyone.person_at((80.0, 110.0)) == 1 - bob
-    assert everyone.person_at((300.0, 10.0)) == 1 - bob, (
-        "nobody is ever there: Ann is nearest in the first frame"
-    )
+    assert everyone.person_at((80.0, 62.0)) == 1 - bob, "the hair above the landmarks belongs to the face"
     assert np.nanmean(centres(track(frames(images), face=(250, 90)))) == pytest.approx(240, abs=1)
+
+
+def test_a_point_without_a_face_is_refused_with_a_list_of_who_is_there():
+    images = [picture([("ann", 80, 100, 70)])] * 8
+    images += [picture([("ann", 80, 100, 70), ("bob", 240, 100)])] * 16
+    with pytest.raises(AvfaceError) as refused:
+        track(frames(images), face=(300.0, 10.0))
+    text = str(refused.value)
+    assert "300,10" in text
+    assert "face 0 at 80,100 in frame 0, face 1 at 240,100 in frame 10" in text, (
+        "the detector runs every 0.4 s"
+    )
+
+
+def test_as_many_faces_are_followed_as_are_asked_for(monkeypatch):
+    monkeypatch.setattr(tracker_module, "FACES_AT_ONCE", 1)
+    images = [picture([("ann", 60, 100, 40), ("bob", 160, 100, 50), ("eve", 260, 100, 70)])] * 6
+    assert np.nanmean(centres(track(frames(images)))) == pytest.approx(260, abs=1)
+    assert np.nanmean(centres(track(frames(images), face=(60.0, 100.0)))) == pytest.approx(60, abs=1)
+    last = track(frames(images), face=2)
+    assert np.nanmean(centres(last)) == pytest.approx(60, abs=1)
+    assert (last.person, last.people) == (2, 3)
+    with pytest.raises(AvfaceError, match=r"face 5 .* shows 3 .*face 2 at 60,100 in frame 0"):
+        track(frames(images), face=5)
 
 
 @pytest.mark.parametrize("front", ["ann", "bob"])
@@ -273,7 +298,10 @@ class StillMesh:
     def __exit__(self, *exc_info):
         pass
 
-    def detect(self, image, *, thorough=False):
+    def right_way_up(self, image, face):
+        return None
+
+    def detect(self, image, *, thorough=False, turned=False):
         return [Region(30.0, 30.0, 60.0, 0.0)]
 
     def landmarks(self, image, region):

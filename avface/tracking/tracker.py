@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from avface.arrays import F32, F64, U8, Int
 from avface.errors import AvfaceError
@@ -74,6 +73,14 @@ _JUMP_CERTAIN, _JUMP_POSSIBLE = 0.03, 0.1
 """Least jump of the landmarks, in face sizes, that confirms a certain or a possible cut."""
 _JUMP_ABOVE_RECENT = 4.0
 """And least multiple of the recent jumps."""
+_REACH = 0.2
+"""Distance from the box of a face's landmarks, in face sizes, at which a point still belongs to the face."""
+_LISTED = 12
+"""People whom an error lists."""
+FACES_AT_ONCE = 4
+"""Faces that are followed at once unless more are asked for."""
+FACES_FOR_A_POINT = 24
+"""The same where the person is given by a point: anybody may be under it."""
 _RECENT_TIMES = 13
 """Frames whose times give the usual interval."""
 
@@ -306,7 +313,7 @@ class _Tracker:
     def _detect(self, image: U8, known: list[Face], thorough: bool) -> list[Face]:
         """Detected faces that are not among the known ones."""
         new: list[Face] = []
-        regions = self.mesh.detect(image, thorough=thorough)
+        regions = self.mesh.detect(image, thorough=thorough, turned=thorough and not known)
         for region in sorted(regions, key=lambda one: -one.side):
             if len(known) + len(new) >= self.max_faces:
                 break
@@ -315,6 +322,9 @@ class _Tracker:
             face = self.mesh.landmarks(image, region)
             if face is None:
                 continue
+            turned = self.mesh.right_way_up(image, face)
+            if turned is not None:
+                face = self.mesh.landmarks(image, turned) or face
             together = [*known, *new, face]
             if len(without_duplicates(together)) == len(together):
                 new.append(face)
@@ -514,27 +524,35 @@ class Tracks:
         return sum(tracklet.frames for tracklet in self._people[face])
 
     def person_at(self, point: tuple[float, float]) -> int:
-        """Who is under a point (x, y in pixels) in the first frame that has somebody under it; failing
-        that, who is nearest to it in the first frame that has anybody."""
+        """Who is under a point (x, y in pixels) in the first frame that has somebody under it.
+
+        Hair and ears count: the box of the landmarks is extended by _REACH of its size.
+        Raises AvfaceError, with the list of who is there, where nobody ever is.
+        """
         person_of = {one.number: number for number, person in enumerate(self._people) for one in person}
         x, y = point
         for part in self._sightings.blocks():
-            box = part["box"]
-            under = (box[:, 0] <= x) & (x <= box[:, 2]) & (box[:, 1] <= y) & (y <= box[:, 3])
+            x0, y0, x1, y1 = part["box"].T
+            reach = _REACH * np.sqrt((x1 - x0) * (y1 - y0))
+            under = (x0 - reach <= x) & (x <= x1 + reach) & (y0 - reach <= y) & (y <= y1 + reach)
             if under.any():
-                frame = part["frame"][under][0]
-                under &= part["frame"] == frame
-                return self._nearest(box[under], part["tracklet"][under], person_of, point)
-        first = next(self._sightings.blocks())
-        first = first[first["frame"] == first["frame"][0]]
-        return self._nearest(first["box"], first["tracklet"], person_of, point)
+                under &= part["frame"] == part["frame"][under][0]
+                gap = np.hypot((x0 + x1)[under] / 2 - x, (y0 + y1)[under] / 2 - y)
+                return person_of[int(part["tracklet"][under][int(np.argmin(gap))])]
+        raise AvfaceError(
+            f"face {x:g},{y:g}: no face is followed at this point of any frame; {self._listing()}. Choose one of these "
+            "numbers, or a point on a face"
+        )
 
-    @staticmethod
-    def _nearest(
-        box: F32, tracklet: npt.NDArray[np.int32], person_of: dict[int, int], point: tuple[float, float]
-    ) -> int:
-        gap = np.hypot((box[:, 0] + box[:, 2]) / 2 - point[0], (box[:, 1] + box[:, 3]) / 2 - point[1])
-        return person_of[int(tracklet[int(np.argmin(gap))])]
+    def _listing(self) -> str:
+        """Numbers of all people, with where and when they are first seen."""
+        firsts = [min(person, key=lambda tracklet: tracklet.start) for person in self._people[:_LISTED]]
+        listed = [
+            f"face {number} at {first.first_centre[0]:.0f},{first.first_centre[1]:.0f} in frame {first.start}"
+            for number, first in enumerate(firsts)
+        ]
+        more = len(self._people) - len(listed)
+        return "there are " + ", ".join(listed) + (f" and {more} more" if more > 0 else "")
 
     def select(self, face: int | tuple[float, float] | None = None) -> FaceTrack:
         """One person's track.
@@ -554,7 +572,7 @@ class Tracks:
         if not 0 <= number < len(self._people):
             raise AvfaceError(
                 f"face {number} was asked for, but the video shows {len(self._people)} "
-                f"(numbered from 0, the most prominent first)"
+                f"(numbered from 0, the most prominent first); {self._listing()}"
             )
         person = self._people[number]
         box = np.full((len(self._times), 4), np.nan, np.float32)
@@ -576,6 +594,8 @@ class Tracks:
             box=box,
             times=self._times,
             segments=self._segments(person),
+            person=number,
+            people=len(self._people),
             image_size=self.image_size,
             visibility=None if self._textures is None else self._visibility(tracklets, self._textures),
             aligned_crops=None if self._crops is None else self._aligned_crops(tracklets, self._crops),
@@ -648,7 +668,7 @@ def _append_unseen(points: RecordFile, frames: int) -> None:
 def track_everyone(
     frames: Iterable[Frame],
     *,
-    max_faces: int = 4,
+    max_faces: int = FACES_AT_ONCE,
     on_frame: Callable[[int], None] | None = None,
     occlusions: bool = False,
     aligned_crops: bool = False,
@@ -692,7 +712,7 @@ def track(
     frames: Iterable[Frame],
     *,
     face: int | tuple[float, float] | None = None,
-    max_faces: int = 4,
+    max_faces: int | None = None,
     on_frame: Callable[[int], None] | None = None,
     occlusions: bool = False,
     aligned_crops: bool = False,
@@ -703,7 +723,8 @@ def track(
         frames: Video frames in order, all of one size. Memory stays the same however many there are.
         face: Who: None or 0 for the most prominent person (area times time on screen, weighted towards the centre),
             N for the next ones, or a point (x, y) in pixels for whoever is first seen there (see `Tracks.person_at`).
-        max_faces: Largest number of faces that are tracked at once.
+        max_faces: Largest number of faces that are tracked at once; by default 4 for the most prominent person, enough
+            for all N before another, and 24 for a point.
         on_frame: Called with the number of frames done so far.
         occlusions: Whether to estimate `FaceTrack.visibility`: about 1 ms a frame.
         aligned_crops: Whether to keep some crops of the face (`FaceTrack.aligned_crops`).
@@ -711,6 +732,9 @@ def track(
     Raises:
         AvfaceError: as `track_everyone` does, and where no such person is seen.
     """
+    if max_faces is None:
+        asked = FACES_FOR_A_POINT if isinstance(face, tuple) else (face or 0) + 1
+        max_faces = max(FACES_AT_ONCE, asked)
     with track_everyone(
         frames, max_faces=max_faces, on_frame=on_frame, occlusions=occlusions, aligned_crops=aligned_crops
     ) as everyone:
