@@ -372,7 +372,10 @@ def test_hdr_is_tone_mapped(tmp_path, transfer, name, encode, rotation):
     for image in images:
         assert image.shape == (32, 32 * len(PATCHES), 3)
         found = image[16, 16::32].astype(float)
-        assert np.abs(found - expected).max() < 12 and np.abs(found - expected).mean() < 3
+        errors = np.abs(found - expected)
+        assert errors[:5].max() < 3  # grey
+        assert errors[-1].max() < 6  # skin
+        assert errors.max() < 25 and errors.mean() < 5  # PyAV 17.1 has another matrix than BT.2020's
 
 
 def test_highlights_of_hdr_are_compressed_in_order():
