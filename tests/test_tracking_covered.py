@@ -107,6 +107,15 @@ def test_little_that_is_seen_beside_covered_frames_is_covered_too():
     assert np.flatnonzero(found.covered).tolist() == list(range(20, 32))
 
 
+def test_a_face_that_is_lost_while_it_is_partly_hidden_keeps_its_visible_landmarks():
+    """A hand before the mouth, for which the tracker loses the face in between: the eyes are still seen around that."""
+    landmarks, visible = places(), np.full(FRAMES, 0.95)
+    visible[20:40] = 0.45
+    landmarks[29:32] = np.nan
+    found = set_aside_covered(made_track(landmarks, visible))
+    assert np.flatnonzero(~found.seen).tolist() == [29, 30, 31]
+
+
 def test_a_cover_is_no_shot_cut():
     landmarks = places()
     landmarks[GAP] = np.nan

@@ -9,6 +9,8 @@ the landmarks against the motion before and after:
 - In the frames beside those, and beside frames in which the face is lost, something comes before the face or leaves it.
   The tracker drags the landmarks along. Such frames are unobserved as well, while they are partly hidden or off the
   motion of the clear frames beyond them: the velocity at the edge of a gap is what carries the fit across it.
+- Where the face is partly hidden for longer than that before or after a gap, its landmarks are kept: what is visible of
+  it has weight, and optical flow refines it.
 - A cut in such a gap is none if the face is in about the same place after it as before.
 
 Unobserved frames become frames without the person: nan, confidence 0. All that uses a `FaceTrack` (flow, networks, fit)
@@ -54,11 +56,13 @@ def set_aside_covered(track: FaceTrack) -> FaceTrack:
         return track
     visible = _mean_visibility(track)
     seen = track.seen
-    covered = _covered_runs(visible, seen)
-    unobserved = covered | ~seen
-    if not unobserved.any() or unobserved.all():
+    core = ~seen | (visible < COVERED_VISIBILITY)
+    if not core.any() or core.all():
         return track
-    dropped = (covered | _ramps(track, visible, unobserved)) & seen
+    kept = _partly_hidden(track, visible, core)
+    covered = _covered_runs(visible, seen) & (core | ~kept)
+    unobserved = covered | ~seen
+    dropped = (covered | (_ramps(track, visible, unobserved) & ~kept)) & seen
     if (dropped | ~seen).all():
         return track
     segments = _bridged_segments(track, seen & ~dropped)
@@ -90,6 +94,25 @@ def _covered_runs(visible: F32, seen: Bool) -> Bool:
     return result
 
 
+def _partly_hidden(track: FaceTrack, visible: F32, core: Bool) -> Bool:
+    """Frames (T,) of runs in which the face is partly hidden for longer than a ramp before or after a gap, given by
+    the frames `core` (T,) in which it is lost or covered."""
+    result = np.zeros(len(core), bool)
+    longest = _longest_ramp(track)
+    hidden = core | (visible < float(np.median(visible[~core])) - RAMP_VISIBILITY)
+    for start, end in _runs(hidden):
+        lost = start + np.flatnonzero(core[start:end])
+        if len(lost) and max(lost[0] - start, end - 1 - lost[-1]) > longest:
+            result[start:end] = True
+    return result
+
+
+def _longest_ramp(track: FaceTrack) -> int:
+    """`RAMP_SECONDS` in frames."""
+    step = float(np.median(np.diff(track.times))) if len(track) > 1 else 1 / 25
+    return max(round(RAMP_SECONDS / max(step, 1e-3)), 1)
+
+
 def _ramps(track: FaceTrack, visible: F32, unobserved: Bool) -> Bool:
     """Frames (T,) beside unobserved ones whose landmarks are dragged along by what covers the face."""
     result = np.zeros(len(track), bool)
@@ -97,8 +120,7 @@ def _ramps(track: FaceTrack, visible: F32, unobserved: Bool) -> Bool:
         return result
     usual = float(np.median(visible[~unobserved]))
     hidden = (visible < usual - RAMP_VISIBILITY) | (track.confidence < RAMP_CONFIDENCE)
-    step = float(np.median(np.diff(track.times))) if len(track) > 1 else 1 / 25
-    longest = max(round(RAMP_SECONDS / max(step, 1e-3)), 1)
+    longest = _longest_ramp(track)
     for start, end in _runs(unobserved):
         for first, direction in ((start - 1, -1), (end, 1)):
             frames = first + direction * np.arange(longest + 2)
