@@ -197,13 +197,16 @@ def help_rows(words):
         assert main([*words, "--help"]) == 0
         printed.flush()
     rows = []
-    for line in map(portable, printed.buffer.getvalue().decode().splitlines()):
+    lines = [portable(line) for line in printed.buffer.getvalue().decode().splitlines()]
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
         verb = re.match(r"│\s+• (\S+)", line)
         option = re.match(r"│ (\S.*?)(?:\s{2,}(.*?))?\s*│$", line)
         if verb:
             rows.append(("verb", verb[1]))
         elif option and re.match(r"-|[A-Z\[{]+\b[^a-z]*$", option[1]) and "--help" not in option[1]:
-            value = re.search(r"\((?:default: .*?|required|sets: .*?|optional|repeatable)\)", option[2] or "")
+            # beside the option, or where one option of the verb is too long for that, below it
+            explained = option[2] or (following if following.startswith("│  ") else "")
+            value = re.search(r"\((?:default: .*?|required|sets: .*?|optional|repeatable)\)", explained)
             rows.append(("option", f"{option[1]}{f' {value[0]}' if value else ''}"))
     return rows
 
