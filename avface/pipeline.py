@@ -33,6 +33,7 @@ def reconstruct(
     device: str = "cpu",
     audio: bool = True,
     audio_track: int | None = None,
+    rotate: int = 0,
     video: bool = True,
     networks: str | Path | None = None,
     stages: Sequence[str] = ("coarse",),
@@ -50,6 +51,8 @@ def reconstruct(
         device: Torch device of networks and solver.
         audio: Whether to use the sound, if there is any that can be decoded.
         audio_track: Number of the sound track, from 0; by default the first one, or the loudest where that is silent.
+        rotate: Degrees clockwise (0, 90, 180, 270) by which the pictures are turned, in addition to the rotation that
+            the file states. Points, sizes and the camera of the capture are those of the turned pictures.
         video: Whether to use the picture of the mouth. If not, lips, jaw and cheeks are predicted from sound alone;
             shape, pose, eyes and brows are still fitted to the picture.
         networks: Weights of the coarse networks (safetensors) in place of the pretrained ones.
@@ -81,6 +84,7 @@ def reconstruct(
         device=device,
         audio=audio,
         audio_track=audio_track,
+        rotate=rotate,
         video=video,
         networks=networks,
         stages=stages,
@@ -90,7 +94,7 @@ def reconstruct(
     kinds = find_stages(stages)
     refuse_after_fork()
     views = _check_head(head)
-    clip = Clip.open(request.path, audio_track if audio else None)
+    clip = Clip.open(request.path, audio_track if audio else None, rotate)
     request.check_size(clip.info.width, clip.info.height)
     total = clip.info.frame_count
     if not (video or (audio and clip.info.has_audio)):
@@ -182,7 +186,9 @@ def _unfitted(inputs: StageInputs) -> Capture:
 
     track, head = inputs.track, inputs.head
     frames, (width, height) = len(track.times), track.image_size
-    sound = {"audio_track": str(inputs.clip.info.audio_track)} if inputs.has_audio else {}
+    used = {"audio_track": str(inputs.clip.info.audio_track)} if inputs.has_audio else {}
+    if inputs.request.rotate:
+        used["rotate"] = str(inputs.request.rotate)
     return Capture(
         head=str(inputs.request.head),
         shape=np.zeros(head.num_shape, np.float32),
@@ -200,7 +206,7 @@ def _unfitted(inputs: StageInputs) -> Capture:
         segment_starts=np.array([segment.start for segment in track.segments], np.int64),
         segment_same_person=np.array([segment.same_person for segment in track.segments], bool),
         source=str(inputs.request.path),
-        provenance={"avface": avface.__version__} | sound,
+        provenance={"avface": avface.__version__} | used,
     )
 
 

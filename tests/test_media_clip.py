@@ -590,3 +590,22 @@ def test_a_restarted_clock_continues(tmp_path, monkeypatch):
     )  # as in streams glued together
 
     np.testing.assert_allclose([frame.time for frame in clip.frames()], np.arange(90) / 30, atol=1e-9)
+
+
+@pytest.mark.parametrize("rotate", [0, 90, 180, 270])
+def test_pictures_are_turned_clockwise_as_asked(rotate):
+    from avface.synthetic.demo_clip import DEMO_CLIP
+
+    plain = next(iter(Clip.open(DEMO_CLIP).frames())).image
+    clip = Clip.open(DEMO_CLIP, rotate=rotate)
+    turned = next(iter(clip.frames())).image
+    assert (clip.info.rotation, turned.shape[:2]) == (rotate, (clip.info.height, clip.info.width))
+    difference = turned.astype(int) - np.rot90(plain, -rotate // 90)
+    assert np.abs(difference).mean() < 3, "chroma is sampled at half the resolution"
+
+
+def test_only_quarter_turns_are_possible():
+    from avface.synthetic.demo_clip import DEMO_CLIP
+
+    with pytest.raises(ValueError, match="rotate=45 must be one of 0, 90, 180, 270"):
+        Clip.open(DEMO_CLIP, rotate=45)

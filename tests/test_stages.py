@@ -164,6 +164,7 @@ def test_a_stage_that_needs_another_is_refused_without_it(nose, monkeypatch):
         ({"face": -1}, "face -1: people are numbered from 0"),
         ({"face": (1.0, float("nan"))}, r"face \(1\.0, nan\): a point must be two finite numbers"),
         ({"face": (1.0, 2.0, 3.0)}, r"face \(1\.0, 2\.0, 3\.0\): a point must be two finite numbers"),
+        ({"rotate": 45}, "rotate 45: must be 0, 90, 180 or 270 degrees clockwise"),
         ({"audio_track": -1}, "audio track -1: must be a whole number; sound tracks are numbered from 0"),
         ({"audio_track": "1"}, "audio track '1': must be a whole number"),
         ({"audio_track": 0.5}, r"audio track 0\.5: must be a whole number"),

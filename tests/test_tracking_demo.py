@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from avface.media import Clip
+from avface import Capture, reconstruct
+from avface.media import Clip, VideoWriter
 from avface.synthetic.demo_clip import DEMO_CLIP
 from avface.tracking import track
 
@@ -90,3 +91,17 @@ def test_each_of_nine_faces_is_chosen_by_a_point_on_it():
             x0, y0, x1, y1 = found.box[-1]
             assert x0 < point[0] < x1 and y0 < point[1] < y1
     assert found.people == 9
+
+
+def test_a_video_whose_pictures_are_turned_is_reconstructed_and_drawn_turned(tmp_path):
+    upside_down = tmp_path / "turned.mp4"
+    with VideoWriter(upside_down) as writer:
+        for number, image in enumerate(demo(12)):
+            writer.write(np.ascontiguousarray(image[::-1, ::-1]), number / 25)
+    capture = reconstruct(upside_down, rotate=180)
+    capture.save(tmp_path / "capture.npz")
+    assert Capture.load(tmp_path / "capture.npz").rotate == 180
+    assert capture.rotation[:, 0] == pytest.approx(np.full(12, np.pi), abs=0.3), "upright, facing the camera"
+    overlay = Clip.open(capture.export(tmp_path / "overlay.mp4"))
+    shown = next(iter(overlay.frames())).image[:, :448].astype(int)
+    assert np.abs(shown - demo()[0]).mean() < 6, "the frame beside the overlay is upright, too"

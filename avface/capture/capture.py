@@ -150,6 +150,12 @@ class Capture:
         number = self.provenance.get("audio_track", "")
         return int(number) if number.isdecimal() else None
 
+    @property
+    def rotate(self) -> int:
+        """Degrees clockwise (0, 90, 180, 270) by which the video's pictures were turned further than its file says."""
+        degrees = self.provenance.get("rotate", "0")
+        return int(degrees) if degrees in ("90", "180", "270") else 0
+
     def vertices(
         self,
         frames: Frames = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
@@ -88,6 +88,9 @@ Face = Annotated[int | tuple[float, float] | None, _parsed(_parse_face, "N|X,Y")
 
 
 Pixels = Annotated[float | None, _parsed(_parse_pixels, "PX"), arg(help_behavior_hint="")]
+
+
+Rotate = Annotated[Literal[0, 90, 180, 270], arg(help_behavior_hint="")]
 
 
 Track = Annotated[int | None, _parsed(_parse_track, "N"), arg(help_behavior_hint="")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 import time
 import warnings
@@ -21,6 +22,7 @@ from avface.cli.arguments import (
     Messages,
     Outcome,
     Pixels,
+    Rotate,
     StageName,
     Stages,
     Timecode,
@@ -123,6 +125,8 @@ class Reconstruct:
     audio_track: Track = None
     """Number of the sound track, from 0 (`avface info VIDEO` lists them); by default the first one, or the loudest
     where that is silent."""
+    rotate: Rotate = 0
+    """Turn the pictures clockwise by these degrees, in addition to the rotation that the file states."""
     no_video: Flag = False
     """Ignore the picture of the mouth: lips, jaw and cheeks from the sound alone."""
     networks: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
@@ -168,7 +172,11 @@ class Reconstruct:
     def _finish(self, job: Job, names: Sequence[str], bars: Bars) -> Outcome:
         """Reconstruct one video, and write the files of these names that aren't complete yet; core files first."""
         start = time.perf_counter()
-        capture = completed_capture(job, self.head, self.stages, self.audio_track) if self.resume else None
+        capture = (
+            completed_capture(job, self.head, self.stages, self.audio_track, self.rotate)
+            if self.resume
+            else None
+        )
         kept = [] if capture is None else completed_files(job.folder, names)
         facts: dict[str, Any] = {"video": str(job.video)}
         if capture is None:
@@ -181,6 +189,7 @@ class Reconstruct:
                 device=self.device,
                 audio=not self.no_audio,
                 audio_track=self.audio_track,
+                rotate=self.rotate,
                 video=not self.no_video,
                 networks=self.networks,
                 stages=self.stages,
@@ -188,18 +197,18 @@ class Reconstruct:
         options = {**self._sampling(), "video": job.video}
         seconds = 0.0
         writing: dict[str, float] = {}
+        written = [job.folder / name for name in kept]
         with results_folder(job.folder):
             for name in names:
                 if name in kept:
                     continue
                 path = job.folder / name
                 begin = time.perf_counter()
-                _write(capture, path, bars, **_accepted(path, options))
+                written += _write(capture, path, bars, **_accepted(path, options))
                 if name not in names[:CORE_FILES]:
                     writing[name] = time.perf_counter() - begin
                 else:
                     seconds = time.perf_counter() - start
-        written = [job.folder / name for name in names]
         seen = int((capture.confidence > 0).sum())
         facts |= {"frames": len(capture), "frames_with_face": seen}
         text = f"{len(capture)} frames, face found in {share(seen, len(capture))}"
@@ -304,10 +313,16 @@ class View:
     """The captured video, if it has moved."""
     no_open: Flag = False
     """Print the path of the page instead of opening it in a browser."""
+    rotate: Rotate = 0
+    """Turn the pictures of a video clockwise by these degrees, in addition to the rotation that the file states."""
     messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
         """Write the page and open it."""
+        if self.rotate and _is_capture(self.source):
+            raise AvfaceError(
+                f"{self.source}: is a capture, of pictures that are already turned; --rotate is for videos"
+            )
         if self.output is not None:
             if self.output.suffix.lower() != ".html":
                 raise AvfaceError(f"{self.output}: the page needs a name that ends in .html")
@@ -315,7 +330,11 @@ class View:
         if self.video is not None:
             _check_readable(self.video)
         existing = _is_capture(self.source)
-        capture = _load(_capture_file(self.source)) if existing else _reconstruct(self.source, bars)
+        capture = (
+            _load(_capture_file(self.source))
+            if existing
+            else _reconstruct(self.source, bars, rotate=self.rotate)
+        )
         name = f"{Path(capture.source or self.source).stem}.html"
         page = self.output or lasting_temporary_folder() / name
         try:
@@ -364,6 +383,7 @@ def _reconstruct(source: Path, bars: Bars, **options: Any) -> Capture:
 
 def _write(capture: Capture, path: Path, bars: Bars, **options: Any) -> list[Path]:
     """Write a capture in the format of the suffix; returns the files written."""
+    begin = time.time()
     stage = f"writing {path.name}"
     if path.suffix == ".npz":
         bars(stage, 0, None)
@@ -373,10 +393,19 @@ def _write(capture: Capture, path: Path, bars: Bars, **options: Any) -> list[Pat
     else:
         bars(stage, 0, None)
     result = capture.export(path, **options)
+    if path.suffix in (".usdc", ".usda"):
+        return [result, *_textures(result, begin)]
     if not result.is_dir():
         return [result]
     numbers = range(_frame_count(capture, options.get("fps")))[options.get("frames") or slice(None)]
     return [result / f"{path.stem}_{number:06d}{path.suffix}" for number in numbers]
+
+
+def _textures(scene: Path, begin: float) -> list[Path]:
+    """Textures of a USD scene, which lie beside it, if they were written since a time in seconds."""
+    since = begin - 1  # clocks of file systems are coarser
+    beside = sorted(scene.parent.glob(f"{glob.escape(scene.stem)}_*.png"))
+    return [path for path in beside if path.stat().st_mtime >= since]
 
 
 def _frame_count(capture: Capture, fps: float | None) -> int:

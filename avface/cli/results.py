@@ -100,9 +100,9 @@ def results_folder(folder: Path) -> Iterator[None]:
 
 
 def completed_capture(
-    job: Job, head: str, stages: Sequence[str], audio_track: int | None = None
+    job: Job, head: str, stages: Sequence[str], audio_track: int | None = None, rotate: int = 0
 ) -> Capture | None:
-    """The capture that an earlier run has written, if it is of this video, head, sound and these stages; else None.
+    """The capture that an earlier run has written, if it has this video, head, sound, rotation and stages; else None.
 
     A video that has changed since has no complete capture.
     """
@@ -121,7 +121,7 @@ def completed_capture(
     done = {layer.stage for layer in capture.layers}
     wanted = {kind.name: kind.needs_audio for kind in find_stages(stages) if kind.name != "coarse"}
     missing = [name for name, needs_audio in wanted.items() if name not in done and not needs_audio]
-    same = same and audio_track in (None, capture.audio_track)
+    same = same and audio_track in (None, capture.audio_track) and rotate == capture.rotate
     if not same or missing or not done <= set(wanted) or (capture.head == "open") != (head == "open"):
         return None
     return capture

@@ -82,7 +82,7 @@ def export_overlay(
             else f"{path}: the capture's video is"
         )
         raise AvfaceError(f"{named} missing; give its path with video=")
-    clip = Clip.open(source)
+    clip = Clip.open(source, rotate=capture.rotate)
     size = (clip.info.width, clip.info.height)
     if size != tuple(capture.image_size):
         raise AvfaceError(

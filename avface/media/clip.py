@@ -42,6 +42,9 @@ from avface.media.sound_tracks import AudioTrack, choose_track
 FRAMES_AHEAD = 4
 """Frames decoded ahead. They bound the memory: 6 MB each at 1080p, 25 MB at 4K."""
 
+ROTATIONS = (0, 90, 180, 270)
+"""Degrees clockwise by which pictures can be turned."""
+
 SAME_TIME = 2e-3
 """Seconds within which times count as equal; Matroska rounds its time stamps to milliseconds."""
 
@@ -141,16 +144,20 @@ class Clip:
         self._sound_remark = sound_remark
 
     @classmethod
-    def open(cls, path: str | Path, audio_track: int | None = None) -> Clip:
+    def open(cls, path: str | Path, audio_track: int | None = None, rotate: int = 0) -> Clip:
         """Open a video and decode its first frame and the beginning of its sound.
 
         audio_track: number of the sound track, from 0, in the file's order; by default the first one, or the loudest
             where that is silent for two minutes from its beginning.
+        rotate: degrees clockwise (0, 90, 180, 270) by which pictures are turned further than the file says.
 
         Raises:
+            ValueError: if `rotate` is none of these.
             AvfaceError: naming the file, if it is missing, a folder, empty, unreadable, not a video, without a video
                 stream, without any decodable frame, or without that sound track.
         """
+        if rotate not in ROTATIONS:
+            raise ValueError(f"rotate={rotate!r} must be one of {', '.join(map(str, ROTATIONS))}")
         path = Path(path)
         sound = choose_track(path, audio_track)
         with open_container(path) as container:
@@ -159,7 +166,8 @@ class Clip:
             first, stamps = _opening(container, stream)
             if first is None:
                 raise undecodable(path, container, stream)
-            orientation = Orientation.of(first)
+            stored = Orientation.of(first)
+            orientation = Orientation((stored.rotation + rotate) % 360, stored.mirrored)
             aspect = _pixel_aspect(container, stream)
             width, height = square_size(first.width, first.height, aspect)
             if (width, height) == (first.width, first.height):

@@ -67,6 +67,7 @@ class Request:
     device: str = "cpu"
     audio: bool = True
     audio_track: int | None = None
+    rotate: int = 0
     video: bool = True
     networks: str | Path | None = None
     stages: Sequence[str] = ("coarse",)
@@ -87,6 +88,8 @@ class Request:
         _check_face(self.face)
         if not callable(self.progress):
             raise AvfaceError(f"progress {self.progress!r}: must be a function of (name, frames done, total)")
+        if isinstance(self.rotate, bool) or self.rotate not in (0, 90, 180, 270):
+            raise AvfaceError(f"rotate {self.rotate!r}: must be 0, 90, 180 or 270 degrees clockwise")
         track = self.audio_track
         if track is not None and (isinstance(track, bool) or not isinstance(track, Integral) or track < 0):
             raise AvfaceError(

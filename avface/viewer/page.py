@@ -106,8 +106,9 @@ def export_page(
 
 def _find_video(capture: Capture, video: str | os.PathLike[str] | None) -> Clip | None:
     if video is not None:
-        return Clip.open(Path(video))
-    return Clip.open(capture.source) if capture.source and Path(capture.source).is_file() else None
+        return Clip.open(Path(video), rotate=capture.rotate)
+    found = bool(capture.source) and Path(capture.source).is_file()
+    return Clip.open(capture.source, rotate=capture.rotate) if found else None
 
 
 def _video_scale(capture: Capture, height: int) -> float:
