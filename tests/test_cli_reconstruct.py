@@ -155,7 +155,7 @@ def test_the_options_add_their_files(folder, talking, reconstruct_at_once, capsy
     assert main(["reconstruct", str(talking), "-o", "deep/er", *options]) == 0
 
     facts = json.loads(capsys.readouterr().out)
-    names = sorted([*RESULTS, "overlay.mp4", "page.html", "head.usdc"])
+    names = sorted([*RESULTS, "overlay.mp4", "page.html", "head.usdc", "head_colour.png"])
     assert files(folder / "deep" / "er") == names
     assert sorted(Path(each["path"]).name for each in facts["written"]) == names
     assert all(each["bytes"] == Path(each["path"]).stat().st_size for each in facts["written"])

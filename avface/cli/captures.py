@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import glob
 import shutil
 import time
 import warnings
