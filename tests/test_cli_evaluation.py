@@ -19,9 +19,17 @@ def folder(tmp_path, monkeypatch):
     ("words", "function", "expected"),
     [
         (
-            "occlusion clips --seeds 2 --networks w.safetensors --work kept",
+            "occlusion clips --seeds 2 --parts whole-face --networks w.safetensors --work kept",
             "evaluate_occlusion",
-            ((Path("clips"),), {"seeds": 2, "networks": Path("w.safetensors"), "work": Path("kept")}),
+            (
+                (Path("clips"),),
+                {
+                    "seeds": 2,
+                    "parts": ("whole-face",),
+                    "networks": Path("w.safetensors"),
+                    "work": Path("kept"),
+                },
+            ),
         ),
         (
             "ablation rows --shards a b --clips clips",
