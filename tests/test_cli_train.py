@@ -76,7 +76,7 @@ def test_options_of_the_other_trainings(tmp_path):
     ("words", "message"),
     [
         ("train", "expected one of {coarse, lips, "),
-        ("train lps", "lps; see avface train --help"),
+        ("train lps", "lps (did you mean lips?); see avface train --help"),
         ("train lips --steps 0", "steps=0 must be positive"),
         ("train lips --steps many", "--steps: "),
         (

@@ -38,7 +38,8 @@ def some_track(frames=40, unseen=(), segments=None, seed=0, visibility=None):
     confidence[unseen] = 0
     crop = np.concatenate([landmarks.min(1), landmarks.max(1)], 1)
     segments = segments or (Segment(0, frames, True, 1.0),)
-    return FaceTrack(landmarks, depth, confidence, crop, np.arange(frames) / 25, segments, SIZE, visibility)
+    times = np.arange(frames) / 25
+    return FaceTrack(landmarks, depth, confidence, crop, times, segments, SIZE, visibility=visibility)
 
 
 def some_sound(seconds, seed=0):

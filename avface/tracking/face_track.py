@@ -72,10 +72,6 @@ class FaceTrack:
     """Shots, in order; they cover all frames."""
     image_size: tuple[int, int]
     """Width and height of the frames in pixels."""
-    person: int = 0
-    """Number of the person in the order of prominence, from 0."""
-    people: int = 1
-    """Number of people seen in the clip."""
     visibility: F32 | StoredArray | None = None
     """(T, 478) in [0, 1]: probability that nothing occludes a landmark, 1 = seen; 1 in frames without the person, of
     which nothing is known. None where it was not estimated."""
@@ -93,6 +89,10 @@ class FaceTrack:
     none were refined."""
     aligned_crops: AlignedCrops | None = None
     """Images of the face in some of the frames; None if none were kept."""
+    person: int = 0
+    """Number of the person in the order of prominence, from 0."""
+    people: int = 1
+    """Number of people seen in the clip."""
 
     def __len__(self) -> int:
         return len(self.times)

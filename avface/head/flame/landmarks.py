@@ -137,7 +137,9 @@ def _place(
     rows = rows.astype(np.int64)
     weights = weights.astype(np.float64)
     if rows.size and not (rows.min() >= 0 and rows.max() < len(faces)):
-        raise AvfaceError(f"{path}: has triangles that the head doesn't have; use the embedding of this model")
+        raise AvfaceError(
+            f"{path}: has triangles that the head doesn't have; use the embedding of this model"
+        )
     if not np.isfinite(weights).all() or np.abs(weights.sum(-1) - 1).max(initial=0) > 1e-2:
         raise AvfaceError(f"{path}: its {weight_key} aren't barycentric; download it again")
     return faces[rows], weights
