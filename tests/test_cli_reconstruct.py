@@ -418,6 +418,7 @@ def test_resume_skips_what_is_complete_and_writes_what_is_missing(folder, videos
     assert len(counted) == 2, "without --resume everything is computed again"
 
 
+@pytest.mark.slow
 def test_resume_computes_again_what_is_of_another_video_head_stage_or_track_or_damaged(
     folder, videos, counted, talking, reconstructed
 ):

@@ -61,6 +61,7 @@ def test_a_cut_to_a_closer_view_of_the_same_face_is_a_cut():
     assert [segment.start for segment in found.segments] == [0, 12]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_a_video_that_is_turned_is_followed_the_right_way_up(quarters):
     upright = track(frames(demo(30)))
@@ -73,6 +74,7 @@ def test_a_video_that_is_turned_is_followed_the_right_way_up(quarters):
     assert apart.max() < 0.02 * np.ptp(upright.landmarks[0][:, 1]), "2 % of the height of the face"
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_upside_down_after_a_cut_is_followed_right():
     images = demo()[:12] + [np.ascontiguousarray(image[::-1, ::-1]) for image in demo()[12:24]]
     found = track(frames(images))
@@ -81,6 +83,7 @@ def test_a_picture_that_is_upside_down_after_a_cut_is_followed_right():
     assert (forehead[:12] < chin[:12]).all() and (forehead[12:] > chin[12:]).all()
 
 
+@pytest.mark.slow
 def test_each_of_nine_faces_is_chosen_by_a_point_on_it():
     small = [image[::2, ::2] for image in demo()[:4]]
     grid = [np.ascontiguousarray(np.tile(image, (3, 3, 1))) for image in small]
@@ -93,6 +96,7 @@ def test_each_of_nine_faces_is_chosen_by_a_point_on_it():
     assert found.people == 9
 
 
+@pytest.mark.slow
 def test_a_video_whose_pictures_are_turned_is_reconstructed_and_drawn_turned(tmp_path):
     upside_down = tmp_path / "turned.mp4"
     with VideoWriter(upside_down) as writer:

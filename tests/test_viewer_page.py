@@ -128,6 +128,7 @@ def stage_buttons(browser):
     )
 
 
+@pytest.mark.slow
 def test_stages_are_compared_by_one_control(browser, tmp_path):
     capture = lip_capture()
     opened(browser, export_page(capture, tmp_path / "lips.html"))
@@ -148,6 +149,7 @@ def test_stages_are_compared_by_one_control(browser, tmp_path):
     assert browser.errors == []
 
 
+@pytest.mark.slow
 def test_a_b_alternates_between_the_two_stages_chosen_last(browser, tmp_path):
     capture = lip_capture().with_layer(detail_capture().detail)
     opened(browser, export_page(capture, tmp_path / "all.html"))
@@ -409,6 +411,7 @@ def projected(capture, frame):
     return capture.focal_length * vertices[:, :2] / vertices[:, 2:] + capture.principal_point
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1600, 900), (390, 844)])
 def test_the_film_is_cropped_to_the_face_and_shows_the_whole_frame_on_request(
     browser, small_face, small_face_page, size
@@ -432,6 +435,7 @@ def test_the_film_is_cropped_to_the_face_and_shows_the_whole_frame_on_request(
     assert browser.errors == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cropped", [True, False])
 def test_the_overlay_draws_the_head_where_the_video_shows_it(browser, small_face, small_face_page, cropped):
     opened(browser, small_face_page, 1600, 900)
@@ -600,6 +604,7 @@ def test_the_theme_follows_the_browser_and_texts_stand_out(browser, alone, schem
     assert min(contrast(f"curve{k}", "card") for k in range(8)) >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1600, 900), (1280, 720), (390, 844)])
 def test_no_name_is_cut_and_nothing_overlaps(browser, capture, filmed, tmp_path, size):
     long = filmed.with_name("interview_with_a_rather_long_name_of_the_second_take_in_the_afternoon.mp4")
