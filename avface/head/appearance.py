@@ -15,6 +15,7 @@ PART_COLOURS = {
     "iris": (0.30, 0.40, 0.44),
     "pupil": (0.03, 0.03, 0.04),
     "teeth": (0.93, 0.90, 0.83),
+    "gums": (0.78, 0.45, 0.43),
     "tongue": (0.72, 0.36, 0.35),
 }
 """sRGB 0 to 1 by the last word of a part's name ("left_iris" is "iris"); skin for parts not listed."""

@@ -1,0 +1,347 @@
+"""Teeth and gums of the open head: two arches of 14 crowns each, with gums and a palate.
+
+Sizes are those of human teeth (widths and heights of crowns as in textbooks of dental anatomy: upper central incisor
+8.5 x 10.5 mm, lower 5.3 x 9 mm, overbite and overjet 2 mm); the shapes are a few rounded rings each. Everything is
+built in a frame of its own: millimetres, x to the subject's left, y up, z to the front, the origin in the middle of the
+upper incisors' edges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+
+from avface.arrays import F64, Int
+
+AROUND = 8
+"""Vertices of a ring around a crown; number 0 is the middle of the front, numbers rise towards the tooth's left."""
+ARCH = np.array(
+    [
+        [0.0, 0.0],
+        [4.3, 0.5],
+        [8.5, 2.0],
+        [11.9, 4.6],
+        [14.9, 8.8],
+        [17.3, 14.2],
+        [19.1, 21.2],
+        [20.5, 30.0],
+        [21.4, 40.0],
+        [21.6, 52.0],
+    ]
+)
+"""Half of the curve through the contacts of the upper teeth: x, and depth behind its middle; mm."""
+OVERJET, OVERBITE = 2.2, 2.0
+"""Horizontal and vertical distance from the upper to the lower incisors' edges; mm."""
+LOWER_TILT = 0.3
+"""Depth of the lower teeth's roots behind their edges, as a share of the height."""
+
+
+@dataclass(frozen=True, eq=False)
+class Crown:
+    """Levels from inside the gum to the edge, then one ring within the biting surface.
+
+    height (mm) from the gum's line to the edge; width (mm) at the contacts; rise, share of the height above the gum's
+    line of each level; breadth, share of the width; front and back, mm before and behind the arch's curve; cusps, mm
+    that the corners of the last two levels stand above their middles.
+    """
+
+    width: float
+    height: float
+    rise: tuple[float, ...]
+    breadth: tuple[float, ...]
+    front: tuple[float, ...]
+    back: tuple[float, ...]
+    cusps: float = 0.0
+
+
+def _incisor(width: float, height: float, thick: float) -> Crown:
+    return Crown(
+        width,
+        height,
+        (-0.12, 0.12, 0.45, 0.8, 0.97, 1.0),
+        (0.74, 0.84, 0.95, 1.0, 0.95, 0.74),
+        (0.2, 0.75, 1.15, 1.0, 0.7, 0.2),
+        (0.80 * thick, 0.80 * thick, 0.55 * thick, 1.3, 0.9, 0.4),
+    )
+
+
+def _canine(width: float, height: float) -> Crown:
+    return Crown(
+        width,
+        height,
+        (-0.12, 0.12, 0.45, 0.74, 0.93, 1.03),
+        (0.68, 0.84, 1.0, 0.92, 0.55, 0.18),
+        (0.6, 1.5, 2.0, 1.7, 1.0, 0.3),
+        (5.2, 5.4, 4.4, 2.6, 1.2, 0.4),
+    )
+
+
+def _premolar(width: float, height: float) -> Crown:
+    return Crown(
+        width,
+        height,
+        (-0.14, 0.12, 0.45, 0.78, 0.97, 0.84),
+        (0.68, 0.84, 1.0, 0.96, 0.72, 0.34),
+        (3.2, 4.0, 4.3, 4.0, 2.9, 1.2),
+        (4.0, 4.4, 4.5, 4.2, 3.0, 1.2),
+        0.3,
+    )
+
+
+def _molar(width: float, height: float) -> Crown:
+    return Crown(
+        width,
+        height,
+        (-0.16, 0.12, 0.45, 0.78, 0.95, 0.78),
+        (0.78, 0.90, 1.0, 0.97, 0.80, 0.42),
+        (4.4, 5.1, 5.3, 4.9, 3.7, 1.7),
+        (4.9, 5.3, 5.4, 5.1, 3.9, 1.8),
+        0.7,
+    )
+
+
+UPPER = (
+    _incisor(8.5, 10.5, 6.6),
+    _incisor(6.7, 9.4, 6.0),
+    _canine(7.6, 10.2),
+    _premolar(7.0, 8.4),
+    _premolar(6.8, 8.0),
+    _molar(10.2, 7.4),
+    _molar(9.6, 7.0),
+)
+LOWER = (
+    _incisor(5.3, 9.0, 5.6),
+    _incisor(5.8, 9.2, 5.8),
+    _canine(6.8, 10.2),
+    _premolar(7.0, 8.6),
+    _premolar(7.1, 8.0),
+    _molar(10.8, 7.4),
+    _molar(10.2, 7.0),
+)
+UPPER_EDGES = (0.0, 0.6, 0.0, 0.6, 0.9, 1.1, 1.6)
+"""Height of the edges of the upper teeth over that of the middle ones; mm."""
+LOWER_EDGES = (2.0, 2.0, 1.9, 0.4, 0.6, 0.8, 1.3)
+"""The same of the lower teeth, which just touch the upper ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solid:
+    """A mesh: points (N, 3) mm, quads (Q, 4) counter-clockwise seen from outside, flat (N, 2) its UV points, 0 to 1."""
+
+    points: F64
+    quads: Int
+    flat: F64
+
+
+@dataclass(frozen=True, eq=False)
+class Arch:
+    """One arch in mm: teeth, gums, and the curve through the middles of the teeth's fronts.
+
+    front (14, 3): the foremost point of each tooth, from the right to the left.
+    """
+
+    teeth: Solid
+    gums: Solid
+    front: F64
+
+
+def arches() -> tuple[Arch, Arch]:
+    """The upper and the lower arch, clenched."""
+    lower_curve = ARCH * [0.95, 1.0] + np.array([0.0, OVERJET])
+    return (
+        _arch(UPPER, UPPER_EDGES, ARCH, 1.0),
+        _arch(LOWER, LOWER_EDGES, lower_curve, -1.0),
+    )
+
+
+class _Curve:
+    """A symmetric plane curve by its length from the middle, positive to the left."""
+
+    def __init__(self, half: F64) -> None:
+        whole = np.concatenate([half[:0:-1] * [-1, 1], half])
+        length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(whole, axis=0), axis=1))])
+        self._spline = CubicSpline(length - length[len(half) - 1], whole)
+
+    def at(self, length: F64) -> tuple[F64, F64, F64]:
+        """Points, directions to the left and to the front (..., 3), horizontal."""
+        xz, slope = self._spline(length), self._spline(length, 1)
+        slope = slope / np.linalg.norm(slope, axis=-1, keepdims=True)
+        none = np.zeros(np.shape(length))
+        point = np.stack([xz[..., 0], none, -xz[..., 1]], -1)
+        left = np.stack([slope[..., 0], none, -slope[..., 1]], -1)
+        front = np.stack([slope[..., 1], none, slope[..., 0]], -1)
+        return point, left, front
+
+
+def _arch(crowns: tuple[Crown, ...], edges: tuple[float, ...], half: F64, up: float) -> Arch:
+    """up: 1 for the upper arch, whose gums are above its edges, -1 for the lower."""
+    curve = _Curve(half)
+    ends = np.concatenate([[0], np.cumsum([crown.width for crown in crowns])])
+    middles = (ends[:-1] + ends[1:]) / 2
+    order = [(k, -1.0) for k in range(len(crowns))][::-1] + [(k, 1.0) for k in range(len(crowns))]
+    solids = [_tooth(crowns[k], curve, side * middles[k], edges[k], up) for k, side in order]
+    cells = [(solid, np.array([number, 0.0])) for number, solid in enumerate(solids)]
+    flat = [(solid.flat * 0.9 + 0.05 + cell) / [len(solids), 1] for solid, cell in cells]
+    parts, quads = [solid.points for solid in solids], [solid.quads for solid in solids]
+    starts = np.cumsum([0] + [len(each) for each in parts[:-1]])
+    teeth = Solid(
+        np.concatenate(parts),
+        np.concatenate([q + start for q, start in zip(quads, starts, strict=True)]),
+        np.concatenate(flat),
+    )
+    gums = _gums(crowns, edges, curve, ends, up)
+    if up < 0:
+        for points in (teeth.points, gums.points):
+            points[:, 2] -= LOWER_TILT * (edges[0] - points[:, 1])
+    return Arch(teeth, gums, np.stack([each[2 * AROUND] for each in parts]))
+
+
+def _tooth(crown: Crown, curve: _Curve, length: float, edge: float, up: float) -> Solid:
+    """A crown at a length along the arch."""
+    origin, left, front = curve.at(np.array(length))
+    angle = np.arange(AROUND) * 2 * np.pi / AROUND
+    across = np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** 0.62  # corners fuller than an ellipse's
+    along = np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** 0.62
+    corners = np.abs(np.sin(2 * angle))
+    rings = []
+    for level, rise in enumerate(crown.rise):
+        depth = np.where(along > 0, crown.front[level] * along, crown.back[level] * along)
+        # a short crown's edge is at `edge`; its gum's line is the height further up
+        height = edge + up * (1 - rise) * crown.height * np.ones(AROUND)
+        if level >= len(crown.rise) - 2:
+            height = height - up * crown.cusps * corners
+        rings.append(
+            origin
+            + (crown.width / 2 * crown.breadth[level] * 0.985 * across)[:, None] * left
+            + depth[:, None] * front
+            + height[:, None] * np.array([0.0, 1.0, 0.0])
+        )
+    levels = len(rings)
+    quads = _wall(levels, AROUND)
+    last = (levels - 1) * AROUND
+    cap = last + np.array([[0, 1, 7, 7], [1, 2, 6, 7], [2, 3, 5, 6], [3, 4, 5, 5]])
+    quads = np.concatenate([quads, cap])
+    if up > 0:  # levels go down, so that left-handed rings turn the other way
+        quads = quads[:, ::-1]
+    flat = np.stack(
+        [
+            np.tile(0.5 + 0.5 * across, levels) * 0.5 + np.repeat(np.linspace(0, 0.5, levels), AROUND),
+            np.tile(0.5 + 0.5 * along, levels),
+        ],
+        1,
+    )
+    return Solid(np.concatenate(rings), _repeat_last(quads), flat)
+
+
+def _wall(levels: int, around: int) -> Int:
+    """Quads between successive rings, counter-clockwise seen from outside where rings rise along +y."""
+    k, after = np.arange(around), (np.arange(around) + 1) % around
+    return np.concatenate(
+        [
+            np.stack([n * around + k, n * around + after, (n + 1) * around + after, (n + 1) * around + k], 1)
+            for n in range(levels - 1)
+        ]
+    )
+
+
+def _repeat_last(quads: Int) -> Int:
+    """Quads with a repeated corner turned so that it is the last one."""
+    result = quads.copy()
+    for shift in range(1, 4):
+        turned = np.roll(quads, -shift, 1)
+        rows = (result[:, 2] != result[:, 3]) & (turned[:, 2] == turned[:, 3])
+        result[rows] = turned[rows]
+    return result
+
+
+GUM_ROWS = (
+    # height over the gum's line (mm), mm before (+) the crown's front or behind (-) its back, side
+    (6.5, 0.4, 1),
+    (3.8, 1.0, 1),
+    (1.4, 0.75, 1),
+    (0.0, 0.25, 1),
+    (0.6, 0.0, 0),
+    (0.0, -0.25, -1),
+    (1.6, -0.9, -1),
+    (7.0, -2.2, -1),
+)
+"""Rows of the gums from the fold behind the lips over the crest to the inner side."""
+PAPILLA = 2.6
+"""Height of the gum between two teeth over that at a tooth's middle; mm."""
+PALATE = (0.0, 0.25, 0.5, 0.75, 1.0)
+PALATE_HEIGHT = 6.0
+"""How much higher the palate's middle is than the inner side of the gums; mm."""
+
+
+def _gums(crowns: tuple[Crown, ...], edges: tuple[float, ...], curve: _Curve, ends: F64, up: float) -> Solid:
+    """A strip over the crowns' roots; of the upper arch with the palate."""
+    stations: list[tuple[float, float, float, float, float]] = []  # length, line, papilla, front, back
+    count = len(crowns)
+    lines = [edge + up * crown.height for edge, crown in zip(edges, crowns, strict=True)]
+    for k, crown in enumerate(crowns):
+        before = max(k - 1, 0)
+        stations.append(
+            (
+                ends[k],
+                (lines[before] + lines[k]) / 2,
+                1.0,
+                (crown.front[0] + crowns[before].front[0]) / 2 - 0.35,
+                (crown.back[0] + crowns[before].back[0]) / 2 - 0.3,
+            )
+        )
+        for share in (0.24, 0.76):
+            stations.append(
+                (ends[k] + share * crown.width, lines[k], 0.0, crown.front[1] - 0.3, crown.back[1] - 0.3)
+            )
+    stations.append((ends[count] + 0.8, lines[-1], 0.2, crowns[-1].front[0], crowns[-1].back[0]))
+    half = np.array(stations)
+    table = np.concatenate([half[:0:-1] * [-1, 1, 1, 1, 1], half])
+    length, line, papilla, ahead, behind = table.T
+    origin, _, front = curve.at(length)
+    rows = []
+    for height, out, side in GUM_ROWS:
+        lifted = PAPILLA if height < 1 else 0.3 * PAPILLA * (height < 3)
+        level = line + up * (height - lifted * papilla)
+        depth = {1: ahead + out, 0: (ahead - behind) / 2, -1: -behind + out}[side]
+        rows.append(origin + depth[:, None] * front + level[:, None] * np.array([0.0, 1.0, 0.0]))
+    n, m = len(GUM_ROWS), len(table)
+    points = np.stack(rows)  # (n, m, 3)
+    if up > 0:
+        inner = points[-1]
+        mirrored = inner[::-1]
+        middle = m // 2
+        arch = []
+        for share in PALATE[1:-1]:
+            across = (1 - share) * inner[: middle + 1] + share * mirrored[: middle + 1]
+            wide = np.linalg.norm(mirrored[: middle + 1] - inner[: middle + 1], axis=1) / 35
+            across[:, 1] += PALATE_HEIGHT * 4 * share * (1 - share) * np.minimum(wide, 1.0)
+            arch.append(across)
+        palate = np.stack(arch)  # (3, middle + 1, 3)
+    i, j = np.meshgrid(np.arange(n - 1), np.arange(m - 1), indexing="ij")
+    number = lambda a, b: a * m + b  # noqa: E731
+    quads = np.stack([number(i, j), number(i, j + 1), number(i + 1, j + 1), number(i + 1, j)], -1).reshape(
+        -1, 4
+    )
+    flat = np.stack(np.broadcast_arrays(np.linspace(0, 1, m)[None], np.linspace(0, 0.6, n)[:, None]), -1)
+    if up < 0:
+        return Solid(points.reshape(-1, 3), _repeat_last(quads), flat.reshape(-1, 2))
+    quads = quads[:, ::-1]
+    base = n * m
+    columns = [(n - 1) * m + np.arange(middle + 1)]
+    columns += [base + r * (middle + 1) + np.arange(middle + 1) for r in range(len(palate))]
+    columns += [(n - 1) * m + (m - 1) - np.arange(middle + 1)]
+    extra = []
+    for a, b in pairwise(columns):
+        extra.append(np.stack([a[:-1], a[1:], b[1:], b[:-1]], 1)[:, ::-1])
+    inner_flat = np.stack(
+        np.broadcast_arrays(np.linspace(0, 1, middle + 1)[None], np.linspace(0.65, 1, len(palate))[:, None]),
+        -1,
+    )
+    return Solid(
+        np.concatenate([points.reshape(-1, 3), palate.reshape(-1, 3)]),
+        _repeat_last(np.concatenate([quads, *extra])),
+        np.concatenate([flat.reshape(-1, 2), inner_flat.reshape(-1, 2)]),
+    )
