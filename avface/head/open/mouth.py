@@ -22,6 +22,8 @@ INNER, OUTER = 10, 10
 """Rings of vertices that follow the mouth's rim, into the cavity and outwards on the skin."""
 CONTACT = 1
 """Ring on which the lips touch."""
+TEETH_GAP = 0.0004
+"""Least distance of lips and cheeks from the teeth under a unit; metres."""
 TONGUE_SCALE = (0.68, 0.80, 0.75)
 """Size of the tongue, by axis, as a share of MakeHuman's."""
 TONGUE_TIP = (0.0025, 0.0115)
@@ -459,27 +461,30 @@ def _with_cavity(draft: Draft, rings: Rings, config: MouthConfig) -> Draft:
     up = np.where(rings.upper, 1.0, -1.0) * np.sqrt(1 - across**2)
     up[[0, rings.left]] = 0.0
     template = draft.template.copy()
-    # half width, height above and depth below the bite, depth behind the wall, metres
+    # half width, height above and depth below the bite, depth behind the wall in the middle, and at the corners behind
+    # the corners of the lips; metres
     rows = (
-        (0.0262, 0.0065, 0.0050, 0.0),
-        (0.0285, 0.0140, 0.0090, 0.0),
-        (0.0300, 0.0190, 0.0130, 0.001),
-        (0.0310, 0.0225, 0.0165, 0.006),
-        (0.0315, 0.0235, 0.0200, 0.015),
-        (0.0315, 0.0240, 0.0225, 0.026),
-        (0.0315, 0.0240, 0.0240, 0.038),
-        (0.0310, 0.0235, 0.0235, 0.052),
-        (0.0270, 0.0200, 0.0200, 0.068),
-        (0.0160, 0.0120, 0.0130, 0.076),
+        (0.0258, 0.0065, 0.0050, 0.0, 0.006),
+        (0.0275, 0.0140, 0.0090, 0.0, 0.013),
+        (0.0290, 0.0190, 0.0130, 0.001, 0.020),
+        (0.0302, 0.0225, 0.0165, 0.006, 0.027),
+        (0.0310, 0.0235, 0.0200, 0.015, 0.034),
+        (0.0315, 0.0240, 0.0225, 0.026, 0.041),
+        (0.0315, 0.0240, 0.0240, 0.038, 0.048),
+        (0.0310, 0.0235, 0.0235, 0.052, 0.057),
+        (0.0270, 0.0200, 0.0200, 0.068, 0.068),
+        (0.0160, 0.0120, 0.0130, 0.076, 0.076),
     )
-    arch_x = ARCH[:, 0] * 1e-3 + np.linspace(0.0, 0.0055, len(ARCH)) + config.wall_gap
+    arch_x = ARCH[:, 0] * 1e-3 + np.interp(ARCH[:, 0], [0, 15, 21], [0.0, 0.0035, 0.0055]) + config.wall_gap
     arch_z = ARCH[:, 1] * 1e-3
-    for ring, (half, high, low, back) in enumerate(rows, start=1):
+    wall = bite[2] + config.wall_gap + 0.0012
+    corner = wall - rim[[0, rings.left], 2].mean()
+    for ring, (half, high, low, back, beside) in enumerate(rows, start=1):
         place = np.stack([half * across, bite[1] + np.where(up > 0, high, low) * up, np.zeros(len(up))], 1)
         front = np.interp(np.abs(place[:, 0]), arch_x, arch_z, right=arch_z[-1])
-        front = np.minimum(front, 0.030 + 0.3 * back)
         lower = np.where(up < 0, 0.0012 + LOWER_TILT * (bite[1] + 0.002 - place[:, 1]), 0.0)
-        place[:, 2] = bite[2] + config.wall_gap + 0.0008 - lower - front * (1 - back / 0.08) - back
+        behind = np.minimum(front * (1 - back / 0.08) + back, corner + beside)
+        place[:, 2] = wall - lower * (1 - np.abs(across) ** 3) - behind
         template[rings[-ring]] = place
     deep = np.concatenate([rings[-k] for k in range(1, INNER + 1)])
     others = np.setdiff1d(draft.rows("mouth_cavity"), np.concatenate([deep, rings[0]]))
@@ -538,6 +543,7 @@ def mouth_follows(draft: Draft, config: MouthConfig | None = None) -> Draft:
     config = config or MouthConfig()
     rings = mouth_rings(draft)
     names = draft.expression_names
+    draft = seal(draft, rings, SHUT_UNITS)
     follow = _Following(draft, rings)
     motions = jaw_motions(draft, rings, config)
     lower = draft.rows("lower_teeth", "lower_gums")
@@ -552,6 +558,21 @@ def mouth_follows(draft: Draft, config: MouthConfig | None = None) -> Draft:
             expression[number, tongue] = jaw(draft.template[tongue]) if jaw else 0.0
         deep = jaw(draft.template) if jaw else np.zeros_like(draft.template)
         follow.apply(expression[number], np.zeros_like(deep), deep)
+    for number, name in enumerate(names):
+        if (
+            name in ("mouthClose", "tongueOut")
+            or name.endswith("Right")
+            and name not in ("jawRight", "mouthRight")
+        ):
+            continue
+        if not expression[number, rings[0]].any():
+            continue
+        paired = name.endswith("Left") and name not in ("jawLeft", "mouthLeft")
+        sides = [number, names.index(name.replace("Left", "Right"))] if paired else [number]
+        size = np.linalg.norm(expression[sides], axis=2, keepdims=True) ** 2 + 1e-12
+        for _ in range(3):
+            push = _out_of_teeth(draft, rings, config, expression[sides].sum(0), motions.get(name))
+            expression[sides] += size / size.sum(0) * push
     shape = draft.shape.copy()
     matrix, offset = _lip_fit(draft, rings, shape)
     deep = np.einsum("sij,vj->svi", matrix, draft.template) + offset[:, None]
@@ -561,6 +582,25 @@ def mouth_follows(draft: Draft, config: MouthConfig | None = None) -> Draft:
     for each in pairs:
         follow.apply(each, np.zeros_like(each), np.zeros_like(each))
     return replace(draft, expression=expression, shape=shape, pair_offsets=pairs)
+
+
+def _out_of_teeth(
+    draft: Draft, rings: Rings, config: MouthConfig, offsets: F64, jaw: JawMotion | None
+) -> F64:
+    """Corrections (V, 3) that bring lips and cavity, displaced by offsets (V, 3), before the teeth."""
+    bite = _bite(draft, rings, config)
+    result = np.zeros_like(offsets)
+    rows = np.concatenate([rings[k] for k in range(-3, 4)])
+    rest = draft.template[rows]
+    places = 1e3 * (rest + offsets[rows] - bite)
+    back = 1e3 * jaw(rest + offsets[rows]) if jaw else np.zeros_like(places)
+    for arch, moved, side in zip(arches(), (np.zeros_like(places), back), (1.0, -1.0), strict=True):
+        distance, front = arch.surface.outside(places - moved)
+        level = side * ((places - moved)[:, 1] - (0.0 if side > 0 else OVERBITE))
+        near = smoothstep(-1.5, 0.5, level)
+        depth = np.maximum(1e3 * TEETH_GAP - distance, 0) * near
+        result[rows] += 1e-3 * depth[:, None] * front
+    return result
 
 
 class _Following:

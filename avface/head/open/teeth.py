@@ -22,14 +22,14 @@ ARCH = np.array(
     [
         [0.0, 0.0],
         [4.3, 0.5],
-        [8.5, 2.0],
-        [11.9, 4.6],
-        [14.9, 8.8],
-        [17.3, 14.2],
-        [19.1, 21.2],
-        [20.5, 30.0],
-        [21.4, 40.0],
-        [21.6, 52.0],
+        [8.4, 2.0],
+        [11.7, 4.7],
+        [14.5, 9.0],
+        [16.6, 14.4],
+        [18.3, 21.4],
+        [19.8, 30.0],
+        [20.9, 40.0],
+        [21.3, 52.0],
     ]
 )
 """Half of the curve through the contacts of the upper teeth: x, and depth behind its middle; mm."""
@@ -136,27 +136,6 @@ class Solid:
     flat: F64
 
 
-@dataclass(frozen=True, eq=False)
-class Arch:
-    """One arch in mm: teeth, gums, and the curve through the middles of the teeth's fronts.
-
-    front (14, 3): the foremost point of each tooth, from the right to the left.
-    """
-
-    teeth: Solid
-    gums: Solid
-    front: F64
-
-
-def arches() -> tuple[Arch, Arch]:
-    """The upper and the lower arch, clenched."""
-    lower_curve = ARCH * [0.95, 1.0] + np.array([0.0, OVERJET])
-    return (
-        _arch(UPPER, UPPER_EDGES, ARCH, 1.0),
-        _arch(LOWER, LOWER_EDGES, lower_curve, -1.0),
-    )
-
-
 class _Curve:
     """A symmetric plane curve by its length from the middle, positive to the left."""
 
@@ -174,6 +153,57 @@ class _Curve:
         left = np.stack([slope[..., 0], none, -slope[..., 1]], -1)
         front = np.stack([slope[..., 1], none, slope[..., 0]], -1)
         return point, left, front
+
+    def nearest(self, points: F64) -> tuple[F64, F64, F64]:
+        """Nearest points (N, 3) of the curve in plan, their directions to the front (N, 3), and lengths (N,)."""
+        length = np.linspace(-58, 58, 233)
+        on, _, front = self.at(length)
+        away = np.linalg.norm(points[:, None, ::2] - on[None, :, ::2], axis=2)
+        best = away.argmin(1)
+        return on[best] * [1, 0, 1] + points * [0, 1, 0], front[best], length[best]
+
+
+@dataclass(frozen=True, eq=False)
+class ArchSurface:
+    """The front of an arch, as a wall that teeth and gums don't cross.
+
+    middles (7,): the teeth's middles along the curve, from the middle one; bulge (7,): how far the wall is before it.
+    """
+
+    curve: _Curve
+    middles: F64
+    bulge: F64
+    up: float
+
+    def outside(self, points: F64) -> tuple[F64, F64]:
+        """Signed distances (N,) of points (N, 3) mm from the wall, positive before it, and its normals (N, 3)."""
+        upright = points.copy()
+        if self.up < 0:
+            upright[:, 2] += LOWER_TILT * (LOWER_EDGES[0] - points[:, 1])
+        nearest, front, length = self.curve.nearest(upright)
+        distance = ((upright - nearest) * front).sum(1)
+        return distance - np.interp(np.abs(length), self.middles, self.bulge), front
+
+
+@dataclass(frozen=True, eq=False)
+class Arch:
+    """One arch in mm.
+
+    surface: how far its teeth and gums reach.
+    """
+
+    teeth: Solid
+    gums: Solid
+    surface: ArchSurface
+
+
+def arches() -> tuple[Arch, Arch]:
+    """The upper and the lower arch, clenched."""
+    lower_curve = ARCH * [0.95, 1.0] + np.array([0.0, OVERJET])
+    return (
+        _arch(UPPER, UPPER_EDGES, ARCH, 1.0),
+        _arch(LOWER, LOWER_EDGES, lower_curve, -1.0),
+    )
 
 
 def _arch(crowns: tuple[Crown, ...], edges: tuple[float, ...], half: F64, up: float) -> Arch:
@@ -196,7 +226,8 @@ def _arch(crowns: tuple[Crown, ...], edges: tuple[float, ...], half: F64, up: fl
     if up < 0:
         for points in (teeth.points, gums.points):
             points[:, 2] -= LOWER_TILT * (edges[0] - points[:, 1])
-    return Arch(teeth, gums, np.stack([each[2 * AROUND] for each in parts]))
+    bulge = np.array([max(crown.front) for crown in crowns])
+    return Arch(teeth, gums, ArchSurface(curve, middles, bulge + GUM_BULGE, up))
 
 
 def _tooth(crown: Crown, curve: _Curve, length: float, edge: float, up: float) -> Solid:
@@ -257,6 +288,8 @@ def _repeat_last(quads: Int) -> Int:
     return result
 
 
+GUM_BULGE = 0.7
+"""How far gums reach before the crowns' fronts; mm."""
 GUM_ROWS = (
     # height over the gum's line (mm), mm before (+) the crown's front or behind (-) its back, side
     (6.5, 0.4, 1),
