@@ -25,6 +25,7 @@ FLOORS = {
     "avface.head.open": (2, 1),
     "avface.head.flame": (2, 1),
     "avface.head.skin": (2, 1),
+    "avface.head.anatomy": (2, 2),
     "avface.tracking": (2,),
     "avface.speech": (2,),
     "avface.networks": (3, 0),

@@ -1,4 +1,4 @@
-"""The verb `head`: build, import and describe head models."""
+"""The verb `head`: build, import, describe and check head models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg, subcommand
 
-from avface.cli.arguments import PRINT_ALL, Messages, Outcome
+from avface.cli.arguments import PRINT_ALL, Messages, Outcome, Seed
 from avface.cli.files import check_file, check_folder
 from avface.cli.terminal import Bars, listing, sizes, table
 from avface.errors import AvfaceError
@@ -146,13 +146,44 @@ class DescribeHead:
 
 
 @dataclass(frozen=True)
+class CheckHead:
+    """Measure a head's eyes, lids, mouth, surface and units on the mean face and on random people.
+
+    Prints a table of the measures, their limits and the worst values. The exit code is 1 if a limit is broken. What
+    can't be measured on a head, such as the eyes of one without eyeballs, is in the table without a value.
+    """
+
+    head: Annotated[Positional[str], arg(metavar="NAME|PATH")] = "open"
+    """Head model: a name or a file."""
+    people: Annotated[int, arg(metavar="N")] = 20
+    """Number of people with random shape, besides the mean face; 4 seconds each."""
+    seed: Seed = 0
+    """Seed of the random people."""
+    messages: Messages = PRINT_ALL
+
+    def run(self, bars: Bars) -> Outcome:
+        """Read the head and measure it."""
+        from avface.head import load_head
+        from avface.head.anatomy.check import check_head
+        from avface.head.model import find_head
+
+        if self.people < 0:
+            raise AvfaceError(f"--people {self.people}: must be 0 or more")
+        model = load_head(self.head)
+        on_person = bars.each("checking people", self.people + 1)
+        report = check_head(model, self.people, self.seed, find_head(self.head), on_person)
+        return Outcome(report.table(), report.facts(), is_result=True, code=0 if report.passed else 1)
+
+
+@dataclass(frozen=True)
 class Head:
-    """Build, import or describe a head model."""
+    """Build, import, describe or check a head model."""
 
     action: (
         Annotated[BuildOpen, subcommand("build-open")]
         | Annotated[ImportHead, subcommand("import")]
         | Annotated[DescribeHead, subcommand("info")]
+        | Annotated[CheckHead, subcommand("check")]
     )
 
     @property
