@@ -207,6 +207,7 @@ def _unfitted(inputs: StageInputs) -> Capture:
         segment_same_person=np.array([segment.same_person for segment in track.segments], bool),
         source=str(inputs.request.path),
         provenance={"avface": avface.__version__} | used,
+        head_digest=head.digest(),
     )
 
 

@@ -13,12 +13,15 @@ import torch
 from captures import moving_capture
 from detail_captures import detail_capture
 from lip_captures import lip_capture
+from paired_heads import changed, quad_capture, quad_head
 
-from avface import Capture
+from avface import Capture, __version__
 from avface.capture import CAPTURE_VERSION, find_exporter
 from avface.errors import AvfaceError
 from avface.geometry.mesh import vertex_normals
 from avface.head import load_head
+from avface.head.model import save_head_asset
+from avface.open_head import FIRST_OPEN_DIGEST, OPEN_DIGEST
 
 
 @pytest.fixture(scope="module")
@@ -436,6 +439,50 @@ def test_a_newer_version_is_refused_by_its_number(capture, tmp_path):
         rewritten(capture, tmp_path / "new.npz", capture_version=newer),
         f"capture version {CAPTURE_VERSION + 1}; this avface reads {CAPTURE_VERSION}",
     )
+
+
+def test_a_capture_belongs_to_the_open_head_of_its_avface(capture, tmp_path):
+    assert capture.head_digest == OPEN_DIGEST == capture.head_model.digest()
+    with np.load(capture.save(tmp_path / "take.npz")) as archive:
+        assert str(archive["head_digest"]) == OPEN_DIGEST
+
+
+@pytest.mark.parametrize("version", ["0.0.9", ""])
+def test_a_capture_of_another_open_head_is_refused_with_what_to_do(capture, tmp_path, version):
+    made = replace(capture, provenance={"avface": version} if version else {}, head_digest="0" * 16)
+    maker = "avface 0.0.9" if version else "the avface that made it"
+
+    refused(
+        made.save(tmp_path / "take.npz"),
+        f"another version of the open head than avface {__version__} has; reconstruct .* again, or use {maker}$",
+    )
+
+
+def test_a_capture_that_names_no_content_is_of_the_first_open_head(capture, tmp_path, monkeypatch):
+    old = rewritten(capture, tmp_path / "old.npz", head_digest=None)
+    assert FIRST_OPEN_DIGEST == "c1e10921580ce926"
+
+    monkeypatch.setattr("avface.capture.capture.OPEN_DIGEST", FIRST_OPEN_DIGEST)
+    assert Capture.load(old).head_digest == FIRST_OPEN_DIGEST
+    monkeypatch.setattr("avface.capture.capture.OPEN_DIGEST", "1" * 16)
+    refused(old, "another version of the open head")
+
+
+def test_a_head_file_that_changed_is_refused_when_its_vertices_are_asked_for(tmp_path):
+    capture = quad_capture(tmp_path, 2)
+    head = quad_head()
+    made = replace(capture, head_digest=load_head(capture.head).digest())
+    again = Capture.load(made.save(tmp_path / "take.npz"))
+    assert again.vertices().shape == (2, head.num_vertices, 3)
+
+    save_head_asset(changed(head, pair_basis=2 * head.pair_basis.numpy()), Path(capture.head))
+
+    later = Capture.load(tmp_path / "take.npz")
+    with pytest.raises(
+        AvfaceError, match=r"quads\.npz has changed since .*; reconstruct the video again, or restore"
+    ):
+        later.vertices()
+    assert Capture.load(capture.save(tmp_path / "unnamed.npz")).vertices().shape == (2, head.num_vertices, 3)
 
 
 @pytest.mark.parametrize("version", [np.array("one"), np.array([1, 2]), np.array([]), np.array(1.5)])

@@ -7,6 +7,7 @@ import pytest
 import roma
 import torch
 from flame_files import open_head_fields
+from paired_heads import changed
 from solve_clips import NO_PRIOR, SIZE, check_equations_with_shared
 
 from avface.errors import AvfaceError
@@ -74,6 +75,14 @@ def parameters(head, model):
     )
 
 
+@pytest.fixture(scope="module")
+def corrected(head):
+    """A model of the head with correctives of its units, too."""
+    rng = np.random.default_rng(2)
+    offsets = rng.normal(0, 0.001, (3, head.num_vertices, 3))
+    return landmark_model(changed(head, pairs=((0, 0), (1, 2), (3, 1)), pair_basis=offsets), CENTRE)
+
+
 def joints_of(head, gaze):
     joints = torch.zeros(len(gaze), head.num_joints, 3, dtype=torch.float64)
     joints[:, 2:, :2] = gaze
@@ -87,9 +96,12 @@ def test_jointed_landmark_models_are_used_for_jointed_heads_only(head):
     assert type(landmark_model(load_head("open"), CENTRE)) is LandmarkModel
 
 
-def test_landmarks_are_those_of_the_whole_head_under_a_camera(head, model, parameters):
+@pytest.mark.parametrize("kind", ["model", "corrected"])
+def test_landmarks_are_those_of_the_whole_head_under_a_camera(kind, request, parameters):
     import copy
 
+    model = request.getfixturevalue(kind)
+    head = model.head
     exact = copy.deepcopy(head).double()
     own = parameters.shape[:SHAPES]
     vertices = exact(own[None], parameters.expression, joints_of(head, parameters.gaze))
@@ -117,7 +129,9 @@ def differences(model, parameters, size, move):
     return torch.stack(columns, -1)
 
 
-def test_derivatives_agree_with_finite_differences(model, parameters):
+@pytest.mark.parametrize("kind", ["model", "corrected"])
+def test_derivatives_agree_with_finite_differences(kind, request, parameters):
+    model = request.getfixturevalue(kind)
     local, shared = model.num_local, len(parameters.shape) + 1
     none = torch.zeros(2, local, dtype=torch.float64)
 

@@ -1,11 +1,13 @@
 """Landmarks as a function of the unknowns, and its derivatives."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import roma
 import torch
+from paired_heads import PAIRS, paired
 from solve_clips import SIZE, check_equations_with_shared, truth
 
 from avface.head import load_head
@@ -37,10 +39,19 @@ def parameters(head):
     ).parameters
 
 
-def test_landmarks_are_those_of_the_whole_head_under_a_camera(head, model, parameters):
+@pytest.fixture(scope="module")
+def corrected(head):
+    """A model of a head with correctives of pairs of units."""
+    return LandmarkModel(paired(head), ((SIZE[0] - 1) / 2, (SIZE[1] - 1) / 2))
+
+
+@pytest.mark.parametrize("kind", ["model", "corrected"])
+def test_landmarks_are_those_of_the_whole_head_under_a_camera(kind, request, parameters):
     from avface.geometry.camera import Camera, transform
 
-    exact = load_head("open").double()
+    model = request.getfixturevalue(kind)
+    head = model.head
+    exact = copy.deepcopy(head).double()
     own = parameters.shape[: head.num_shape]
     unbiased = replace(parameters, shape=torch.cat([own, 0 * parameters.shape[head.num_shape :]]))
     joints = torch.zeros(2, 3, 3, dtype=torch.float64)
@@ -77,6 +88,20 @@ def test_derivatives_by_the_local_unknowns_agree_with_finite_differences(model, 
     assert (strongest[[*range(6), *range(local - 4, local)]] > 10).all(), "pose and gaze move pixels"
 
 
+def test_derivatives_by_units_with_correctives_agree_with_finite_differences(corrected, parameters):
+    names = corrected.head.expression_names
+    units = sorted({6 + names.index(name) for pair in PAIRS for name in pair})
+    columns = torch.eye(corrected.num_local, dtype=torch.float64)[units]
+    numeric = differences(
+        corrected, parameters, len(units), lambda d: parameters.retract((d @ columns).expand(2, -1))
+    )
+
+    jacobian = corrected.jacobian(parameters)[..., units]
+    torch.testing.assert_close(jacobian, numeric, rtol=1e-6, atol=1e-4)
+    linear = LandmarkModel(load_head(), (0, 0)).jacobian(parameters)[..., units]
+    assert (numeric - linear).abs().amax((0, 1, 2)).min() > 0.1, "correctives matter to each"
+
+
 def test_derivatives_by_shape_and_focal_length_agree_with_finite_differences(model, parameters):
     none = torch.zeros(2, model.num_local, dtype=torch.float64)
     shared = len(parameters.shape) + 1
@@ -95,11 +120,14 @@ def test_derivatives_hold_at_rest_where_gaze_and_turn_are_zero(model, head):
     torch.testing.assert_close(model.jacobian(at_rest)[..., : model.num_local], numeric, rtol=1e-6, atol=1e-4)
 
 
-def test_equations_with_shared_unknowns_are_those_of_the_jacobian(model, parameters):
-    check_equations_with_shared(model, parameters)
+@pytest.mark.parametrize("kind", ["model", "corrected"])
+def test_equations_with_shared_unknowns_are_those_of_the_jacobian(kind, request, parameters):
+    check_equations_with_shared(request.getfixturevalue(kind), parameters)
 
 
-def test_normal_equations_are_those_of_the_jacobian(model, parameters):
+@pytest.mark.parametrize("kind", ["model", "corrected"])
+def test_normal_equations_are_those_of_the_jacobian(kind, request, parameters):
+    model = request.getfixturevalue(kind)
     generator = torch.Generator().manual_seed(0)
     residual = torch.randn(2, model.num_landmarks, 2, generator=generator, dtype=torch.float64)
     weights = torch.rand(2, model.num_landmarks, generator=generator, dtype=torch.float64)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
+from avface import __version__
 from avface.arrays import F32, F64, Bool, Int, Ints
 from avface.capture.detail_layer import DetailLayer
 from avface.capture.exporters import find_exporter
@@ -21,6 +22,7 @@ from avface.capture.lip_layer import LipLayer
 from avface.errors import AvfaceError
 from avface.files import replacing
 from avface.frame_times import nominal_frame_rate
+from avface.open_head import FIRST_OPEN_DIGEST, OPEN_DIGEST, OPEN_NAME
 
 if TYPE_CHECKING:
     from avface.geometry.camera import Camera
@@ -88,8 +90,13 @@ class Capture:
     """Method or version that each part came from."""
     layers: tuple[Layer, ...] = ()
     """Results of the stages after the coarse one, in their order and at most one of each type; see `with_layer`."""
+    head_digest: str = ""
+    """`HeadModel.digest` of the head that the weights belong to; empty if it isn't known. By default this avface's open
+    head for the name "open"."""
 
     def __post_init__(self) -> None:
+        if not self.head_digest and self.head == OPEN_NAME:
+            object.__setattr__(self, "head_digest", OPEN_DIGEST)
         frames = len(self.times)
         expected = {
             "expression": (frames, len(self.expression_names)),
@@ -122,10 +129,17 @@ class Capture:
 
     @functools.cached_property
     def head_model(self) -> HeadModel:
-        """The head model, loaded on first use."""
+        """The head model, loaded on first use.
+
+        Raises:
+            AvfaceError: if it can't be read, or has changed since the capture was made.
+        """
         from avface.head import load_head
 
-        return load_head(self.head)
+        head = load_head(self.head)
+        if self.head_digest and head.digest() != self.head_digest:
+            raise AvfaceError(_of_another_head(self.source or self.head, self.head, self.provenance))
+        return head
 
     @property
     def camera(self) -> Camera:
@@ -344,7 +358,8 @@ class Capture:
         """Read a capture file.
 
         Raises:
-            AvfaceError: if the file is missing, damaged, not a capture or of another version.
+            AvfaceError: if the file is missing, damaged, not a capture, of another version, or of the open head of
+                another version of avface.
         """
         path = Path(path)
         try:
@@ -360,7 +375,7 @@ class Capture:
         if int(version) != CAPTURE_VERSION:
             raise AvfaceError(f"{path}: capture version {int(version)}; this avface reads {CAPTURE_VERSION}")
         try:
-            return cls(
+            capture = cls(
                 head=str(data["head"]),
                 shape=data["shape"],
                 expression=data["expression"],
@@ -382,9 +397,13 @@ class Capture:
                 source=str(data["source"]),
                 provenance=dict(json.loads(str(data["provenance"]))),
                 layers=tuple(layer for kind in LAYERS if (layer := kind.read(data)) is not None),
+                head_digest=str(data["head_digest"] if "head_digest" in data else _first_digest(data)),
             )
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise AvfaceError(f"{path}: incomplete capture ({error}); make it again") from None
+        if capture.head == OPEN_NAME and capture.head_digest != OPEN_DIGEST:
+            raise AvfaceError(_of_another_head(path, OPEN_NAME, capture.provenance))
+        return capture
 
     def select(self, frames: Frames) -> Capture:
         """The capture of some frames only, with their times; all of it is one segment."""
@@ -438,3 +457,23 @@ class Capture:
 
         rotation = rotvec_to_rotmat(torch.as_tensor(self.rotation[rows]))
         return transform(torch.as_tensor(points), rotation, torch.as_tensor(self.translation[rows])).numpy()
+
+
+def _first_digest(data: dict[str, Any]) -> str:
+    """`Capture.head_digest` of a file that doesn't store it, as versions of avface with the first open head wrote."""
+    return FIRST_OPEN_DIGEST if str(data["head"]) == OPEN_NAME else ""
+
+
+def _of_another_head(where: str | Path, head: str, provenance: dict[str, str]) -> str:
+    """Why a capture can't be used with the head that now has its head's name."""
+    version = provenance.get("avface", "")
+    maker = f"avface {version}" if version not in ("", __version__) else "the avface that made it"
+    if head == OPEN_NAME:
+        return (
+            f"{where}: made with another version of the open head than avface {__version__} has; reconstruct the video "
+            f"again, or use {maker}"
+        )
+    return (
+        f"{where}: the head {head} has changed since the capture was made; reconstruct the video again, or restore "
+        "that head"
+    )

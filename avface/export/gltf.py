@@ -43,11 +43,12 @@ def export_glb(
     The scene is in metres, y up, with the video's camera at the origin. The node "head" has the head's motion, its
     mesh one morph target per expression unit (names in `mesh.extras.targetNames`), and each eyeball is a node of
     its own that rotates about its centre. Other joints that rotate become a glTF skin. Units that rotate a joint
-    are exported as rotations of the joint. Morph targets of pose correctives follow those of the units, then those
-    of the capture's layers (lips_0_plus, lips_0_minus, ...); weights are from 0 to 1 (`scene_morphs`). With detail, the
-    skin has a normal map of its static displacement. Keyframes are at the capture's true times, or `fps` a second
-    (`avface.capture.resampling`). The principal point of a glTF camera is the middle of its picture; another one is
-    written in the scene's extras only, with the frame size, focal length, frame rate and source.
+    are exported as rotations of the joint. Morph targets of the correctives of units follow those of the units, then
+    those of pose correctives and of the capture's layers (lips_0_plus, lips_0_minus, ...); weights are from 0 to 1
+    (`scene_morphs`). With detail, the skin has a normal map of its static displacement. Keyframes are at the capture's
+    true times, or `fps` a second (`avface.capture.resampling`). The principal point of a glTF camera is the middle of
+    its picture; another one is written in the scene's extras only, with the frame size, focal length, frame rate and
+    source.
 
     title: name of the scene; by default that of the source.
 

@@ -44,19 +44,22 @@ def export_ply(
     stage: "detail" for the subdivided mesh with the skin's displacement; "coarse" or "lips" for the head's own mesh
     after that stage; by default that mesh with all layers.
 
-    The files appear when all are complete; files of the same names are replaced, others stay.
+    Faces are triangles, of heads with quads, too: common readers (trimesh) take no files with polygons of several
+    kinds. OBJ files have the quads. The files appear when all are complete; files of the same names are replaced,
+    others stay.
 
     Raises:
         AvfaceError: if the folder is missing or can't be written, there is no detail, or `fps` isn't a number from 1 to
             1000.
     """
-    from avface.geometry.mesh import vertex_normals
+    from avface.geometry.mesh import triangulate, vertex_normals
 
     path = Path(path)
     if fps is not None:
         capture = at_constant_rate(capture, fps)
-    faces, _, _, count = _topology(capture, stage)
+    polygons, _, _, count = _topology(capture, stage)
     columns = ("x", "y", "z", "nx", "ny", "nz") if normals else ("x", "y", "z")
+    faces = triangulate(polygons)
     triangles = np.zeros(len(faces), [("count", "u1"), ("vertices", "<i4", 3)])
     triangles["count"], triangles["vertices"] = 3, faces
     header = "\n".join(
@@ -97,21 +100,25 @@ def export_obj(
 ) -> Path:
     """Write OBJ meshes with UVs: "dir/face.obj" becomes dir/face_000000.obj and so on; returns the folder.
 
+    The head's own mesh has quads if the head has them; the subdivided one has triangles.
+
     frames, space, stage, fps, replaced files and errors as for `export_ply`. Vertices have the order of
     `Capture.vertices`, which are the first ones of a subdivided mesh, and six decimals (micrometres).
     """
     path = Path(path)
     if fps is not None:
         capture = at_constant_rate(capture, fps)
-    faces, uv, uv_faces, count = _topology(capture, stage)
+    polygons, uv, uv_polygons, count = _topology(capture, stage)
     points = "v %.6f %.6f %.6f\n" * count
-    corners = faces + 1
+    corners = [f"{vertex}" for vertex in (polygons + 1).ravel().tolist()]
     if len(uv):
-        places = "".join(f"vt {u:.6f} {v:.6f}\n" for u, v in uv.tolist())
-        both = np.stack([corners, uv_faces + 1], 2).reshape(-1, 6).tolist()
-        topology = places + "".join("f {}/{} {}/{} {}/{}\n".format(*row) for row in both)
-    else:
-        topology = "".join("f {} {} {}\n".format(*row) for row in corners.tolist())
+        points_of_uv = (uv_polygons + 1).ravel().tolist()
+        corners = [f"{vertex}/{place}" for vertex, place in zip(corners, points_of_uv, strict=True)]
+    places = "".join(f"vt {u:.6f} {v:.6f}\n" for u, v in uv.tolist())
+    topology = places + "".join(
+        f"f {' '.join(corners[4 * number : 4 * number + sides])}\n"
+        for number, sides in enumerate(_sides(polygons).tolist())
+    )
     with filling(path) as folder:
         for number, vertices in _frames(capture, frames, space, stage):
             with (folder / f"{path.stem}_{number:06d}{path.suffix}").open("w", encoding="ascii") as file:
@@ -122,12 +129,27 @@ def export_obj(
 
 
 def _topology(capture: Capture, stage: str | None) -> tuple[Ints, Floats, Ints, int]:
-    """Triangles (F, 3), UV coordinates (M, 2), triangles' indices into them (F, 3), and the number of vertices."""
+    """Polygons (Q, 4), UV coordinates (M, 2), polygons' indices into them (Q, 4), and the number of vertices.
+
+    Triangles repeat their last vertex.
+    """
     if is_subdivided(stage):
         surface = capture.detailed_surface
-        return surface.faces, surface.uv, surface.uv_faces, len(surface)
+        return _quads(surface.faces), surface.uv, _quads(surface.uv_faces), len(surface)
     head = capture.head_model
-    return capture.faces, head.uv, head.uv_faces, head.num_vertices
+    if len(head.quads):
+        return head.quads, head.uv, head.uv_quads, head.num_vertices
+    return _quads(capture.faces), head.uv, _quads(head.uv_faces), head.num_vertices
+
+
+def _quads(triangles: Ints) -> Ints:
+    """Triangles (F, 3) as quads (F, 4) that repeat the last vertex."""
+    return triangles[:, [0, 1, 2, 2]]
+
+
+def _sides(polygons: Ints) -> Ints:
+    """Number (Q,) of sides of polygons (Q, 4): 3 where the last vertex repeats."""
+    return np.where(polygons[:, 2] == polygons[:, 3], 3, 4)
 
 
 def _frames(capture: Capture, frames: Frames, space: Space, stage: str | None) -> Iterator[tuple[int, F32]]:

@@ -21,7 +21,8 @@ PAIR = ("_plus", "_minus")
 def scene_morphs(capture: Capture) -> tuple[tuple[str, ...], F32, MorphMotion]:
     """Names (M,), offsets (M, V, 3) in metres and motion, whose weights (T, M) are from 0 to 1.
 
-    Importers clamp the weights of morph targets to 0..1 (Blender's USD importer, sliders of Unreal and Maya), so a
+    The weights of expression units with the range 0 to 1 and of correctives of their pairs are so already. Importers
+    clamp the weights of morph targets to 0..1 (Blender's USD importer, sliders of Unreal and Maya), so a
     target whose weight can be negative or above 1 is a pair of targets with opposite offsets, scaled to the largest
     weight of the clip: refined lips, pose correctives, and the units of heads whose range isn't 0 to 1, such as
     FLAME's. Weights of one of the pair are 0 where those of the other aren't, and their linear interpolation is that
@@ -34,6 +35,7 @@ def scene_morphs(capture: Capture) -> tuple[tuple[str, ...], F32, MorphMotion]:
     units = capture.head_model.unit_range
     single = np.zeros(len(targets.names), bool)
     single[: len(targets.units)] = (units.low[targets.units] >= 0) & (units.high[targets.units] <= 1)
+    single[len(targets.units) : len(targets.units) + targets.pairs] = True
     names: list[str] = []
     offsets: list[F32] = []
     weights: list[F32] = []

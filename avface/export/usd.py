@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avface import __version__
-from avface.arrays import F32, U8, Floats
+from avface.arrays import F32, U8, Floats, Ints
 from avface.capture.resampling import at_constant_rate
 from avface.errors import AvfaceError
 from avface.export.base_colour import base_colour_map
@@ -43,10 +43,13 @@ def export_usd(capture: Capture, path: str | Path, *, fps: float | None = None) 
     """Write the capture as an animated .usdc (binary) or .usda (text); returns its path.
 
     The scene is in metres, y up, with the video's camera at the origin; its principal point is an aperture offset. The
-    head is a UsdSkel mesh: a blend shape per expression unit, a pair of them per pose corrective and component of the
-    lip refinement, all with weights from 0 to 1 (`scene_morphs`), a skeleton of the head and its joints, and one
-    animation; a geometry subset and a material for each part. Time codes are the capture's true times in frames at
-    its frame rate, or whole numbers at `fps` frames per second (`avface.capture.resampling`).
+    head is a UsdSkel mesh of the head's quads, or triangles if it has none: a blend shape per expression unit and
+    corrective of units, a pair of them per pose corrective and component of the lip refinement, all with weights from 0
+    to 1 (`scene_morphs`), a skeleton of the head and its joints, and one animation; a geometry subset and a material
+    for each part. It isn't a subdivision surface, which would not pass through the fitted vertices.
+
+    Time codes are the capture's true times in frames at its frame rate, or whole numbers at `fps` frames per second
+    (`avface.capture.resampling`).
 
     Textures are files beside it, since USD can't contain them: `<name>_colour.png`, and with detail
     `<name>_normal.png`, the normal map of its static displacement.
@@ -168,8 +171,9 @@ def _define_head(stage: Any, capture: Capture, codes: list[float], textures: dic
     mesh.CreatePointsAttr(Vt.Vec3fArray.FromNumpy(vertices))
     mesh.CreateNormalsAttr(Vt.Vec3fArray.FromNumpy(normals))
     mesh.SetNormalsInterpolation(UsdGeom.Tokens.vertex)
-    mesh.CreateFaceVertexCountsAttr(Vt.IntArray.FromNumpy(np.full(len(capture.faces), 3, np.int32)))
-    mesh.CreateFaceVertexIndicesAttr(Vt.IntArray.FromNumpy(capture.faces.astype(np.int32).ravel()))
+    sides, corners, uv_corners, parts = _polygons(head)
+    mesh.CreateFaceVertexCountsAttr(Vt.IntArray.FromNumpy(sides))
+    mesh.CreateFaceVertexIndicesAttr(Vt.IntArray.FromNumpy(corners))
     mesh.CreateExtentAttr(Vt.Vec3fArray.FromNumpy(np.stack([vertices.min(0), vertices.max(0)])))
     mesh.CreateDoubleSidedAttr(True)  # the head is open at the neck
     if len(head.uv):
@@ -177,8 +181,8 @@ def _define_head(stage: Any, capture: Capture, codes: list[float], textures: dic
             "st", Sdf.ValueTypeNames.TexCoord2fArray, UsdGeom.Tokens.faceVarying
         )
         uv.Set(Vt.Vec2fArray.FromNumpy(head.uv))
-        uv.SetIndices(Vt.IntArray.FromNumpy(head.uv_faces.astype(np.int32).ravel()))
-    _bind_materials(stage, mesh, head, textures)
+        uv.SetIndices(Vt.IntArray.FromNumpy(uv_corners))
+    _bind_materials(stage, mesh, head, parts, textures)
 
     tokens = _joint_tokens(head)
     skeleton = UsdSkel.Skeleton.Define(stage, "/World/Head/Skeleton")
@@ -237,13 +241,28 @@ def _influences(weights: Floats) -> tuple[npt.NDArray[np.int32], F32]:
     return order.astype(np.int32), np.take_along_axis(weights, order, 1).astype(np.float32)
 
 
-def _bind_materials(stage: Any, mesh: Any, head: HeadModel, textures: dict[str, str]) -> None:
-    """Define a geometry subset for each part, bound to the part's material."""
+def _polygons(head: HeadModel) -> tuple[npt.NDArray[np.int32], ...]:
+    """Sides (Q,), corners and UV corners (sum of sides,), and parts (Q,) of the head's quads, or of its triangles if it
+    has none."""
+    if not len(head.quads):
+        faces = head.faces.numpy()
+        whole = np.full(faces.shape, True)
+        polygons, uv_polygons, parts = faces, head.uv_faces, head.face_parts
+    else:
+        polygons, uv_polygons, parts = head.quads, head.uv_quads, head.quad_parts
+        whole = np.full(polygons.shape, True)
+        whole[:, 3] = polygons[:, 2] != polygons[:, 3]
+    uv_corners = uv_polygons[whole[: len(uv_polygons)]]
+    return tuple(each.astype(np.int32) for each in (whole.sum(1), polygons[whole], uv_corners, parts))
+
+
+def _bind_materials(stage: Any, mesh: Any, head: HeadModel, parts: Ints, textures: dict[str, str]) -> None:
+    """Define a geometry subset for each part, bound to the part's material; parts (Q,) of the polygons."""
     from pxr import Tf, UsdGeom, UsdShade, Vt
 
     UsdGeom.Scope.Define(stage, "/World/Materials")
     for number, part in enumerate(head.part_names):
-        faces = np.flatnonzero(head.face_parts == number).astype(np.int32)
+        faces = np.flatnonzero(parts == number).astype(np.int32)
         if not len(faces):
             continue
         subset = UsdGeom.Subset.CreateGeomSubset(

@@ -1,9 +1,19 @@
-"""Normals of triangle meshes."""
+"""Triangles of polygon meshes, and normals of triangle meshes."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from avface.arrays import Int, Ints
+
+
+def triangulate(quads: Ints) -> Int:
+    """Triangles (F, 3) of quads (Q, 4): two for each, along its first diagonal, one where the last vertex repeats."""
+    both = np.asarray(quads, np.int64)[:, [[0, 1, 2], [0, 2, 3]]].reshape(-1, 3)
+    result: Int = both[both[:, 1] != both[:, 2]]
+    return result
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:

@@ -15,23 +15,23 @@ from torch import Tensor, nn
 from avface.arrays import F32, F64, Bool, Floats, Int, Ints
 from avface.errors import AvfaceError
 from avface.files import replacing
+from avface.geometry.mesh import triangulate
 from avface.geometry.rotations import rotvec_to_rotmat
 from avface.head.contour import YawContour
 from avface.head.folder import heads_folder, imported_heads
+from avface.open_head import OPEN_DIGEST as OPEN_DIGEST
+from avface.open_head import OPEN_NAME as OPEN_NAME
 
 OPEN_HEAD = Path(__file__).parent / "assets" / "open.npz"
 """The built-in head, made by `avface head build-open`."""
 
-OPEN_NAME = "open"
-"""Name of the built-in head."""
-OPEN_DIGEST = "c1e10921580ce926"
-"""`HeadModel.digest` of the built-in head, for which the shipped networks and priors were made."""
+ASSET_VERSION = 3
+"""Version of the head files that are written."""
 
-ASSET_VERSION = 1
-"""Version of head files without correctives and joint units, such as the open head's."""
-
+PLAIN_VERSION = 1
+"""Version of head files without joint units, correctives and quads."""
 JOINTED_VERSION = 2
-"""Version of head files with correctives or joint units, which older readers would ignore."""
+"""Version of head files with joint units and correctives of joints, but without correctives of units and quads."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,17 @@ class UnitRange:
 class HeadModel(nn.Module):
     """Linear blend shapes and linear blend skinning: (shape, expression, joints) -> vertices.
 
-    Shapes: template (V, 3), shape_basis (S, V, 3), expression_basis (E, V, 3), corrective_basis (9 J or 0, V, 3),
-            joint_regressor (J, V), skin_weights (V, J + 1) whose first column is the root that carries the whole
-            head, faces (F, 3).
+    Shapes: template (V, 3), shape_basis (S, V, 3), expression_basis (E, V, 3), pair_basis (P, V, 3),
+            corrective_basis (9 J or 0, V, 3), joint_regressor (J, V), skin_weights (V, J + 1) whose first column is
+            the root that carries the whole head, faces (F, 3).
     Units:  metres; shape weights in standard deviations of the population; joint rotations as axis-angle in radians.
     Axes:   head frame of glTF: +x to the subject's left, +y up, +z out of the face.
     Source: FLAME (Li et al. 2017, sec. 3): vertices = LBS(template + shape_basis . shape + expression_basis .
-            expression + corrective_basis . (R(joints) - I), joints).
+            expression + corrective_basis . (R(joints) - I), joints). Products of units as weights of further offsets:
+            Lewis et al., Practice and Theory of Blendshape Facial Models, 2014, sec. 3.6.
+
+    Where two units together, or one of them half-way, need more than the sum of their offsets, a row of pair_basis
+    corrects it with the weight of `pair_weights`.
 
     An expression unit either moves vertices by its basis, or turns a joint about an axis by its weight in radians
     (`joint_units`; its basis is 0), so that a jaw joint is a part of the expression.
@@ -101,10 +105,13 @@ class HeadModel(nn.Module):
     template: Tensor
     shape_basis: Tensor
     expression_basis: Tensor
+    pair_basis: Tensor
     corrective_basis: Tensor
     joint_regressor: Tensor
     skin_weights: Tensor
     faces: Tensor
+    pair_units: Tensor
+    """(P, 2) the units of each row of `pair_basis`."""
 
     def __init__(
         self,
@@ -132,6 +139,9 @@ class HeadModel(nn.Module):
         corrective_basis: Floats | None = None,
         joints_follow_expression: bool = False,
         contour: YawContour | None = None,
+        pairs: tuple[tuple[int, int], ...] = (),
+        pair_basis: Floats | None = None,
+        quads: Ints | None = None,
     ) -> None:
         """Take the arrays of one head; see the class for shapes.
 
@@ -142,10 +152,12 @@ class HeadModel(nn.Module):
         by default. joint_units maps expression units to (joint, axis). corrective_basis moves vertices by the entries
         of each joint's rotation matrix less the identity, row by row. joints_follow_expression: whether
         joint_regressor applies to the face with its expression instead of the neutral one. contour: the places of the
-        17 points of iBUG's jaw contour at each yaw, if known.
+        17 points of iBUG's jaw contour at each yaw, if known. pairs numbers the two units of each row of pair_basis,
+        twice the same one for an offset half-way to it. quads (Q, 4) are the polygons whose triangles
+        (`avface.geometry.mesh.triangulate`) are faces, in their order; a triangle repeats its last vertex.
 
         Raises:
-            ValueError: if sizes of arrays, or joints and axes of units, are inconsistent.
+            ValueError: if sizes of arrays, joints and axes of units, pairs or quads are inconsistent.
         """
         super().__init__()
         self.name = name
@@ -168,16 +180,24 @@ class HeadModel(nn.Module):
         if corrective_basis is None:
             corrective_basis = np.zeros((0, *np.shape(template)))
         _check_joints(self, np.asarray(expression_basis), np.asarray(corrective_basis))
+        self.pairs = tuple((int(first), int(second)) for first, second in pairs)
+        if pair_basis is None:
+            pair_basis = np.zeros((0, *np.shape(template)))
+        self.quads = np.zeros((0, 4), np.int64) if quads is None else np.asarray(quads, np.int64)
+        _check_pairs(self, np.asarray(pair_basis))
+        _check_quads(self, np.asarray(faces))
         for key, value in (
             ("template", template),
             ("shape_basis", shape_basis),
             ("expression_basis", expression_basis),
+            ("pair_basis", pair_basis),
             ("corrective_basis", corrective_basis),
             ("joint_regressor", joint_regressor),
             ("skin_weights", skin_weights),
         ):
             self.register_buffer(key, torch.as_tensor(np.asarray(value, np.float32)))
         self.register_buffer("faces", torch.as_tensor(np.asarray(faces, np.int64)))
+        self.register_buffer("pair_units", torch.tensor(self.pairs, dtype=torch.long).reshape(-1, 2))
 
     @property
     def num_shape(self) -> int:
@@ -203,6 +223,18 @@ class HeadModel(nn.Module):
         """Vertices of the neutral face: shape (..., S) -> (..., V, 3) metres."""
         return self.template + torch.einsum("...s,svc->...vc", shape, self.shape_basis)
 
+    @property
+    def blend_basis(self) -> Tensor:
+        """Offsets (E + P, V, 3) in metres of the expression units, then of the correctives of pairs of them; with
+        `blend_weights`, the offsets of an expression."""
+        return torch.cat([self.expression_basis, self.pair_basis]) if self.pairs else self.expression_basis
+
+    def blend_weights(self, expression: Tensor) -> Tensor:
+        """Weights (..., E + P) of `blend_basis`: expression (..., E), then `pair_weights`."""
+        if not self.pairs:
+            return expression
+        return torch.cat([expression, pair_weights(expression, self.pair_units)], -1)
+
     def joint_positions(self, shape: Tensor, expression: Tensor | None = None) -> Tensor:
         """Centres of rotation on the neutral face: shape (..., S), expression (..., E) -> (..., J, 3) metres.
 
@@ -211,8 +243,8 @@ class HeadModel(nn.Module):
         positions = torch.einsum("jv,...vc->...jc", self.joint_regressor, self.neutral(shape))
         if expression is None or not self.joints_follow_expression:
             return positions
-        moved = torch.einsum("jv,evc->ejc", self.joint_regressor, self.expression_basis)
-        return positions + torch.einsum("...e,ejc->...jc", expression, moved)
+        moved = torch.einsum("jv,evc->ejc", self.joint_regressor, self.blend_basis)
+        return positions + torch.einsum("...e,ejc->...jc", self.blend_weights(expression), moved)
 
     def joint_rotations(self, expression: Tensor | None, joints: Tensor | None) -> Tensor | None:
         """Rotation of each joint, (B, J, 3) axis-angle in radians: the sum of `joints` and the weights of the joint
@@ -293,6 +325,9 @@ class HeadModel(nn.Module):
         vertices = self.neutral(shape)
         if expression is not None:
             vertices = vertices + (expression @ self.expression_basis.flatten(1)).unflatten(1, (-1, 3))
+            if self.pairs:
+                correction = pair_weights(expression, self.pair_units) @ self.pair_basis.flatten(1)
+                vertices = vertices + correction.unflatten(1, (-1, 3))
         if offsets is not None:
             vertices = vertices + offsets
         turned = self.joint_rotations(expression, joints)
@@ -336,10 +371,36 @@ class HeadModel(nn.Module):
         arrays += [self.regions[name] for name in sorted(self.regions)]
         for scheme in sorted(self.embeddings):
             arrays += [self.embeddings[scheme].triangles, self.embeddings[scheme].barycentric]
+        if self.pairs:  # digests of heads without them are those that files of earlier versions name
+            result.update(repr(self.pairs).encode())
+            arrays.append(self.pair_basis.detach().float().cpu().numpy())
+        if len(self.quads):
+            arrays.append(self.quads)
         for values in arrays:
             result.update(repr((values.dtype.str, values.shape)).encode())
             result.update(np.ascontiguousarray(values).data)
         return result.hexdigest()[:16]
+
+    @property
+    def uv_quads(self) -> Int:
+        """Polygons (Q, 4) of UV points, as `quads` of vertices; (0, 4) for a head without quads or UVs."""
+        return self._of_quads(self.uv_faces) if len(self.uv) else np.zeros((0, 4), np.int64)
+
+    @property
+    def quad_parts(self) -> Int:
+        """Part number (Q,) of each polygon of `quads`, an index into `part_names`."""
+        return self.face_parts[self._first_triangles()]
+
+    def _of_quads(self, triangles: Ints) -> Int:
+        """Polygons (Q, 4) from the triangles (F, 3) of which `triangulate` makes them."""
+        first = self._first_triangles()
+        whole = self.quads[:, 2] != self.quads[:, 3]
+        return np.concatenate([triangles[first], triangles[first + whole, 2:]], 1)
+
+    def _first_triangles(self) -> Int:
+        """Number (Q,) of the first triangle of each polygon."""
+        count = 1 + (self.quads[:, 2] != self.quads[:, 3])
+        return np.asarray(np.cumsum(count) - count, np.int64)
 
     def vertex_parts(self) -> Int:
         """Part number (V,) of every vertex, an index into `part_names`."""
@@ -362,6 +423,30 @@ class HeadModel(nn.Module):
             ) from None
 
 
+def pair_weights(expression: Tensor, pairs: Tensor) -> Tensor:
+    """Weights (..., P) of the correctives of pairs (P, 2) of units: expression (..., E) -> a b of the units a and b, or
+    a (1 - a) where both are the same one.
+
+    Units count from 0 to 1 here, whatever their range.
+    """
+    first, second = pairs.T
+    limited = expression.clamp(0, 1)
+    one, other = limited[..., first], limited[..., second]
+    return one * torch.where(first == second, 1 - other, other)
+
+
+def pair_slopes(expression: Tensor, pairs: Tensor) -> Tensor:
+    """Derivatives (..., P, E) of `pair_weights` by the units; at 0 and 1 those from inside."""
+    first, second = pairs.T
+    limited = expression.clamp(0, 1)
+    one, other = limited[..., first], limited[..., second]
+    rows = torch.arange(len(pairs), device=pairs.device)
+    slopes = expression.new_zeros(*expression.shape[:-1], len(pairs), expression.shape[-1])
+    slopes[..., rows, first] = torch.where(first == second, 1 - 2 * other, other)
+    slopes[..., rows, second] = torch.where(first == second, 1 - 2 * other, one)
+    return slopes * ((expression >= 0) & (expression <= 1))[..., None, :]
+
+
 def _check_joints(head: HeadModel, expression_basis: Floats, corrective_basis: Floats) -> None:
     """Refuse joint units without a joint or with an expression basis; see `HeadModel`."""
     count, joints = len(expression_basis), head.num_joints
@@ -376,6 +461,24 @@ def _check_joints(head: HeadModel, expression_basis: Floats, corrective_basis: F
             raise ValueError(f"joint unit {unit} turns joint {joint} about axis {axis}, which doesn't exist")
         if expression_basis[unit].any():
             raise ValueError(f"joint unit {unit} has a basis of its own")
+
+
+def _check_pairs(head: HeadModel, pair_basis: Floats) -> None:
+    """Refuse correctives of units that don't exist or turn a joint; see `HeadModel`."""
+    if len(pair_basis) != len(head.pairs):
+        raise ValueError(
+            f"pair_basis has {len(pair_basis)} rows, must have {len(head.pairs)}, one for each pair"
+        )
+    for pair in head.pairs:
+        for unit in pair:
+            if not 0 <= unit < len(head.expression_names) or unit in head.joint_units:
+                raise ValueError(f"pair {pair}: unit {unit} doesn't exist or turns a joint")
+
+
+def _check_quads(head: HeadModel, faces: Ints) -> None:
+    """Refuse quads that aren't those of the triangles; see `HeadModel`."""
+    if len(head.quads) and not np.array_equal(triangulate(head.quads), faces):
+        raise ValueError("quads: their triangles must be the faces, in their order")
 
 
 def load_head(head: str | Path = "open") -> HeadModel:
@@ -429,10 +532,11 @@ def _load_asset(path: Path) -> HeadModel:
         raise AvfaceError(f"{path}: not a readable head file ({error})") from None
     except Exception as error:  # zipfile and zlib raise many kinds of errors on damaged archives
         raise AvfaceError(f"{path}: damaged head file ({error}); reinstall or rebuild it") from None
-    if str(data.get("asset_version")) not in (str(ASSET_VERSION), str(JOINTED_VERSION)):
+    version = str(data.get("asset_version"))
+    if version not in map(str, (PLAIN_VERSION, JOINTED_VERSION, ASSET_VERSION)):
         raise AvfaceError(
-            f"{path}: not a head file of version {ASSET_VERSION} or {JOINTED_VERSION}; make it again with "
-            "'avface head build-open' or 'avface head import'"
+            f"{path}: not a head file of version {PLAIN_VERSION} to {ASSET_VERSION}; make it again with "
+            "'avface head build-open' or 'avface head import', or update avface if it made the file"
         )
     try:
         return _from_arrays(data)
@@ -472,12 +576,13 @@ def _from_arrays(data: dict[str, npt.NDArray]) -> HeadModel:
         },
         gaze_range=data["gaze_range"],
         size_component=None if int(data["size_component"]) < 0 else int(data["size_component"]),
-        **(_jointed_arguments(data) if int(data["asset_version"]) == JOINTED_VERSION else {}),
+        **(_jointed_arguments(data) if int(data["asset_version"]) >= JOINTED_VERSION else {}),
+        **(_pair_arguments(data) if int(data["asset_version"]) >= ASSET_VERSION else {}),
     )
 
 
 def _jointed_arguments(data: dict[str, npt.NDArray]) -> dict[str, Any]:
-    """Arguments of `HeadModel` that only files of JOINTED_VERSION have."""
+    """Arguments of `HeadModel` that files have from JOINTED_VERSION on."""
     return {
         "unit_range": UnitRange(data["unit_low"], data["unit_high"], data["unit_sigma"]),
         "joint_units": {int(unit): (int(joint), int(axis)) for unit, joint, axis in data["joint_units"]},
@@ -493,6 +598,15 @@ def _jointed_arguments(data: dict[str, npt.NDArray]) -> dict[str, Any]:
     }
 
 
+def _pair_arguments(data: dict[str, npt.NDArray]) -> dict[str, Any]:
+    """Arguments of `HeadModel` that files have from ASSET_VERSION on."""
+    return {
+        "pairs": tuple((int(first), int(second)) for first, second in data["pairs"]),
+        "pair_basis": _dequantise(data["pair_basis"], data["pair_scale"]),
+        "quads": data["quads"],
+    }
+
+
 def save_head_asset(head: HeadModel, path: Path) -> None:
     """Write a head as one compressed .npz without pickles; bases quantised to 16 bits (steps under 1 micrometre).
 
@@ -502,6 +616,7 @@ def save_head_asset(head: HeadModel, path: Path) -> None:
     """
     shape_basis, shape_scale = _quantise(head.shape_basis.cpu().numpy())
     expression_basis, expression_scale = _quantise(head.expression_basis.cpu().numpy())
+    pair_basis, pair_scale = _quantise(head.pair_basis.cpu().numpy())
     arrays: dict[str, npt.NDArray] = {
         "asset_version": np.array(ASSET_VERSION),
         "name": np.array(head.name),
@@ -525,9 +640,12 @@ def save_head_asset(head: HeadModel, path: Path) -> None:
         "scheme_names": np.array(list(head.embeddings), dtype=str),
         "gaze_range": head.gaze_range,
         "size_component": np.array(-1 if head.size_component is None else head.size_component),
+        "pairs": np.array(head.pairs, np.int32).reshape(-1, 2),
+        "pair_basis": pair_basis,
+        "pair_scale": pair_scale,
+        "quads": head.quads.astype(np.int32),
+        **_jointed_arrays(head),
     }
-    if not _like_open(head):
-        arrays.update(_jointed_arrays(head))
     for scheme, embedding in head.embeddings.items():
         arrays[f"{scheme}_triangles"] = embedding.triangles.astype(np.int32)
         arrays[f"{scheme}_barycentric"] = embedding.barycentric.astype(np.float32)
@@ -540,22 +658,11 @@ def save_head_asset(head: HeadModel, path: Path) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def _like_open(head: HeadModel) -> bool:
-    """Whether ASSET_VERSION can represent a head."""
-    ranges, plain = head.unit_range, UnitRange.from_zero_to_one(head.num_expression)
-    ordinary = all(
-        np.array_equal(getattr(ranges, part), getattr(plain, part)) for part in ("low", "high", "sigma")
-    )
-    jointed = head.joint_units or len(head.corrective_basis) or head.joints_follow_expression
-    return ordinary and not jointed and head.contour is None
-
-
 def _jointed_arrays(head: HeadModel) -> dict[str, npt.NDArray]:
     """The arrays that `_jointed_arguments` reads."""
     corrective_basis, corrective_scale = _quantise(head.corrective_basis.cpu().numpy())
     contour = head.contour
     return {
-        "asset_version": np.array(JOINTED_VERSION),
         "unit_low": head.unit_range.low,
         "unit_high": head.unit_range.high,
         "unit_sigma": head.unit_range.sigma,

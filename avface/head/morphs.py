@@ -9,21 +9,23 @@ import torch
 
 from avface.arrays import F32, Int
 from avface.geometry.rotations import rotvec_to_rotmat
-from avface.head.model import HeadModel
+from avface.head.model import HeadModel, pair_weights
 
 
 @dataclass(frozen=True)
 class MorphTargets:
     """Offsets (M, V, 3) in metres at weight 1, their names, and the sources of their weights.
 
-    First the expression units with a basis (`units`, their numbers), then the correctives of joints (`correctives`,
-    their rows in the head's basis). Applied before the joints turn, they reproduce the head's vertices exactly.
+    First the expression units with a basis (`units`, their numbers), then the head's correctives of pairs of units
+    (`pairs`, their number), then those of joints (`correctives`, their rows in the head's basis). Applied before the
+    joints turn, they reproduce the head's vertices exactly.
     """
 
     names: tuple[str, ...]
     offsets: F32
     units: Int
     correctives: Int
+    pairs: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,30 @@ class MorphMotion:
 
 
 def morph_targets(head: HeadModel) -> MorphTargets:
-    """The morph targets of a head; those of the open head are its expression units."""
+    """The morph targets of a head.
+
+    The corrective of two units has both names (`mouthSmileLeft_jawOpen`), that of one unit half-way is its in-between
+    (`eyeBlinkLeft_inbetween`).
+    """
     units = np.setdiff1d(np.arange(head.num_expression), list(head.joint_units))
     basis = head.expression_basis.cpu().numpy()
     offsets = basis if len(units) == len(basis) else basis[units]
     names = tuple(head.expression_names[unit] for unit in units)
+    if head.pairs:
+        offsets = np.concatenate([offsets, head.pair_basis.cpu().numpy()])
+        names += tuple(_pair_name(head, *pair) for pair in head.pairs)
     correctives = np.flatnonzero(head.corrective_basis.cpu().numpy().any((1, 2)))
     if len(correctives):
         offsets = np.concatenate([offsets, head.corrective_basis.cpu().numpy()[correctives]])
         names += tuple(
             f"{head.joint_names[row // 9]}_corrective_{row % 9 // 3}{row % 3}" for row in correctives.tolist()
         )
-    return MorphTargets(names, offsets, units, correctives)
+    return MorphTargets(names, offsets, units, correctives, len(head.pairs))
+
+
+def _pair_name(head: HeadModel, first: int, second: int) -> str:
+    names = head.expression_names
+    return f"{names[first]}_inbetween" if first == second else f"{names[first]}_{names[second]}"
 
 
 def morph_motion(
@@ -68,7 +82,8 @@ def morph_motion(
             centres = head.joint_positions(person, weights)
             places = (rotvec_to_rotmat(turned) @ (rest - centres)[..., None])[..., 0] + centres
         corrections = head.corrective_weights(turned).numpy()[:, targets.correctives]
+        products = pair_weights(weights, head.pair_units).numpy()
     chosen = expression if len(targets.units) == expression.shape[1] else expression[:, targets.units]
-    if len(targets.correctives):
-        chosen = np.concatenate([chosen, corrections], 1)
+    if targets.pairs or len(targets.correctives):
+        chosen = np.concatenate([chosen, products, corrections], 1)
     return MorphMotion(chosen, turned.numpy(), places.numpy())

@@ -5,8 +5,8 @@ skinning weights w of the landmarks and the centres p of the joints, a landmark 
 
     X = A + sum_j R_j C_j,   A = sum_k b_k (1 - sum_j w_kj) v_k + sum_j w_j p_j,   C_j = sum_k b_k w_kj v_k - w_j p_j
 
-over its triangle's corners k (barycentric b). A and C_j are linear in shape, expression weights and the entries of
-R - I (the correctives), so that a few constant matrices define the model.
+over its triangle's corners k (barycentric b). A and C_j are linear in shape, expression weights, products of pairs of
+them and the entries of R - I (the correctives), so that a few constant matrices define the model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from avface.arrays import Floats
 from avface.errors import AvfaceError
 from avface.geometry.rotations import rotvec_to_rotmat
-from avface.head.model import HeadModel
+from avface.head.model import HeadModel, pair_slopes, pair_weights
 from avface.solve.landmark_model import ROTATION, TRANSLATION, LandmarkModel, Parameters, left_jacobian
 from avface.solve.linear.arrow_matrix import ArrowMatrix
 
@@ -107,6 +107,7 @@ class JointedLandmarkModel(LandmarkModel):
         self.units = torch.tensor([u for u in range(head.num_expression) if u not in head.joint_units])
         shape_basis, expression = head.shape_basis.double().cpu(), head.expression_basis.double().cpu()
         template = head.template.double().cpu()
+        pair_basis = head.pair_basis.double().cpu()
 
         def linear(share: Tensor, pivot: int | None, amount: Tensor, rows: Tensor) -> _Linear:
             """Weighted corners, share (L, 3), plus amount (L,) times a joint's centre, of some landmarks (rows)."""
@@ -117,7 +118,8 @@ class JointedLandmarkModel(LandmarkModel):
                     points = points + amount[rows, None] * (regressor[pivot] @ values)[..., None, :]
                 return points.to(device, dtype)
 
-            by_weight = [on(expression[self.units], head.joints_follow_expression), on(correctives, False)]
+            follows = head.joints_follow_expression
+            by_weight = [on(expression[self.units], follows), on(pair_basis, follows), on(correctives, False)]
             return _Linear(on(template, True), on(shape_basis, True), torch.cat(by_weight))
 
         rows = torch.arange(len(corners))
@@ -134,7 +136,9 @@ class JointedLandmarkModel(LandmarkModel):
                 strict=True,
             ):
                 whole[..., rows, :] -= part
-            start = len(self.units) + 9 * corrected.index(joint) if joint in corrected else -1
+            start = (
+                len(self.units) + len(head.pairs) + 9 * corrected.index(joint) if joint in corrected else -1
+            )
             self._joints.append(_Joint(tuple(columns), start, rows.to(device), carried))
         own = head.num_shape
         # joints don't move the tracker's errors
@@ -220,7 +224,11 @@ class JointedLandmarkModel(LandmarkModel):
         head = self.head
         count = head.num_expression + 2 * len(self.eye_joints)
         result = by_weight.new_zeros(*by_weight.shape[:3], count)
-        result[..., self.units] = by_weight[..., : len(self.units)]
+        linear, paired = len(self.units), len(self.units) + len(self.pairs)
+        result[..., self.units] = by_weight[..., :linear]
+        if len(self.pairs):
+            slopes = pair_slopes(parameters.expression, self.pairs)  # (T, P, E)
+            result[..., : head.num_expression] += by_weight[..., linear:paired] @ slopes[:, None]
         for joint, turn, angles in zip(self._joints, turns, self._angles(parameters), strict=True):
             arm = joint.carried.at(parameters.shape, weights) @ turn.mT  # (T, P, 3)
             axes = left_jacobian(angles)  # (T, 3, 3): column a is the rotation vector of d R / d angle a
@@ -235,7 +243,8 @@ class JointedLandmarkModel(LandmarkModel):
         return result
 
     def _turns(self, parameters: Parameters) -> tuple[list[Tensor], Tensor]:
-        """Rotations (..., 3, 3) of the joints, and weights (..., W) of the linear units and the correctives."""
+        """Rotations (..., 3, 3) of the joints, and weights (..., W) of the linear units, of their pairs and of the
+        correctives of joints."""
         turns = [rotvec_to_rotmat(angles) for angles in self._angles(parameters)]
         identity = torch.eye(3, dtype=self.mean.dtype, device=self.mean.device)
         features = [
@@ -243,8 +252,11 @@ class JointedLandmarkModel(LandmarkModel):
             for joint, turn in zip(self._joints, turns, strict=True)
             if joint.corrective >= 0
         ]
-        units = parameters.expression[..., self.units]
-        return turns, torch.cat([units, *features], -1)
+        units, pairs = (
+            parameters.expression[..., self.units],
+            pair_weights(parameters.expression, self.pairs),
+        )
+        return turns, torch.cat([units, pairs, *features], -1)
 
     def _angles(self, parameters: Parameters) -> Iterator[Tensor]:
         """Axis-angle vectors (..., 3) of the joints."""

@@ -3,7 +3,10 @@
 One frame has the local unknowns x = [rotation 3, translation 3, expression E, gaze 2 for each eye]; the clip shares
 y = [shape S, log focal length]. A landmark's pixel is
 
-    u = f Y_xy / Y_z + c,   Y = R X + t,   X = m + S y + E x_e   (and, on an eyeball, turned about its centre).
+    u = f Y_xy / Y_z + c,   Y = R X + t,   X = m + S y + E x_e + B w(x_e)   (and, on an eyeball, turned about its
+    centre)
+
+with the products w of the units of a head's corrective pairs B (`avface.head.model.pair_weights`).
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from torch import Tensor
 
 from avface.arrays import Floats
 from avface.geometry.rotations import nearest_rotation, rotvec_to_rotmat
-from avface.head.model import HeadModel
+from avface.head.model import HeadModel, pair_slopes, pair_weights
 from avface.solve.linear.arrow_matrix import ArrowMatrix
 
 ROTATION = slice(0, 3)
@@ -134,6 +137,8 @@ class LandmarkModel:
         shapes = on_landmarks(head.shape_basis).to(device, dtype)
         self.shape_basis = torch.cat([shapes, biases])  # (S, L, 3), S = head's components + K
         self.expression_basis = on_landmarks(head.expression_basis).to(device, dtype)  # (E, L, 3)
+        self.pairs = head.pair_units.to(device)
+        pair_basis = on_landmarks(head.pair_basis).to(device, dtype)  # (P, L, 3)
         self.spread = torch.as_tensor(embedding.spread).to(device, dtype)
         self.centre = torch.as_tensor(principal_point, dtype=dtype, device=device)
         weights = on_landmarks(head.skin_weights)  # (L, J + 1)
@@ -145,10 +150,14 @@ class LandmarkModel:
         self.eye_basis = torch.cat([eye_basis, eye_basis.new_zeros(len(eye_basis), len(biases), 3)], 1)
         for rows in self.eye_points:  # eyeballs turn by their joints; expression doesn't move them
             self.expression_basis[:, rows] = 0
+            pair_basis[:, rows] = 0
         # As (3 L, E) and (3 L, S), one matrix product serves all frames.
         self.expression_rows = self.expression_basis.flatten(1).T.contiguous()
         self.shape_rows = self.shape_basis.flatten(1).T.contiguous()
         self._products = _expression_products(self.expression_basis)
+        # Pairs correct few landmarks: those of the lids and the mouth.
+        self._paired = pair_basis.square().sum((0, 2)).nonzero()[:, 0]  # (C,)
+        self._pair_rows = pair_basis[:, self._paired].flatten(1).T.contiguous()  # (3 C, P)
 
     @property
     def num_local(self) -> int:
@@ -195,6 +204,9 @@ class LandmarkModel:
         points = (parameters.expression @ self.expression_rows.T).unflatten(-1, (-1, 3)) + self.neutral(
             parameters.shape
         )
+        if len(self._paired):
+            weights = pair_weights(parameters.expression, self.pairs)
+            points[..., self._paired, :] += (weights @ self._pair_rows.T).unflatten(-1, (-1, 3))
         for eye, rows in enumerate(self.eye_points):
             centre = self.eye_mean[eye] + parameters.shape @ self.eye_basis[eye]
             turn = gaze_rotation(parameters.gaze[..., eye, :])
@@ -214,7 +226,8 @@ class LandmarkModel:
 
         weights (T, L), residual (T, L, 2) pixels. The same numbers as from `jacobian`, many times faster: with
         M_l = A_l^T A_l for the derivative A_l (2, 3) of a landmark by its head point, the expression block is
-        sum_l E_l^T M_l E_l, one product of all frames' M with a constant matrix.
+        sum_l E_l^T M_l E_l, one product of all frames' M with a constant matrix. Landmarks that pairs correct add
+        the terms of their changing derivative.
         """
         frame = self._linearise(parameters)
         root = weights.sqrt()
@@ -223,9 +236,8 @@ class LandmarkModel:
         gradient = residual.new_zeros(len(residual), self.num_local)
         pulled = weights[..., None] * residual
         by_head = frame.by_camera @ parameters.rotation[:, None]
-        gradient[:, expression] = (
-            torch.einsum("tlij,tli->tlj", by_head, pulled).flatten(1) @ self.expression_rows
-        )
+        forces = torch.einsum("tlij,tli->tlj", by_head, pulled)
+        gradient[:, expression] = forces.flatten(1) @ self.expression_rows
         pose = torch.cat([frame.by_rotation, frame.by_camera], -1)
         gradient[:, :6] = torch.einsum("tlij,tli->tj", pose, pulled)
 
@@ -243,6 +255,16 @@ class LandmarkModel:
         hessian[:, :6, :6] = rows.mT @ rows
         through = torch.einsum("tlia,tlib->talb", pose, weighted).flatten(2)
         hessian[:, :6, expression] = through @ self.expression_rows.to(single)
+        if len(self._paired):
+            chosen = self._paired
+            by_pairs = self._by_pairs(parameters)  # (T, 3 C, E)
+            gradient[:, expression] += (forces[:, chosen].flatten(1)[:, None] @ by_pairs)[:, 0]
+            change = weighted[:, chosen] @ by_pairs.to(single).unflatten(1, (-1, 3))
+            linear = weighted[:, chosen] @ self.expression_basis[:, chosen].permute(1, 2, 0).to(single)
+            change, linear = change.flatten(1, 2), linear.flatten(1, 2)
+            cross = linear.mT @ change
+            hessian[:, expression, expression] += cross + cross.mT + change.mT @ change
+            hessian[:, :6, expression] += pose[:, chosen].flatten(1, 2).mT @ change
         for eye, points in enumerate(self.eye_points):
             gaze = slice(first_gaze + 2 * eye, first_gaze + 2 * eye + 2)
             by_gaze = self._by_gaze(parameters, frame, by_head, eye)
@@ -323,10 +345,17 @@ class LandmarkModel:
         local[..., ROTATION] = frame.by_rotation
         local[..., TRANSLATION] = frame.by_camera
         local[..., 6:first_gaze] = by_head @ self.expression_rows.unflatten(0, (-1, 3))
+        if len(self._paired):
+            by_pairs = self._by_pairs(parameters).unflatten(1, (-1, 3))
+            local[:, self._paired, :, 6:first_gaze] += by_head[:, self._paired] @ by_pairs
         for eye, points in enumerate(self.eye_points):
             column = first_gaze + 2 * eye
             local[:, points, :, column : column + 2] = self._by_gaze(parameters, frame, by_head, eye)
         return local
+
+    def _by_pairs(self, parameters: Parameters) -> Tensor:
+        """Derivative (T, 3 C, E) of the part of the points that pairs correct, by the expression."""
+        return self._pair_rows @ pair_slopes(parameters.expression, self.pairs)
 
     def _by_shape_of_eye(self, parameters: Parameters, by_head: Tensor, eye: int) -> Tensor:
         """Derivative (T, P, 2, S) of an eye's P landmarks by the shape, which also moves its centre."""

@@ -250,7 +250,8 @@ def _page_data(capture: Capture) -> dict[str, Any]:
     head = capture.head_model
     neutral = _neutral(capture)
     targets, motion = capture.morphs()
-    # Units come first, for the curves, then correctives, then lips. Units that rotate joints have no vertex offsets.
+    # Units come first, for the curves, then correctives of units and of joints, then lips.
+    # Units that rotate joints have no vertex offsets.
     offsets = head.expression_basis.cpu().numpy()
     weights = capture.expression
     if len(targets.names) > len(targets.units):

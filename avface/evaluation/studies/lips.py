@@ -115,7 +115,7 @@ def lip_figures(
     check_lips(network, head)
     shapes = LipEffects.of(head)
     numbers = network.numbers
-    basis = head.expression_basis[:, numbers].flatten(1)
+    basis = head.blend_basis[:, numbers].flatten(1)
     full = network.falloff > 0.99
     parts: dict[str, list[LipErrors]] = {}
     classes: list[Int] = []
@@ -132,7 +132,7 @@ def lip_figures(
         units = _rows(performances, "expression", number).float()
 
         def lips_of(weights: Tensor, person: Tensor = person) -> Tensor:
-            return person + (weights @ basis).unflatten(-1, (-1, 3))
+            return person + (head.blend_weights(weights) @ basis).unflatten(-1, (-1, 3))
 
         base = lips_of(units)
         smoothed = lips_of(_smoothed(units, BLUR * performances.frame_rate))

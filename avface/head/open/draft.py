@@ -9,8 +9,40 @@ import numpy as np
 import numpy.typing as npt
 
 from avface.arrays import F64, Bool, Int
+from avface.geometry.mesh import triangulate as triangulate
 
 JOINT_NAMES = ("neck", "left_eye", "right_eye")
+
+
+@dataclass(frozen=True, eq=False)
+class PersonTerms:
+    """Offsets of units and correctives that depend on the person's shape: lids close exactly only where their way is
+    the person's.
+
+    Row k's weight is that of its term, a unit or a corrective, times `weights[k]` @ the shape weights.
+    """
+
+    terms: tuple[tuple[str, ...], ...]
+    """(R,) a unit's name, or the two of a corrective in `Draft.pairs`."""
+    weights: F64
+    """(R, S)"""
+    offsets: F64
+    """(R, V, 3) metres."""
+
+    def with_vertices(self, added: int) -> PersonTerms:
+        """The same for a head with more vertices behind its own, which no term moves."""
+        none = np.zeros((len(self.offsets), added, 3))
+        return PersonTerms(self.terms, self.weights, np.concatenate([self.offsets, none], 1))
+
+    def joined(self, other: PersonTerms | None) -> PersonTerms:
+        """These rows and, behind them, others."""
+        if other is None:
+            return self
+        return PersonTerms(
+            self.terms + other.terms,
+            np.concatenate([self.weights, other.weights]),
+            np.concatenate([self.offsets, other.offsets]),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +79,8 @@ class Draft:
     """Units of each corrective; its weight is the product of theirs, e (1 - e) where both are the same unit."""
     pair_offsets: F64 = field(default_factory=lambda: np.zeros((0, 0, 3)))
     """(len(pairs), V, 3) offsets of the correctives at weight 1."""
+    person: PersonTerms | None = None
+    """What units and correctives differ in between people; None for nothing."""
 
     @property
     def triangles(self) -> Int:
@@ -70,9 +104,18 @@ class Draft:
             result += np.tensordot(shape, self.shape, 1)
         for name, weight in weights.items():
             result += weight * self.expression[self.unit(name)]
-        for (first, second), offsets in zip(self.pairs, self.pair_offsets, strict=True):
+
+        def of_pair(first: str, second: str) -> float:
             one, other = weights.get(first, 0.0), weights.get(second, 0.0)
-            result += (one * (1 - one) if first == second else one * other) * offsets
+            return one * (1 - one) if first == second else one * other
+
+        for pair, offsets in zip(self.pairs, self.pair_offsets, strict=True):
+            result += of_pair(*pair) * offsets
+        if shape is not None and self.person is not None:
+            shares = self.person.weights @ shape
+            for term, share, offsets in zip(self.person.terms, shares, self.person.offsets, strict=True):
+                weight = weights.get(term[0], 0.0) if len(term) == 1 else of_pair(*term)
+                result += weight * share * offsets
         return result
 
     def with_parts(
@@ -111,16 +154,10 @@ class Draft:
             pair_offsets=np.concatenate([self.pair_offsets, none], 1)
             if len(self.pairs)
             else self.pair_offsets,
+            person=None if self.person is None else self.person.with_vertices(added),
         )
 
     def with_pairs(self, pairs: tuple[tuple[str, str], ...], offsets: F64) -> Draft:
         """The draft with more correctives: offsets (len(pairs), V, 3)."""
         before = self.pair_offsets if len(self.pairs) else np.zeros((0, *self.template.shape))
         return replace(self, pairs=self.pairs + pairs, pair_offsets=np.concatenate([before, offsets]))
-
-
-def triangulate(quads: Int) -> Int:
-    """Quads (Q, 4) to triangles (F, 3): two for each, one where the last vertex repeats."""
-    both = quads[:, [[0, 1, 2], [0, 2, 3]]].reshape(-1, 3)
-    result: Int = both[both[:, 1] != both[:, 2]]
-    return result

@@ -227,7 +227,9 @@ def sample_lip_offsets(performance: Performance, head: HeadModel, shape: Floats,
     numbers = torch.from_numpy(shapes.region.vertices)
     weights = torch.as_tensor(np.asarray(shape, np.float32))
     base = head.neutral(weights)[numbers] + torch.einsum(
-        "te,enc->tnc", torch.from_numpy(performance.expression), head.expression_basis[:, numbers]
+        "te,enc->tnc",
+        head.blend_weights(torch.from_numpy(performance.expression)),
+        head.blend_basis[:, numbers],
     )
     end = len(performance) / performance.frame_rate
     curves = torch.from_numpy(effect_curves(performance.phonemes, end, performance.times)).float()

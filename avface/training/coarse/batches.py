@@ -300,8 +300,8 @@ class LandmarkBatches(Dataset[Batch]):
             return project(points, windows.rotation, windows.translation, windows.focal, windows.centre)
 
         true = pixels(exact)
-        change = windows.occluded_expression - windows.expression
-        occluded = pixels(exact + self.points.displacements(change))
+        move = self.points.displacements
+        occluded = pixels(exact + move(windows.occluded_expression) - move(windows.expression))
         if windows.tracked is None:
             tracked = pixels(
                 exact + _tracker_errors(self.points, self.recipe.simulation, count, self.window, random)

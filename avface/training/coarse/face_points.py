@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from avface.geometry.rotations import rotvec_to_rotmat
-from avface.head.model import HeadModel
+from avface.head.model import HeadModel, pair_weights
 
 NEAREST = 0.05
 """Smallest depth in metres that is projected: no face is nearer to the camera."""
@@ -21,14 +21,16 @@ NEAREST = 0.05
 class FacePoints:
     """The `mediapipe478` landmarks of a head as a function of its parameters.
 
-    Shapes: rest (L, 3), shape (S, L, 3), expression (E, L, 3), error (K, L, 3), pivots (J, 3), pivot_shape (S, J, 3),
-            weights (L, J + 1).
+    Shapes: rest (L, 3), shape (S, L, 3), expression (E + P, L, 3), pairs (P, 2), error (K, L, 3), pivots (J, 3),
+            pivot_shape (S, J, 3), weights (L, J + 1).
     Units:  metres in the head's frame; error as `LandmarkEmbedding.error_basis`.
     """
 
     rest: Tensor
     shape: Tensor
     expression: Tensor
+    """By the units, then by the head's correctives of pairs of units."""
+    pairs: Tensor
     error: Tensor
     pivots: Tensor
     pivot_shape: Tensor
@@ -52,7 +54,8 @@ class FacePoints:
         return cls(
             rest=at(head.template),
             shape=at(head.shape_basis),
-            expression=at(head.expression_basis),
+            expression=at(head.blend_basis),
+            pairs=head.pair_units,
             error=torch.from_numpy(embedding.error_basis).float(),
             pivots=head.joint_regressor @ head.template,
             pivot_shape=torch.einsum("jv,svc->sjc", head.joint_regressor, head.shape_basis),
@@ -95,8 +98,9 @@ class FacePoints:
         return skinned
 
     def displacements(self, expression: Tensor) -> Tensor:
-        """Displacements (..., T, L, 3) of neutral points due to units (..., T, E), or to differences of units."""
-        return (expression @ self.expression.flatten(1)).unflatten(-1, (-1, 3))
+        """Displacements (..., T, L, 3) of neutral points due to units (..., T, E)."""
+        weights = torch.cat([expression, pair_weights(expression, self.pairs)], -1)
+        return (weights @ self.expression.flatten(1)).unflatten(-1, (-1, 3))
 
     def mirrored_points(self) -> Tensor:
         """(L,) the landmark on the other side of the face."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from avface.geometry.rotations import rotmat_to_rotvec
-from avface.head.model import HeadModel
+from avface.head.model import HeadModel, pair_weights
 from avface.networks.coarse.codes import (
     CoarseCode,
     ExpressionCode,
@@ -43,6 +43,7 @@ class SupervisedObjective(nn.Module):
     """
 
     _units: Tensor
+    _pairs: Tensor
     _shape: Tensor
     _importance: Tensor
     _regions: Tensor
@@ -54,7 +55,8 @@ class SupervisedObjective(nn.Module):
         importance = vertex_weights(head)[chosen]
         units = unit_regions(head.expression_names)
         for name, value in (
-            ("_units", head.expression_basis[:, chosen].flatten(1)),
+            ("_units", head.blend_basis[:, chosen].flatten(1)),
+            ("_pairs", head.pair_units),
             ("_shape", head.shape_basis[:, chosen].flatten(1)),
             ("_importance", importance / importance.mean()),
             ("_regions", units),
@@ -84,7 +86,8 @@ class SupervisedObjective(nn.Module):
         weights, true = self.weights, batch.expression
         assert true is not None and batch.points is not None
         error = face.expression - true
-        moved = (error @ self._units).unflatten(-1, (-1, 3))
+        products = pair_weights(face.expression, self._pairs) - pair_weights(true, self._pairs)
+        moved = (torch.cat([error, products], -1) @ self._units).unflatten(-1, (-1, 3))
         distance = (moved.square().sum(-1) + 1e-10).sqrt()
         losses = {
             "vertices": weights.vertices * (distance * self._importance).mean(),

@@ -98,12 +98,14 @@ def _errors(
     face_mask = torch.from_numpy(head.regions["face"])
     lips_mask = torch.from_numpy(head.regions["lips"])
     results["shape"] = _millimetres(head.shape_basis[:, face_mask], (predicted - shape)[None])
-    wrong = codes["clean"] - expression
-    results["vertices"] = _millimetres(head.expression_basis[:, face_mask], wrong)
-    results["lips"] = _millimetres(head.expression_basis[:, lips_mask], wrong)
+    weights = head.blend_weights(expression)
+    wrong = head.blend_weights(codes["clean"]) - weights
+    results["vertices"] = _millimetres(head.blend_basis[:, face_mask], wrong)
+    results["lips"] = _millimetres(head.blend_basis[:, lips_mask], wrong)
     opening = mouth_opening(points, shape, expression)[span]
     for name, code in codes.items():
-        results[f"lips/{name}"] = _millimetres(head.expression_basis[:, lips_mask], (code - expression)[span])
+        off = (head.blend_weights(code) - weights)[span]
+        results[f"lips/{name}"] = _millimetres(head.blend_basis[:, lips_mask], off)
         if float(opening.std()) > STILL:
             results[f"opening/{name}"] = correlation(mouth_opening(points, shape, code)[span], opening)
     return results
