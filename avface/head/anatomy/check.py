@@ -11,7 +11,15 @@ import numpy as np
 
 from avface.arrays import F64
 from avface.head.anatomy import parts
-from avface.head.anatomy.eyes import Eye, ball_diameter, find_eye, iris_diameters, lid_line, open_columns
+from avface.head.anatomy.eyes import (
+    Eye,
+    ball_diameter,
+    find_eye,
+    hidden_by_eyeball,
+    iris_diameters,
+    lid_line,
+    open_columns,
+)
 from avface.head.anatomy.intersections import LIDS, LIPS, SKIN, TEETH, depths, find_solid
 from avface.head.anatomy.mouth import count_teeth, inside_seen, see_through
 from avface.head.anatomy.poses import (
@@ -129,7 +137,7 @@ LIMITS = {
     "teeth_bodies": Limit("teeth, number", 28, 32, 0),
     "mouth_shut": Limit("inside of the shut mouth that is seen, mm2", high=1, digits=1),
     "see_through": Limit("holes and inner sides that are seen, mm2", high=0, digits=1),
-    "holes": Limit("open edges, without the neck's, number", high=0, digits=0),
+    "holes": Limit("open edges, but the neck's and behind lids, number", high=0, digits=0),
     "neck_loops": Limit("neck, loops of its edge, number", 1, 1, 0),
     "neck_plane": Limit("neck, edge off a plane, mm", high=2, digits=1),
     "vertices": Limit("vertices, number", 6000, 8000, 0),
@@ -267,7 +275,7 @@ def check_head(
                 found[key].append(Found(float(value), person, case))
 
     collect(_of_units(head), 0)
-    collect(_of_mesh(head, file), 0)
+    collect(_of_mesh(head, eyes.values(), file), 0)
     for person, shape in enumerate(shapes):
         collect(_of_eyes(head, eyes, shape), person)
         collect(_of_surface(head, shape, is_mean=person == 0), person)
@@ -305,10 +313,13 @@ def _of_units(head: HeadModel) -> Measured:
     yield "mistaken", len(mistaken), ", ".join(mistaken[:3]) + more
 
 
-def _of_mesh(head: HeadModel, file: Path | None) -> Measured:
+def _of_mesh(head: HeadModel, eyes: Iterable[Eye | str], file: Path | None) -> Measured:
     """Rows that don't depend on the person."""
     template = head.template.cpu().double().numpy()
     neck, holes = neck_and_holes(parts.flesh(head), template)
+    for eye in eyes:
+        if isinstance(eye, Eye):
+            holes = holes[~hidden_by_eyeball(eye, template, holes)]
     yield "holes", len(holes), ", ".join(sorted({_place(template[edge].mean(0)) for edge in holes})[:3])
     yield "neck_loops", len(neck), ""
     if neck:

@@ -22,10 +22,14 @@ BALL = (*SCLERA, *IRIS, "cornea", "limbus")
 
 REACH = 1.6
 """Distance from the eyeball's centre, in its radii, within which the skin in front of it is a lid."""
+HIDDEN = 1.25
+"""Distance from the eyeball's centre, in its radii, within which the skin may end: the lids cover it."""
 STEP = np.radians(0.25)
 """Width of the columns and rows in which the opening between the lids is found."""
 COLUMNS = np.linspace(0.03, 0.97, 48)
 """Where the lid line is measured, as shares of the open eye's width."""
+TEAR_LAKE = 0.17
+"""Share of the eye's width, from the inner corner, in which the lids needn't lie on the eyeball: on the caruncle."""
 MARGIN = 0.0015
 """Metres from the lid's edge within which it touches the eyeball; the edge itself is rounded."""
 NEAR_EDGE = 0.005
@@ -115,13 +119,20 @@ def iris_diameters(eye: Eye, neutral: F64) -> tuple[float, float]:
     return float(widths.min()), float(widths.max())
 
 
+def hidden_by_eyeball(eye: Eye, neutral: F64, edges: Int) -> Bool:
+    """(N,) which of edges (N, 2) of the skin end behind the lids, at the eyeball; neutral (V, 3)."""
+    centre, radius = fit_sphere(neutral[eye.sclera])
+    result: Bool = (np.linalg.norm(neutral[edges] - centre, axis=2) < HIDDEN * radius).all(1)
+    return result
+
+
 @dataclass(frozen=True, eq=False)
 class LidLine:
     """Both lids of an eye along its width, from one corner to the other: C columns.
 
     gap (C,): metres along the eyeball from the lower to the upper lid, negative where they overlap; off (2, C): metres
-    between the eyeball and the edge of the upper and of the lower lid, 0 where it is inside; inside: metres that the
-    lids are inside the eyeball at most.
+    between the eyeball and the edge of the upper and of the lower lid, 0 where it is inside, and beside the tear lake;
+    inside: metres that edges or outer sides of the lids are inside the eyeball at most.
     """
 
     gap: F64
@@ -165,14 +176,16 @@ def lid_line(eye: Eye, neutral: F64, posed: F64, centre: F64, turn: F64, columns
     height = away - radii(offset @ rotation, neutral[used] - centre, number[eye.ball])
     low, high = (_edge(angles, eye, columns, upper, height) for upper in (False, True))
 
-    off = np.stack([np.maximum(lid.lowest(MARGIN / radius), 0) for lid in (high, low)])
+    off = np.stack([np.maximum(lid.lowest(lid.visible, MARGIN / radius), 0) for lid in (high, low)])
+    off[:, COLUMNS < TEAR_LAKE] = 0
     facing = np.einsum("nk,nk->n", vertex_normals(posed, eye.skin)[eye.lid], offset) / away > FACING
     edge = np.where(
         eye.upper, *(np.interp(angles[:, 0], *_rising(columns, lid.elevation)) for lid in (high, low))
     )
     between = (angles[:, 0] >= columns.min()) & (angles[:, 0] <= columns.max())
     outer = facing & between & (np.abs(angles[:, 1] - edge) * radius < NEAR_EDGE)
-    depth = -np.concatenate([height[outer], high.height, low.height])
+    margins = (lid.lowest(lid.elevation, MARGIN / radius) for lid in (high, low))
+    depth = -np.concatenate([height[outer], *margins])
     return LidLine((high.visible - low.visible) * radius, off, max(0.0, float(np.nanmax(depth, initial=0))))
 
 
@@ -195,22 +208,20 @@ def _angles(offset: F64) -> F64:
 class _Edge:
     """Where a lid's surface crosses columns: K crossings of its edges.
 
-    elevation, height (C,): of the lid's edge, and metres that it is above the eyeball; visible (C,): elevation of the
-    edge of the lid as far as it is outside the eyeball; column, at, above (K,): the crossings' columns, elevations and
-    heights. nan in columns without crossings.
+    elevation (C,): of the lid's edge; visible (C,): of the edge of what is outside the eyeball; column, at, above (K,):
+    the crossings' columns, elevations and heights in metres above the eyeball. nan in columns without crossings.
     """
 
     elevation: F64
-    height: F64
     visible: F64
     column: Int
     at: F64
     above: F64
 
-    def lowest(self, reach: float) -> F64:
-        """(C,) least height within reach, in radians, of the lid's visible edge."""
-        result = np.full(len(self.visible), np.inf)
-        close = np.abs(self.at - self.visible[self.column]) < reach
+    def lowest(self, edge: F64, reach: float) -> F64:
+        """(C,) least height within reach, in radians, of an edge (C,)."""
+        result = np.full(len(edge), np.inf)
+        close = np.abs(self.at - edge[self.column]) < reach
         np.minimum.at(result, self.column[close], self.above[close])
         return np.where(np.isfinite(result), result, np.nan)
 
@@ -233,12 +244,12 @@ def _edge(angles: F64, eye: Eye, columns: F64, upper: bool, height: F64) -> _Edg
     down = 1 if upper else -1  # towards the other lid
     order = np.lexsort((down * at, column))
     present, nearest = np.unique(column[order], return_index=True)
-    elevation, edge_height, visible = np.full((3, len(columns)), np.nan)
-    elevation[present], edge_height[present] = at[order][nearest], above[order][nearest]
+    elevation, visible = np.full((2, len(columns)), np.nan)
+    elevation[present] = at[order][nearest]
     order = order[above[order] > -SUNK]
     present, nearest = np.unique(column[order], return_index=True)
     visible[present] = at[order][nearest]
-    return _Edge(elevation, edge_height, visible, column, at, above)
+    return _Edge(elevation, visible, column, at, above)
 
 
 def _opening(angles: F64, skin: Int, corners: F64) -> tuple[F64, F64] | None:
