@@ -16,17 +16,27 @@ from avface.arrays import F64, Bool, Int
 from avface.errors import AvfaceError
 from avface.geometry.interpolation import smoothstep
 from avface.head.open.draft import Draft
-from avface.head.open.teeth import ARCH, LOWER_TILT, OVERBITE, Solid, arches
+from avface.head.open.teeth import ARCH, LOWER_TILT, OVERBITE, UPPER_TILT, Solid, arches
 
 INNER, OUTER = 10, 10
 """Rings of vertices that follow the mouth's rim, into the cavity and outwards on the skin."""
 CONTACT = 1
 """Ring on which the lips touch."""
-TEETH_GAP = 0.0004
+SHAPE_SHARES = (1.0, 0.8, 0.5)
+"""How alike both lips move, under a shape component, on the ring of their contact and the next ones outwards."""
+FOLLOWING = (0.95, 0.9, 0.8, 0.65, 0.45, 0.25, 0.1)
+"""Share of the skin's displacement that the cavity's rings behind it take, from the rim inwards."""
+INWARDS = 0.8
+"""Share of the cavity's displacement towards the teeth that flesh takes up by getting thinner."""
+FLESH = 0.006
+"""Distance at which skin stops to displace the cavity behind it; metres."""
+LIP_DEPTH = 0.004
+"""Distance along z up to which lips that cross touch, rather than pass before each other; metres."""
+TEETH_GAP = 0.0008
 """Least distance of lips and cheeks from the teeth under a unit; metres."""
-TONGUE_SCALE = (0.68, 0.80, 0.75)
+TONGUE_SCALE = (0.68, 0.72, 0.75)
 """Size of the tongue, by axis, as a share of MakeHuman's."""
-TONGUE_TIP = (0.0025, 0.0115)
+TONGUE_TIP = (0.0055, 0.0125)
 """Depth of the tip's underside below, and of the tip behind, the upper incisors' edge; metres."""
 TONGUE_PATH = (
     # share of the length from the root; share of the way to the tip's place; height of the tongue's middle over the
@@ -83,7 +93,7 @@ class MouthConfig:
     """Displacement of the corners towards the middle at `jawOpen` 1."""
     shut_drop: float = 0.003
     """How much lower the lips meet at `jawOpen` 1 and `mouthClose` 1 than at rest."""
-    teeth_behind: float = 0.0050
+    teeth_behind: float = 0.0058
     """Depth of the upper incisors' edges behind the lips' contact, in the middle."""
     teeth_below: float = 0.0030
     """Height of the upper incisors' edges below the lips' contact."""
@@ -181,48 +191,48 @@ def mouth(draft: Draft, config: MouthConfig | None = None) -> Draft:
 
 def seal(draft: Draft, rings: Rings, units: Iterable[str] = ()) -> Draft:
     """The draft with lips that meet at rest for any shape weights, and under the given units."""
-    closing = _Closing(draft, rings)
+    closing, firm = _Closing(draft, rings), _Closing(draft, rings, SHAPE_SHARES)
     expression = draft.expression.copy()
     for name in units:
         expression[draft.unit(name)] += closing.correction(expression[draft.unit(name)])
     return replace(
         draft,
         template=draft.template + closing.correction(draft.template),
-        shape=draft.shape + closing.correction(draft.shape),
+        shape=draft.shape + firm.correction(draft.shape),
         expression=expression,
     )
 
 
 class _Closing:
-    """The linear map from positions or offsets of the lips to the corrections that bring both lips onto one curve."""
+    """The linear map from positions or offsets of the lips to the corrections that bring both lips onto one curve.
+
+    shares: how much of the difference is taken, on the ring of the contact and on those before it; at the corners all
+    of it is taken on the first two.
+    """
 
     CORNER = (0.72, 0.9)
     """Shares of the mouth's half width between which the ring before the contact begins to touch as well."""
-    REACH = (-3, 7)
+    REACH = (-3, 8)
     """Rings at which the corrections are 0."""
 
-    def __init__(self, draft: Draft, rings: Rings) -> None:
-        self._rings = rings
-        fixed: dict[int, F64] = {}  # vertex: row over all vertices of the two rings
+    def __init__(self, draft: Draft, rings: Rings, shares: tuple[float, ...] = (1.0, 0.0)) -> None:
+        fixed: dict[int, F64] = {}  # vertex: row over all vertices of the rings
         columns = np.arange(rings.loops.shape[1])
-        order_upper = np.arange(rings.left + 1)
-        order_lower = np.concatenate([[0], columns[: rings.left : -1], [rings.left]])
-        self._sources = np.concatenate([rings[CONTACT], rings[CONTACT + 1]])
+        numbers = range(CONTACT, CONTACT + len(shares))
+        self._sources = np.concatenate([rings[ring] for ring in numbers])
         count = len(columns)
-        for number, ring in enumerate((CONTACT, CONTACT + 1)):
+        for number, ring in enumerate(numbers):
             x = draft.template[rings[ring], 0]
             half = np.abs(x[[0, rings.left]]).mean()
             for column in columns:
-                row = np.zeros(2 * count)
-                for order in (order_upper, order_lower):
+                row = np.zeros(len(shares) * count)
+                for order in _lip_orders(rings):
                     row[number * count + order] += _interpolation(x[column], x[order]) / 2
                 row[number * count + column] -= 1
-                share = 1.0
-                if ring > CONTACT:
-                    share = float(smoothstep(*self.CORNER, abs(x[column]) / half))
-                    if share == 0:
-                        continue
-                fixed[int(rings[ring][column])] = share * row
+                corner = float(smoothstep(*self.CORNER, abs(x[column]) / half)) if number == 1 else 0.0
+                share = max(shares[number], corner)
+                if share > 0:
+                    fixed[int(rings[ring][column])] = share * row
         low, high = self.REACH
         inside = [rings[k] for k in range(low + 1, high)]
         zero = np.concatenate([rings[low], rings[high]])
@@ -233,6 +243,12 @@ class _Closing:
         result = np.zeros_like(points)
         result[..., self._moved, :] = self._matrix @ points[..., self._sources, :]
         return result
+
+
+def _lip_orders(rings: Rings) -> tuple[Int, Int]:
+    """Columns of the upper and of the lower lip from the right corner to the left."""
+    columns = np.arange(rings.loops.shape[1])
+    return columns[: rings.left + 1], np.concatenate([[0], columns[: rings.left : -1], [rings.left]])
 
 
 def _interpolation(at: float, knots: F64) -> F64:
@@ -414,16 +430,27 @@ def _bite(draft: Draft, rings: Rings, config: MouthConfig) -> F64:
 def _lip_fit(draft: Draft, rings: Rings, offsets: F64) -> tuple[F64, F64]:
     """Similarity that moves teeth and cavity as offsets (..., V, 3) move the lips: matrix (..., 3, 3), offset
     (..., 3)."""
-    handles = np.concatenate([rings[k] for k in (-1, 0, 1, 2)])
+    handles = np.concatenate([rings[k] for k in (0, 1, 5, 9)])
     points = draft.template[handles]
     centre = points.mean(0)
     local = points - centre
+    moves = np.concatenate([np.eye(3)[None], _TURNS])  # scale, then turns about the axes
+    design = np.stack([(local @ move.T).ravel() for move in moves], 1)
     moved = offsets[..., handles, :]
     shift = moved.mean(-2)
-    spread = (local**2).sum()
-    scale = np.einsum("vc,...vc->...", local, moved) / spread
-    matrix = scale[..., None, None] * np.eye(3)
+    flat = (moved - shift[..., None, :]).reshape(*moved.shape[:-2], -1)
+    matrix = np.tensordot(flat @ np.linalg.pinv(design).T, moves, 1)
     return matrix, shift - matrix @ centre
+
+
+_TURNS = np.array(
+    [
+        [[0, 0, 0], [0, 0, -1], [0, 1, 0]],
+        [[0, 0, 1], [0, 0, 0], [-1, 0, 0]],
+        [[0, -1, 0], [1, 0, 0], [0, 0, 0]],
+    ]
+)
+"""Displacements by small turns about the three axes."""
 
 
 def _with_teeth(draft: Draft, rings: Rings, config: MouthConfig) -> Draft:
@@ -465,9 +492,9 @@ def _with_cavity(draft: Draft, rings: Rings, config: MouthConfig) -> Draft:
     # the corners of the lips; metres
     rows = (
         (0.0258, 0.0065, 0.0050, 0.0, 0.006),
-        (0.0275, 0.0140, 0.0090, 0.0, 0.013),
-        (0.0290, 0.0190, 0.0130, 0.001, 0.020),
-        (0.0302, 0.0225, 0.0165, 0.006, 0.027),
+        (0.0275, 0.0125, 0.0085, 0.0, 0.013),
+        (0.0290, 0.0165, 0.0120, 0.001, 0.020),
+        (0.0302, 0.0205, 0.0150, 0.006, 0.027),
         (0.0310, 0.0235, 0.0200, 0.015, 0.034),
         (0.0315, 0.0240, 0.0225, 0.026, 0.041),
         (0.0315, 0.0240, 0.0240, 0.038, 0.048),
@@ -482,9 +509,10 @@ def _with_cavity(draft: Draft, rings: Rings, config: MouthConfig) -> Draft:
     for ring, (half, high, low, back, beside) in enumerate(rows, start=1):
         place = np.stack([half * across, bite[1] + np.where(up > 0, high, low) * up, np.zeros(len(up))], 1)
         front = np.interp(np.abs(place[:, 0]), arch_x, arch_z, right=arch_z[-1])
-        lower = np.where(up < 0, 0.0012 + LOWER_TILT * (bite[1] + 0.002 - place[:, 1]), 0.0)
+        height = place[:, 1] - bite[1]
+        lean = np.where(up < 0, 0.0012 + LOWER_TILT * (0.002 - height), UPPER_TILT * height)
         behind = np.minimum(front * (1 - back / 0.08) + back, corner + beside)
-        place[:, 2] = wall - lower * (1 - np.abs(across) ** 3) - behind
+        place[:, 2] = wall - np.minimum(lean, 0.008) * (1 - np.abs(across) ** 3) - behind
         template[rings[-ring]] = place
     deep = np.concatenate([rings[-k] for k in range(1, INNER + 1)])
     others = np.setdiff1d(draft.rows("mouth_cavity"), np.concatenate([deep, rings[0]]))
@@ -544,8 +572,10 @@ def mouth_follows(draft: Draft, config: MouthConfig | None = None) -> Draft:
     rings = mouth_rings(draft)
     names = draft.expression_names
     draft = seal(draft, rings, SHUT_UNITS)
-    follow = _Following(draft, rings)
+    follow = _Following(draft, rings, 4)
+    with_rim, with_skin = _Following(draft, rings, 2), _Following(draft, rings, None)
     motions = jaw_motions(draft, rings, config)
+    inwards = -_fronts(draft, rings, config)
     lower = draft.rows("lower_teeth", "lower_gums")
     tongue = draft.rows("tongue")
     upper = draft.rows("upper_teeth", "upper_gums")
@@ -557,12 +587,11 @@ def mouth_follows(draft: Draft, config: MouthConfig | None = None) -> Draft:
         if name != "tongueOut":
             expression[number, tongue] = jaw(draft.template[tongue]) if jaw else 0.0
         deep = jaw(draft.template) if jaw else np.zeros_like(draft.template)
-        follow.apply(expression[number], np.zeros_like(deep), deep)
+        way = {"jawOpen": follow, "mouthClose": with_rim}.get(name, with_skin)
+        way.apply(expression[number], np.zeros_like(deep), deep, None if jaw else inwards)
     for number, name in enumerate(names):
-        if (
-            name in ("mouthClose", "tongueOut")
-            or name.endswith("Right")
-            and name not in ("jawRight", "mouthRight")
+        if name in ("mouthClose", "tongueOut") or (
+            name.endswith("Right") and name not in ("jawRight", "mouthRight")
         ):
             continue
         if not expression[number, rings[0]].any():
@@ -572,15 +601,16 @@ def mouth_follows(draft: Draft, config: MouthConfig | None = None) -> Draft:
         size = np.linalg.norm(expression[sides], axis=2, keepdims=True) ** 2 + 1e-12
         for _ in range(3):
             push = _out_of_teeth(draft, rings, config, expression[sides].sum(0), motions.get(name))
+            push += _apart(draft, rings, expression[sides].sum(0) + push)
             expression[sides] += size / size.sum(0) * push
     shape = draft.shape.copy()
     matrix, offset = _lip_fit(draft, rings, shape)
     deep = np.einsum("sij,vj->svi", matrix, draft.template) + offset[:, None]
     for number in range(len(shape)):
-        follow.apply(shape[number], deep[number], deep[number])
+        with_rim.apply(shape[number], deep[number], deep[number])
     pairs = draft.pair_offsets.copy()
     for each in pairs:
-        follow.apply(each, np.zeros_like(each), np.zeros_like(each))
+        with_skin.apply(each, np.zeros_like(each), np.zeros_like(each), inwards)
     return replace(draft, expression=expression, shape=shape, pair_offsets=pairs)
 
 
@@ -597,43 +627,78 @@ def _out_of_teeth(
     for arch, moved, side in zip(arches(), (np.zeros_like(places), back), (1.0, -1.0), strict=True):
         distance, front = arch.surface.outside(places - moved)
         level = side * ((places - moved)[:, 1] - (0.0 if side > 0 else OVERBITE))
-        near = smoothstep(-1.5, 0.5, level)
+        near = smoothstep(-5.0, -2.5, level)
         depth = np.maximum(1e3 * TEETH_GAP - distance, 0) * near
         result[rows] += 1e-3 * depth[:, None] * front
     return result
 
 
+def _apart(draft: Draft, rings: Rings, offsets: F64) -> F64:
+    """Corrections (V, 3) that part lips which, displaced by offsets (V, 3), go through each other."""
+    result = np.zeros_like(offsets)
+    upper, lower = _lip_orders(rings)
+    for ring in range(CONTACT, CONTACT + 4):
+        rows = rings[ring]
+        place = draft.template[rows] + offsets[rows]
+        for own, other, side in ((upper, lower, 1.0), (lower, upper, -1.0)):
+            opposite = [np.interp(place[own, 0], place[other, 0], place[other, k]) for k in (1, 2)]
+            into = side * (opposite[0] - place[own, 1])
+            facing = np.abs(opposite[1] - place[own, 2]) < LIP_DEPTH
+            result[rows[own], 1] += side * 0.5 * np.maximum(into, 0) * facing
+    return result
+
+
 class _Following:
-    """Moves the cavity with the rim of the lips, the upper arch and the jaw."""
+    """Moves the cavity with the lips, the upper arch and the jaw.
 
-    DEEP = 4
-    """Ring of the cavity from which on it moves with the upper arch or the jaw only."""
+    deep: the ring from which on it moves with the arches only, those before it also with the rim; None: all rings move
+    with arches and, by `FOLLOWING`, with the skin before them.
+    """
 
-    def __init__(self, draft: Draft, rings: Rings) -> None:
+    def __init__(self, draft: Draft, rings: Rings, deep: int | None) -> None:
         count = rings.loops.shape[1]
         up = _upness(draft, rings)
-        fixed = {int(v): np.eye(count + 2)[column] for column, v in enumerate(rings[0])}
-        blend: dict[int, F64] = {}
-        for ring in range(self.DEEP, INNER + 1):
-            for column, vertex in enumerate(rings[-ring]):
-                row = np.zeros(count + 2)
-                row[count], row[count + 1] = up[column], 1 - up[column]
-                blend[int(vertex)] = row
         self._rim = rings[0]
-        self._moved, matrix = _harmonic(
-            draft,
-            np.concatenate([rings[-k] for k in range(1, self.DEEP)]),
-            {**fixed, **blend},
-            np.zeros(0, int),
-        )
-        self._from_rim, self._from_arches = matrix[:, :count], matrix[:, count:]
+        self._sources = rings[0] if deep else np.concatenate([rings[k] for k in range(OUTER + 1)])
+        size = len(self._sources)
+        fixed = {int(v): np.eye(size + 2)[column] for column, v in enumerate(rings[0])}
+        for ring in range(deep or 1, INNER + 1):
+            share = 0.0 if deep or ring > len(FOLLOWING) else FOLLOWING[ring - 1]
+            for column, vertex in enumerate(rings[-ring]):
+                row = np.zeros(size + 2)
+                if share:
+                    before = column + count * np.arange(OUTER + 1)
+                    away = draft.template[self._sources[before]] - draft.template[vertex]
+                    near = np.exp(-0.5 * ((away**2).sum(1) - (away**2).sum(1).min()) / FLESH**2)
+                    row[before] = share * near / near.sum()
+                row[size], row[size + 1] = (1 - share) * up[column], (1 - share) * (1 - up[column])
+                fixed[int(vertex)] = row
+        between = np.concatenate([rings[-k] for k in range(deep or 1)])
+        self._moved, matrix = _harmonic(draft, between, fixed, np.zeros(0, int))
+        self._from_skin, self._from_arches = matrix[:, :size], matrix[:, size:]
 
-    def apply(self, offsets: F64, upper: F64, lower: F64) -> None:
-        """Sets the cavity's offsets within (V, 3) from the rim's, and from those of arch and jaw (V, 3)."""
-        moved = self._from_rim @ offsets[self._rim]
+    def apply(self, offsets: F64, upper: F64, lower: F64, inwards: F64 | None = None) -> None:
+        """Sets the cavity's offsets within (V, 3) from the skin's, and from those of arch and jaw (V, 3).
+
+        inwards (V, 3): directions in which the cavity doesn't follow, since teeth are there.
+        """
+        moved = self._from_skin @ offsets[self._sources]
         moved += self._from_arches[:, :1] * upper[self._moved]
         moved += self._from_arches[:, 1:] * lower[self._moved]
-        offsets[self._moved] = moved
+        if inwards is not None:
+            towards = inwards[self._moved]
+            moved -= INWARDS * np.maximum((moved * towards).sum(1, keepdims=True), 0) * towards
+        rim = np.isin(self._moved, self._rim)
+        offsets[self._moved[~rim]] = moved[~rim]
+
+
+def _fronts(draft: Draft, rings: Rings, config: MouthConfig) -> F64:
+    """Horizontal directions (V, 3) away from the arch of teeth, of the cavity's vertices; 0 elsewhere."""
+    rows = np.concatenate([rings[-k] for k in range(1, INNER + 1)])
+    result = np.zeros_like(draft.template)
+    upper, _ = arches()
+    result[rows] = upper.surface.outside(1e3 * (draft.template[rows] - _bite(draft, rings, config)))[1]
+    return result
 
 
 def _upness(draft: Draft, rings: Rings) -> F64:

@@ -35,8 +35,8 @@ ARCH = np.array(
 """Half of the curve through the contacts of the upper teeth: x, and depth behind its middle; mm."""
 OVERJET, OVERBITE = 2.2, 2.0
 """Horizontal and vertical distance from the upper to the lower incisors' edges; mm."""
-LOWER_TILT = 0.3
-"""Depth of the lower teeth's roots behind their edges, as a share of the height."""
+UPPER_TILT, LOWER_TILT = 0.12, 0.4
+"""Depth of the teeth's roots behind their edges, as a share of the height."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,9 +177,7 @@ class ArchSurface:
 
     def outside(self, points: F64) -> tuple[F64, F64]:
         """Signed distances (N,) of points (N, 3) mm from the wall, positive before it, and its normals (N, 3)."""
-        upright = points.copy()
-        if self.up < 0:
-            upright[:, 2] += LOWER_TILT * (LOWER_EDGES[0] - points[:, 1])
+        upright = points + np.stack([np.zeros(len(points)), np.zeros(len(points)), _lean(points, self.up)], 1)
         nearest, front, length = self.curve.nearest(upright)
         distance = ((upright - nearest) * front).sum(1)
         return distance - np.interp(np.abs(length), self.middles, self.bulge), front
@@ -206,6 +204,13 @@ def arches() -> tuple[Arch, Arch]:
     )
 
 
+def _lean(points: F64, up: float) -> F64:
+    """How far points (N, 3) mm of an arch stand back for its teeth's tilt, (N,); not the upper teeth's palate."""
+    if up > 0:
+        return UPPER_TILT * np.clip(points[:, 1], -3.0, 18.0)
+    return LOWER_TILT * (LOWER_EDGES[0] - points[:, 1])
+
+
 def _arch(crowns: tuple[Crown, ...], edges: tuple[float, ...], half: F64, up: float) -> Arch:
     """up: 1 for the upper arch, whose gums are above its edges, -1 for the lower."""
     curve = _Curve(half)
@@ -223,9 +228,8 @@ def _arch(crowns: tuple[Crown, ...], edges: tuple[float, ...], half: F64, up: fl
         np.concatenate(flat),
     )
     gums = _gums(crowns, edges, curve, ends, up)
-    if up < 0:
-        for points in (teeth.points, gums.points):
-            points[:, 2] -= LOWER_TILT * (edges[0] - points[:, 1])
+    for points in (teeth.points, gums.points):
+        points[:, 2] -= _lean(points, up)
     bulge = np.array([max(crown.front) for crown in crowns])
     return Arch(teeth, gums, ArchSurface(curve, middles, bulge + GUM_BULGE, up))
 
@@ -292,8 +296,8 @@ GUM_BULGE = 0.7
 """How far gums reach before the crowns' fronts; mm."""
 GUM_ROWS = (
     # height over the gum's line (mm), mm before (+) the crown's front or behind (-) its back, side
-    (6.5, 0.4, 1),
-    (3.8, 1.0, 1),
+    (8.5, -0.8, 1),
+    (3.6, 0.8, 1),
     (1.4, 0.75, 1),
     (0.0, 0.25, 1),
     (0.6, 0.0, 0),
