@@ -1,0 +1,70 @@
+"""Units of brows, cheeks, nose and mouth of the open head; skipped where anny isn't installed."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from avface.head.open.named_points import REFERENCE_POINTS, find_points, mirrored_vertices, point_positions
+from avface.head.open.unit_corrections import STEERING
+from avface.head.open.unit_measures import Reference, compare_units
+
+needs_anny = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("anny") is None, reason="anny is not installed"),
+]
+
+
+def test_every_handle_is_a_named_point_and_every_unit_a_reference_unit():
+    places, reference = point_positions(), Reference.load()
+    for name, steering in STEERING.items():
+        assert name in reference.names
+        for point in steering.points:
+            assert point in places or f"{point}_left" in places, f"{name}: {point}"
+    assert set(REFERENCE_POINTS) <= set(places)
+
+
+@pytest.fixture(scope="module")
+def draft():
+    from avface.head.open.builder import base_draft
+    from avface.head.open.config import OpenHeadConfig
+    from avface.head.open.mouth import mouth, mouth_follows
+    from avface.head.open.units import units
+
+    return mouth_follows(units(mouth(base_draft(OpenHeadConfig(samples=200)))))
+
+
+class TestOpenHead:
+    pytestmark = needs_anny
+
+    def test_units_point_where_the_reference_does_and_to_no_other_unit(self, draft):
+        figures = compare_units(
+            draft.expression_names,
+            draft.template,
+            draft.expression,
+            find_points(draft),
+            Reference.load(),
+        )
+        own = [each for each in figures if each.name in STEERING]
+        for each in own:
+            assert each.cosine > 0.85, each
+            assert 0.74 < each.amplitude < 1.33, each
+            assert each.nearest == each.name, each
+        assert np.median([each.cosine for each in own]) > 0.92
+
+    def test_left_and_right_mirror_each_other(self, draft):
+        mirror = mirrored_vertices(draft)
+        rows = draft.rows("skin")
+        for name in STEERING:
+            field = draft.expression[draft.unit(name), rows]
+            twin = name.replace("Left", "Right") if name.endswith("Left") else name
+            mirrored = draft.expression[draft.unit(twin), mirror[rows]] * [-1, 1, 1]
+            assert np.abs(field - mirrored).max() < 0.0003, name
+
+    def test_ears_and_the_back_of_the_head_stay(self, draft):
+        still = draft.regions["ears"] | (draft.template[:, 2] < -0.01) & ~draft.regions["neck"]
+        still &= np.isin(np.arange(len(still)), draft.rows("skin"))
+        for name in STEERING:
+            assert not draft.expression[draft.unit(name), still].any(), name
+        upper = draft.rows("skin")[draft.template[draft.rows("skin"), 1] > 0]
+        assert not draft.expression[draft.unit("mouthSmileLeft"), upper].any()
