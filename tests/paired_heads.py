@@ -25,22 +25,34 @@ def changed(head: HeadModel, **changes: Any) -> HeadModel:
         "expression_names joint_names joint_parents uv uv_faces part_names face_parts regions embeddings gaze_range "
         "size_component unit_range joint_units joints_follow_expression contour pairs quads"
     )
-    own = {name: getattr(head, name).numpy() for name in (*arrays, "corrective_basis", "pair_basis")}
+    arrays += ("corrective_basis", "pair_basis", "person_terms", "person_weights", "person_basis")
+    own = {name: getattr(head, name).numpy() for name in arrays}
     own |= {name: getattr(head, name) for name in others.split()}
     return HeadModel("changed", **{**own, **changes})
 
 
 def paired(head: HeadModel, size: float = 0.001, seed: int = 0) -> HeadModel:
-    """The head with correctives of `PAIRS` that move the lips and the lids by about `size` metres."""
+    """The head with correctives of `PAIRS` that move the lips and the lids by about `size` metres, and terms of the
+    person that move the lids with a blink, its in-between and the jaw."""
+    rng = np.random.default_rng(seed)
     moved = head.regions["eyelids"] | head.regions["lips"]
-    offsets = np.random.default_rng(seed).normal(0, size, (len(PAIRS), head.num_vertices, 3))
-    offsets *= moved[:, None]
+    offsets = rng.normal(0, size, (len(PAIRS), head.num_vertices, 3)) * moved[:, None]
     numbers = tuple(tuple(head.expression_names.index(name) for name in pair) for pair in PAIRS)
-    return changed(head, pairs=numbers, pair_basis=offsets)
+    terms = np.array([numbers[0][0], head.num_expression, numbers[1][1]])
+    people = rng.normal(0, size / 2, (len(terms), head.num_vertices, 3)) * head.regions["eyelids"][:, None]
+    return changed(
+        head,
+        pairs=numbers,
+        pair_basis=offsets,
+        person_terms=terms,
+        person_weights=rng.normal(0, 0.3, (len(terms), head.num_shape)),
+        person_basis=people,
+    )
 
 
 def quad_head(name: str = "quads") -> HeadModel:
-    """A small tube of quads and two triangles with UVs, three units and two correctives, and a neck."""
+    """A small tube of quads and two triangles with UVs, three units, correctives and terms of the person, and a
+    neck."""
     rng = np.random.default_rng(3)
     rows, columns = 4, 6
     turn = np.arange(columns) * 2 * np.pi / columns
@@ -82,6 +94,9 @@ def quad_head(name: str = "quads") -> HeadModel:
         gaze_range=np.zeros(4),
         pairs=((1, 1), (0, 2)),
         pair_basis=rng.normal(0, 0.003, (2, count, 3)),
+        person_terms=np.array([1, 3, 1, 4]),
+        person_weights=rng.normal(0, 0.5, (4, 3)),
+        person_basis=rng.normal(0, 0.002, (4, count, 3)),
         quads=quads,
     )
 

@@ -1,5 +1,7 @@
 """Correctives of pairs of units, and quads, in the head model and its files."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from paired_heads import PAIR_NAMES, PAIRS, changed, paired, paired_capture, qua
 from avface.errors import AvfaceError
 from avface.geometry.mesh import triangulate
 from avface.head import load_head
-from avface.head.model import OPEN_DIGEST, OPEN_HEAD, pair_slopes, pair_weights, save_head_asset
+from avface.head.blend import pair_weights
+from avface.head.model import OPEN_DIGEST, OPEN_HEAD, save_head_asset
 from avface.head.morphs import morph_motion, morph_targets
 
 
@@ -69,22 +72,52 @@ def test_correctives_turn_with_the_joints(plain, head):
     assert (turned[0] - before).norm(dim=1).max() > 1e-4
 
 
-def test_offsets_of_an_expression_are_the_blend_basis_by_its_weights(head):
-    expression = torch.rand(4, head.num_expression, generator=torch.Generator().manual_seed(0))
-    shape = torch.zeros(1, head.num_shape)
+@pytest.mark.parametrize("people", [1, 4])
+def test_offsets_of_an_expression_are_the_blend_basis_by_its_weights(head, people):
+    random = torch.Generator().manual_seed(0)
+    expression = torch.rand(4, head.num_expression, generator=random)
+    shape = torch.randn(people, head.num_shape, generator=random)
 
-    offsets = torch.einsum("te,evc->tvc", head.blend_weights(expression), head.blend_basis)
+    offsets = torch.einsum("te,evc->tvc", head.blend_terms.weights(expression, shape), head.blend_basis)
 
-    torch.testing.assert_close(head(shape, expression) - head.template, offsets, rtol=0, atol=1e-6)
+    torch.testing.assert_close(head(shape, expression) - head.neutral(shape), offsets, rtol=0, atol=1e-6)
+
+
+def test_a_term_of_the_person_is_a_unit_or_corrective_that_depends_linearly_on_the_shape(plain, head):
+    shape = torch.randn(1, head.num_shape, generator=torch.Generator().manual_seed(4))
+    share = head.person_weights @ shape[0]
+
+    def person(scale, **weights):
+        expression = expression_of(head, **weights)
+        own = head(scale * shape, expression) - plain(scale * shape, expression)
+        return (own - corrected(plain, head, **weights)[None])[0]
+
+    open_jaw = share[2] * head.person_basis[2]
+    torch.testing.assert_close(person(1, jawOpen=1.0), open_jaw, rtol=0, atol=1e-6)
+    torch.testing.assert_close(person(-2, jawOpen=0.5), -open_jaw, rtol=0, atol=1e-6)
+    half = share[0] / 2 * head.person_basis[0] + share[1] / 4 * head.person_basis[1]
+    torch.testing.assert_close(person(1, eyeBlinkLeft=0.5), half, rtol=0, atol=1e-6)
+    assert open_jaw.norm(dim=1).max() > 1e-3 < half.norm(dim=1).max()
+
+
+def test_a_persons_units_have_the_terms_of_the_person(head):
+    random = torch.Generator().manual_seed(5)
+    shape, expression = torch.randn(head.num_shape, generator=random), torch.rand(3, 52, generator=random)
+
+    weights = torch.cat([expression, pair_weights(expression, head.pair_units)], 1)
+    offsets = torch.einsum("te,evc->tvc", weights, head.personal_basis(shape))
+
+    moved = head(shape[None], expression) - head.neutral(shape)
+    torch.testing.assert_close(moved, offsets, rtol=0, atol=1e-6)
 
 
 def test_gradients_agree_with_finite_differences():
     exact = quad_head().double()
     random = torch.Generator().manual_seed(1)
-    shape = torch.randn(2, 3, dtype=torch.float64, generator=random)
+    shape = torch.randn(2, 3, dtype=torch.float64, generator=random).requires_grad_()
     expression = torch.rand(2, 3, dtype=torch.float64, generator=random).requires_grad_()
 
-    assert torch.autograd.gradcheck(lambda weights: exact(shape, weights), expression)
+    assert torch.autograd.gradcheck(exact, (shape, expression))
 
 
 def test_slopes_are_the_derivatives_of_the_weights(head):
@@ -92,11 +125,13 @@ def test_slopes_are_the_derivatives_of_the_weights(head):
         2 * torch.rand(3, head.num_expression, generator=torch.Generator().manual_seed(2)).double() - 0.5
     )
 
+    shape = torch.randn(head.num_shape, generator=torch.Generator().manual_seed(3)).double()
+    terms = copy.deepcopy(head).double().blend_terms
     derivative = torch.autograd.functional.jacobian(
-        lambda rows: pair_weights(rows, head.pair_units).sum(0), expression
+        lambda rows: terms.weights(rows, shape)[:, head.num_expression :].sum(0), expression
     )
 
-    torch.testing.assert_close(pair_slopes(expression, head.pair_units), derivative.permute(1, 0, 2))
+    torch.testing.assert_close(terms.slopes(expression, shape), derivative.permute(1, 0, 2))
 
 
 def test_a_unit_that_rests_can_start(head):
@@ -117,6 +152,23 @@ def test_a_unit_that_rests_can_start(head):
         ({"pairs": ((-1, 0),), "pair_basis": np.zeros((1, 8, 3))}, "unit -1 doesn't exist or turns a joint"),
         ({"pairs": ((0, 1),)}, "pair_basis has 0 rows, must have 1"),
         ({"pair_basis": np.zeros((2, 8, 3))}, "pair_basis has 2 rows, must have 0"),
+        ({"person_terms": np.array([0])}, "person_weights has the shape .0, 100. and person_terms 1 rows"),
+        (
+            {
+                "person_terms": np.array([0]),
+                "person_weights": np.zeros((1, 7)),
+                "person_basis": np.zeros((1, 8, 3)),
+            },
+            r"person_weights has the shape \(1, 7\) .* must have \(1, 100\) and 1",
+        ),
+        (
+            {
+                "person_terms": np.array([52]),
+                "person_weights": np.zeros((1, 100)),
+                "person_basis": np.zeros((1, 8, 3)),
+            },
+            "person_terms: a unit or pair doesn't exist",
+        ),
         ({"quads": np.array([[0, 1, 2, 3]])}, "quads: their triangles must be the faces"),
     ],
 )
@@ -169,6 +221,9 @@ def test_correctives_and_quads_come_back_from_the_file(tmp_path):
 
     assert again.pairs == head.pairs
     torch.testing.assert_close(again.pair_basis, head.pair_basis, rtol=0, atol=1e-6)
+    torch.testing.assert_close(again.person_basis, head.person_basis, rtol=0, atol=1e-6)
+    torch.testing.assert_close(again.person_weights, head.person_weights, rtol=0, atol=0)
+    torch.testing.assert_close(again.person_terms, head.person_terms)
     np.testing.assert_array_equal(again.quads, head.quads)
     np.testing.assert_array_equal(again.uv_quads, head.uv_quads)
     save_head_asset(again, tmp_path / "again.npz")
@@ -180,7 +235,7 @@ def test_local_correctives_add_little_to_the_file(plain, head, tmp_path):
         save_head_asset(saved, tmp_path / f"{name}.npz")
 
     sizes = [(tmp_path / f"{name}.npz").stat().st_size for name in ("plain", "paired")]
-    moved = int(head.pair_basis.any(2).sum())
+    moved = int(head.pair_basis.any(2).sum() + head.person_basis.any(2).sum())
     assert sizes[1] - sizes[0] < 7 * moved + 10_000  # three numbers of 16 bits a vertex that moves
 
 
@@ -188,10 +243,12 @@ def test_the_digest_covers_correctives_and_quads():
     head = quad_head()
     other = changed(head, pair_basis=2 * head.pair_basis.numpy())
     swapped = changed(head, pairs=(head.pairs[1], head.pairs[0]))
-    none = changed(head, pairs=(), pair_basis=None)
+    no_person = changed(head, person_terms=None, person_weights=None, person_basis=None)
+    none = changed(no_person, pairs=(), pair_basis=None)
     triangles = changed(head, quads=None)
+    people = changed(head, person_weights=-head.person_weights.numpy())
 
-    assert len({each.digest() for each in (head, other, swapped, none, triangles)}) == 5
+    assert len({each.digest() for each in (head, other, swapped, no_person, none, triangles, people)}) == 7
     assert changed(head).digest() == head.digest()
 
 
@@ -200,8 +257,9 @@ def test_files_of_earlier_versions_are_read(plain, tmp_path, version):
     save_head_asset(plain, tmp_path / "new.npz")
     with np.load(tmp_path / "new.npz") as archive:
         arrays = dict(archive)
-    for key in ("pairs", "pair_basis", "pair_scale", "quads"):
-        del arrays[key]
+    for key in list(arrays):
+        if key == "quads" or key.startswith(("pair", "person_")):
+            del arrays[key]
     if version == 1:
         for key in list(arrays):
             if key.startswith(("unit_", "joint_units", "corrective_", "joints_follow", "contour_")):
@@ -227,7 +285,7 @@ def test_a_file_of_a_later_version_says_what_to_do(tmp_path):
 
 
 def test_correctives_are_morph_targets_after_the_units(head):
-    targets = morph_targets(head)
+    targets = morph_targets(head, np.zeros(head.num_shape, np.float32))
 
     assert targets.names == (*head.expression_names, *PAIR_NAMES)
     assert targets.pairs == len(PAIRS) and len(targets.correctives) == 0
@@ -239,7 +297,7 @@ def test_vertices_from_the_morph_targets_are_those_of_the_capture(tmp_path):
     head = capture.head_model
     still = np.zeros_like(capture.joints)
 
-    targets = morph_targets(head)
+    targets = morph_targets(head, capture.shape)
     motion = morph_motion(head, targets, capture.shape, capture.expression, still)
 
     rest = head.neutral(torch.as_tensor(capture.shape)).numpy()

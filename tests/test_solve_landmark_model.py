@@ -102,6 +102,20 @@ def test_derivatives_by_units_with_correctives_agree_with_finite_differences(cor
     assert (numeric - linear).abs().amax((0, 1, 2)).min() > 0.1, "correctives matter to each"
 
 
+def test_derivatives_by_the_shape_of_terms_of_the_person_agree_with_finite_differences(corrected, parameters):
+    none = torch.zeros(2, corrected.num_local, dtype=torch.float64)
+    count = len(parameters.shape) + 1
+    columns = torch.eye(count, dtype=torch.float64)[[0, 7, 60]]
+    numeric = differences(corrected, parameters, 3, lambda d: parameters.retract(none, d @ columns))
+
+    jacobian = corrected.jacobian(parameters)[..., corrected.num_local :][..., [0, 7, 60]]
+    torch.testing.assert_close(jacobian, numeric, rtol=1e-6, atol=1e-4)
+    linear = LandmarkModel(load_head(), (0, 0)).jacobian(parameters)[..., corrected.num_local :][
+        ..., [0, 7, 60]
+    ]
+    assert (numeric - linear).abs().amax((0, 1, 2)).min() > 0.01
+
+
 def test_derivatives_by_shape_and_focal_length_agree_with_finite_differences(model, parameters):
     none = torch.zeros(2, model.num_local, dtype=torch.float64)
     shared = len(parameters.shape) + 1

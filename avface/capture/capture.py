@@ -313,7 +313,7 @@ class Capture:
         from avface.head.morphs import morph_motion, morph_targets
 
         head = self.head_model
-        targets = morph_targets(head)
+        targets = morph_targets(head, self.shape)
         motion = morph_motion(head, targets, self.shape, self.expression, self.joints)
         for layer in self._checked_layers():
             added = layer.morphs(head.num_vertices)

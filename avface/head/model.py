@@ -17,6 +17,7 @@ from avface.errors import AvfaceError
 from avface.files import replacing
 from avface.geometry.mesh import triangulate
 from avface.geometry.rotations import rotvec_to_rotmat
+from avface.head.blend import BlendTerms
 from avface.head.contour import YawContour
 from avface.head.folder import heads_folder, imported_heads
 from avface.open_head import OPEN_DIGEST as OPEN_DIGEST
@@ -87,8 +88,8 @@ class HeadModel(nn.Module):
     """Linear blend shapes and linear blend skinning: (shape, expression, joints) -> vertices.
 
     Shapes: template (V, 3), shape_basis (S, V, 3), expression_basis (E, V, 3), pair_basis (P, V, 3),
-            corrective_basis (9 J or 0, V, 3), joint_regressor (J, V), skin_weights (V, J + 1) whose first column is
-            the root that carries the whole head, faces (F, 3).
+            person_basis (R, V, 3), person_weights (R, S), corrective_basis (9 J or 0, V, 3), joint_regressor (J, V),
+            skin_weights (V, J + 1) whose first column is the root that carries the whole head, faces (F, 3).
     Units:  metres; shape weights in standard deviations of the population; joint rotations as axis-angle in radians.
     Axes:   head frame of glTF: +x to the subject's left, +y up, +z out of the face.
     Source: FLAME (Li et al. 2017, sec. 3): vertices = LBS(template + shape_basis . shape + expression_basis .
@@ -96,7 +97,8 @@ class HeadModel(nn.Module):
             Lewis et al., Practice and Theory of Blendshape Facial Models, 2014, sec. 3.6.
 
     Where two units together, or one of them half-way, need more than the sum of their offsets, a row of pair_basis
-    corrects it with the weight of `pair_weights`.
+    corrects it. Where a unit or such a corrective differs between people, rows of person_basis add to it. Their weights
+    are those of `avface.head.blend.BlendTerms`.
 
     An expression unit either moves vertices by its basis, or turns a joint about an axis by its weight in radians
     (`joint_units`; its basis is 0), so that a jaw joint is a part of the expression.
@@ -106,12 +108,14 @@ class HeadModel(nn.Module):
     shape_basis: Tensor
     expression_basis: Tensor
     pair_basis: Tensor
+    person_basis: Tensor
+    person_weights: Tensor
     corrective_basis: Tensor
     joint_regressor: Tensor
     skin_weights: Tensor
     faces: Tensor
     pair_units: Tensor
-    """(P, 2) the units of each row of `pair_basis`."""
+    person_terms: Tensor
 
     def __init__(
         self,
@@ -141,6 +145,9 @@ class HeadModel(nn.Module):
         contour: YawContour | None = None,
         pairs: tuple[tuple[int, int], ...] = (),
         pair_basis: Floats | None = None,
+        person_terms: Ints | None = None,
+        person_weights: Floats | None = None,
+        person_basis: Floats | None = None,
         quads: Ints | None = None,
     ) -> None:
         """Take the arrays of one head; see the class for shapes.
@@ -153,11 +160,13 @@ class HeadModel(nn.Module):
         of each joint's rotation matrix less the identity, row by row. joints_follow_expression: whether
         joint_regressor applies to the face with its expression instead of the neutral one. contour: the places of the
         17 points of iBUG's jaw contour at each yaw, if known. pairs numbers the two units of each row of pair_basis,
-        twice the same one for an offset half-way to it. quads (Q, 4) are the polygons whose triangles
+        twice the same one for an offset half-way to it. person_terms (R,) numbers the unit, or E plus the pair, that
+        each row of person_weights and person_basis belongs to. quads (Q, 4) are the polygons whose triangles
         (`avface.geometry.mesh.triangulate`) are faces, in their order; a triangle repeats its last vertex.
 
         Raises:
-            ValueError: if sizes of arrays, joints and axes of units, pairs or quads are inconsistent.
+            ValueError: if sizes of arrays, joints and axes of units, pairs, terms of people or quads are
+                inconsistent.
         """
         super().__init__()
         self.name = name
@@ -181,16 +190,23 @@ class HeadModel(nn.Module):
             corrective_basis = np.zeros((0, *np.shape(template)))
         _check_joints(self, np.asarray(expression_basis), np.asarray(corrective_basis))
         self.pairs = tuple((int(first), int(second)) for first, second in pairs)
-        if pair_basis is None:
-            pair_basis = np.zeros((0, *np.shape(template)))
+        none = np.zeros((0, *np.shape(template)))
+        pair_basis = none if pair_basis is None else pair_basis
+        person_basis = none if person_basis is None else person_basis
+        terms = np.zeros(0, np.int64) if person_terms is None else np.asarray(person_terms, np.int64)
+        if person_weights is None:
+            person_weights = np.zeros((0, len(shape_basis)))
         self.quads = np.zeros((0, 4), np.int64) if quads is None else np.asarray(quads, np.int64)
         _check_pairs(self, np.asarray(pair_basis))
+        _check_person(self, terms, np.shape(person_weights), (len(person_basis), len(shape_basis)))
         _check_quads(self, np.asarray(faces))
         for key, value in (
             ("template", template),
             ("shape_basis", shape_basis),
             ("expression_basis", expression_basis),
             ("pair_basis", pair_basis),
+            ("person_basis", person_basis),
+            ("person_weights", person_weights),
             ("corrective_basis", corrective_basis),
             ("joint_regressor", joint_regressor),
             ("skin_weights", skin_weights),
@@ -198,6 +214,7 @@ class HeadModel(nn.Module):
             self.register_buffer(key, torch.as_tensor(np.asarray(value, np.float32)))
         self.register_buffer("faces", torch.as_tensor(np.asarray(faces, np.int64)))
         self.register_buffer("pair_units", torch.tensor(self.pairs, dtype=torch.long).reshape(-1, 2))
+        self.register_buffer("person_terms", torch.as_tensor(terms))
 
     @property
     def num_shape(self) -> int:
@@ -225,15 +242,24 @@ class HeadModel(nn.Module):
 
     @property
     def blend_basis(self) -> Tensor:
-        """Offsets (E + P, V, 3) in metres of the expression units, then of the correctives of pairs of them; with
-        `blend_weights`, the offsets of an expression."""
-        return torch.cat([self.expression_basis, self.pair_basis]) if self.pairs else self.expression_basis
+        """Offsets (E + P + R, V, 3) in metres of the expression units, of their pairs and of terms of the person; with
+        the weights of `blend_terms`, the offsets of an expression."""
+        if not self.pairs and not len(self.person_terms):
+            return self.expression_basis
+        return torch.cat([self.expression_basis, self.pair_basis, self.person_basis])
 
-    def blend_weights(self, expression: Tensor) -> Tensor:
-        """Weights (..., E + P) of `blend_basis`: expression (..., E), then `pair_weights`."""
-        if not self.pairs:
-            return expression
-        return torch.cat([expression, pair_weights(expression, self.pair_units)], -1)
+    @property
+    def blend_terms(self) -> BlendTerms:
+        """What gives the weights of `blend_basis`."""
+        return BlendTerms(self.pair_units, self.person_terms, self.person_weights)
+
+    def personal_basis(self, shape: Tensor) -> Tensor:
+        """Offsets (E + P, V, 3) in metres of the units and of their pairs on a person of shape (S,)."""
+        basis = torch.cat([self.expression_basis, self.pair_basis])
+        if not len(self.person_terms):
+            return basis
+        terms = (self.person_weights @ shape)[:, None, None] * self.person_basis
+        return basis.index_add(0, self.person_terms, terms)
 
     def joint_positions(self, shape: Tensor, expression: Tensor | None = None) -> Tensor:
         """Centres of rotation on the neutral face: shape (..., S), expression (..., E) -> (..., J, 3) metres.
@@ -244,7 +270,7 @@ class HeadModel(nn.Module):
         if expression is None or not self.joints_follow_expression:
             return positions
         moved = torch.einsum("jv,evc->ejc", self.joint_regressor, self.blend_basis)
-        return positions + torch.einsum("...e,ejc->...jc", self.blend_weights(expression), moved)
+        return positions + torch.einsum("...e,ejc->...jc", self.blend_terms.weights(expression, shape), moved)
 
     def joint_rotations(self, expression: Tensor | None, joints: Tensor | None) -> Tensor | None:
         """Rotation of each joint, (B, J, 3) axis-angle in radians: the sum of `joints` and the weights of the joint
@@ -325,8 +351,9 @@ class HeadModel(nn.Module):
         vertices = self.neutral(shape)
         if expression is not None:
             vertices = vertices + (expression @ self.expression_basis.flatten(1)).unflatten(1, (-1, 3))
-            if self.pairs:
-                correction = pair_weights(expression, self.pair_units) @ self.pair_basis.flatten(1)
+            if self.pairs or len(self.person_terms):
+                weights = self.blend_terms.weights(expression, shape)[:, self.num_expression :]
+                correction = weights @ torch.cat([self.pair_basis, self.person_basis]).flatten(1)
                 vertices = vertices + correction.unflatten(1, (-1, 3))
         if offsets is not None:
             vertices = vertices + offsets
@@ -374,6 +401,11 @@ class HeadModel(nn.Module):
         if self.pairs:  # digests of heads without them are those that files of earlier versions name
             result.update(repr(self.pairs).encode())
             arrays.append(self.pair_basis.detach().float().cpu().numpy())
+        if len(self.person_terms):
+            arrays.append(self.person_terms.cpu().numpy())
+            arrays += [
+                each.detach().float().cpu().numpy() for each in (self.person_weights, self.person_basis)
+            ]
         if len(self.quads):
             arrays.append(self.quads)
         for values in arrays:
@@ -423,30 +455,6 @@ class HeadModel(nn.Module):
             ) from None
 
 
-def pair_weights(expression: Tensor, pairs: Tensor) -> Tensor:
-    """Weights (..., P) of the correctives of pairs (P, 2) of units: expression (..., E) -> a b of the units a and b, or
-    a (1 - a) where both are the same one.
-
-    Units count from 0 to 1 here, whatever their range.
-    """
-    first, second = pairs.T
-    limited = expression.clamp(0, 1)
-    one, other = limited[..., first], limited[..., second]
-    return one * torch.where(first == second, 1 - other, other)
-
-
-def pair_slopes(expression: Tensor, pairs: Tensor) -> Tensor:
-    """Derivatives (..., P, E) of `pair_weights` by the units; at 0 and 1 those from inside."""
-    first, second = pairs.T
-    limited = expression.clamp(0, 1)
-    one, other = limited[..., first], limited[..., second]
-    rows = torch.arange(len(pairs), device=pairs.device)
-    slopes = expression.new_zeros(*expression.shape[:-1], len(pairs), expression.shape[-1])
-    slopes[..., rows, first] = torch.where(first == second, 1 - 2 * other, other)
-    slopes[..., rows, second] = torch.where(first == second, 1 - 2 * other, one)
-    return slopes * ((expression >= 0) & (expression <= 1))[..., None, :]
-
-
 def _check_joints(head: HeadModel, expression_basis: Floats, corrective_basis: Floats) -> None:
     """Refuse joint units without a joint or with an expression basis; see `HeadModel`."""
     count, joints = len(expression_basis), head.num_joints
@@ -473,6 +481,16 @@ def _check_pairs(head: HeadModel, pair_basis: Floats) -> None:
         for unit in pair:
             if not 0 <= unit < len(head.expression_names) or unit in head.joint_units:
                 raise ValueError(f"pair {pair}: unit {unit} doesn't exist or turns a joint")
+
+
+def _check_person(head: HeadModel, terms: Int, weights: tuple[int, ...], rows: tuple[int, int]) -> None:
+    """Refuse terms of the person of units or pairs that don't exist; rows: of person_basis and of shape_basis."""
+    if not len(terms) == rows[0] or weights != rows:
+        raise ValueError(
+            f"person_weights has the shape {weights} and person_terms {len(terms)} rows, must have {rows} and {rows[0]}"
+        )
+    if ((terms < 0) | (terms >= len(head.expression_names) + len(head.pairs))).any():
+        raise ValueError("person_terms: a unit or pair doesn't exist")
 
 
 def _check_quads(head: HeadModel, faces: Ints) -> None:
@@ -603,6 +621,9 @@ def _pair_arguments(data: dict[str, npt.NDArray]) -> dict[str, Any]:
     return {
         "pairs": tuple((int(first), int(second)) for first, second in data["pairs"]),
         "pair_basis": _dequantise(data["pair_basis"], data["pair_scale"]),
+        "person_terms": data["person_terms"],
+        "person_weights": data["person_weights"],
+        "person_basis": _dequantise(data["person_basis"], data["person_scale"]),
         "quads": data["quads"],
     }
 
@@ -617,6 +638,7 @@ def save_head_asset(head: HeadModel, path: Path) -> None:
     shape_basis, shape_scale = _quantise(head.shape_basis.cpu().numpy())
     expression_basis, expression_scale = _quantise(head.expression_basis.cpu().numpy())
     pair_basis, pair_scale = _quantise(head.pair_basis.cpu().numpy())
+    person_basis, person_scale = _quantise(head.person_basis.cpu().numpy())
     arrays: dict[str, npt.NDArray] = {
         "asset_version": np.array(ASSET_VERSION),
         "name": np.array(head.name),
@@ -643,6 +665,10 @@ def save_head_asset(head: HeadModel, path: Path) -> None:
         "pairs": np.array(head.pairs, np.int32).reshape(-1, 2),
         "pair_basis": pair_basis,
         "pair_scale": pair_scale,
+        "person_terms": head.person_terms.cpu().numpy().astype(np.int32),
+        "person_weights": head.person_weights.cpu().numpy(),
+        "person_basis": person_basis,
+        "person_scale": person_scale,
         "quads": head.quads.astype(np.int32),
         **_jointed_arrays(head),
     }

@@ -9,7 +9,8 @@ import torch
 
 from avface.arrays import F32, Int
 from avface.geometry.rotations import rotvec_to_rotmat
-from avface.head.model import HeadModel, pair_weights
+from avface.head.blend import pair_weights
+from avface.head.model import HeadModel
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class MorphTargets:
     """Offsets (M, V, 3) in metres at weight 1, their names, and the sources of their weights.
 
     First the expression units with a basis (`units`, their numbers), then the head's correctives of pairs of units
-    (`pairs`, their number), then those of joints (`correctives`, their rows in the head's basis). Applied before the
-    joints turn, they reproduce the head's vertices exactly.
+    (`pairs`, their number), both as they are on the person, then those of joints (`correctives`, their rows in the
+    head's basis). Applied before the joints turn, they reproduce the head's vertices exactly.
     """
 
     names: tuple[str, ...]
@@ -40,19 +41,18 @@ class MorphMotion:
     places: F32
 
 
-def morph_targets(head: HeadModel) -> MorphTargets:
-    """The morph targets of a head.
+def morph_targets(head: HeadModel, shape: F32) -> MorphTargets:
+    """The morph targets of a head of shape (S,).
 
     The corrective of two units has both names (`mouthSmileLeft_jawOpen`), that of one unit half-way is its in-between
     (`eyeBlinkLeft_inbetween`).
     """
     units = np.setdiff1d(np.arange(head.num_expression), list(head.joint_units))
-    basis = head.expression_basis.cpu().numpy()
-    offsets = basis if len(units) == len(basis) else basis[units]
+    basis = head.personal_basis(torch.as_tensor(shape)).cpu().numpy()
+    rows = np.concatenate([units, np.arange(head.num_expression, len(basis))])
+    offsets = basis if len(rows) == len(basis) else basis[rows]
     names = tuple(head.expression_names[unit] for unit in units)
-    if head.pairs:
-        offsets = np.concatenate([offsets, head.pair_basis.cpu().numpy()])
-        names += tuple(_pair_name(head, *pair) for pair in head.pairs)
+    names += tuple(_pair_name(head, *pair) for pair in head.pairs)
     correctives = np.flatnonzero(head.corrective_basis.cpu().numpy().any((1, 2)))
     if len(correctives):
         offsets = np.concatenate([offsets, head.corrective_basis.cpu().numpy()[correctives]])

@@ -20,7 +20,8 @@ from torch import Tensor
 from avface.arrays import Floats
 from avface.errors import AvfaceError
 from avface.geometry.rotations import rotvec_to_rotmat
-from avface.head.model import HeadModel, pair_slopes, pair_weights
+from avface.head.blend import pair_slopes, pair_weights
+from avface.head.model import HeadModel
 from avface.solve.landmark_model import ROTATION, TRANSLATION, LandmarkModel, Parameters, left_jacobian
 from avface.solve.linear.arrow_matrix import ArrowMatrix
 
@@ -38,7 +39,7 @@ def landmark_model(
     errors: as for `LandmarkModel`.
 
     Raises:
-        AvfaceError: if a joint of the face is the child of another one that turns.
+        AvfaceError: if a joint of the face is the child of another one that turns, or such a head has terms of people.
     """
     jointed = head.joint_units or len(head.corrective_basis) or head.joints_follow_expression
     kind = JointedLandmarkModel if jointed else LandmarkModel
@@ -86,6 +87,11 @@ class JointedLandmarkModel(LandmarkModel):
         errors: Floats | None = None,
     ) -> None:
         super().__init__(head, principal_point, scheme, device, dtype, errors)
+        if len(head.person_terms):
+            raise AvfaceError(
+                f"{head.name}: a head whose joints are expression units can't have terms of people"
+            )
+        self.pairs = head.pair_units.to(device)
         turning: dict[int, list[tuple[int, int]]] = {}
         for unit, (joint, axis) in head.joint_units.items():
             turning.setdefault(joint, []).append((unit, axis))

@@ -3,10 +3,10 @@
 One frame has the local unknowns x = [rotation 3, translation 3, expression E, gaze 2 for each eye]; the clip shares
 y = [shape S, log focal length]. A landmark's pixel is
 
-    u = f Y_xy / Y_z + c,   Y = R X + t,   X = m + S y + E x_e + B w(x_e)   (and, on an eyeball, turned about its
-    centre)
+    u = f Y_xy / Y_z + c,   Y = R X + t,   X = m + S y + E x_e + B w(x_e, y)   (and, on an eyeball, turned about
+    its centre)
 
-with the products w of the units of a head's corrective pairs B (`avface.head.model.pair_weights`).
+with the weights w of a head's correctives B: of pairs of units, and of people (`avface.head.blend.BlendTerms`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from avface.arrays import Floats
 from avface.geometry.rotations import nearest_rotation, rotvec_to_rotmat
-from avface.head.model import HeadModel, pair_slopes, pair_weights
+from avface.head.blend import BlendTerms, pair_weights
+from avface.head.model import HeadModel
 from avface.solve.linear.arrow_matrix import ArrowMatrix
 
 ROTATION = slice(0, 3)
@@ -137,8 +138,8 @@ class LandmarkModel:
         shapes = on_landmarks(head.shape_basis).to(device, dtype)
         self.shape_basis = torch.cat([shapes, biases])  # (S, L, 3), S = head's components + K
         self.expression_basis = on_landmarks(head.expression_basis).to(device, dtype)  # (E, L, 3)
-        self.pairs = head.pair_units.to(device)
-        pair_basis = on_landmarks(head.pair_basis).to(device, dtype)  # (P, L, 3)
+        terms = head.blend_terms.to(device)
+        correctives = on_landmarks(torch.cat([head.pair_basis, head.person_basis])).to(device, dtype)
         self.spread = torch.as_tensor(embedding.spread).to(device, dtype)
         self.centre = torch.as_tensor(principal_point, dtype=dtype, device=device)
         weights = on_landmarks(head.skin_weights)  # (L, J + 1)
@@ -150,14 +151,18 @@ class LandmarkModel:
         self.eye_basis = torch.cat([eye_basis, eye_basis.new_zeros(len(eye_basis), len(biases), 3)], 1)
         for rows in self.eye_points:  # eyeballs turn by their joints; expression doesn't move them
             self.expression_basis[:, rows] = 0
-            pair_basis[:, rows] = 0
+            correctives[:, rows] = 0
         # As (3 L, E) and (3 L, S), one matrix product serves all frames.
         self.expression_rows = self.expression_basis.flatten(1).T.contiguous()
         self.shape_rows = self.shape_basis.flatten(1).T.contiguous()
         self._products = _expression_products(self.expression_basis)
-        # Pairs correct few landmarks: those of the lids and the mouth.
-        self._paired = pair_basis.square().sum((0, 2)).nonzero()[:, 0]  # (C,)
-        self._pair_rows = pair_basis[:, self._paired].flatten(1).T.contiguous()  # (3 C, P)
+        # They move few landmarks: those of the lids and the mouth, and those of the person the lids' only.
+        self._terms = BlendTerms(terms.pairs, terms.person_terms, terms.person_weights.to(dtype))
+        self._corrected = correctives.square().sum((0, 2)).nonzero()[:, 0]  # (C,)
+        self._corrective_rows = correctives[:, self._corrected].flatten(1).T.contiguous()  # (3 C, P + R)
+        of_person = correctives[len(terms.pairs) :]
+        self._personal = of_person.square().sum((0, 2)).nonzero()[:, 0]  # (D,)
+        self._personal_rows = of_person[:, self._personal].flatten(1).T.contiguous()  # (3 D, R)
 
     @property
     def num_local(self) -> int:
@@ -204,9 +209,10 @@ class LandmarkModel:
         points = (parameters.expression @ self.expression_rows.T).unflatten(-1, (-1, 3)) + self.neutral(
             parameters.shape
         )
-        if len(self._paired):
-            weights = pair_weights(parameters.expression, self.pairs)
-            points[..., self._paired, :] += (weights @ self._pair_rows.T).unflatten(-1, (-1, 3))
+        if len(self._corrected):
+            weights = self._terms.weights(parameters.expression, self._own_shape(parameters))
+            correction = weights[..., self.num_units :] @ self._corrective_rows.T
+            points[..., self._corrected, :] += correction.unflatten(-1, (-1, 3))
         for eye, rows in enumerate(self.eye_points):
             centre = self.eye_mean[eye] + parameters.shape @ self.eye_basis[eye]
             turn = gaze_rotation(parameters.gaze[..., eye, :])
@@ -226,8 +232,8 @@ class LandmarkModel:
 
         weights (T, L), residual (T, L, 2) pixels. The same numbers as from `jacobian`, many times faster: with
         M_l = A_l^T A_l for the derivative A_l (2, 3) of a landmark by its head point, the expression block is
-        sum_l E_l^T M_l E_l, one product of all frames' M with a constant matrix. Landmarks that pairs correct add
-        the terms of their changing derivative.
+        sum_l E_l^T M_l E_l, one product of all frames' M with a constant matrix. Landmarks with correctives add the
+        terms of their changing derivative.
         """
         frame = self._linearise(parameters)
         root = weights.sqrt()
@@ -255,11 +261,11 @@ class LandmarkModel:
         hessian[:, :6, :6] = rows.mT @ rows
         through = torch.einsum("tlia,tlib->talb", pose, weighted).flatten(2)
         hessian[:, :6, expression] = through @ self.expression_rows.to(single)
-        if len(self._paired):
-            chosen = self._paired
-            by_pairs = self._by_pairs(parameters)  # (T, 3 C, E)
-            gradient[:, expression] += (forces[:, chosen].flatten(1)[:, None] @ by_pairs)[:, 0]
-            change = weighted[:, chosen] @ by_pairs.to(single).unflatten(1, (-1, 3))
+        if len(self._corrected):
+            chosen = self._corrected
+            by_units = self._corrected_by_units(parameters)  # (T, 3 C, E)
+            gradient[:, expression] += (forces[:, chosen].flatten(1)[:, None] @ by_units)[:, 0]
+            change = weighted[:, chosen] @ by_units.to(single).unflatten(1, (-1, 3))
             linear = weighted[:, chosen] @ self.expression_basis[:, chosen].permute(1, 2, 0).to(single)
             change, linear = change.flatten(1, 2), linear.flatten(1, 2)
             cross = linear.mT @ change
@@ -289,17 +295,19 @@ class LandmarkModel:
         by_head = frame.by_camera @ parameters.rotation[:, None]
         by_local = self._by_local(parameters, frame, by_head)
         by_focal = self._by_focal(parameters, frame)
-        rotating = [
+        varying = [
             (rows, self._by_shape_of_eye(parameters, by_head, eye))
             for eye, rows in enumerate(self.eye_points)
         ]
-        for rows in self.eye_points:
+        if len(self._personal):
+            varying.append((self._personal, self._by_shape_of_person(parameters, by_head)))
+        for rows, _ in varying:
             by_head[:, rows] = 0
         pulled = weights[..., None] * residual
         gradient = torch.einsum("tlij,tli->tj", by_local, pulled)
         by_shape = torch.einsum("tlij,tli->lj", by_head, pulled).flatten() @ self.shape_rows
-        for rows, by_eye in rotating:
-            by_shape = by_shape + torch.einsum("tpis,tpi->s", by_eye, pulled[:, rows])
+        for rows, by_own in varying:
+            by_shape = by_shape + torch.einsum("tpis,tpi->s", by_own, pulled[:, rows])
         shared_gradient = torch.cat([by_shape, (by_focal * pulled).sum()[None]])
 
         single = torch.float32
@@ -314,8 +322,8 @@ class LandmarkModel:
         coupling = through.transpose(1, 2).flatten(2) @ shape_rows
         shared = shape_rows.T @ (squares @ shape_rows.unflatten(0, (-1, 3))).flatten(0, 1)
         by_both = torch.einsum("tlia,tli->la", head, focal).flatten() @ shape_rows
-        for rows, by_eye in rotating:
-            turned = (root[:, rows, :, None] * by_eye).to(single)
+        for rows, by_own in varying:
+            turned = (root[:, rows, :, None] * by_own).to(single)
             coupling += local[:, rows].flatten(1, 2).mT @ turned.flatten(1, 2)
             shared += turned.flatten(0, 2).T @ turned.flatten(0, 2)
             by_both = by_both + torch.einsum("tpis,tpi->s", turned, focal[:, rows])
@@ -334,6 +342,8 @@ class LandmarkModel:
         by_shape = (by_head @ self.shape_rows.unflatten(0, (-1, 3))).contiguous()
         for eye, points in enumerate(self.eye_points):
             by_shape[:, points] = self._by_shape_of_eye(parameters, by_head, eye)
+        if len(self._personal):
+            by_shape[:, self._personal] = self._by_shape_of_person(parameters, by_head)
         local = self._by_local(parameters, frame, by_head)
         return torch.cat([local, by_shape, self._by_focal(parameters, frame)[..., None]], -1)
 
@@ -345,17 +355,31 @@ class LandmarkModel:
         local[..., ROTATION] = frame.by_rotation
         local[..., TRANSLATION] = frame.by_camera
         local[..., 6:first_gaze] = by_head @ self.expression_rows.unflatten(0, (-1, 3))
-        if len(self._paired):
-            by_pairs = self._by_pairs(parameters).unflatten(1, (-1, 3))
-            local[:, self._paired, :, 6:first_gaze] += by_head[:, self._paired] @ by_pairs
+        if len(self._corrected):
+            by_units = self._corrected_by_units(parameters).unflatten(1, (-1, 3))
+            local[:, self._corrected, :, 6:first_gaze] += by_head[:, self._corrected] @ by_units
         for eye, points in enumerate(self.eye_points):
             column = first_gaze + 2 * eye
             local[:, points, :, column : column + 2] = self._by_gaze(parameters, frame, by_head, eye)
         return local
 
-    def _by_pairs(self, parameters: Parameters) -> Tensor:
-        """Derivative (T, 3 C, E) of the part of the points that pairs correct, by the expression."""
-        return self._pair_rows @ pair_slopes(parameters.expression, self.pairs)
+    def _own_shape(self, parameters: Parameters) -> Tensor:
+        """The head's own shape weights, without the tracker's bias."""
+        return parameters.shape[: self.head.num_shape]
+
+    def _corrected_by_units(self, parameters: Parameters) -> Tensor:
+        """Derivative (T, 3 C, E) of the correctives' part of the points by the expression."""
+        slopes = self._terms.slopes(parameters.expression, self._own_shape(parameters))
+        return self._corrective_rows @ slopes
+
+    def _by_shape_of_person(self, parameters: Parameters, by_head: Tensor) -> Tensor:
+        """Derivative (T, D, 2, S) of the pixels of landmarks that terms of the person move, by the shape."""
+        ones = torch.cat([parameters.expression, pair_weights(parameters.expression, self._terms.pairs)], -1)
+        weights = ones[..., self._terms.person_terms, None] * self._terms.person_weights  # (T, R, own S)
+        basis = (self._personal_rows @ weights).unflatten(1, (-1, 3))
+        constant = self.shape_rows.unflatten(0, (-1, 3))[self._personal]
+        basis = torch.nn.functional.pad(basis, (0, constant.shape[-1] - basis.shape[-1])) + constant
+        return by_head[:, self._personal] @ basis
 
     def _by_shape_of_eye(self, parameters: Parameters, by_head: Tensor, eye: int) -> Tensor:
         """Derivative (T, P, 2, S) of an eye's P landmarks by the shape, which also moves its centre."""

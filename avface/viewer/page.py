@@ -252,11 +252,11 @@ def _page_data(capture: Capture) -> dict[str, Any]:
     targets, motion = capture.morphs()
     # Units come first, for the curves, then correctives of units and of joints, then lips.
     # Units that rotate joints have no vertex offsets.
-    offsets = head.expression_basis.cpu().numpy()
-    weights = capture.expression
-    if len(targets.names) > len(targets.units):
-        offsets = np.concatenate([offsets, targets.offsets[len(targets.units) :]])
-        weights = np.concatenate([weights, motion.weights[:, len(targets.units) :]], 1)
+    linear = len(targets.units)
+    offsets = np.zeros((head.num_expression, *neutral.shape), np.float32)
+    offsets[targets.units] = targets.offsets[:linear]
+    offsets = np.concatenate([offsets, targets.offsets[linear:]])
+    weights = np.concatenate([capture.expression, motion.weights[:, linear:]], 1)
     low = np.minimum(weights.min(0), 0)
     step = (np.maximum(weights.max(0), 0) - low) / 65535
     steps = np.round((weights - low) / np.where(step > 0, step, 1)).astype(np.uint16)

@@ -131,8 +131,8 @@ def lip_figures(
         person = head.neutral(shape)[numbers]
         units = _rows(performances, "expression", number).float()
 
-        def lips_of(weights: Tensor, person: Tensor = person) -> Tensor:
-            return person + (head.blend_weights(weights) @ basis).unflatten(-1, (-1, 3))
+        def lips_of(weights: Tensor, person: Tensor = person, shape: Tensor = shape) -> Tensor:
+            return person + (head.blend_terms.weights(weights, shape) @ basis).unflatten(-1, (-1, 3))
 
         base = lips_of(units)
         smoothed = lips_of(_smoothed(units, BLUR * performances.frame_rate))

@@ -17,7 +17,7 @@ from torch import Tensor
 from avface.arrays import F32, F64, Bool, Int
 from avface.head.lip_contact import LipContact
 from avface.head.lips import landmark_rows, lip_region
-from avface.head.model import HeadModel, pair_weights
+from avface.head.model import HeadModel
 from avface.head.schemes import LIPS
 from avface.networks.frames import CHUNK_FRAMES
 from avface.networks.lips.network import (
@@ -120,7 +120,7 @@ class LipRefinement:
         """
         head, numbers = self.head, self.network.numbers.cpu()
         person = head.neutral(torch.as_tensor(shape)).cpu()[numbers]
-        units, pairs = head.blend_basis.cpu()[:, numbers].flatten(1), head.pair_units.cpu()
+        units, terms = head.blend_basis.cpu()[:, numbers].flatten(1), head.blend_terms.to("cpu")
         width = len(numbers) * 3
         pca = RunningPca(width, COMPONENTS)
         parts = [_AudioCues(*torch.zeros(3, 0))]
@@ -136,7 +136,7 @@ class LipRefinement:
         def base(rows: slice) -> Tensor:
             """The lips (B, N, 3) by the expression units alone."""
             here = torch.from_numpy(np.ascontiguousarray(expression[rows]))
-            weights = torch.cat([here, pair_weights(here, pairs)], 1)
+            weights = terms.weights(here, torch.as_tensor(shape))
             return person + (weights @ units).unflatten(1, (-1, 3))
 
         if observation is not None:

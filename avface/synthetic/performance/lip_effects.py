@@ -226,11 +226,8 @@ def sample_lip_offsets(performance: Performance, head: HeadModel, shape: Floats,
     shapes = LipEffects.of(head)
     numbers = torch.from_numpy(shapes.region.vertices)
     weights = torch.as_tensor(np.asarray(shape, np.float32))
-    base = head.neutral(weights)[numbers] + torch.einsum(
-        "te,enc->tnc",
-        head.blend_weights(torch.from_numpy(performance.expression)),
-        head.blend_basis[:, numbers],
-    )
+    moved = head.blend_terms.weights(torch.from_numpy(performance.expression), weights)
+    base = head.neutral(weights)[numbers] + torch.einsum("te,enc->tnc", moved, head.blend_basis[:, numbers])
     end = len(performance) / performance.frame_rate
     curves = torch.from_numpy(effect_curves(performance.phonemes, end, performance.times)).float()
     style = sample_lip_style(np.random.default_rng([seed, len(EFFECTS)]))

@@ -300,8 +300,9 @@ class LandmarkBatches(Dataset[Batch]):
             return project(points, windows.rotation, windows.translation, windows.focal, windows.centre)
 
         true = pixels(exact)
-        move = self.points.displacements
-        occluded = pixels(exact + move(windows.occluded_expression) - move(windows.expression))
+        move, person = self.points.displacements, windows.shape[..., None, :]
+        change = move(windows.occluded_expression, person) - move(windows.expression, person)
+        occluded = pixels(exact + change)
         if windows.tracked is None:
             tracked = pixels(
                 exact + _tracker_errors(self.points, self.recipe.simulation, count, self.window, random)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from avface.geometry.rotations import rotvec_to_rotmat
-from avface.head.model import HeadModel, pair_weights
+from avface.head.blend import BlendTerms
+from avface.head.model import HeadModel
 
 NEAREST = 0.05
 """Smallest depth in metres that is projected: no face is nearer to the camera."""
@@ -21,7 +22,7 @@ NEAREST = 0.05
 class FacePoints:
     """The `mediapipe478` landmarks of a head as a function of its parameters.
 
-    Shapes: rest (L, 3), shape (S, L, 3), expression (E + P, L, 3), pairs (P, 2), error (K, L, 3), pivots (J, 3),
+    Shapes: rest (L, 3), shape (S, L, 3), expression (E + P + R, L, 3), error (K, L, 3), pivots (J, 3),
             pivot_shape (S, J, 3), weights (L, J + 1).
     Units:  metres in the head's frame; error as `LandmarkEmbedding.error_basis`.
     """
@@ -29,8 +30,8 @@ class FacePoints:
     rest: Tensor
     shape: Tensor
     expression: Tensor
-    """By the units, then by the head's correctives of pairs of units."""
-    pairs: Tensor
+    """By the rows of `HeadModel.blend_basis`."""
+    terms: BlendTerms
     error: Tensor
     pivots: Tensor
     pivot_shape: Tensor
@@ -55,7 +56,7 @@ class FacePoints:
             rest=at(head.template),
             shape=at(head.shape_basis),
             expression=at(head.blend_basis),
-            pairs=head.pair_units,
+            terms=head.blend_terms,
             error=torch.from_numpy(embedding.error_basis).float(),
             pivots=head.joint_regressor @ head.template,
             pivot_shape=torch.einsum("jv,svc->sjc", head.joint_regressor, head.shape_basis),
@@ -68,14 +69,16 @@ class FacePoints:
         if self.rest.device == torch.device(device):
             return self
         moved: dict[str, Any] = {
-            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, (Tensor, BlendTerms))
         }
         return replace(self, **moved)
 
     def __call__(self, shape: Tensor, expression: Tensor, joints: Tensor | None = None) -> Tensor:
         """Points (..., T, L, 3) of people (..., S), expression (..., T, E), joints (..., T, J, 3) axis-angle."""
         neutral = self.rest + (shape @ self.shape.flatten(1)).unflatten(-1, (-1, 3))
-        points = neutral[..., None, :, :] + self.displacements(expression)
+        points = neutral[..., None, :, :] + self.displacements(expression, shape[..., None, :])
         if joints is None:
             return points
         pivots = self.pivots + torch.einsum("...s,sjc->...jc", shape, self.pivot_shape)
@@ -97,10 +100,9 @@ class FacePoints:
             skinned[..., moved_with, :] += self.weights[moved_with, joint + 1, None] * (moved - held)
         return skinned
 
-    def displacements(self, expression: Tensor) -> Tensor:
-        """Displacements (..., T, L, 3) of neutral points due to units (..., T, E)."""
-        weights = torch.cat([expression, pair_weights(expression, self.pairs)], -1)
-        return (weights @ self.expression.flatten(1)).unflatten(-1, (-1, 3))
+    def displacements(self, expression: Tensor, shape: Tensor) -> Tensor:
+        """Displacements (..., T, L, 3) of neutral points due to units (..., T, E) of people of shape (..., S)."""
+        return (self.terms.weights(expression, shape) @ self.expression.flatten(1)).unflatten(-1, (-1, 3))
 
     def mirrored_points(self) -> Tensor:
         """(L,) the landmark on the other side of the face."""

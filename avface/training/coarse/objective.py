@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from avface.geometry.rotations import rotmat_to_rotvec
-from avface.head.model import HeadModel, pair_weights
+from avface.head.model import HeadModel
 from avface.networks.coarse.codes import (
     CoarseCode,
     ExpressionCode,
@@ -43,7 +43,6 @@ class SupervisedObjective(nn.Module):
     """
 
     _units: Tensor
-    _pairs: Tensor
     _shape: Tensor
     _importance: Tensor
     _regions: Tensor
@@ -56,13 +55,13 @@ class SupervisedObjective(nn.Module):
         units = unit_regions(head.expression_names)
         for name, value in (
             ("_units", head.blend_basis[:, chosen].flatten(1)),
-            ("_pairs", head.pair_units),
             ("_shape", head.shape_basis[:, chosen].flatten(1)),
             ("_importance", importance / importance.mean()),
             ("_regions", units),
         ):
             self.register_buffer(name, value.clone(), persistent=False)
         self._points = FacePoints.of(head)
+        self._terms = head.blend_terms
 
     def forward(self, batch: Batch, seed: int) -> dict[str, Tensor]:
         """Weighted losses by name. seed: of the modality dropout.
@@ -85,9 +84,11 @@ class SupervisedObjective(nn.Module):
     def _expression_losses(self, face: ExpressionCode, frames: Frames, batch: Batch) -> dict[str, Tensor]:
         weights, true = self.weights, batch.expression
         assert true is not None and batch.points is not None
+        assert batch.shape is not None
         error = face.expression - true
-        products = pair_weights(face.expression, self._pairs) - pair_weights(true, self._pairs)
-        moved = (torch.cat([error, products], -1) @ self._units).unflatten(-1, (-1, 3))
+        terms, person = self._terms.to(true.device), batch.shape[:, None]
+        change = terms.weights(face.expression, person) - terms.weights(true, person)
+        moved = (change @ self._units).unflatten(-1, (-1, 3))
         distance = (moved.square().sum(-1) + 1e-10).sqrt()
         losses = {
             "vertices": weights.vertices * (distance * self._importance).mean(),
@@ -133,13 +134,13 @@ class SupervisedObjective(nn.Module):
 
 def projected_points(points: FacePoints, code: CoarseCode, batch: Batch) -> Tensor:
     """Landmarks (B, T, L, 2) in crop units of the predicted head with the true expression."""
-    assert batch.expression is not None
+    assert batch.expression is not None and batch.shape is not None
     points = points.to(code.shape.device)
     crop = batch.frames.crop
     head = (
         points.rest
         + (code.shape @ points.shape.flatten(1)).unflatten(-1, (-1, 3))
-        + points.displacements(batch.expression)
+        + points.displacements(batch.expression, batch.shape[:, None])
     )
     translation = perspective_translation(code.camera, crop)
     pixels = project(head, code.rotation, translation, crop.focal_length, crop.principal_point)

@@ -83,7 +83,7 @@ def _errors(
     head_points = (
         points.rest
         + (predicted @ points.shape.flatten(1)).unflatten(-1, (-1, 3))
-        + points.displacements(codes["clean"])
+        + points.displacements(codes["clean"], predicted)
     )
     crop = frames.part(0, count).crop
     one = FaceCrop(crop.box[0], crop.focal_length[0], crop.principal_point[0])
@@ -98,13 +98,13 @@ def _errors(
     face_mask = torch.from_numpy(head.regions["face"])
     lips_mask = torch.from_numpy(head.regions["lips"])
     results["shape"] = _millimetres(head.shape_basis[:, face_mask], (predicted - shape)[None])
-    weights = head.blend_weights(expression)
-    wrong = head.blend_weights(codes["clean"]) - weights
+    weights = head.blend_terms.weights(expression, shape)
+    wrong = head.blend_terms.weights(codes["clean"], shape) - weights
     results["vertices"] = _millimetres(head.blend_basis[:, face_mask], wrong)
     results["lips"] = _millimetres(head.blend_basis[:, lips_mask], wrong)
     opening = mouth_opening(points, shape, expression)[span]
     for name, code in codes.items():
-        off = (head.blend_weights(code) - weights)[span]
+        off = (head.blend_terms.weights(code, shape) - weights)[span]
         results[f"lips/{name}"] = _millimetres(head.blend_basis[:, lips_mask], off)
         if float(opening.std()) > STILL:
             results[f"opening/{name}"] = correlation(mouth_opening(points, shape, code)[span], opening)

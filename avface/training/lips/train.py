@@ -23,7 +23,7 @@ from avface.errors import AvfaceError
 from avface.geometry.axes import flip_rotation
 from avface.geometry.camera import Camera
 from avface.geometry.rotations import euler_to_rotmat
-from avface.head.model import HeadModel, load_head, pair_weights
+from avface.head.model import HeadModel, load_head
 from avface.networks.lips.network import LipMotion, LipsConfig, LipsNetwork, save_lips, speech_gate
 from avface.networks.lips.normal_loss import lip_normals_loss, render_normals
 from avface.synthetic.performance.lip_effects import (
@@ -231,7 +231,7 @@ class LipsObjective:
         self.template = head.template[numbers].to(device)
         self.shape_basis = head.shape_basis[:, numbers].flatten(1).to(device)
         self.blend_basis = head.blend_basis[:, numbers].flatten(1).to(device)
-        self.pairs = head.pair_units.to(device)
+        self.terms = head.blend_terms.to(device)
         self.faces = torch.from_numpy(region.faces).to(device)
         self.share = torch.from_numpy(region.falloff).float().to(device)
         self.share = self.share / self.share.mean()
@@ -239,7 +239,7 @@ class LipsObjective:
     def base(self, shape: Tensor, expression: Tensor) -> Tensor:
         """Lips (B, T, N, 3) of shape (B, S) and expression (B, T, E), without offsets."""
         person = (shape @ self.shape_basis).unflatten(-1, (-1, 3)) + self.template
-        weights = torch.cat([expression, pair_weights(expression, self.pairs)], -1)
+        weights = self.terms.weights(expression, shape[:, None])
         return person[:, None] + (weights @ self.blend_basis).unflatten(-1, (-1, 3))
 
     def __call__(self, motion: LipMotion, batch: LipBatch, step: int) -> dict[str, Tensor]:
