@@ -14,11 +14,13 @@ PART_COLOURS = {
     "eye": (0.93, 0.92, 0.90),
     "iris": (0.30, 0.40, 0.44),
     "pupil": (0.03, 0.03, 0.04),
+    "line": (0.86, 0.70, 0.66),
     "teeth": (0.93, 0.90, 0.83),
     "gums": (0.78, 0.45, 0.43),
     "tongue": (0.72, 0.36, 0.35),
 }
-"""sRGB 0 to 1 by the last word of a part's name ("left_iris" is "iris"); skin for parts not listed."""
+"""sRGB 0 to 1 by the last word of a part's name ("left_iris" is "iris", "left_tear_line" is "line"); skin for parts not
+listed."""
 
 REGION_TINTS = {
     "lips": ((0.72, 0.40, 0.38), 0.85),

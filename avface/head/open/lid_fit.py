@@ -1,0 +1,158 @@
+"""Lids of the open head that lie on the eyeballs at rest, for every shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import splu
+
+from avface.arrays import F64, Int
+from avface.head.open.deformation import cotangent_laplacian
+from avface.head.open.draft import Draft
+from avface.head.open.eye_region import INNER_RINGS, LidRings, lid_rings
+
+
+@dataclass(frozen=True)
+class LidFitConfig:
+    """Parameters of the lids at rest; lengths in metres on the mean head."""
+
+    radius: float = 0.012
+    """Radius of the eyeball."""
+    gap: float = 0.0003
+    """Distance of the lids' inner edge to the eyeball."""
+    thickness: float = 0.0017
+    """Thickness of the lids' margin."""
+    inner_angles: tuple[float, float] = (13.0, 32.0)
+    """How far the rings of the inner surface lie behind the margin, in degrees about the eyeball's centre."""
+    caruncle: tuple[float, float] = (0.75, 0.93)
+    """Where the lids leave the eyeball towards the inner corner: from and to, in shares of the lids' columns."""
+    inner_gap: float = 0.00045
+    """Distance of the inner surface to the sclera: the cornea turns below it."""
+    variety: float = 0.65
+    """Share that is kept of how the lids of different people lie on the eyeball. MakeHuman's openings are 5 to 14 mm
+    high, people's 8 to 11; and offsets along a straight line leave the eyeball where they are long."""
+    height_variety: float = 0.45
+    """The same for the opening's height."""
+    soft_rings: int = 8
+    """Rings of skin outside the margin over which a change of the lids fades out."""
+
+
+class LidField:
+    """Smooth displacement fields of the skin around one eye, given those of the margin and of the inner surface.
+
+    Fields of least bending (cotangent weights) that are 0, with slope 0, from the last soft ring outwards.
+    """
+
+    def __init__(self, draft: Draft, rings: LidRings, soft_rings: int) -> None:
+        self.rings = rings
+        self.handles: Int = np.concatenate(rings.rings[: INNER_RINGS + 3])
+        """(H,) vertices whose displacement is given: ring by ring, inwards to outwards."""
+        free = np.concatenate(rings.skin[:soft_rings])
+        triangles = draft.triangles
+        inside = np.zeros(len(draft.template), bool)
+        inside[self.handles] = inside[free] = True
+        near = np.isin(triangles, np.flatnonzero(inside)).any(1)
+        reached = np.unique(triangles[near])
+        triangles = triangles[np.isin(triangles, reached).any(1)]
+        used, local = np.unique(triangles, return_inverse=True)
+        laplacian, area = cotangent_laplacian(draft.template[used] * 1000, local.reshape(-1, 3))
+        bending = (laplacian @ sp.diags(1 / area) @ laplacian).tocsr()
+        number = np.full(len(draft.template), -1)
+        number[used] = np.arange(len(used))
+        self.free: Int = free
+        self._solver = splu(bending[number[free]][:, number[free]].tocsc())
+        self._coupling = bending[number[free]][:, number[self.handles]]
+
+    def rows(self) -> Int:
+        """(H + N,) the vertices that fields move: handles, then skin."""
+        return np.concatenate([self.handles, self.free])
+
+    def solve(self, values: F64) -> F64:
+        """(H + N, C) the field at `rows`, given the handles' values (H, C)."""
+        free = self._solver.solve(-(self._coupling @ values))
+        return np.concatenate([values, free])
+
+
+def fit_lids(draft: Draft, config: LidFitConfig) -> Draft:
+    """The draft with lids on the eyeballs about `Draft.eye_centres`, of the mean head and of every shape component.
+
+    The margin's inner edge lies on the eyeball but for the caruncle at the inner corner, the rings of the inner surface
+    everywhere. Shape components carry the lids along with the eyeball and over its surface, but not off it. The skin
+    around follows smoothly. Component 0 scales the whole head, as before.
+    """
+    template, shape = draft.template.copy(), draft.shape.copy()
+    for side, rings in enumerate(lid_rings(draft)):
+        field = LidField(draft, rings, config.soft_rings)
+        rows, handles = field.rows(), field.handles
+        centre = draft.eye_centres[0, side]
+        target = _rest(draft.template, rings, centre, config)
+        template[rows] += field.solve(target - draft.template[handles])
+        moves = draft.eye_centres[1:, side]
+        off = _off_the_ball(draft.shape[:, handles], moves, target, rings, centre, config)
+        count = len(handles)
+        solved = field.solve(np.moveaxis(off, 0, 1).reshape(count, -1)).reshape(len(rows), len(off), 3)
+        shape[:, rows] -= np.moveaxis(solved, 1, 0)
+    shape[0] = size_sigma(draft) * template
+    return replace(draft, template=template, shape=shape)
+
+
+def size_sigma(draft: Draft) -> float:
+    """Standard deviation of the head's size: component 0 is so many times the mean head."""
+    return float((draft.shape[0] * draft.template).sum() / (draft.template**2).sum())
+
+
+def on_the_ball(columns: int, config: LidFitConfig) -> F64:
+    """(K,) 1 for columns of the lids that lie on the eyeball, 0 at the inner corner's caruncle, smooth between."""
+    along = np.minimum(np.arange(columns), columns - np.arange(columns)) / (columns / 2)
+    first, last = config.caruncle
+    share = np.clip((last - along) / (last - first), 0, 1)
+    result: F64 = share**2 * (3 - 2 * share)
+    return result
+
+
+def _rest(template: F64, rings: LidRings, centre: F64, config: LidFitConfig) -> F64:
+    """(H, 3) places of margin and inner surface on the mean head."""
+    weight = on_the_ball(rings.columns, config)
+    reach = config.radius + config.gap
+    margin = []
+    for ring, share in zip(rings.margin, (0, 0.5, 1), strict=True):
+        offset = template[ring] - centre
+        distance = np.linalg.norm(offset, axis=1)
+        goal = distance + weight * (reach + share * config.thickness - distance)
+        margin.append(centre + offset * (goal / distance)[:, None])
+    offset = margin[0] - centre
+    around = np.arctan2(offset[:, 1], offset[:, 0])
+    angle = np.arctan2(np.hypot(offset[:, 0], offset[:, 1]), offset[:, 2])
+    inner = []
+    for degrees in config.inner_angles[::-1]:
+        a = np.minimum(angle + np.radians(degrees), np.radians(70 + degrees))
+        ring = np.stack([np.sin(a) * np.cos(around), np.sin(a) * np.sin(around), np.cos(a)], 1)
+        inner.append(centre + (config.radius + config.inner_gap) * ring)
+    return np.concatenate([*inner, *margin])
+
+
+def _off_the_ball(
+    moved: F64, moves: F64, target: F64, rings: LidRings, centre: F64, config: LidFitConfig
+) -> F64:
+    """(S, H, 3) the part of the shape components' offsets (S, H, 3) that would move the lids off the eyeball, which
+    moves by (S, 3)."""
+    relative = moved - moves[:, None]
+    outwards = (target - centre) / np.linalg.norm(target - centre, axis=1, keepdims=True)
+    count = rings.columns
+    facing = (count - np.arange(count)) % count
+    off = np.empty_like(moved)
+    off[:, : INNER_RINGS * count] = relative[
+        :, : INNER_RINGS * count
+    ]  # the inner surface is the ball's alone
+    for k in range(INNER_RINGS, INNER_RINGS + 3):
+        ring = slice(k * count, (k + 1) * count)
+        common = 0.5 * (relative[:, ring] + relative[:, ring][:, facing])
+        share = on_the_ball(count, config)[:, None]
+        apart = config.height_variety * (relative[:, ring] - common)
+        move = apart + (1 - share * (1 - config.variety)) * common
+        normal = outwards[ring]
+        lifted = np.einsum("skc,kc->sk", move, normal) * on_the_ball(count, config)
+        off[:, ring] = relative[:, ring] - move + lifted[..., None] * normal
+    return off

@@ -1,0 +1,364 @@
+"""How the open head's lids move: blink, wide, squint and gaze, and what corrects their combinations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from avface.arrays import F64, Int
+from avface.errors import AvfaceError
+from avface.head.open.draft import Draft, PersonTerms
+from avface.head.open.eye_region import INNER_RINGS, LidRings, lid_rings
+from avface.head.open.lid_fit import LidField, LidFitConfig, on_the_ball, size_sigma
+
+SIDES = ("Left", "Right")
+
+GAZE_RANGE = (np.radians(25), np.radians(25), np.radians(30), np.radians(30))
+"""Turn of the eyeball at weight 1 of eyeLookUp, Down, In and Out, in radians, for which the lids' way is made."""
+
+INNER_SHARE = (0.4, 0.8)
+"""How far the rings of the inner surface follow the margin."""
+
+Places = Callable[[F64, F64], F64]
+"""Places (H, 3) of the lids' margin and inner surface under a unit, given those at rest and the eyeball's centre."""
+
+
+@dataclass(frozen=True)
+class LidsConfig:
+    """Parameters of the lids' movements; lengths in metres on the mean head, along the eyeball at the opening's
+    middle, positive where the lid closes."""
+
+    meeting: float = 0.16
+    """Where the lids meet: share of the opening that the lower lid goes."""
+    closed_lift: float = 0.00015
+    """How much farther the closed lids are from the sclera than at rest: they lie on the cornea."""
+    groove: float = 0.00012
+    """Distance of the closed lids' outer edges from the line where they meet."""
+    wide: tuple[float, float] = (-0.0027, 0.0002)
+    """Upper and lower lid at eyeWide."""
+    squint: tuple[float, float] = (0.0003, 0.0019)
+    """Upper and lower lid at eyeSquint."""
+    squint_inwards: float = 0.0006
+    """How far the lower lid goes towards the nose at eyeSquint."""
+    squint_bulge: float = 0.0007
+    """Height of the bulge below the lower lid at eyeSquint."""
+    look_up: tuple[float, float] = (-0.0032, 0.0015)
+    """Upper and lower lid at eyeLookUp."""
+    look_down: tuple[float, float] = (0.0055, -0.0019)
+    """Upper and lower lid at eyeLookDown."""
+    look_aside: float = 0.002
+    """How far both lids go along with the gaze at eyeLookIn and eyeLookOut."""
+    tear_height: float = 0.00035
+    """Height of the tears' strip on the eyeball above the lower lid."""
+    people: int = 8
+    """Ways in which blinks differ between people."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.meeting < 0.5:
+            raise AvfaceError(f"meeting={self.meeting} must be 0 or more and below 0.5")
+        if not self.people > 0:
+            raise AvfaceError(f"people={self.people} must be above 0")
+
+
+def step(draft: Draft, config: LidsConfig | None = None, fit: LidFitConfig | None = None) -> Draft:
+    """The draft with lids that slide on the eyeballs: units eyeBlink, eyeWide, eyeSquint and eyeLook, of both sides,
+    are made anew; what other units move the lids is kept, but not off the eyeball. A strip of tears lies along the
+    lower lids.
+
+    Correctives: lids slide on an arc during a blink (eyeBlink with itself); eyeBlink with every unit that moves the
+    lids, so that they are shut at 1 whatever the others are; those that would lead
+    off the eyeball together (`Lids.joint_units`). Blinks are the person's (`Draft.person`).
+
+    Raises:
+        AvfaceError: if the draft's eyes aren't those of `avface.head.open.eyes.step`.
+    """
+    config, fit = config or LidsConfig(), fit or LidFitConfig()
+    eyes = lid_rings(draft)
+    for side, rings in enumerate(eyes):
+        draft = _with_lids(draft, side, rings, config, fit)
+    for side, rings in enumerate(eyes):
+        draft = _with_tear_line(draft, side, rings, config, fit)
+    return draft
+
+
+def _with_lids(draft: Draft, side: int, rings: LidRings, config: LidsConfig, fit: LidFitConfig) -> Draft:
+    name = SIDES[side]
+    field = LidField(draft, rings, fit.soft_rings)
+    handles, rows = field.handles, field.rows()
+    rest, centre = draft.template[handles], draft.eye_centres[0, side]
+    lids = Lids(rings, config, fit)
+    expression = draft.expression.copy()
+
+    def moved(places: F64) -> F64:
+        """Offsets (H + N, 3) of the lids and the skin around from places of the handles."""
+        return field.solve(places - rest)
+
+    own: dict[str, F64] = {}
+    for unit, places in lids.units().items():
+        own[f"{unit}{name}"] = moved(places(rest, centre))
+    for unit, values in own.items():
+        expression[draft.unit(unit)] = 0
+        expression[draft.unit(unit), rows] = values
+    squint = draft.unit(f"eyeSquint{name}")
+    bulge_rows, bulge = lids.bulge(draft.template, centre)
+    expression[squint, bulge_rows] += bulge
+
+    blink = f"eyeBlink{name}"
+    pairs: list[tuple[str, str]] = [(blink, blink)]
+    half = moved(lids.closed(rest, centre, 0.5))
+    offsets: list[F64] = [4.0 * half - 2.0 * own[blink]]
+    outwards = (rest - centre) / np.linalg.norm(rest - centre, axis=1, keepdims=True)
+    for index, unit in enumerate(draft.expression_names):
+        if unit in own or (unit.startswith("eye") and unit[3:7] in ("Blin", "Wide", "Squi", "Look")):
+            continue
+        at_lids = expression[index, handles]
+        size = np.linalg.norm(at_lids, axis=1).max()
+        if size == 0:
+            continue
+        away = (at_lids * outwards).sum(1, keepdims=True) * outwards * lids.weight[:, None]
+        if size < 0.0002:  # nothing that one could see
+            away = at_lids
+        expression[index, rows] -= field.solve(away)
+        if size >= 0.0002:
+            pairs.append((blink, unit))
+            offsets.append(-field.solve(expression[index, handles]))
+    for unit, values in own.items():
+        if unit != blink:
+            pairs.append((blink, unit))
+            offsets.append(-values)
+    for first, second, share in lids.joint_units():
+        pairs.append((f"{first}{name}", f"{second}{name}"))
+        at_lids = own[f"{first}{name}"][: len(handles)] + own[f"{second}{name}"][: len(handles)]
+        offsets.append(share * field.solve(lids.onto_ball(rest, rest + at_lids, centre)))
+
+    pair_offsets = np.zeros((len(pairs), *draft.template.shape))
+    pair_offsets[:, rows] = np.stack(offsets)
+    result = replace(draft, expression=expression).with_pairs(tuple(pairs), pair_offsets)
+    return _with_people(result, side, field, lids, config)
+
+
+def _with_people(draft: Draft, side: int, field: LidField, lids: Lids, config: LidsConfig) -> Draft:
+    """The draft with blinks that are the person's: derivatives of the closed and half-closed lids by the shape, of
+    which the main `config.people` directions are kept."""
+    handles, rows = field.handles, field.rows()
+    blink = f"eyeBlink{SIDES[side]}"
+    units = lids.units()
+    own = ("eyeBlink", "eyeLookUp", "eyeLookDown")
+    changes = []
+    for component, move in zip(draft.shape[:, handles], draft.eye_centres[1:, side], strict=True):
+        ends = []
+        for sign in (1, -1):
+            rest = draft.template[handles] + sign * component
+            centre = draft.eye_centres[0, side] + sign * move
+            moved = [units[unit](rest, centre) - rest for unit in own]
+            half = lids.closed(rest, centre, 0.5) - rest
+            ends.append(np.stack([*moved, 4 * (half - moved[0] / 2)]))
+        changes.append((ends[0] - ends[1]) / 2)
+    flat = np.array(changes).reshape(len(changes), -1)
+    weights, values, directions = np.linalg.svd(flat, full_matrices=False)
+    kept = min(config.people, len(values))
+    scaled = (values[:kept, None] * directions[:kept]).reshape(kept, len(own) + 1, len(handles), 3)
+    terms = [*((f"{unit}{SIDES[side]}",) for unit in own), (blink, blink)]
+    offsets = np.zeros((len(terms) * kept, *draft.template.shape))
+    for k in range(len(terms)):
+        for mode in range(kept):
+            offsets[k * kept + mode, rows] = field.solve(scaled[mode, k])
+    people = PersonTerms(
+        tuple(term for term in terms for _ in range(kept)),
+        np.concatenate([weights[:, :kept].T] * len(terms)),
+        offsets,
+    )
+    return replace(draft, person=people if draft.person is None else draft.person.joined(people))
+
+
+def _with_tear_line(draft: Draft, side: int, rings: LidRings, config: LidsConfig, fit: LidFitConfig) -> Draft:
+    """The draft with a strip of tears between the lower lid's inner edge and the eyeball, which follows the lid: part
+    "left_tear_line" or "right_tear_line"."""
+    count = rings.columns
+    rows = rings.margin[0][count // 2 : count][on_the_ball(count, fit)[count // 2 :] > 0.5]
+    inner, middle = rings.margin[0], rings.margin[1]
+    outside = middle[np.isin(inner, rows)]
+    number, centre = len(rows), draft.eye_centres[0, side]
+    edge = 0.75 * draft.template[rows] + 0.25 * draft.template[outside]
+    offset = draft.template[rows] - centre
+    above = _rotated(
+        offset, np.broadcast_to([1.0, 0, 0], offset.shape), np.full(number, -config.tear_height / fit.radius)
+    )
+    above *= (fit.radius + 0.1 * fit.gap) / np.linalg.norm(above, axis=1, keepdims=True)
+    template = np.concatenate([edge, centre + above])
+    source = np.concatenate([rows, rows])
+    shape = draft.shape[:, source].copy()
+    shape[0] = size_sigma(draft) * template
+    k = np.arange(number - 1)
+    quads = np.stack([k, k + 1, k + 1 + number, k + number], 1)
+    if rings.sign < 0:
+        quads = quads[:, ::-1]
+    along = np.arange(number) / (number - 1)
+    uv = np.concatenate([np.stack([along, np.full(number, height)], 1) for height in (0.0, 0.1)])
+    before = len(draft.template)
+    result = draft.with_parts(
+        template,
+        quads,
+        np.full(len(quads), f"{SIDES[side].lower()}_tear_line"),
+        uv,
+        quads,
+        shape=shape,
+        expression=draft.expression[:, source],
+        skin_weights=draft.skin_weights[source],
+    )
+    result.pair_offsets[:, before:] = draft.pair_offsets[:, source]
+    if result.person is not None and draft.person is not None:
+        result.person.offsets[:, before:] = draft.person.offsets[:, source]
+    return result
+
+
+class Lids:
+    """Where the margin and the inner surface of one eye's lids go on the eyeball.
+
+    Places are (H, 3): ring by ring, as `LidField.handles`.
+    """
+
+    def __init__(self, rings: LidRings, config: LidsConfig, fit: LidFitConfig) -> None:
+        self._rings, self._config, self._fit = rings, config, fit
+        count = rings.columns
+        column = np.arange(count)
+        self._upper = (column > 0) & (column < count // 2)
+        self._lower = column > count // 2
+        self._facing: Int = (count - column) % count
+        self._on_ball = on_the_ball(count, fit)
+        self.weight: F64 = np.concatenate([np.ones(INNER_RINGS * count), *[self._on_ball] * 3])
+        """(H,) 1 where the lids lie on the eyeball."""
+        self._follow = np.repeat([*INNER_SHARE, 1, 1, 1], count)
+
+    def units(self) -> dict[str, Places]:
+        """Places of the lids under each unit at weight 1, by its name without the side."""
+        config = self._config
+        inwards = -self._rings.sign
+        aside = config.look_aside
+        return {
+            "eyeBlink": lambda rest, centre: self.closed(rest, centre, 1),
+            "eyeWide": self.shifted(config.wide),
+            "eyeSquint": self.shifted(config.squint, (0, inwards * config.squint_inwards)),
+            "eyeLookUp": self.shifted(config.look_up, lift=config.closed_lift),
+            "eyeLookDown": self.shifted(config.look_down, lift=config.closed_lift),
+            "eyeLookIn": self.shifted((0.0003, 0.0), (inwards * aside, inwards * aside)),
+            "eyeLookOut": self.shifted((-0.0004, 0.0), (-inwards * aside, -inwards * aside)),
+        }
+
+    def closed(self, rest: F64, centre: F64, share: float) -> F64:
+        """Lids closed by a share of their way: each point of the margin goes along its arc to the line where the lids
+        meet, the inner surface follows."""
+        count, config = self._rings.columns, self._config
+        offset = rest - centre
+        radius = np.linalg.norm(offset, axis=1)
+        direction = offset / radius[:, None]
+        inner = slice(INNER_RINGS * count, (INNER_RINGS + 1) * count)
+        goal, opening = self._meeting(direction[inner])
+        axis, angle = _turn(direction[inner], goal)
+        lift = config.closed_lift * np.clip(2 * opening / opening.max(), 0, 1) * self._on_ball
+        lifted = min(1.0, 2 * share) * lift  # half-way the edge crosses the cornea
+        level = (radius[inner] + radius[inner][self._facing]) / 2
+        result = np.empty_like(rest)
+        for k in range(INNER_RINGS):
+            ring = slice(k * count, (k + 1) * count)
+            turned = _rotated(direction[ring], axis, share * INNER_SHARE[k] * angle)
+            result[ring] = radius[ring, None] * turned
+        side = np.where(self._upper, -1.0, 1.0) * (angle > 0)
+        for k, depth in enumerate((0.0, 0.5, 1.0)):
+            ring = slice((INNER_RINGS + k) * count, (INNER_RINGS + k + 1) * count)
+            apart = config.groove * depth * np.clip(4 * opening / opening.max(), 0, 1)
+            towards = _rotated(goal, axis, -apart / level * np.abs(side))
+            own_axis, own_angle = _turn(direction[ring], towards)
+            turned = _rotated(direction[ring], own_axis, share * own_angle)
+            end = (radius[ring] + radius[ring][self._facing]) / 2
+            result[ring] = (radius[ring] + share * (end - radius[ring]) + lifted)[:, None] * turned
+        corners = np.arange(INNER_RINGS + 3)[:, None] * count + np.array([0, count // 2])
+        result[corners.ravel()] = offset[corners.ravel()]
+        return centre + result
+
+    def shifted(
+        self, closing: tuple[float, float], aside: tuple[float, float] = (0.0, 0.0), lift: float = 0.0
+    ) -> Places:
+        """Upper and lower lid by lengths along the eyeball at the opening's middle: towards each other, aside along
+        +x, and off the sclera, where the cornea comes; corners stay."""
+
+        def places(rest: F64, centre: F64) -> F64:
+            count = self._rings.columns
+            offset = rest - centre
+            direction = offset / np.linalg.norm(offset, axis=1, keepdims=True)
+            inner = slice(INNER_RINGS * count, (INNER_RINGS + 1) * count)
+            goal, opening = self._meeting(direction[inner])
+            axis, _ = _turn(direction[inner], goal)
+            profile = (opening / opening.max()) ** 0.6
+            level = self._fit.radius + self._fit.gap
+            up, low = closing
+            angle = profile * np.where(self._upper, up, np.where(self._lower, low, 0)) / level
+            yaw = profile * np.where(self._upper, aside[0], np.where(self._lower, aside[1], 0)) / level
+            rings = INNER_RINGS + 3
+            turned = _rotated(offset, np.tile(axis, (rings, 1)), np.tile(angle, rings) * self._follow)
+            vertical = np.broadcast_to([0, 1.0, 0], turned.shape)
+            turned = _rotated(turned, vertical, np.tile(yaw, rings) * self._follow)
+            raised = lift * np.tile(profile, rings) * self.weight * (self._follow == 1)
+            return centre + turned * (1 + raised / level)[:, None]
+
+        return places
+
+    @staticmethod
+    def joint_units() -> tuple[tuple[str, str, float], ...]:
+        """Pairs of units, without the side, whose sum leads off the eyeball, and the share of that which is corrected.
+
+        Not all of it: a blink on top of both, which cancels each, doesn't cancel the correction.
+        """
+        vertical, aside = ("eyeLookUp", "eyeLookDown"), ("eyeLookIn", "eyeLookOut")
+        wide = tuple(("eyeWide", unit, 0.5) for unit in vertical)
+        return (*wide, *((first, second, 0.7) for first in vertical for second in aside))
+
+    def onto_ball(self, rest: F64, places: F64, centre: F64) -> F64:
+        """Offsets (H, 3) that lead places back to as far from the eyeball's centre as at rest."""
+        offset = places - centre
+        radius = np.linalg.norm(offset, axis=1)
+        away = radius - np.linalg.norm(rest - centre, axis=1)
+        return -(self.weight * away / radius)[:, None] * offset
+
+    def bulge(self, template: F64, centre: F64) -> tuple[Int, F64]:
+        """Skin below the lower lid and its offsets (N, 3) outwards and up at eyeSquint."""
+        rows: list[Int] = []
+        amounts: list[F64] = []
+        for k, ring in enumerate(self._rings.skin):
+            count = len(ring)
+            column = np.arange(count) / count
+            across = np.where(column > 0.5, np.sin(np.pi * (2 * column - 1)), 0)
+            rows.append(ring)
+            amounts.append(across**2 * np.exp(-(((k - 3.2) / 1.8) ** 2)))
+        vertices, amount = np.concatenate(rows), np.concatenate(amounts)
+        outwards = (template[vertices] - centre) / np.linalg.norm(
+            template[vertices] - centre, axis=1, keepdims=True
+        )
+        direction = outwards + np.array([0, 0.7, 0])
+        return vertices, self._config.squint_bulge * amount[:, None] * direction
+
+    def _meeting(self, edge: F64) -> tuple[F64, F64]:
+        """(K, 3) direction in which each column of the inner edge (directions (K, 3)) meets the one it faces, and
+        (K,) the angle between both."""
+        facing = edge[self._facing]
+        axis, angle = _turn(edge, facing)
+        share = np.where(self._upper, 1 - self._config.meeting, self._config.meeting)
+        return _rotated(edge, axis, share * angle), angle
+
+
+def _turn(start: F64, end: F64) -> tuple[F64, F64]:
+    """Axis (K, 3) and angle (K,) of the shortest rotation between directions (K, 3)."""
+    cross = np.cross(start, end)
+    sine = np.linalg.norm(cross, axis=1)
+    axis = np.where(sine[:, None] > 1e-9, cross / np.maximum(sine, 1e-12)[:, None], [1.0, 0, 0])
+    return axis, np.arctan2(sine, (start * end).sum(1))
+
+
+def _rotated(vectors: F64, axis: F64, angle: F64) -> F64:
+    """Vectors (K, 3) turned about axes (K, 3) by angles (K,): Rodrigues."""
+    cosine, sine = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    along = (axis * vectors).sum(1, keepdims=True)
+    result: F64 = vectors * cosine + np.cross(axis, vectors) * sine + axis * along * (1 - cosine)
+    return result
