@@ -136,9 +136,9 @@ STEERING: dict[str, Steering] = {
         gain=0.82,
         points={
             "upper_lip_outer": (-2.8, 3.8, 7.0),
-            "lower_lip_outer": (-4.2, -4.6, 5.8),
+            "lower_lip_outer": (-3.0, -4.4, 5.8),
             "inner_upper_lip_side": (-3.0, 4.0, 5.8),
-            "inner_lower_lip_side": (-3.2, -5.8, 6.0),
+            "inner_lower_lip_side": (-2.8, -5.8, 6.0),
             "nasolabial_low": (-1.2, 0, 2.6),
             "mouth_corner": (-5.8, 0, 6.6),
             "under_lip": (0, -5.0, 2.2),

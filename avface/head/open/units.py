@@ -28,7 +28,7 @@ from avface.head.open.unit_corrections import STEERING, Steering
 from avface.head.open.unit_measures import Reference, head_scale
 
 LID_RIM = (0.003, 0.007)
-"""Distances from the margin of the lids up to which skin slides on the eyeball, and from which on it moves freely, m."""
+"""Distances from the lids' margin up to which skin slides on the eyeball, and from which on it moves freely; metres."""
 
 
 @dataclass(frozen=True)
