@@ -1,6 +1,6 @@
 """Draw the pictures of README.md and docs.
 
-python docs/make_pictures.py [demo contact_sheet wrinkles detail occluders]
+python docs/make_pictures.py [demo contact_sheet wrinkles detail occluders head]
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from head_faces import COLUMNS, DISTANCE, SHEETS, VIEWS, Face, face_colours, face_vertices
 from PIL import Image
 
 import avface
@@ -20,6 +21,7 @@ from avface.geometry.mesh import vertex_normals
 from avface.geometry.rasteriser import rasterise
 from avface.head import load_head
 from avface.head.appearance import vertex_colours
+from avface.head.model import HeadModel
 from avface.media import Clip
 from avface.synthetic.demo_clip import DEMO_CLIP
 
@@ -183,6 +185,44 @@ def occluders() -> None:
     save(np.concatenate([np.concatenate(pictures[k : k + 5], 1) for k in (0, 5)]), "occluders.jpg", 0.75)
 
 
+def head(model: HeadModel = HEAD, folder: Path = HERE) -> None:
+    """Write head_units.jpg and head_faces.jpg: the faces of head_faces.py. render_head.py draws them in Blender."""
+    for name, faces in SHEETS.items():
+        tiles = [portrait(model, face, 224) for face in faces]
+        rows = [np.concatenate(tiles[k : k + COLUMNS[name]], 1) for k in range(0, len(tiles), COLUMNS[name])]
+        Image.fromarray(np.concatenate(rows)).save(folder / f"{name}.jpg", quality=85)
+
+
+def portrait(model: HeadModel, face: Face, size: int) -> np.ndarray:
+    """Rendering (size, size, 3) of a face before grey, three times as fine at first."""
+    fine = 3 * size
+    points = torch.as_tensor(face_vertices(model, face))
+    middle, half = VIEWS[face.view]
+    flip = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=points.dtype))
+    seen = points @ flip + torch.tensor([0.0, middle, DISTANCE + float(points[:, 2].max())])
+    camera = Camera.centred(DISTANCE * fine / (2 * half), fine, fine)
+    fragments = rasterise(camera.project(seen), seen[:, 2], model.faces, fine, fine)
+    normals = torch.zeros_like(seen)
+    for part in np.unique(model.face_parts):  # of each part alone, so that edges between them stay sharp
+        own = model.faces[torch.as_tensor(model.face_parts == part)]
+        normals = torch.where(normals.any(1, keepdim=True), normals, vertex_normals(seen, own))
+    normals = torch.nn.functional.normalize(fragments.interpolate(normals, model.faces), dim=-1)
+    key, fill = (
+        torch.tensor(direction, dtype=points.dtype) for direction in ((-0.5, -0.55, -0.67), (0.8, -0.1, -0.6))
+    )
+    light = 0.3 + 0.62 * (normals @ key).clamp_min(0) + 0.18 * (normals @ fill).clamp_min(0)
+    corners = torch.as_tensor(face_colours(model))
+    shown = corners[fragments.triangle.clamp_min(0)]
+    picture = (shown * fragments.barycentric[..., None]).sum(-2) * light[..., None]
+    half_way = torch.nn.functional.normalize(key + torch.tensor([0.0, 0.0, -1.0], dtype=points.dtype), dim=0)
+    glossy = np.array([name.split("_")[-1] in ("eye", "iris", "pupil", "teeth") for name in model.part_names])
+    shine = torch.as_tensor(np.where(glossy[model.face_parts], 0.5, 0.06))[fragments.triangle.clamp_min(0)]
+    picture = picture + (shine * (normals @ half_way).clamp_min(0) ** 60)[..., None]
+    picture[fragments.triangle < 0] = 0.75
+    image = Image.fromarray((picture.clamp(0, 1) * 255).byte().numpy())
+    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
+
+
 def develop(scene: object, frames: object) -> list[np.ndarray]:
     """Images of some frames of a scene, with the noise of the sensor."""
     from avface.synthetic.rendering.renderer import SceneRenderer
@@ -200,6 +240,6 @@ def save(picture: np.ndarray, name: str, scale: float) -> None:
 
 
 if __name__ == "__main__":
-    draw = {one.__name__: one for one in (demo, contact_sheet, wrinkles, detail, occluders)}
+    draw = {one.__name__: one for one in (demo, contact_sheet, wrinkles, detail, occluders, head)}
     for picture in sys.argv[1:] or draw:
         draw[picture]()

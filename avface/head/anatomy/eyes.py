@@ -78,6 +78,8 @@ def find_eye(head: HeadModel, side: str) -> Eye | str:
     joint = head.joint_names.index(f"{side}_eye")
     centre = joint_centres(head, np.zeros(head.num_shape))[joint]
     sclera = np.unique(of(SCLERA))
+    if not len(sclera):
+        return "no eyeballs"
     radius = fit_sphere(template[sclera])[1]
     skin = faces[head.face_parts == head.part_names.index("skin")]
     offset = template - centre

@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 from avface.arrays import F64, Bool, Int
 
+NEAREST = 24
+"""Faces, nearest by the direction of their middle, among which `radii` looks at first."""
 RAY = np.array([0.0123, 0.0077])
 """How far the rays of `winding_numbers` lean along x and y, so that they don't hit edges in the plane of symmetry."""
 
@@ -89,11 +91,11 @@ def vertex_normals(points: F64, faces: Int) -> F64:
 def fit_sphere(points: F64) -> tuple[F64, float]:
     """Centre (3,) and radius of the sphere nearest to points (N, 3), without the points far off the others' sphere.
 
-    Least squares on the algebraic equation of a sphere, three times; points that are off by more than three times the
+    Least squares on the algebraic equation of a sphere, several times; points that are off by more than three times the
     median, such as those of a bulge, are left out the next time.
     """
     kept = np.ones(len(points), bool)
-    for _ in range(4):
+    for _ in range(8):
         rows = np.concatenate([2 * points[kept], np.ones((int(kept.sum()), 1))], 1)
         x = np.linalg.lstsq(rows, (points[kept] ** 2).sum(1), rcond=None)[0]
         radius = float(np.sqrt(max(x[3] + x[:3] @ x[:3], 0.0)))
@@ -187,8 +189,17 @@ def radii(directions: F64, points: F64, faces: Int) -> F64:
     centres = corners.sum(1)
     centres /= np.linalg.norm(centres, axis=1)[:, None]
     unit = directions / np.linalg.norm(directions, axis=1)[:, None]
-    near = cKDTree(centres).query(unit, min(24, len(faces)))[1].reshape(len(unit), -1)
-    a, b, c = np.moveaxis(corners[near], 2, 0)
+    near = cKDTree(centres).query(unit, min(NEAREST, len(faces)))[1].reshape(len(unit), -1)
+    result = _along(unit, corners[near])
+    missed = np.flatnonzero(result == 0)  # long faces, whose middle is far
+    for rows in np.array_split(missed, len(missed) // 100 + 1):
+        result[rows] = _along(unit[rows], np.broadcast_to(corners, (len(rows), *corners.shape)))
+    return result
+
+
+def _along(unit: F64, corners: F64) -> F64:
+    """Largest distance (N,) from the origin along unit (N, 3) to one of K triangles each, corners (N, K, 3, 3); or 0."""
+    a, b, c = np.moveaxis(corners, 2, 0)
     normal = np.cross(b - a, c - a)
     d = unit[:, None]
     facing = (normal * d).sum(2)
@@ -198,7 +209,7 @@ def radii(directions: F64, points: F64, faces: Int) -> F64:
     square = (normal**2).sum(2)
     for start, end in ((a, b), (b, c), (c, a)):
         inside &= (np.cross(end - start, hit - start) * normal).sum(2) > -1e-6 * square
-    result: F64 = np.where(inside, distance, 0.0).max(1)
+    result: F64 = np.where(inside, distance, 0.0).max(1, initial=0.0)
     return result
 
 
