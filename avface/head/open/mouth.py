@@ -26,8 +26,11 @@ SHAPE_SHARES = (1.0, 0.8, 0.5)
 """How alike both lips move, under a shape component, on the ring of their contact and the next ones outwards."""
 FOLLOWING = (0.95, 0.9, 0.8, 0.65, 0.45, 0.25, 0.1)
 """Share of the skin's displacement that the cavity's rings behind it take, from the rim inwards."""
-INWARDS = 0.8
-"""Share of the cavity's displacement towards the teeth that flesh takes up by getting thinner."""
+LEAST_SPACING = 0.75
+"""Least distance in height of the cavity's rings under a unit, as a share of that at rest."""
+INWARDS = (0.2, 0.5, 0.8)
+"""Share of the displacement of the cavity's rings towards the teeth, from the rim inwards, that flesh takes up by
+getting thinner; the last one's for all further ones."""
 FLESH = 0.006
 """Distance at which skin stops to displace the cavity behind it; metres."""
 LIP_DEPTH = 0.004
@@ -81,7 +84,7 @@ class MouthConfig:
     """Height and depth of the jaw's axis, before the ears' canals."""
     open_angle: float = np.deg2rad(22.5)
     """Rotation of the jaw about that axis at `jawOpen` 1."""
-    open_slide: tuple[float, float] = (-0.0015, 0.005)
+    open_slide: tuple[float, float] = (-0.0015, 0.008)
     """Displacement of the axis downwards and forwards at `jawOpen` 1: the jaw's heads slide on the skull."""
     corner_share: float = 0.38
     """Share of the jaw's displacement at the corners of the mouth."""
@@ -379,12 +382,25 @@ def _with_jaw(draft: Draft, rings: Rings, config: MouthConfig) -> Draft:
     skin = np.zeros((len(share), 1))
     skin[rows] = 1
     opening = share[:, None] * moved
+    opening += _throat(draft, share, moved)
     opening[:, 0] -= config.corner_inwards * inwards
     opening *= skin
     expression = draft.expression.copy()
     expression[unit] = opening
     expression[close] = _closing_unit(draft, rings, config, opening, inside, kept)
     return replace(draft, expression=expression)
+
+
+def _throat(draft: Draft, share: F64, moved: F64) -> F64:
+    """Displacements (V, 3) of the skin under the chin in addition to share (V,) of the jaw's (V, 3): it gives way
+    downwards, so that it doesn't fold."""
+    height, depth = draft.template[:, 1], draft.template[:, 2]
+    chin = draft.template[_chin(draft, mouth_rings(draft))].mean(0)
+    under = smoothstep(0.0, 0.02, chin[2] - 0.008 - depth) * smoothstep(-0.007, 0.004, chin[1] - height)
+    part = np.clip(share, 1e-6, 1)
+    result = (under * (part**0.75 - part))[:, None] * moved
+    result[:, 1] -= under * 0.005 * 4 * part * (1 - part)
+    return result
 
 
 def _closing_unit(
@@ -491,10 +507,10 @@ def _with_cavity(draft: Draft, rings: Rings, config: MouthConfig) -> Draft:
     # half width, height above and depth below the bite, depth behind the wall in the middle, and at the corners behind
     # the corners of the lips; metres
     rows = (
-        (0.0258, 0.0065, 0.0050, 0.0, 0.006),
-        (0.0275, 0.0125, 0.0085, 0.0, 0.013),
-        (0.0290, 0.0165, 0.0120, 0.001, 0.020),
-        (0.0302, 0.0205, 0.0150, 0.006, 0.027),
+        (0.0258, 0.0075, 0.0050, 0.0, 0.006),
+        (0.0275, 0.0130, 0.0080, 0.0, 0.013),
+        (0.0290, 0.0170, 0.0105, 0.001, 0.020),
+        (0.0302, 0.0205, 0.0135, 0.006, 0.027),
         (0.0310, 0.0235, 0.0200, 0.015, 0.034),
         (0.0315, 0.0240, 0.0225, 0.026, 0.041),
         (0.0315, 0.0240, 0.0240, 0.038, 0.048),
@@ -574,8 +590,9 @@ def mouth_follows(draft: Draft, config: MouthConfig | None = None) -> Draft:
     draft = seal(draft, rings, SHUT_UNITS)
     follow = _Following(draft, rings, 4)
     with_rim, with_skin = _Following(draft, rings, 2), _Following(draft, rings, None)
+    with_shape = _Following(draft, rings, 3)
     motions = jaw_motions(draft, rings, config)
-    inwards = -_fronts(draft, rings, config)
+    inwards = _inwards(draft, rings, config)
     lower = draft.rows("lower_teeth", "lower_gums")
     tongue = draft.rows("tongue")
     upper = draft.rows("upper_teeth", "upper_gums")
@@ -600,14 +617,16 @@ def mouth_follows(draft: Draft, config: MouthConfig | None = None) -> Draft:
         sides = [number, names.index(name.replace("Left", "Right"))] if paired else [number]
         size = np.linalg.norm(expression[sides], axis=2, keepdims=True) ** 2 + 1e-12
         for _ in range(3):
-            push = _out_of_teeth(draft, rings, config, expression[sides].sum(0), motions.get(name))
-            push += _apart(draft, rings, expression[sides].sum(0) + push)
+            moved = expression[sides].sum(0)
+            push = _apart(draft, rings, moved)
+            push += _spread(draft, rings, moved + push)
+            push += _out_of_teeth(draft, rings, config, moved + push, motions.get(name))
             expression[sides] += size / size.sum(0) * push
     shape = draft.shape.copy()
     matrix, offset = _lip_fit(draft, rings, shape)
     deep = np.einsum("sij,vj->svi", matrix, draft.template) + offset[:, None]
     for number in range(len(shape)):
-        with_rim.apply(shape[number], deep[number], deep[number])
+        with_shape.apply(shape[number], deep[number], deep[number])
     pairs = draft.pair_offsets.copy()
     for each in pairs:
         with_skin.apply(each, np.zeros_like(each), np.zeros_like(each), inwards)
@@ -645,6 +664,20 @@ def _apart(draft: Draft, rings: Rings, offsets: F64) -> F64:
             into = side * (opposite[0] - place[own, 1])
             facing = np.abs(opposite[1] - place[own, 2]) < LIP_DEPTH
             result[rows[own], 1] += side * 0.5 * np.maximum(into, 0) * facing
+    return result
+
+
+def _spread(draft: Draft, rings: Rings, offsets: F64) -> F64:
+    """Corrections (V, 3) that keep the cavity's rings apart in height, where offsets (V, 3) would fold its walls."""
+    result = np.zeros_like(offsets)
+    rest = draft.template[:, 1]
+    side = np.where(rings.upper, 1.0, -1.0)
+    for ring in range(0, 7):
+        near, far = rings[-ring], rings[-ring - 1]
+        spacing = side * (rest[far] - rest[near])
+        moved = spacing + side * (offsets[far, 1] + result[far, 1] - offsets[near, 1] - result[near, 1])
+        wide = spacing > 0.0015
+        result[far, 1] += side * wide * np.maximum(LEAST_SPACING * spacing - moved, 0)
     return result
 
 
@@ -687,17 +720,21 @@ class _Following:
         moved += self._from_arches[:, 1:] * lower[self._moved]
         if inwards is not None:
             towards = inwards[self._moved]
-            moved -= INWARDS * np.maximum((moved * towards).sum(1, keepdims=True), 0) * towards
+            moved -= np.maximum((moved * towards).sum(1, keepdims=True), 0) * towards
         rim = np.isin(self._moved, self._rim)
         offsets[self._moved[~rim]] = moved[~rim]
 
 
-def _fronts(draft: Draft, rings: Rings, config: MouthConfig) -> F64:
-    """Horizontal directions (V, 3) away from the arch of teeth, of the cavity's vertices; 0 elsewhere."""
-    rows = np.concatenate([rings[-k] for k in range(1, INNER + 1)])
+def _inwards(draft: Draft, rings: Rings, config: MouthConfig) -> F64:
+    """Horizontal directions (V, 3) to the arch of teeth, of the cavity's vertices, of length sqrt(`INWARDS`); 0
+    elsewhere."""
     result = np.zeros_like(draft.template)
-    upper, _ = arches()
-    result[rows] = upper.surface.outside(1e3 * (draft.template[rows] - _bite(draft, rings, config)))[1]
+    bite = _bite(draft, rings, config)
+    surface = arches()[0].surface
+    for ring in range(1, INNER + 1):
+        rows = rings[-ring]
+        front = surface.outside(1e3 * (draft.template[rows] - bite))[1]
+        result[rows] = -front * INWARDS[min(ring, len(INWARDS)) - 1] ** 0.5
     return result
 
 
