@@ -9,8 +9,10 @@ from avface.errors import AvfaceError
 from avface.head import load_head
 from avface.head.embedding import EmbeddingConfig
 from avface.head.model import UnitRange
-from avface.head.open.builder import OpenHeadConfig
-from avface.head.open.inner_mouth import InnerMouthConfig
+from avface.head.open.config import OpenHeadConfig
+from avface.head.open.eyes import EyesConfig
+from avface.head.open.lids import LidsConfig
+from avface.head.open.mouth import MouthConfig
 from avface.head.skin.atlas import DetailAtlas
 
 
@@ -31,18 +33,25 @@ from avface.head.skin.atlas import DetailAtlas
         (OpenHeadConfig, {"asymmetry": 1.1}, "asymmetry=1.1 must be between 0 and 1"),
         (OpenHeadConfig, {"asymmetry": -0.1}, "asymmetry=-0.1 must be between 0 and 1"),
         (
-            OpenHeadConfig,
-            {"pupil_radius": 0.5},
-            "pupil_radius=0.5 must be above 0, below iris_radius=0.4, which must be below 1",
+            EyesConfig,
+            {"pupil_radius": 0.006},
+            "pupil_radius=0.006 must be above 0, below iris_radius=0.00585, which must be below radius=0.012",
         ),
         (
-            OpenHeadConfig,
-            {"iris_radius": 1.0},
-            "pupil_radius=0.15 must be above 0, below iris_radius=1.0, which must be below 1",
+            EyesConfig,
+            {"iris_radius": 0.013},
+            "pupil_radius=0.0019 must be above 0, below iris_radius=0.013, which must be below radius=0.012",
         ),
-        (OpenHeadConfig, {"teeth_scale": 0.0}, "teeth_scale=0.0 must be above 0"),
-        (InnerMouthConfig, {"arch_width": 0.0}, "arch_width=0.0 must be above 0"),
-        (InnerMouthConfig, {"tongue_size": -1.0}, "tongue_size=-1.0 must be above 0"),
+        (EyesConfig, {"segments": 7}, "segments=7 must be even and 8 or more"),
+        (EyesConfig, {"segments": 9}, "segments=9 must be even and 8 or more"),
+        (EyesConfig, {"gap": 0.0}, "cornea=0.0004 must be 0 or more, gap=0.0 above 0"),
+        (LidsConfig, {"meeting": 0.5}, "meeting=0.5 must be 0 or more and below 0.5"),
+        (LidsConfig, {"people": 0}, "people=0 must be above 0"),
+        (
+            MouthConfig,
+            {"corner_share": 0.01},
+            "shares of the jaw's displacement must rise from the upper lip over the corners to the lower lip",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(config, settings, message):

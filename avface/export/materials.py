@@ -37,8 +37,10 @@ SKIN = Material("skin", linear(PART_COLOURS["skin"]), 0.55)
 _BY_PART = (  # the first key contained in a part's name decides, so "iris" comes before "eye"
     ("pupil", Material("pupil", linear(PART_COLOURS["pupil"]), 0.1)),
     ("iris", Material("iris", linear(PART_COLOURS["iris"]), 0.15)),
+    ("tear", Material("tears", linear(PART_COLOURS["line"]), 0.05)),
     ("eye", Material("sclera", linear(PART_COLOURS["eye"]), 0.2)),
     ("teeth", Material("teeth", linear(PART_COLOURS["teeth"]), 0.25)),
+    ("gums", Material("gums", linear(PART_COLOURS["gums"]), 0.3)),
     ("tongue", Material("tongue", linear(PART_COLOURS["tongue"]), 0.4)),
     ("mouth", Material("mouth", linear(PART_COLOURS["mouth_cavity"]), 0.5)),
 )

