@@ -67,7 +67,7 @@ def test_the_module_runs_and_gives_its_exit_code():
     assert done.stderr == "avface: error: none.mp4: no such file\n"
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "head build-open", "head import", "head info"])
+@pytest.mark.parametrize("verb", [*VERBS, "head build-open", "head import", "head info", "head check"])
 def test_every_verb_has_help(capsys, verb):
     assert main([*verb.split(), "--help"]) == 0
     output = capsys.readouterr()
