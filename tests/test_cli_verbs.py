@@ -112,7 +112,7 @@ def test_version(capsys):
         ("synthesize out --seed -1", "--seed: '-1' is no seed"),
         ("synthesize occlude a.mp4 --seed 1.5", "--seed: '1.5' is no seed"),
         ("evaluate shape --seed -1", "--seed: '-1' is no seed"),
-        ("head", "expected one of {build-open, import, info}"),
+        ("head", "expected one of {build-open, import, info, check}"),
         ("evaluate heads .", "heads"),
     ],
 )
