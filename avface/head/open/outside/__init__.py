@@ -1,0 +1,1 @@
+"""The outside of the open head: ears, scalp, neck and the skin's texture coordinates."""
