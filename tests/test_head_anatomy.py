@@ -30,6 +30,7 @@ BROKEN = {
     "lids",
     "other skin",
     "teeth",
+    "creases",
     "cosine",
     "median_cosine",
     "amplitude_low",

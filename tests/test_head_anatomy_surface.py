@@ -7,11 +7,13 @@ from anatomy_heads import ball, box
 from avface.geometry.mesh import triangulate
 from avface.head.anatomy.intersections import LIPS, SEEN_DEPTH, TEETH, ZONES, Solid, depths
 from avface.head.anatomy.surface import (
+    bend,
     bodies,
     boundary_edges,
     boundary_loops,
     distance_to_triangles,
     fit_sphere,
+    inner_edges,
     neck_and_holes,
     off_plane,
     radii,
@@ -57,6 +59,18 @@ def test_the_longest_boundary_comes_first_and_closed_surfaces_have_none(tube):
     assert [len(loop) for loop in boundary_loops(np.delete(faces, 50, 0))] == [12, 3]
     assert not len(boundary_edges(box((0, 0, 0), (1, 1, 1))[1]))
     assert neck_and_holes(box((0, 0, 0), (1, 1, 1))[1], np.zeros((8, 3)))[0] == []
+
+
+def test_folds_are_angles_between_neighbours():
+    points, faces = box((0, 0, 0), (1, 1, 1))
+    edges, pairs = inner_edges(faces)
+    angles = np.degrees(bend(points, faces, pairs))
+    assert len(edges) == 18 and all(
+        set(edge) <= set(faces[k]) for edge, two in zip(edges, pairs, strict=True) for k in two
+    )
+    assert sorted(angles.round(6).tolist()) == [0] * 6 + [90] * 12
+    wings = np.array([[0.0, 0, 0], [0, 1, 0], [-1, 0, 0], [np.cos(0.5), 0, np.sin(0.5)]])
+    assert bend(wings, np.array([[0, 1, 2], [1, 0, 3]]), np.array([[0, 1]])) == pytest.approx(0.5)
 
 
 def test_bodies_are_counted_whatever_their_numbers():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from avface.arrays import F64
+from avface.arrays import F64, Int
 from avface.head.anatomy import parts
 from avface.head.anatomy.eyes import (
     Eye,
@@ -34,7 +34,7 @@ from avface.head.anatomy.poses import (
     possible,
     together,
 )
-from avface.head.anatomy.surface import neck_and_holes, off_plane
+from avface.head.anatomy.surface import bend, inner_edges, neck_and_holes, off_plane
 from avface.head.anatomy.units import compare_units, own_figures, reference_figures
 from avface.head.model import HeadModel
 
@@ -129,6 +129,7 @@ LIMITS = {
     LIDS: Limit("lids through each other, depth, mm", high=0.3),
     SKIN: Limit("other skin through itself, depth, mm", high=0.3),
     TEETH: Limit("front teeth through lips, depth, mm", high=0.3),
+    "creases": Limit("face, sharpest fold that a pose adds, degrees", high=60, digits=0),
     "cosine": Limit("units, least cosine with the figures", low=0.85),
     "median_cosine": Limit("units, median cosine with the figures", low=0.92),
     "amplitude_low": Limit("units, least amplitude to the figures'", low=0.75),
@@ -285,7 +286,7 @@ def check_head(
     for key, limit in LIMITS.items():
         of_mean = [each for each in found[key] if each.person == 0]
         if not of_mean:
-            rows.append(Row(key, None, None, missing.get(key, "no units for it")))
+            rows.append(Row(key, None, None, missing.get(key, "no units or regions for it")))
             continue
         mean, worst = (max(each, key=lambda one: limit.excess(one.value)) for each in (of_mean, found[key]))
         rows.append(Row(key, mean, worst))
@@ -380,7 +381,14 @@ def _of_surface(head: HeadModel, shape: F64, is_mean: bool) -> Measured:
     solid = find_solid(head)
     poses = possible(head, [NEUTRAL, *UNITS, *(ONE_SIDED if is_mean else ()), *COMBINATIONS])
     vertices = pose_vertices(head, shape, poses)
+    flesh, edges, pairs = parts.flesh(head), *_smooth_edges(head)
+    at_rest = bend(vertices[0], flesh, pairs)
     for pose, posed in zip(poses, vertices, strict=True):
+        if len(edges):
+            folds = bend(posed, flesh, pairs) - at_rest
+            sharpest = int(folds.argmax())
+            where = _place(posed[edges[sharpest]].mean(0))
+            yield "creases", float(np.degrees(folds[sharpest])), f"{pose.label} at {where}"
         for zone, (depth, place) in depths(solid, posed, None if pose is NEUTRAL else vertices[0]).items():
             if zone == TEETH and not len(solid.teeth):
                 yield zone, "no teeth", ""
@@ -396,6 +404,16 @@ def _of_surface(head: HeadModel, shape: F64, is_mean: bool) -> Measured:
     wide = [NEUTRAL, *possible(head, MOUTH_OPEN)]
     for pose, posed in zip(wide, pose_vertices(head, shape, wide), strict=True):
         yield "see_through", *_largest_case(see_through(head, posed, views), pose.label)
+
+
+def _smooth_edges(head: HeadModel) -> tuple[Int, Int]:
+    """Edges (N, 2) of the face's skin beside lips and lids, which fold, and the numbers (N, 2) of their faces."""
+    edges, pairs = inner_edges(parts.flesh(head))
+    if "face" not in head.regions:
+        return edges[:0], pairs[:0]
+    folding = head.regions["lips"] | head.regions["eyelids"]
+    kept = head.regions["face"][edges].all(1) & ~folding[edges].any(1)
+    return edges[kept], pairs[kept]
 
 
 def relative_size(head: HeadModel, shape: F64) -> float:

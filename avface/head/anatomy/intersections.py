@@ -53,11 +53,12 @@ def find_solid(head: HeadModel) -> Solid:
     front = template[:, 2] > _eye_depth(head, template) - BEHIND_EYES
     for name in ("ears", "scalp", "neck"):
         front &= ~head.regions.get(name, np.zeros(len(front), bool))
-    rows = np.unique(flesh)
-    probes = np.concatenate([np.repeat(rows[front[rows], None], 3, 1), flesh[front[flesh].all(1)]])
     lips = head.regions.get("lips", np.zeros(len(front), bool)).copy()
     lips[head.faces.cpu().numpy()[parts.inside(head)[head.face_parts]]] = True
     lids = head.regions.get("eyelids", np.zeros(len(front), bool))
+    rows = np.unique(flesh)
+    close = flesh[front[flesh].all(1) & (lips | lids)[flesh].any(1)]  # elsewhere the vertices suffice
+    probes = np.concatenate([np.repeat(rows[front[rows], None], 3, 1), close])
     zone = np.where(lips[probes].any(1), ZONES.index(LIPS), ZONES.index(SKIN))
     zone[lids[probes].any(1)] = ZONES.index(LIDS)
     rows = np.unique(teeth)

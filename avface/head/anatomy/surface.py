@@ -57,6 +57,23 @@ def off_plane(points: F64) -> float:
     return float(np.abs(offset @ np.linalg.svd(offset, full_matrices=False)[2][2]).max())
 
 
+def inner_edges(faces: Int) -> tuple[Int, Int]:
+    """Edges (N, 2) that two of faces (F, 3) share, and the numbers (N, 2) of these faces."""
+    edges = np.sort(_edges(faces), 1)
+    order = np.lexsort(edges.T)
+    edges, face = edges[order], order % len(faces)
+    first = np.flatnonzero((edges[1:] == edges[:-1]).all(1))
+    return edges[first], np.stack([face[first], face[first + 1]], 1)
+
+
+def bend(points: F64, faces: Int, pairs: Int) -> F64:
+    """Angles (N,) in radians between the normals of pairs (N, 2) of faces (F, 3) of points (V, 3)."""
+    normals = face_normals(points, faces)
+    cosine = np.einsum("nk,nk->n", normals[pairs[:, 0]], normals[pairs[:, 1]])
+    result: F64 = np.arccos(np.clip(cosine, -1, 1))
+    return result
+
+
 def bodies(faces: Int) -> npt.NDArray[np.int32]:
     """Number (F,) of the connected body that each of faces (F, 3) belongs to; bodies are joined by vertices."""
     from scipy.sparse import coo_matrix
@@ -104,7 +121,7 @@ def fit_sphere(points: F64) -> tuple[F64, float]:
     return np.asarray(x[:3]), radius
 
 
-def winding_numbers(queries: F64, points: F64, faces: Int, cell: float = 0.002) -> npt.NDArray[np.int64]:
+def winding_numbers(queries: F64, points: F64, faces: Int, cell: float = 0.0015) -> npt.NDArray[np.int64]:
     """How often a surface surrounds each query (N, 3): 0 outside, 1 inside, other values where it overlaps itself.
 
     points (V, 3), faces (F, 3), seen counter-clockwise from outside. Counted along a ray nearly in the direction of +z,
@@ -198,7 +215,7 @@ def radii(directions: F64, points: F64, faces: Int) -> F64:
 
 
 def _along(unit: F64, corners: F64) -> F64:
-    """Largest distance (N,) from the origin along unit (N, 3) to one of K triangles each, corners (N, K, 3, 3); or 0."""
+    """Largest distance (N,) from the origin along unit (N, 3) to one of K triangles, corners (N, K, 3, 3); 0 without."""
     a, b, c = np.moveaxis(corners, 2, 0)
     normal = np.cross(b - a, c - a)
     d = unit[:, None]
