@@ -215,7 +215,7 @@ def radii(directions: F64, points: F64, faces: Int) -> F64:
 
 
 def _along(unit: F64, corners: F64) -> F64:
-    """Largest distance (N,) from the origin along unit (N, 3) to one of K triangles, corners (N, K, 3, 3); 0 without."""
+    """Farthest (N,) distance from the origin along unit (N, 3) to K triangles, corners (N, K, 3, 3); 0 without."""
     a, b, c = np.moveaxis(corners, 2, 0)
     normal = np.cross(b - a, c - a)
     d = unit[:, None]
