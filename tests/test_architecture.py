@@ -17,6 +17,7 @@ FLOORS = {
     "avface.errors": (0,),
     "avface.arrays": (0,),
     "avface.frame_times": (0,),
+    "avface.open_head": (0,),
     "avface.files": (1,),
     "avface.threads": (1,),
     "avface.geometry": (1,),
@@ -24,6 +25,7 @@ FLOORS = {
     "avface.head": (2, 0),
     "avface.head.anatomy": (2, 1),
     "avface.head.open": (2, 2),
+    "avface.head.open.outside": (2, 2),
     "avface.head.flame": (2, 1),
     "avface.head.skin": (2, 1),
     "avface.tracking": (2,),
@@ -423,7 +425,7 @@ def test_a_room_with_too_many_modules_is_found(package):
         ("media__clip", "from avface.geometry.camera import Camera"),
         ("head__model", "from avface.head.open.builder import build"),
         ("head__model", "from .open import builder"),
-        ("head__open__builder", "from avface.head.flame.model import read"),
+        ("head__flame__model", "from avface.head.open.builder import build"),
         ("networks__coarse__model", "from avface.networks.lips.network import LipsNetwork"),
         ("networks__lips__network", "from avface.networks.detail import network"),
         ("networks__frames", "from avface.networks.coarse import model"),
@@ -477,7 +479,7 @@ def test_a_module_for_odds_and_ends_is_found(package):
 def test_a_page_that_differs_from_the_package_is_found(package):
     root = package(media__clip="", head__model="", files="", head__open__builder="")
     (root / "docs").mkdir()
-    page = "| 1 | `media/` | x |\n| 2.1 | `head/`, `head/open/` | x |\n| 9 | `attic/` | x |\n| 1 | `files.py` | x |\n"
+    page = "| 1 | `media/` | x |\n| 2.2 | `head/`, `head/open/` | x |\n| 9 | `attic/` | x |\n| 1 | `files.py` | x |\n"
     (root / "docs" / "architecture.md").write_text(page)
     assert differences_from_the_page(root) == ["attic", "head"]
 

@@ -23,10 +23,12 @@ from avface.head.open.base_mesh import (
 from avface.head.open.config import OpenHeadConfig
 from avface.head.open.draft import JOINT_NAMES, Draft, triangulate
 from avface.head.open.finish import finish, lower_end
+from avface.head.open.outside.step import outside
 from avface.head.open.rough_regions import rough_regions
 from avface.head.open.shape_space import shape_space, shape_weights
 
 STEPS: tuple[Callable[[Draft], Draft], ...] = (
+    outside,
     eyes.step,
     mouth.mouth,
     units.units,
@@ -34,8 +36,9 @@ STEPS: tuple[Callable[[Draft], Draft], ...] = (
     lids.step,
     mouth.mouth_follows,
 )
-"""From MakeHuman's head to the finished draft. The eyes and the mouth's inside come first, since units move skin on
-them; lids come after all units, which they correct; what is inside the mouth follows the lips of all of them."""
+"""From MakeHuman's head to the finished draft. The outside replaces skin, so it comes first. Eyes and the inside of the
+mouth come before the units, which move skin on them; lids come after all units, which they correct; what is inside the
+mouth follows the lips of all of them."""
 
 
 def build_open_head(config: OpenHeadConfig | None = None) -> HeadModel:

@@ -43,7 +43,8 @@ def finish(draft: Draft) -> HeadModel:
         AvfaceError: if the draft has no eyeballs, or UV polygons that don't belong to the quads.
     """
     draft = about_origin(draft)
-    faces, uv_faces = triangulate(draft.quads), triangulate(draft.uv_quads)
+    uv, uv_quads = layout_uv(draft)
+    faces, uv_faces = triangulate(draft.quads), triangulate(uv_quads)
     if len(faces) != len(uv_faces):
         raise AvfaceError(
             "the draft's UV quads repeat their last point where its quads don't, or the reverse"
@@ -63,7 +64,7 @@ def finish(draft: Draft) -> HeadModel:
         joint_regressor=_joint_regressor(draft),
         skin_weights=draft.skin_weights,
         faces=faces,
-        uv=layout_uv(draft.uv, draft.uv_quads, draft.quads, draft.parts, draft.template),
+        uv=uv,
         uv_faces=uv_faces,
         part_names=names,
         face_parts=np.repeat([names.index(part) for part in draft.parts.tolist()], sides),
