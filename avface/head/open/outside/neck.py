@@ -40,7 +40,7 @@ def lower_loop(quads: Int, vertices: F64) -> Int:
     after: dict[int, int] = {}
     edges = np.concatenate([quads[:, [k, (k + 1) % 4]] for k in range(4)])
     edges = edges[edges[:, 0] != edges[:, 1]]
-    unique, first, uses = np.unique(np.sort(edges, 1), axis=0, return_index=True, return_counts=True)
+    _, first, uses = np.unique(np.sort(edges, 1), axis=0, return_index=True, return_counts=True)
     for a, b in edges[first[uses == 1]].tolist():
         after[a] = b
     if not after:

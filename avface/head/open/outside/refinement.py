@@ -23,11 +23,12 @@ class Refined:
     source: Int
 
 
-def halve_edges(count: int, quads: Int, edges: Int) -> Refined:
+def halve_edges(count: int, quads: Int, edges: Int, turned: Bool) -> Refined:
     """Halve edges (E, 2) of quads (Q, 4) over `count` vertices.
 
     A quad with opposite middles falls into two quads, with four into four, around a middle of its own; with one, two
-    neighbouring or three, quads and a triangle at most connect to the coarser side. Triangles stay as they are.
+    neighbouring or three, quads and a triangle at most connect to the coarser side: in the mirror image of the pattern
+    where turned (Q,). Triangles stay as they are.
     """
     middle = {}
     for number, (a, b) in enumerate(np.unique(np.sort(edges, 1), axis=0).tolist()):
@@ -38,9 +39,10 @@ def halve_edges(count: int, quads: Int, edges: Int) -> Refined:
     for index, quad in enumerate(quads.tolist()):
         pieces = [quad]
         if quad[2] != quad[3]:
+            quad = quad[::-1] if turned[index] else quad
             halves = [middle.get((quad[k], quad[(k + 1) % 4])) for k in range(4)]
             centre = count + len(parents)
-            pieces = _pieces(quad, halves, centre)
+            pieces = [_turned(piece) if turned[index] else piece for piece in _pieces(quad, halves, centre)]
             if any(centre in piece for piece in pieces):
                 parents.append(quad)
         result += pieces
@@ -84,10 +86,16 @@ def _pieces(quad: list[int], halves: list[int | None], centre: int) -> list[list
     return [[v[k], m[k], centre, m[k - 1]] for k in range(4)]
 
 
-def long_edges(vertices: F64, quads: Int, inside: Bool, longest: float) -> Int:
+def _turned(piece: list[int]) -> list[int]:
+    """A quad or triangle in the opposite direction."""
+    return piece[::-1] if piece[2] != piece[3] else [piece[1], piece[0], piece[2], piece[2]]
+
+
+def long_edges(vertices: F64, quads: Int, inside: Bool, partner: Int, longest: float) -> Int:
     """Edges (E, 2) of quads (Q, 4) longer than `longest`, both of whose sides lie inside (Q,).
 
-    Lengths are averaged over the edges next to each across quads, so that whole strips of quads are halved.
+    Lengths are averaged over the edges next to each across quads, so that whole strips of quads are halved, and over
+    both sides of the head: partner (V,) is each vertex's mirror image.
     """
     quads = quads[inside]
     sides = np.sort(np.stack([quads, np.roll(quads, -1, 1)], -1), axis=2)
@@ -100,5 +108,10 @@ def long_edges(vertices: F64, quads: Int, inside: Bool, longest: float) -> Int:
     mean = sp.diags(1 / np.asarray(beside.sum(1)).ravel()) @ beside
     for _ in range(3):
         length = (length + mean @ length) / 2
+    # Keys of edges that rise like the rows of `unique`
+    keys = unique @ [len(vertices), 1]
+    mirrored = np.sort(partner[unique], 1) @ [len(vertices), 1]
+    found = np.minimum(np.searchsorted(keys, mirrored), len(keys) - 1)
+    length = (length + np.where(keys[found] == mirrored, length[found], length)) / 2
     chosen: Int = unique[(uses == 2) & (length > longest)]
     return chosen

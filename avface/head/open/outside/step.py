@@ -86,12 +86,12 @@ def _face(draft: Draft) -> Bool:
 def _refined(draft: Draft, loose: Bool, longest: float) -> Draft:
     """The draft with long edges between loose vertices (V,) halved, the same on both sides."""
     partner = cKDTree(draft.template).query(draft.template * [-1, 1, 1])[1]
-    even = (draft.template + draft.template[partner] * [-1, 1, 1]) / 2
     inside = loose[draft.quads].all(1) & (draft.parts == "skin")
-    edges = long_edges(even, draft.quads, inside, longest)
+    edges = long_edges(draft.template, draft.quads, inside, partner, longest)
     if not len(edges):
         return draft
-    refined = halve_edges(len(draft.template), draft.quads, edges)
+    turned = draft.template[draft.quads, 0].mean(1) < 0
+    refined = halve_edges(len(draft.template), draft.quads, edges, turned)
     corners = {tuple(sorted(pair)) for pair in edges.tolist()}
     cut = np.array(
         [
@@ -102,7 +102,7 @@ def _refined(draft: Draft, loose: Bool, longest: float) -> Draft:
             if tuple(sorted((quad[k], quad[(k + 1) % 4]))) in corners
         ]
     )
-    refined_uv = halve_edges(len(draft.uv), draft.uv_quads, cut)
+    refined_uv = halve_edges(len(draft.uv), draft.uv_quads, cut, turned)
     blend = refined.matrix
 
     def moved(values: F64) -> F64:
@@ -154,7 +154,7 @@ def _with_neck(draft: Draft, config: NeckConfig) -> Draft:
 
 
 def _neck_weights(draft: Draft, loop: Int) -> F64:
-    """(V, J) weights with the neck's joint's (column 1) fading out smoothly from where MakeHuman's head moves rigidly to
+    """(V, J) weights; the neck joint's (column 1) fade out smoothly from where MakeHuman's head moves rigidly to
     0 on the last loop."""
     rows = draft.rows("skin")
     number = np.full(len(draft.template), -1)

@@ -22,9 +22,9 @@ from avface.head.open.outside.neck import lower_loop
 class UnwrapConfig:
     """How texels are shared out."""
 
-    crown: float = 0.25
+    crown: float = 0.5
     """Where the cut ends: share of the head's depth, from the back, on top."""
-    back_scale: float = 0.5
+    back_scale: float = 0.45
     """Length on scalp and neck of what is as long as 1 on the face."""
     back_weight: float = 0.12
     """Weight of the distortion of scalp, neck and ears; 1 for the face."""
@@ -32,7 +32,7 @@ class UnwrapConfig:
     """The same of what fills the openings of eyes and mouth."""
     fade: float = 0.03
     """Distance from the face over which scale and weight change; metres."""
-    steps: int = 40
+    steps: int = 30
     """Most steps of the optimisation."""
 
     def __post_init__(self) -> None:
