@@ -35,10 +35,11 @@ STEPS: tuple[Callable[[Draft], Draft], ...] = (
     unit_pairs.unit_pairs,
     lids.step,
     mouth.mouth_follows,
+    unit_pairs.lips_apart,
 )
 """From MakeHuman's head to the finished draft. The outside replaces skin, so it comes first. Eyes and the inside of the
 mouth come before the units, which move skin on them; lids come after all units, which they correct; what is inside the
-mouth follows the lips of all of them."""
+mouth follows the lips of all of them; lips that pairs press into each other are parted last."""
 
 
 def build_open_head(config: OpenHeadConfig | None = None) -> HeadModel:

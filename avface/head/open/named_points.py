@@ -16,6 +16,7 @@ MIDDLE: dict[str, tuple[float, float, float]] = {
     "chin": (0, -112, 96),
     "chin_up": (0, -102, 103),
     "under_lip": (0, -92, 103),
+    "lower_lip_fold": (0, -88.5, 104.3),
     "lower_lip_mid": (0, -86, 109),
     "lower_lip_red": (0, -79, 112),
     "inner_lower_lip": (0, -74, 110.5),

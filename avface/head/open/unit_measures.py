@@ -153,7 +153,7 @@ class SkinCheck:
         result = np.zeros_like(vertices)
         normals = vertex_normals(vertices, self._triangles)
         points = vertices[self._watched] + self.OUTSIDE * normals[self._watched]
-        inside = np.flatnonzero(winding_numbers(points, vertices, self._triangles) > 0)
+        inside = np.flatnonzero(winding_numbers(points, vertices, self._triangles) != 0)
         if not len(inside):
             return result
         corners = vertices[self._triangles]

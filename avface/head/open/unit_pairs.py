@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
+from scipy.spatial import cKDTree
 
 from avface.arrays import F64
-from avface.head.open.draft import Draft
+from avface.geometry.interpolation import smoothstep
+from avface.head.open.deformation import SmoothFields
+from avface.head.open.draft import Draft, triangulate
 from avface.head.open.named_points import find_points
+from avface.head.open.unit_measures import SkinCheck
 from avface.head.open.units import lid_shares
 
 SIDES = ("Left", "Right")
@@ -17,18 +23,53 @@ SATURATING = (
     ("mouthSmile", "mouthDimple"),
     ("mouthSmile", "mouthStretch"),
     ("cheekSquint", "mouthSmile"),
+    ("cheekSquint", "noseSneer"),
 )
 """Units of one half of the face of which both pull the same skin the same way."""
 ACROSS = ("noseSneer", "mouthUpperUp", "mouthLowerDown")
 """Units whose left and right one pull the middle of the lips the same way."""
 SINGLE = (
     ("mouthFunnel", "mouthPucker"),
+    ("cheekPuff", "mouthPucker"),
+    ("mouthPucker", "mouthLeft"),
+    ("mouthPucker", "mouthRight"),
+    ("mouthSmileLeft", "mouthLeft"),
+    ("mouthSmileRight", "mouthRight"),
+    ("mouthRollLower", "mouthPressLeft"),
+    ("mouthRollLower", "mouthPressRight"),
+    ("mouthRollUpper", "mouthPressLeft"),
+    ("mouthRollUpper", "mouthPressRight"),
     ("mouthRollLower", "mouthShrugLower"),
     ("mouthRollUpper", "mouthShrugUpper"),
 )
 """Units of the whole mouth that do so."""
+TOUCHING = (
+    (("mouthRollLower", "mouthRollUpper"),),
+    (("mouthRollLower", "mouthPressLeft"), ("mouthRollLower", "mouthPressRight")),
+    (("mouthRollUpper", "mouthPressLeft"), ("mouthRollUpper", "mouthPressRight")),
+)
+"""Pairs that press the lips through each other; the left and right one of a pair together."""
 STILL = 0.0001
 """Corrections below this are left out, metres."""
+
+
+@dataclass(frozen=True)
+class ContactConfig:
+    """Parameters of `lips_apart`; metres."""
+
+    touch: float = 0.0001
+    """Depth up to which lips only touch."""
+    around: float = 0.008
+    """How far from the lips skin gives way."""
+    middle: float = 0.006
+    """Half the width over which the left corrective turns into the right one."""
+    reach: float = 0.008
+    """How far the lips' movement spreads."""
+    step: float = 0.6
+    """Share of the way out that each lip goes in a round."""
+    stiffness: float = 1.0
+    """How closely it is followed."""
+    rounds: int = 10
 
 
 def unit_pairs(draft: Draft) -> Draft:
@@ -55,3 +96,44 @@ def saturation(first: F64, second: F64) -> F64:
     result = (share - 1)[:, None] * total
     result[np.linalg.norm(result, axis=1) < STILL] = 0
     return np.asarray(result)
+
+
+def lips_apart(draft: Draft, config: ContactConfig | None = None) -> Draft:
+    """The draft with the correctives of `TOUCHING` changed so that lips which are pressed together only touch.
+
+    For the finished lips: after the cavity of the mouth follows. The skin round the lips gives way, half of it on
+    either lip.
+    """
+    config = config or ContactConfig()
+    flesh = triangulate(draft.quads[np.isin(draft.parts, ("skin", "mouth_cavity"))])
+    fields = SmoothFields(draft.template, flesh, config.reach)
+    skin = np.zeros(len(draft.template), bool)
+    skin[draft.rows("skin")] = True
+    skin[draft.rows("mouth_cavity")] = False
+    lips = draft.template[draft.regions["lips"]]
+    away = cKDTree(lips).query(draft.template)[0]
+    held = ~skin | (away > config.around)
+    check = SkinCheck(draft.template, flesh, ~held)
+    already = np.linalg.norm(check.ways_out(draft.template), axis=1) > 0  # lips touch at rest
+    pairs, offsets = list(draft.pairs), list(draft.pair_offsets)
+    to_left = smoothstep(-config.middle, config.middle, draft.template[:, 0])
+    for group in TOUCHING:
+        pose = draft.vertices({unit: 1.0 for pair in group for unit in pair})
+        moved = pose
+        for _ in range(config.rounds):
+            ways = check.ways_out(moved)
+            deep = np.flatnonzero((np.linalg.norm(ways, axis=1) > config.touch) & ~already)
+            if not len(deep):
+                break
+            moved = moved + fields.solve(
+                deep[:, None], np.ones((len(deep), 1)), config.step * ways[deep], held, config.stiffness
+            )
+        shares = [to_left, 1 - to_left] if len(group) > 1 else [np.ones_like(to_left)]
+        for pair, share in zip(group, shares, strict=True):
+            correction = share[:, None] * (moved - pose)
+            correction[np.linalg.norm(correction, axis=1) < STILL / 4] = 0
+            if pair not in pairs:
+                pairs.append(pair)
+                offsets.append(np.zeros_like(pose))
+            offsets[pairs.index(pair)] = offsets[pairs.index(pair)] + correction
+    return replace(draft, pairs=tuple(pairs), pair_offsets=np.stack(offsets))
