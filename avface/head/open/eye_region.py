@@ -31,7 +31,7 @@ class LidRings:
 
     Each ring (K,) starts at the outer corner and goes over the upper lid to the inner corner, and back over the lower
     one: column k of the upper lid faces column K - k of the lower one. Rings as far as the skin's `REFINED_RINGS` have
-    twice as many columns as those beyond.
+    twice as many columns as those beyond, which start at or half a column before the corner.
     """
 
     rings: tuple[Int, ...]
@@ -90,12 +90,12 @@ def lid_rings(draft: Draft) -> tuple[LidRings, LidRings]:
     skin = draft.quads[draft.parts == "skin"]
     neighbours = _neighbours(skin)
     together = _sharing_quads(skin)
-    boundary = _boundary_loops(skin)
+    boundary = [loop for loop in _boundary_loops(skin) if len(loop) == 2 * COLUMNS]
     result = []
     for side, sign in enumerate(SIDES):
         centre = draft.eye_centres[0, side]
         distances = [np.linalg.norm(draft.template[loop].mean(0) - centre) for loop in boundary]
-        if not distances or min(distances) > 0.02 or len(boundary[int(np.argmin(distances))]) != 2 * COLUMNS:
+        if not distances or min(distances) > 0.02:
             raise AvfaceError("no open boundary behind the lids: cut_and_refine makes it")
         ring = boundary[int(np.argmin(distances))]
         rings = [ring]
@@ -127,9 +127,7 @@ def _ordered(rings: list[Int], margin: F64, sign: float) -> LidRings:
         flipped = [np.roll(ring[::-1], 1) for ring in rings]
         return _ordered(flipped, np.roll(margin[::-1], 1, 0), sign)
     k = np.arange(1, count // 2)
-    step = count // min(len(ring) for ring in rings)
     starts = [(outer + o) % count for o in range(-count // 6, count // 6 + 1)]
-    starts = [start for start in starts if start % step == 0]
     costs = [np.abs(across[(s + k) % count] - across[(s - k) % count]).sum() for s in starts]
     start = starts[int(np.argmin(costs))]
     shifted = []

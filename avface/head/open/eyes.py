@@ -26,17 +26,17 @@ class EyesConfig:
     """Radius of the iris; human ones are 11.7 mm across."""
     pupil_radius: float = 0.0019
     """Radius of the pupil in a lit room."""
-    cornea: float = 0.0004
+    cornea: float = 0.0003
     """Height of the cornea's bulge over the sphere at its apex. Human ones are 1.1 mm high; more than the gap between
     lid and sclera would push through the lids when the eye turns below them."""
-    segments: int = 36
+    segments: int = 32
     """Segments around the eyeball's axis."""
     height: float = 0.0005
     """Height of the middle of the open lids above the eyeball's centre: the upper lid hides the top of the iris, the
     lower one touches its bottom."""
     aside: float = 0.0004
     """How far the eyeball lies to the outer side of MakeHuman's, so that the outer corner of the lids lies on it."""
-    gap: float = 0.0003
+    gap: float = 0.00025
     """Distance of the lids' inner edge to the sclera at rest."""
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ def step(draft: Draft, config: EyesConfig | None = None) -> Draft:
     shape component.
 
     `Draft.eye_centres` become the new eyeballs'. Parts "left_eye", "left_iris" and "left_pupil", and the right ones;
-    each eyeball's vertices follow its joint alone, and their mean is its centre (`centre_weights`).
+    each eyeball's vertices follow its joint alone.
 
     Raises:
         AvfaceError: if the mesh around the eyes isn't MakeHuman's.
@@ -86,17 +86,6 @@ def step(draft: Draft, config: EyesConfig | None = None) -> Draft:
     return draft
 
 
-def centre_weights(draft: Draft, side: str) -> F64:
-    """(V,) weights that sum to 1, whose mean of the eyeball's vertices is its centre for any shape: a row of the joint
-    regressor. They are those of least norm among all that give the centre of the mean head's eyeball."""
-    rows = draft.rows(*(f"{side}_{part}" for part in ("eye", "iris", "pupil")))
-    centre = draft.eye_centres[0, SIDES.index(side)]
-    points = np.concatenate([(draft.template[rows] - centre).T * 1000, np.ones((1, len(rows)))])
-    weights = np.zeros(len(draft.template))
-    weights[rows] = np.linalg.pinv(points) @ np.array([0, 0, 0, 1.0])
-    return weights
-
-
 class Eyeball:
     """A sphere with a bulging cornea that looks along +z about the origin: quads between rings around its axis.
 
@@ -107,7 +96,7 @@ class Eyeball:
     def __init__(self, config: EyesConfig) -> None:
         pupil, iris = (np.arcsin(r / config.radius) for r in (config.pupil_radius, config.iris_radius))
         front = [0.5 * pupil, pupil, pupil + (iris - pupil) / 3, pupil + 2 * (iris - pupil) / 3, iris]
-        back = np.radians([36, 46, 58, 72, 90, 112, 136, 158])
+        back = np.radians([37, 48, 62, 80, 105, 140])
         angles = np.array([*front, *back[back > iris + 0.05]])
         turn = np.linspace(0, 2 * np.pi, config.segments, endpoint=False)
         bulge = config.cornea * np.clip(1 - (angles / iris) ** 2, 0, None) ** 2

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
 from avface.arrays import F64, Int
+from avface.geometry.mesh import triangulate
 from avface.head.open.deformation import cotangent_laplacian
 from avface.head.open.draft import Draft
 from avface.head.open.eye_region import INNER_RINGS, LidRings, lid_rings
@@ -20,16 +21,19 @@ class LidFitConfig:
 
     radius: float = 0.012
     """Radius of the eyeball."""
-    gap: float = 0.0003
+    gap: float = 0.00025
     """Distance of the lids' inner edge to the eyeball."""
     thickness: float = 0.0017
     """Thickness of the lids' margin."""
-    inner_angles: tuple[float, float] = (13.0, 32.0)
+    inner_angles: tuple[float, float] = (10.0, 30.0)
     """How far the rings of the inner surface lie behind the margin, in degrees about the eyeball's centre."""
     caruncle: tuple[float, float] = (0.75, 0.93)
     """Where the lids leave the eyeball towards the inner corner: from and to, in shares of the lids' columns."""
-    inner_gap: float = 0.00045
+    inner_gap: float = 0.00035
     """Distance of the inner surface to the sclera: the cornea turns below it."""
+    upright: float = 0.8
+    """Share of the way from MakeHuman's slanted margin, whose inner edge reaches farther outwards than its outer one,
+    to one along the eyeball's radii."""
     variety: float = 0.65
     """Share that is kept of how the lids of different people lie on the eyeball. MakeHuman's openings are 5 to 14 mm
     high, people's 8 to 11; and offsets along a straight line leave the eyeball where they are long."""
@@ -50,7 +54,9 @@ class LidField:
         self.handles: Int = np.concatenate(rings.rings[: INNER_RINGS + 3])
         """(H,) vertices whose displacement is given: ring by ring, inwards to outwards."""
         free = np.concatenate(rings.skin[:soft_rings])
-        triangles = draft.triangles
+        # Quads split both ways, so that the fields of both sides mirror each other.
+        triangles = np.concatenate([triangulate(draft.quads), triangulate(np.roll(draft.quads, 1, axis=1))])
+        triangles = triangles[(triangles[:, 0] != triangles[:, 2]) & (triangles[:, 0] != triangles[:, 1])]
         inside = np.zeros(len(draft.template), bool)
         inside[self.handles] = inside[free] = True
         near = np.isin(triangles, np.flatnonzero(inside)).any(1)
@@ -117,11 +123,20 @@ def _rest(template: F64, rings: LidRings, centre: F64, config: LidFitConfig) -> 
     weight = on_the_ball(rings.columns, config)
     reach = config.radius + config.gap
     margin = []
-    for ring, share in zip(rings.margin, (0, 0.5, 1), strict=True):
+    azimuths = [np.arctan2(*(template[ring] - centre)[:, [0, 2]].T) for ring in rings.margin]
+    common = (azimuths[0] + azimuths[2]) / 2
+    for ring, share, azimuth in zip(rings.margin, (0, 0.5, 1), azimuths, strict=True):
         offset = template[ring] - centre
         distance = np.linalg.norm(offset, axis=1)
         goal = distance + weight * (reach + share * config.thickness - distance)
-        margin.append(centre + offset * (goal / distance)[:, None])
+        turn = config.upright * weight * (common - azimuth)
+        across, ahead = offset[:, 0], offset[:, 2]
+        turned = [
+            np.cos(turn) * across + np.sin(turn) * ahead,
+            offset[:, 1],
+            np.cos(turn) * ahead - np.sin(turn) * across,
+        ]
+        margin.append(centre + np.stack(turned, 1) * (goal / distance)[:, None])
     offset = margin[0] - centre
     around = np.arctan2(offset[:, 1], offset[:, 0])
     angle = np.arctan2(np.hypot(offset[:, 0], offset[:, 1]), offset[:, 2])

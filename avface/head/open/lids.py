@@ -15,10 +15,7 @@ from avface.head.open.lid_fit import LidField, LidFitConfig, on_the_ball, size_s
 
 SIDES = ("Left", "Right")
 
-GAZE_RANGE = (np.radians(25), np.radians(25), np.radians(30), np.radians(30))
-"""Turn of the eyeball at weight 1 of eyeLookUp, Down, In and Out, in radians, for which the lids' way is made."""
-
-INNER_SHARE = (0.4, 0.8)
+INNER_SHARE = (0.35, 0.65)
 """How far the rings of the inner surface follow the margin."""
 
 Places = Callable[[F64, F64], F64]
@@ -32,27 +29,27 @@ class LidsConfig:
 
     meeting: float = 0.16
     """Where the lids meet: share of the opening that the lower lid goes."""
-    closed_lift: float = 0.00015
+    closed_lift: float = 0.0001
     """How much farther the closed lids are from the sclera than at rest: they lie on the cornea."""
     groove: float = 0.00012
     """Distance of the closed lids' outer edges from the line where they meet."""
-    wide: tuple[float, float] = (-0.0027, 0.0002)
+    wide: tuple[float, float] = (-0.0030, 0.0003)
     """Upper and lower lid at eyeWide."""
-    squint: tuple[float, float] = (0.0003, 0.0019)
+    squint: tuple[float, float] = (0.0003, 0.0021)
     """Upper and lower lid at eyeSquint."""
-    squint_inwards: float = 0.0006
+    squint_inwards: float = 0.0007
     """How far the lower lid goes towards the nose at eyeSquint."""
     squint_bulge: float = 0.0007
     """Height of the bulge below the lower lid at eyeSquint."""
     look_up: tuple[float, float] = (-0.0032, 0.0015)
     """Upper and lower lid at eyeLookUp."""
-    look_down: tuple[float, float] = (0.0055, -0.0019)
+    look_down: tuple[float, float] = (0.0060, -0.0021)
     """Upper and lower lid at eyeLookDown."""
-    look_aside: float = 0.002
+    look_aside: float = 0.0022
     """How far both lids go along with the gaze at eyeLookIn and eyeLookOut."""
     tear_height: float = 0.00035
     """Height of the tears' strip on the eyeball above the lower lid."""
-    people: int = 8
+    people: int = 10
     """Ways in which blinks differ between people."""
 
     def __post_init__(self) -> None:
@@ -146,7 +143,7 @@ def _with_people(draft: Draft, side: int, field: LidField, lids: Lids, config: L
     blink = f"eyeBlink{SIDES[side]}"
     units = lids.units()
     own = ("eyeBlink", "eyeLookUp", "eyeLookDown")
-    changes = []
+    changes, closing = [], []
     for component, move in zip(draft.shape[:, handles], draft.eye_centres[1:, side], strict=True):
         ends = []
         for sign in (1, -1):
@@ -155,19 +152,26 @@ def _with_people(draft: Draft, side: int, field: LidField, lids: Lids, config: L
             moved = [units[unit](rest, centre) - rest for unit in own]
             half = lids.closed(rest, centre, 0.5) - rest
             ends.append(np.stack([*moved, 4 * (half - moved[0] / 2)]))
-        changes.append((ends[0] - ends[1]) / 2)
+        change = (ends[0] - ends[1]) / 2
+        changes.append(change)
+        closing.append(lids.apart(change[0]))
     flat = np.array(changes).reshape(len(changes), -1)
-    weights, values, directions = np.linalg.svd(flat, full_matrices=False)
-    kept = min(config.people, len(values))
-    scaled = (values[:kept, None] * directions[:kept]).reshape(kept, len(own) + 1, len(handles), 3)
+    # The lids' meeting counts more than where they do: one sees a gap of a tenth of a millimetre.
+    weighted = np.concatenate([flat, 5 * np.array(closing).reshape(len(changes), -1)], 1)
+    weights = np.linalg.svd(weighted, full_matrices=False)[0]
+    kept = min(config.people, weights.shape[1])
+    functionals = weights[:, :kept].T
+    scaled = (functionals @ flat).reshape(kept, len(own) + 1, len(handles), 3)
     terms = [*((f"{unit}{SIDES[side]}",) for unit in own), (blink, blink)]
+    fields = [[field.solve(scaled[mode, k]) for mode in range(kept)] for k in range(len(terms))]
+    for k in (1, 2):
+        terms.append((blink, *terms[k]))  # a blink cancels the unit, and so what is the person's of it
+        fields.append([-values for values in fields[k]])
     offsets = np.zeros((len(terms) * kept, *draft.template.shape))
-    for k in range(len(terms)):
-        for mode in range(kept):
-            offsets[k * kept + mode, rows] = field.solve(scaled[mode, k])
+    offsets[:, rows] = np.array(fields).reshape(len(terms) * kept, len(rows), 3)
     people = PersonTerms(
         tuple(term for term in terms for _ in range(kept)),
-        np.concatenate([weights[:, :kept].T] * len(terms)),
+        np.concatenate([functionals] * len(terms)),
         offsets,
     )
     return replace(draft, person=people if draft.person is None else draft.person.joined(people))
@@ -265,18 +269,33 @@ class Lids:
             ring = slice(k * count, (k + 1) * count)
             turned = _rotated(direction[ring], axis, share * INNER_SHARE[k] * angle)
             result[ring] = radius[ring, None] * turned
-        side = np.where(self._upper, -1.0, 1.0) * (angle > 0)
-        for k, depth in enumerate((0.0, 0.5, 1.0)):
+        line = self._line(direction)
+        for k, depth in enumerate((0.0, 0.5, 1.0)):  # the margins touch in a face along the eyeball's radii
             ring = slice((INNER_RINGS + k) * count, (INNER_RINGS + k + 1) * count)
-            apart = config.groove * depth * np.clip(4 * opening / opening.max(), 0, 1)
-            towards = _rotated(goal, axis, -apart / level * np.abs(side))
-            own_axis, own_angle = _turn(direction[ring], towards)
-            turned = _rotated(direction[ring], own_axis, share * own_angle)
+            goal = _at_height(self._meeting(direction[ring])[0], line)
             end = (radius[ring] + radius[ring][self._facing]) / 2
+            up = np.where(self._upper, 1.0, np.where(self._lower, -1.0, 0.0)) * config.groove * depth
+            goal = _raised(goal, up * np.clip(4 * opening / opening.max(), 0, 1) / level)
+            axis, angle = _turn(direction[ring], goal)
+            turned = _rotated(direction[ring], axis, share * angle)
             result[ring] = (radius[ring] + share * (end - radius[ring]) + lifted)[:, None] * turned
-        corners = np.arange(INNER_RINGS + 3)[:, None] * count + np.array([0, count // 2])
-        result[corners.ravel()] = offset[corners.ravel()]
         return centre + result
+
+    def _line(self, direction: F64) -> tuple[F64, F64]:
+        """Azimuths, rising, and heights above the horizontal, in radians, of the line where the lids meet: that of the
+        inner edges, and beyond their corners those of the other edges of the margin."""
+        count = self._rings.columns
+        half = count // 2
+        inner = slice(INNER_RINGS * count, (INNER_RINGS + 1) * count)
+        azimuth, height = _angles(self._meeting(direction[inner])[0][: half + 1])
+        for k in (1, 2):
+            corners = (INNER_RINGS + k) * count + np.array([0, half])
+            beyond, level = _angles(direction[corners])
+            outside = (beyond < azimuth.min()) | (beyond > azimuth.max())
+            azimuth = np.concatenate([azimuth, beyond[outside]])
+            height = np.concatenate([height, level[outside]])
+        order = np.argsort(azimuth)
+        return azimuth[order], height[order]
 
     def shifted(
         self, closing: tuple[float, float], aside: tuple[float, float] = (0.0, 0.0), lift: float = 0.0
@@ -291,7 +310,7 @@ class Lids:
             inner = slice(INNER_RINGS * count, (INNER_RINGS + 1) * count)
             goal, opening = self._meeting(direction[inner])
             axis, _ = _turn(direction[inner], goal)
-            profile = (opening / opening.max()) ** 0.6
+            profile = opening / opening.max()
             level = self._fit.radius + self._fit.gap
             up, low = closing
             angle = profile * np.where(self._upper, up, np.where(self._lower, low, 0)) / level
@@ -312,8 +331,8 @@ class Lids:
         Not all of it: a blink on top of both, which cancels each, doesn't cancel the correction.
         """
         vertical, aside = ("eyeLookUp", "eyeLookDown"), ("eyeLookIn", "eyeLookOut")
-        wide = tuple(("eyeWide", unit, 0.5) for unit in vertical)
-        return (*wide, *((first, second, 0.7) for first in vertical for second in aside))
+        wide = tuple(("eyeWide", unit, 0.85) for unit in vertical)
+        return (*wide, *((first, second, 0.8) for first in vertical for second in aside))
 
     def onto_ball(self, rest: F64, places: F64, centre: F64) -> F64:
         """Offsets (H, 3) that lead places back to as far from the eyeball's centre as at rest."""
@@ -321,6 +340,12 @@ class Lids:
         radius = np.linalg.norm(offset, axis=1)
         away = radius - np.linalg.norm(rest - centre, axis=1)
         return -(self.weight * away / radius)[:, None] * offset
+
+    def apart(self, offsets: F64) -> F64:
+        """Differences (2, K, 3) between facing columns of offsets (H, 3): of the margin's inner edge and middle."""
+        count = self._rings.columns
+        rings = offsets[INNER_RINGS * count : (INNER_RINGS + 2) * count].reshape(2, count, 3)
+        return rings - rings[:, self._facing]
 
     def bulge(self, template: F64, centre: F64) -> tuple[Int, F64]:
         """Skin below the lower lid and its offsets (N, 3) outwards and up at eyeSquint."""
@@ -346,6 +371,26 @@ class Lids:
         axis, angle = _turn(edge, facing)
         share = np.where(self._upper, 1 - self._config.meeting, self._config.meeting)
         return _rotated(edge, axis, share * angle), angle
+
+
+def _angles(direction: F64) -> tuple[F64, F64]:
+    """Azimuth and height in radians of directions (K, 3)."""
+    x, y, z = direction.T
+    return np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))
+
+
+def _at_height(direction: F64, line: tuple[F64, F64]) -> F64:
+    """Directions (K, 3) at their azimuth, at the height of a line of azimuths and heights."""
+    azimuth, _ = _angles(direction)
+    height = np.interp(azimuth, *line)
+    return np.stack([np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)], 1)
+
+
+def _raised(direction: F64, angle: F64) -> F64:
+    """Directions (K, 3) higher by angles (K,)."""
+    azimuth, height = _angles(direction)
+    height = height + angle
+    return np.stack([np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)], 1)
 
 
 def _turn(start: F64, end: F64) -> tuple[F64, F64]:
