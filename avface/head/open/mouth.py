@@ -22,7 +22,9 @@ INNER, OUTER = 10, 10
 """Rings of vertices that follow the mouth's rim, into the cavity and outwards on the skin."""
 CONTACT = 1
 """Ring on which the lips touch."""
-SHAPE_SHARES = (1.0, 0.8, 0.5)
+LIP_GAP = 0.00012
+"""What is left between the lips at rest, so that rounding doesn't let them through each other; metres."""
+SHAPE_SHARES = (1.0, 0.9, 0.7)
 """How alike both lips move, under a shape component, on the ring of their contact and the next ones outwards."""
 FOLLOWING = (0.95, 0.9, 0.8, 0.65, 0.45, 0.25, 0.1)
 """Share of the skin's displacement that the cavity's rings behind it take, from the rim inwards."""
@@ -31,11 +33,15 @@ LEAST_SPACING = 0.75
 INWARDS = (0.2, 0.5, 0.8)
 """Share of the displacement of the cavity's rings towards the teeth, from the rim inwards, that flesh takes up by
 getting thinner; the last one's for all further ones."""
+SHAPE_FOLLOWING = (np.nan, 0.2, 0.4, 0.4, 0.2)
+"""The same under a shape component; the first ring lies between the rim and the next one."""
+CHIN_BULGE = 0.008
+"""How far the skin between lower lip and chin comes forward with `mouthClose`; metres."""
 FLESH = 0.006
 """Distance at which skin stops to displace the cavity behind it; metres."""
 LIP_DEPTH = 0.004
 """Distance along z up to which lips that cross touch, rather than pass before each other; metres."""
-TEETH_GAP = 0.0008
+TEETH_GAP = 0.0005
 """Least distance of lips and cheeks from the teeth under a unit; metres."""
 TONGUE_SCALE = (0.68, 0.72, 0.75)
 """Size of the tongue, by axis, as a share of MakeHuman's."""
@@ -198,9 +204,12 @@ def seal(draft: Draft, rings: Rings, units: Iterable[str] = ()) -> Draft:
     expression = draft.expression.copy()
     for name in units:
         expression[draft.unit(name)] += closing.correction(expression[draft.unit(name)])
+    template = draft.template + closing.correction(draft.template)
+    for ring in (CONTACT, CONTACT + 1):
+        template[rings[ring], 1] += LIP_GAP / 2 * (1.0 * rings.upper - rings.lower)
     return replace(
         draft,
-        template=draft.template + closing.correction(draft.template),
+        template=template,
         shape=draft.shape + firm.correction(draft.shape),
         expression=expression,
     )
@@ -411,11 +420,14 @@ def _closing_unit(
     for ring in range(0, 8):
         for vertex in rings[ring]:
             fixed[int(vertex)] = np.array([1.0])
-    vertices, values = _harmonic(draft, inside, fixed, kept, 1)
+    vertices, values = _harmonic(draft, inside, fixed, kept, 2)
     share = np.zeros((len(opening), 1))
     share[vertices] = values
     drop = config.shut_drop * np.array([0.0, -1.0, -0.6])
-    return share * (drop - opening)
+    # Without a bulge the skin between lip and chin would be stretched over the lower teeth.
+    below = np.clip(opening[:, 1:2] / opening[:, 1].min(), 0, 1) ** 2
+    bulge = np.maximum(4 * share * (1 - share), 0) * below * np.array([0.0, 0.0, CHIN_BULGE])
+    return share * (drop - opening) + bulge
 
 
 def _hops(draft: Draft, start: Int, within: Int) -> Int:
@@ -443,10 +455,14 @@ def _bite(draft: Draft, rings: Rings, config: MouthConfig) -> F64:
     return np.array([0.0, middle[1] - config.teeth_below, middle[2] - config.teeth_behind])
 
 
+HANDLES = (0, 1, 5, 9)
+"""Rings whose displacement under a shape component teeth and cavity take part in."""
+
+
 def _lip_fit(draft: Draft, rings: Rings, offsets: F64) -> tuple[F64, F64]:
     """Similarity that moves teeth and cavity as offsets (..., V, 3) move the lips: matrix (..., 3, 3), offset
     (..., 3)."""
-    handles = np.concatenate([rings[k] for k in (0, 1, 5, 9)])
+    handles = np.concatenate([rings[k] for k in HANDLES])
     points = draft.template[handles]
     centre = points.mean(0)
     local = points - centre
@@ -504,25 +520,26 @@ def _with_cavity(draft: Draft, rings: Rings, config: MouthConfig) -> Draft:
     up = np.where(rings.upper, 1.0, -1.0) * np.sqrt(1 - across**2)
     up[[0, rings.left]] = 0.0
     template = draft.template.copy()
-    # half width, height above and depth below the bite, depth behind the wall in the middle, and at the corners behind
-    # the corners of the lips; metres
+    # half width, height above and depth below the bite, distance behind the wall in the middle above and below, and at
+    # the corners behind those of the lips; metres
     rows = (
-        (0.0258, 0.0075, 0.0050, 0.0, 0.006),
-        (0.0275, 0.0130, 0.0080, 0.0, 0.013),
-        (0.0290, 0.0170, 0.0105, 0.001, 0.020),
-        (0.0302, 0.0205, 0.0135, 0.006, 0.027),
-        (0.0310, 0.0235, 0.0200, 0.015, 0.034),
-        (0.0315, 0.0240, 0.0225, 0.026, 0.041),
-        (0.0315, 0.0240, 0.0240, 0.038, 0.048),
-        (0.0310, 0.0235, 0.0235, 0.052, 0.057),
-        (0.0270, 0.0200, 0.0200, 0.068, 0.068),
-        (0.0160, 0.0120, 0.0130, 0.076, 0.076),
+        (0.0258, 0.0075, 0.0045, 0.0, 0.0, 0.006),
+        (0.0275, 0.0130, 0.0078, 0.0, 0.0, 0.013),
+        (0.0290, 0.0170, 0.0106, 0.001, 0.0005, 0.020),
+        (0.0302, 0.0205, 0.0132, 0.006, 0.006, 0.027),
+        (0.0310, 0.0235, 0.0180, 0.015, 0.017, 0.034),
+        (0.0315, 0.0240, 0.0215, 0.026, 0.026, 0.041),
+        (0.0315, 0.0240, 0.0235, 0.038, 0.038, 0.048),
+        (0.0310, 0.0235, 0.0235, 0.052, 0.052, 0.057),
+        (0.0270, 0.0200, 0.0200, 0.068, 0.068, 0.068),
+        (0.0160, 0.0120, 0.0130, 0.076, 0.076, 0.076),
     )
     arch_x = ARCH[:, 0] * 1e-3 + np.interp(ARCH[:, 0], [0, 15, 21], [0.0, 0.0035, 0.0055]) + config.wall_gap
     arch_z = ARCH[:, 1] * 1e-3
     wall = bite[2] + config.wall_gap + 0.0012
     corner = wall - rim[[0, rings.left], 2].mean()
-    for ring, (half, high, low, back, beside) in enumerate(rows, start=1):
+    for ring, (half, high, low, above, below, beside) in enumerate(rows, start=1):
+        back = np.where(up > 0, above, below)
         place = np.stack([half * across, bite[1] + np.where(up > 0, high, low) * up, np.zeros(len(up))], 1)
         front = np.interp(np.abs(place[:, 0]), arch_x, arch_z, right=arch_z[-1])
         height = place[:, 1] - bite[1]
@@ -588,9 +605,8 @@ def mouth_follows(draft: Draft, config: MouthConfig | None = None) -> Draft:
     rings = mouth_rings(draft)
     names = draft.expression_names
     draft = seal(draft, rings, SHUT_UNITS)
-    follow = _Following(draft, rings, 4)
-    with_rim, with_skin = _Following(draft, rings, 2), _Following(draft, rings, None)
-    with_shape = _Following(draft, rings, 3)
+    with_jaw, with_rim = _Following(draft, rings, (np.nan,) * 3), _Following(draft, rings, (0.6,))
+    with_skin, with_shape = _Following(draft, rings, FOLLOWING), _Following(draft, rings, SHAPE_FOLLOWING)
     motions = jaw_motions(draft, rings, config)
     inwards = _inwards(draft, rings, config)
     lower = draft.rows("lower_teeth", "lower_gums")
@@ -604,7 +620,7 @@ def mouth_follows(draft: Draft, config: MouthConfig | None = None) -> Draft:
         if name != "tongueOut":
             expression[number, tongue] = jaw(draft.template[tongue]) if jaw else 0.0
         deep = jaw(draft.template) if jaw else np.zeros_like(draft.template)
-        way = {"jawOpen": follow, "mouthClose": with_rim}.get(name, with_skin)
+        way = {"jawOpen": with_jaw, "mouthClose": with_rim}.get(name, with_skin)
         way.apply(expression[number], np.zeros_like(deep), deep, None if jaw else inwards)
     for number, name in enumerate(names):
         if name in ("mouthClose", "tongueOut") or (
@@ -646,7 +662,7 @@ def _out_of_teeth(
     for arch, moved, side in zip(arches(), (np.zeros_like(places), back), (1.0, -1.0), strict=True):
         distance, front = arch.surface.outside(places - moved)
         level = side * ((places - moved)[:, 1] - (0.0 if side > 0 else OVERBITE))
-        near = smoothstep(-5.0, -2.5, level)
+        near = smoothstep(-3.0, -1.0, level) * smoothstep(-10.0, -7.0, -level)
         depth = np.maximum(1e3 * TEETH_GAP - distance, 0) * near
         result[rows] += 1e-3 * depth[:, None] * front
     return result
@@ -684,30 +700,30 @@ def _spread(draft: Draft, rings: Rings, offsets: F64) -> F64:
 class _Following:
     """Moves the cavity with the lips, the upper arch and the jaw.
 
-    deep: the ring from which on it moves with the arches only, those before it also with the rim; None: all rings move
-    with arches and, by `FOLLOWING`, with the skin before them.
+    shares: how much of the displacement of the skin before them the rings take from the rim inwards, the rest is that
+    of the arches; nan: as harmonic as between their neighbours.
     """
 
-    def __init__(self, draft: Draft, rings: Rings, deep: int | None) -> None:
+    def __init__(self, draft: Draft, rings: Rings, shares: tuple[float, ...]) -> None:
         count = rings.loops.shape[1]
         up = _upness(draft, rings)
         self._rim = rings[0]
-        self._sources = rings[0] if deep else np.concatenate([rings[k] for k in range(OUTER + 1)])
+        self._sources = np.concatenate([rings[k] for k in range(OUTER + 1)])
         size = len(self._sources)
         fixed = {int(v): np.eye(size + 2)[column] for column, v in enumerate(rings[0])}
-        for ring in range(deep or 1, INNER + 1):
-            share = 0.0 if deep or ring > len(FOLLOWING) else FOLLOWING[ring - 1]
+        for ring, share in enumerate(shares + (0.0,) * (INNER - len(shares)), start=1):
+            if np.isnan(share):
+                continue
             for column, vertex in enumerate(rings[-ring]):
                 row = np.zeros(size + 2)
-                if share:
-                    before = column + count * np.arange(OUTER + 1)
-                    away = draft.template[self._sources[before]] - draft.template[vertex]
-                    near = np.exp(-0.5 * ((away**2).sum(1) - (away**2).sum(1).min()) / FLESH**2)
-                    row[before] = share * near / near.sum()
+                before = column + count * np.arange(OUTER + 1)
+                away = draft.template[self._sources[before]] - draft.template[vertex]
+                near = np.exp(-0.5 * ((away**2).sum(1) - (away**2).sum(1).min()) / FLESH**2)
+                row[before] = share * near / near.sum()
                 row[size], row[size + 1] = (1 - share) * up[column], (1 - share) * (1 - up[column])
                 fixed[int(vertex)] = row
-        between = np.concatenate([rings[-k] for k in range(deep or 1)])
-        self._moved, matrix = _harmonic(draft, between, fixed, np.zeros(0, int))
+        inside = np.concatenate([rings[-k] for k in range(1, INNER + 1)])
+        self._moved, matrix = _harmonic(draft, inside, fixed, np.zeros(0, int))
         self._from_skin, self._from_arches = matrix[:, :size], matrix[:, size:]
 
     def apply(self, offsets: F64, upper: F64, lower: F64, inwards: F64 | None = None) -> None:
