@@ -23,6 +23,8 @@ class EarsConfig:
     """Distance of the upper third's outermost point from the plane in which the ear is attached to the skull."""
     lowest: float = -0.049
     """Height of the lobe over the eyes' centres: the nose's base."""
+    inwards: float = 0.0015
+    """How much nearer to the middle the ears, and the skull behind them, lie than MakeHuman's."""
     tip_share: float = 0.85
     """Protrusion of the ear's upper end, as a share of what the upper third's would make it."""
     lobe_share: float = 0.8
@@ -102,4 +104,5 @@ def _place_ear(frames: F64, quads: Int, ear: Bool, scalp: Bool, face: Bool, conf
     result[:, moving] = grown + centre
     shift = config.lowest - (centre[0, 0, 1] + scale_up * (low[1] - centre[0, 0, 1]))
     result[0, moving, 1] += weight[moving] * shift
+    result[0, moving, 0] -= weight[moving] * sign * config.inwards
     return result
