@@ -26,6 +26,7 @@ FLOORS = {
     "avface.head.anatomy": (2, 1),
     "avface.head.open": (2, 2),
     "avface.head.open.outside": (2, 2),
+    "avface.head.open.mouth": (2, 2),
     "avface.head.flame": (2, 1),
     "avface.head.skin": (2, 1),
     "avface.tracking": (2,),

@@ -12,7 +12,7 @@ from avface.head.model import UnitRange
 from avface.head.open.config import OpenHeadConfig
 from avface.head.open.eyes import EyesConfig
 from avface.head.open.lids import LidsConfig
-from avface.head.open.mouth import MouthConfig
+from avface.head.open.mouth.config import MouthConfig
 from avface.head.skin.atlas import DetailAtlas
 
 

@@ -28,7 +28,8 @@ def test_every_handle_is_a_named_point_and_every_unit_a_reference_unit():
 def draft():
     from avface.head.open.builder import base_draft
     from avface.head.open.config import OpenHeadConfig
-    from avface.head.open.mouth import mouth, mouth_follows
+    from avface.head.open.mouth.following import mouth_follows
+    from avface.head.open.mouth.step import mouth
     from avface.head.open.units import units
 
     return mouth_follows(units(mouth(base_draft(OpenHeadConfig(samples=200)))))

@@ -11,6 +11,7 @@ from avface.arrays import F64
 from avface.geometry.interpolation import smoothstep
 from avface.head.open.deformation import SmoothFields
 from avface.head.open.draft import Draft, triangulate
+from avface.head.open.mouth.jaw import open_motion
 from avface.head.open.named_points import find_points
 from avface.head.open.unit_measures import SkinCheck
 from avface.head.open.units import lid_shares
@@ -39,14 +40,25 @@ SINGLE = (
     ("mouthRollLower", "mouthPressRight"),
     ("mouthRollUpper", "mouthPressLeft"),
     ("mouthRollUpper", "mouthPressRight"),
+    ("mouthRollLower", "mouthRollUpper"),
     ("mouthRollLower", "mouthShrugLower"),
     ("mouthRollUpper", "mouthShrugUpper"),
 )
 """Units of the whole mouth that do so."""
+LOWER_LIP = (
+    "mouthRollLower",
+    "mouthShrugLower",
+    "mouthFunnel",
+    "mouthPucker",
+    "mouthLowerDownLeft",
+    "mouthLowerDownRight",
+)
+"""Units that move the lower lip along directions of the jaw's, which turn with it."""
 TOUCHING = (
     (("mouthRollLower", "mouthRollUpper"),),
     (("mouthRollLower", "mouthPressLeft"), ("mouthRollLower", "mouthPressRight")),
     (("mouthRollUpper", "mouthPressLeft"), ("mouthRollUpper", "mouthPressRight")),
+    (("jawForward", "mouthShrugLower"),),
 )
 """Pairs that press the lips through each other; the left and right one of a pair together."""
 STILL = 0.0001
@@ -73,17 +85,34 @@ class ContactConfig:
 
 
 def unit_pairs(draft: Draft) -> Draft:
-    """The draft with correctives: muscles that pull the same skin the same way don't add up, and lids that close stay
-    where they meet though the cheek rises."""
+    """The draft with correctives: muscles that pull the same skin the same way don't add up, the lower lip's units turn
+    with the jaw, and lids that close stay where they meet though the cheek rises."""
     pairs = [(f"{a}{side}", f"{b}{side}") for a, b in SATURATING for side in SIDES]
     pairs += [(f"{unit}Left", f"{unit}Right") for unit in ACROSS]
     pairs += SINGLE
     offsets = [saturation(draft.expression[draft.unit(a)], draft.expression[draft.unit(b)]) for a, b in pairs]
+    jaw = jaw_share(draft)[:, None]
+    turn = open_motion().matrix
+    for unit in LOWER_LIP:
+        pairs.append(("jawOpen", unit))
+        offsets.append(jaw * (draft.expression[draft.unit(unit)] @ turn.T))
+    # In shut lips a rolled upper lip draws the lower one's edge inwards.
+    pairs.append(("jawOpen", "mouthRollUpper"))
+    offsets.append(-jaw * draft.expression[draft.unit("mouthRollUpper")])
     shares = lid_shares(draft, find_points(draft))
     for k, side in enumerate(SIDES):
         pairs.append((f"eyeBlink{side}", f"cheekSquint{side}"))
         offsets.append(-shares[:, k, None] * draft.expression[draft.unit(f"cheekSquint{side}")])
-    return draft.with_pairs(tuple(pairs), np.stack(offsets))
+    stacked = np.stack(offsets)
+    stacked[np.linalg.norm(stacked, axis=2) < STILL] = 0
+    return draft.with_pairs(tuple(pairs), stacked)
+
+
+def jaw_share(draft: Draft) -> F64:
+    """(V,) share of the jaw's displacement under `jawOpen`: 0 on the skull, 1 on the chin."""
+    whole = np.linalg.norm(open_motion()(draft.template), axis=1)
+    share = np.linalg.norm(draft.expression[draft.unit("jawOpen")], axis=1) / np.maximum(whole, 1e-3)
+    return np.asarray(np.clip(share, 0, 1))
 
 
 def saturation(first: F64, second: F64) -> F64:
@@ -94,7 +123,6 @@ def saturation(first: F64, second: F64) -> F64:
     along = 2 * np.maximum((first * second).sum(1), 0)
     share = np.sqrt(squares / np.maximum(squares + along, 1e-18))
     result = (share - 1)[:, None] * total
-    result[np.linalg.norm(result, axis=1) < STILL] = 0
     return np.asarray(result)
 
 

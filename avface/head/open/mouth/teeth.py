@@ -9,6 +9,7 @@ upper incisors' edges.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -195,6 +196,7 @@ class Arch:
     surface: ArchSurface
 
 
+@cache
 def arches() -> tuple[Arch, Arch]:
     """The upper and the lower arch, clenched."""
     lower_curve = ARCH * [0.95, 1.0] + np.array([0.0, OVERJET])

@@ -1,0 +1,1 @@
+"""The mouth of the open head: lips, jaw, teeth, cavity and tongue."""

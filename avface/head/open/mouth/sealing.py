@@ -1,0 +1,103 @@
+"""Lips that meet at rest for every person, and under units that leave shut lips shut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from avface.arrays import F64
+from avface.geometry.interpolation import smoothstep
+from avface.head.open.draft import Draft
+from avface.head.open.mouth.rings import CONTACT, Rings, harmonic, lip_orders
+
+LIP_GAP = 0.00012
+"""What is left between the lips at rest, so that rounding doesn't let them through each other; metres."""
+SHAPE_SHARES = (1.0, 0.9, 0.7)
+"""How alike both lips move, under a shape component, on the ring of their contact and the next ones outwards."""
+SHUT_UNITS = (
+    "mouthSmileLeft",
+    "mouthSmileRight",
+    "mouthFrownLeft",
+    "mouthFrownRight",
+    "mouthDimpleLeft",
+    "mouthDimpleRight",
+    "mouthPressLeft",
+    "mouthPressRight",
+    "mouthStretchLeft",
+    "mouthStretchRight",
+    "mouthRollLower",
+    "mouthRollUpper",
+    "mouthShrugLower",
+    "mouthShrugUpper",
+    "mouthPucker",
+    "mouthLeft",
+    "mouthRight",
+    "cheekPuff",
+)
+"""Units that leave shut lips shut."""
+
+
+def seal(draft: Draft, rings: Rings, units: Iterable[str] = ()) -> Draft:
+    """The draft with lips that meet at rest for any shape weights, and under the given units."""
+    closing, firm = _Closing(draft, rings), _Closing(draft, rings, SHAPE_SHARES)
+    expression = draft.expression.copy()
+    for name in units:
+        expression[draft.unit(name)] += closing.correction(expression[draft.unit(name)])
+    template = draft.template + closing.correction(draft.template)
+    for ring in (CONTACT, CONTACT + 1):
+        template[rings[ring], 1] += LIP_GAP / 2 * (1.0 * rings.upper - rings.lower)
+    return replace(
+        draft,
+        template=template,
+        shape=draft.shape + firm.correction(draft.shape),
+        expression=expression,
+    )
+
+
+class _Closing:
+    """The linear map from positions or offsets of the lips to the corrections that bring both lips onto one curve.
+
+    shares: how much of the difference is taken, on the ring of the contact and on those before it; at the corners all
+    of it is taken on the first two.
+    """
+
+    CORNER = (0.72, 0.9)
+    """Shares of the mouth's half width between which the ring before the contact begins to touch as well."""
+    REACH = (-3, 8)
+    """Rings at which the corrections are 0."""
+
+    def __init__(self, draft: Draft, rings: Rings, shares: tuple[float, ...] = (1.0, 0.0)) -> None:
+        fixed: dict[int, F64] = {}  # vertex: row over all vertices of the rings
+        columns = np.arange(rings.loops.shape[1])
+        numbers = range(CONTACT, CONTACT + len(shares))
+        self._sources = np.concatenate([rings[ring] for ring in numbers])
+        count = len(columns)
+        for number, ring in enumerate(numbers):
+            x = draft.template[rings[ring], 0]
+            half = np.abs(x[[0, rings.left]]).mean()
+            for column in columns:
+                row = np.zeros(len(shares) * count)
+                for order in lip_orders(rings):
+                    row[number * count + order] += _interpolation(x[column], x[order]) / 2
+                row[number * count + column] -= 1
+                corner = float(smoothstep(*self.CORNER, abs(x[column]) / half)) if number == 1 else 0.0
+                share = max(shares[number], corner)
+                if share > 0:
+                    fixed[int(rings[ring][column])] = share * row
+        low, high = self.REACH
+        inside = [rings[k] for k in range(low + 1, high)]
+        zero = np.concatenate([rings[low], rings[high]])
+        self._moved, self._matrix = harmonic(draft, np.concatenate(inside), fixed, zero)
+
+    def correction(self, points: F64) -> F64:
+        """Corrections (..., V, 3) of points or offsets (..., V, 3)."""
+        result = np.zeros_like(points)
+        result[..., self._moved, :] = self._matrix @ points[..., self._sources, :]
+        return result
+
+
+def _interpolation(at: float, knots: F64) -> F64:
+    """Weights of the knots (rising) for a linear interpolation at a place."""
+    return np.array([np.interp(at, knots, unit) for unit in np.eye(len(knots))])
