@@ -5,7 +5,7 @@ import pytest
 from anatomy_heads import ball, box
 
 from avface.geometry.mesh import triangulate
-from avface.head.anatomy.intersections import LIPS, SEEN_DEPTH, TEETH, ZONES, Solid, depths
+from avface.head.anatomy.intersections import LIPS, TEETH, ZONES, Solid, depths
 from avface.head.anatomy.surface import (
     bend,
     bodies,
@@ -154,10 +154,14 @@ def test_the_depth_of_a_box_in_another_is_measured():
     found = depths(solid(np.concatenate([faces, others + 8])), np.concatenate([points, more]))
     depth, place = found[LIPS]
     assert depth == pytest.approx(0.001, abs=1e-9) and place[0] == pytest.approx(0.009)
-    deep = depths(
-        solid(np.concatenate([faces, others + 8])), np.concatenate([points, more - np.array([0.005, 0, 0])])
-    )
-    assert deep[LIPS][0] == SEEN_DEPTH
+
+
+def test_boxes_that_touch_are_sound():
+    points, faces = box((0, 0, 0), (0.01, 0.01, 0.01))
+    for x, sound in ((0.01, True), (0.00995, True), (0.0098, False)):
+        more, others = box((x, 0.002, 0.002), (0.02, 0.008, 0.008))
+        found = depths(solid(np.concatenate([faces, others + 8])), np.concatenate([points, more]))
+        assert (found[LIPS][0] == 0) == sound, x
 
 
 def test_a_tooth_in_flesh_is_found_from_both_sides():

@@ -14,10 +14,12 @@ from avface.head.anatomy.poses import joint_centres
 from avface.head.anatomy.surface import distance_to_triangles, face_normals, vertex_normals, winding_numbers
 from avface.head.model import HeadModel
 
-PROBE = 2e-5
-"""Metres in front of the skin at which it must be outside the head."""
+INSET = 1e-4
+"""Metres behind the skin at which it must be inside the head once, not twice: surfaces that only touch are sound."""
 SEEN_DEPTH = 0.004
 """Metres up to which a depth is measured; deeper ones count as that."""
+ALONG = 0.5
+"""Cosine to the normal of a place from which a face belongs to the same side of a fold."""
 MOVED = 2e-5
 """Metres by which a vertex must move to be tested again."""
 NEAR = 0.004
@@ -90,7 +92,8 @@ def depths(solid: Solid, posed: F64, before: F64 | None = None) -> dict[str, tup
     normals[~single] = face_normals(posed, probes[~single])
     result = {name: (0.0, np.full(3, np.nan)) for name in ZONES}
 
-    inside = winding_numbers(places + PROBE * normals, posed, solid.flesh) != 0
+    around = winding_numbers(places - INSET * normals, posed, solid.flesh)
+    inside = (around < 0) | (around > 1)
     depth = _depths(places[inside], normals[inside], probes[inside], posed, solid.flesh)
     for k, name in enumerate(ZONES):
         _deepest(result, name, depth[zone[inside] == k], places[inside][zone[inside] == k])
@@ -127,7 +130,8 @@ def _near_moved(solid: Solid, posed: F64, before: F64) -> tuple[Bool, Bool]:
 def _depths(places: F64, normals: F64 | None, corners: Int | None, posed: F64, faces: Int) -> F64:
     """Distances (N,) of places (N, 3) inside a surface from it, at most SEEN_DEPTH.
 
-    With normals (N, 3), only from faces that look against them and share none of corners (N, 3), vertices.
+    With normals (N, 3) and corners (N, 3), vertices: the places are of the same surface. Faces at these vertices don't
+    count, and those that look along the normals only if there are no others, as in a fold.
     """
     from scipy.spatial import cKDTree
 
@@ -148,12 +152,15 @@ def _depths(places: F64, normals: F64 | None, corners: Int | None, posed: F64, f
     count = np.array([len(each) for each in lists])
     place = np.repeat(np.arange(len(places)), count)
     face = kept[np.concatenate([np.asarray(each, np.int64) for each in lists])]
+    distance = distance_to_triangles(places[place], *np.moveaxis(triangles[face], 1, 0))
     if normals is not None and corners is not None:
         across = face_normals(posed, faces[kept])[np.searchsorted(kept, face)]
-        facing = np.einsum("nk,nk->n", across, normals[place])
+        along = np.einsum("nk,nk->n", across, normals[place]) > ALONG
         own = (faces[face][:, :, None] == corners[place][:, None, :]).any((1, 2))
-        chosen = (facing < 0) & ~own
-        place, face = place[chosen], face[chosen]
-    distance = distance_to_triangles(places[place], *np.moveaxis(triangles[face], 1, 0))
+        folded = result.copy()
+        np.minimum.at(folded, place[~own], distance[~own])
+        place, distance = place[~own & ~along], distance[~own & ~along]
+        np.minimum.at(result, place, distance)
+        return np.where(result < SEEN_DEPTH, result, folded)
     np.minimum.at(result, place, distance)
     return result
