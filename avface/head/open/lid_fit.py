@@ -140,10 +140,18 @@ def _rest(template: F64, rings: LidRings, centre: F64, config: LidFitConfig) -> 
     offset = margin[0] - centre
     around = np.arctan2(offset[:, 1], offset[:, 0])
     angle = np.arctan2(np.hypot(offset[:, 0], offset[:, 1]), offset[:, 2])
+    column = np.arange(rings.columns)
+    upwards = np.sign(rings.columns / 2 - column) * (column > 0)
+    away = np.radians(9) * (1 - weight) * upwards * np.clip(np.abs(rings.columns / 2 - column) / 3, 0, 1)
     inner = []
     for degrees in config.inner_angles[::-1]:
         a = np.minimum(angle + np.radians(degrees), np.radians(70 + degrees))
         ring = np.stack([np.sin(a) * np.cos(around), np.sin(a) * np.sin(around), np.cos(a)], 1)
+        height = np.arcsin(ring[:, 1]) + away
+        azimuth = np.arctan2(ring[:, 0], ring[:, 2])
+        ring = np.stack(
+            [np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)], 1
+        )
         inner.append(centre + (config.radius + config.inner_gap) * ring)
     return np.concatenate([*inner, *margin])
 

@@ -41,7 +41,7 @@ class LidsConfig:
     """How far the lower lid goes towards the nose at eyeSquint."""
     squint_bulge: float = 0.0007
     """Height of the bulge below the lower lid at eyeSquint."""
-    look_up: tuple[float, float] = (-0.0032, 0.0015)
+    look_up: tuple[float, float] = (-0.0030, 0.0014)
     """Upper and lower lid at eyeLookUp."""
     look_down: tuple[float, float] = (0.0060, -0.0021)
     """Upper and lower lid at eyeLookDown."""
@@ -120,7 +120,7 @@ def _with_lids(draft: Draft, side: int, rings: LidRings, config: LidsConfig, fit
         expression[index, rows] -= field.solve(away)
         if size >= 0.0002:
             pairs.append((blink, unit))
-            offsets.append(-field.solve(expression[index, handles]))
+            offsets.append(-field.solve(expression[index, handles] + _together(draft, blink, unit)[handles]))
     for unit, values in own.items():
         if unit != blink:
             pairs.append((blink, unit))
@@ -134,6 +134,15 @@ def _with_lids(draft: Draft, side: int, rings: LidRings, config: LidsConfig, fit
     pair_offsets[:, rows] = np.stack(offsets)
     result = replace(draft, expression=expression).with_pairs(tuple(pairs), pair_offsets)
     return _with_people(result, side, field, lids, config)
+
+
+def _together(draft: Draft, first: str, second: str) -> F64:
+    """(V, 3) what correctives of two units that the draft has already move."""
+    result = np.zeros_like(draft.template)
+    for pair, offsets in zip(draft.pairs, draft.pair_offsets, strict=True):
+        if set(pair) == {first, second}:
+            result += offsets
+    return result
 
 
 def _with_people(draft: Draft, side: int, field: LidField, lids: Lids, config: LidsConfig) -> Draft:
@@ -245,7 +254,7 @@ class Lids:
             "eyeBlink": lambda rest, centre: self.closed(rest, centre, 1),
             "eyeWide": self.shifted(config.wide),
             "eyeSquint": self.shifted(config.squint, (0, inwards * config.squint_inwards)),
-            "eyeLookUp": self.shifted(config.look_up, lift=config.closed_lift),
+            "eyeLookUp": self.shifted(config.look_up, lift=2 * config.closed_lift),
             "eyeLookDown": self.shifted(config.look_down, lift=config.closed_lift),
             "eyeLookIn": self.shifted((0.0003, 0.0), (inwards * aside, inwards * aside)),
             "eyeLookOut": self.shifted((-0.0004, 0.0), (-inwards * aside, -inwards * aside)),
