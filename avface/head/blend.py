@@ -37,14 +37,6 @@ class BlendTerms:
             expression = torch.cat([expression.expand(*person.shape[:-1], -1), person], -1)
         return expression
 
-    def slopes(self, expression: Tensor, shape: Tensor) -> Tensor:
-        """Derivatives (..., P + R, E) of the weights after the units' own by the units."""
-        units = torch.eye(expression.shape[-1], dtype=expression.dtype, device=expression.device)
-        slopes = pair_slopes(expression, self.pairs)
-        every = torch.cat([units.expand(*slopes.shape[:-2], -1, -1), slopes], -2)
-        person = every[..., self.person_terms, :] * (shape @ self.person_weights.T.to(shape))[..., None]
-        return torch.cat([slopes, person], -2)
-
 
 def pair_weights(expression: Tensor, pairs: Tensor) -> Tensor:
     """Weights (..., P) of pairs (P, 2) of units; see `BlendTerms`."""
@@ -54,13 +46,12 @@ def pair_weights(expression: Tensor, pairs: Tensor) -> Tensor:
     return one * torch.where(first == second, 1 - other, other)
 
 
-def pair_slopes(expression: Tensor, pairs: Tensor) -> Tensor:
-    """Derivatives (..., P, E) of `pair_weights` by the units; at 0 and 1 those from inside."""
+def pair_slopes(expression: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """Derivatives (..., P) of `pair_weights` by the first and by the second unit of each pair, 0 by the second of two
+    equal ones; at 0 and 1 those from inside."""
     first, second = pairs.T
     limited = expression.clamp(0, 1)
-    one, other = limited[..., first], limited[..., second]
-    rows = torch.arange(len(pairs), device=pairs.device)
-    slopes = expression.new_zeros(*expression.shape[:-1], len(pairs), expression.shape[-1])
-    slopes[..., rows, first] = torch.where(first == second, 1 - 2 * other, other)
-    slopes[..., rows, second] = torch.where(first == second, 1 - 2 * other, one)
-    return slopes * ((expression >= 0) & (expression <= 1))[..., None, :]
+    inside = ((expression >= 0) & (expression <= 1)).to(expression)
+    one, other, same = limited[..., first], limited[..., second], first == second
+    by_first = torch.where(same, 1 - 2 * one, other) * inside[..., first]
+    return by_first, torch.where(same, torch.zeros_like(one), one) * inside[..., second]

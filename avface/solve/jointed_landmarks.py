@@ -232,9 +232,8 @@ class JointedLandmarkModel(LandmarkModel):
         result = by_weight.new_zeros(*by_weight.shape[:3], count)
         linear, paired = len(self.units), len(self.units) + len(self.pairs)
         result[..., self.units] = by_weight[..., :linear]
-        if len(self.pairs):
-            slopes = pair_slopes(parameters.expression, self.pairs)  # (T, P, E)
-            result[..., : head.num_expression] += by_weight[..., linear:paired] @ slopes[:, None]
+        for unit, slopes in zip(self.pairs.T, pair_slopes(parameters.expression, self.pairs), strict=True):
+            result.index_add_(-1, unit, by_weight[..., linear:paired] * slopes[:, None, None])
         for joint, turn, angles in zip(self._joints, turns, self._angles(parameters), strict=True):
             arm = joint.carried.at(parameters.shape, weights) @ turn.mT  # (T, P, 3)
             axes = left_jacobian(angles)  # (T, 3, 3): column a is the rotation vector of d R / d angle a

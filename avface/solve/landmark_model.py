@@ -20,8 +20,8 @@ from torch import Tensor
 
 from avface.arrays import Floats
 from avface.geometry.rotations import nearest_rotation, rotvec_to_rotmat
-from avface.head.blend import BlendTerms, pair_weights
 from avface.head.model import HeadModel
+from avface.solve.correctives import LandmarkCorrectives
 from avface.solve.linear.arrow_matrix import ArrowMatrix
 
 ROTATION = slice(0, 3)
@@ -155,14 +155,8 @@ class LandmarkModel:
         # As (3 L, E) and (3 L, S), one matrix product serves all frames.
         self.expression_rows = self.expression_basis.flatten(1).T.contiguous()
         self.shape_rows = self.shape_basis.flatten(1).T.contiguous()
-        self._products = _expression_products(self.expression_basis)
-        # They move few landmarks: those of the lids and the mouth, and those of the person the lids' only.
-        self._terms = BlendTerms(terms.pairs, terms.person_terms, terms.person_weights.to(dtype))
-        self._corrected = correctives.square().sum((0, 2)).nonzero()[:, 0]  # (C,)
-        self._corrective_rows = correctives[:, self._corrected].flatten(1).T.contiguous()  # (3 C, P + R)
-        of_person = correctives[len(terms.pairs) :]
-        self._personal = of_person.square().sum((0, 2)).nonzero()[:, 0]  # (D,)
-        self._personal_rows = of_person[:, self._personal].flatten(1).T.contiguous()  # (3 D, R)
+        self._correctives = LandmarkCorrectives(self.expression_basis, correctives, terms)
+        self._products = _expression_products(self.expression_basis[:, self._correctives.others])
 
     @property
     def num_local(self) -> int:
@@ -209,10 +203,11 @@ class LandmarkModel:
         points = (parameters.expression @ self.expression_rows.T).unflatten(-1, (-1, 3)) + self.neutral(
             parameters.shape
         )
-        if len(self._corrected):
-            weights = self._terms.weights(parameters.expression, self._own_shape(parameters))
-            correction = weights[..., self.num_units :] @ self._corrective_rows.T
-            points[..., self._corrected, :] += correction.unflatten(-1, (-1, 3))
+        moved = self._correctives
+        if len(moved.landmarks):
+            basis = moved.basis(parameters.shape).permute(1, 2, 0)  # (E + P, C, 3)
+            here = (moved.weights(parameters.expression) @ basis.flatten(1)).unflatten(-1, (-1, 3))
+            points[..., moved.landmarks, :] = here + self.neutral(parameters.shape)[moved.landmarks]
         for eye, rows in enumerate(self.eye_points):
             centre = self.eye_mean[eye] + parameters.shape @ self.eye_basis[eye]
             turn = gaze_rotation(parameters.gaze[..., eye, :])
@@ -232,8 +227,8 @@ class LandmarkModel:
 
         weights (T, L), residual (T, L, 2) pixels. The same numbers as from `jacobian`, many times faster: with
         M_l = A_l^T A_l for the derivative A_l (2, 3) of a landmark by its head point, the expression block is
-        sum_l E_l^T M_l E_l, one product of all frames' M with a constant matrix. Landmarks with correctives add the
-        terms of their changing derivative.
+        sum_l E_l^T M_l E_l, one product of all frames' M with a constant matrix. For landmarks with correctives, E_l
+        changes with the expression, and their part comes from the Jacobian.
         """
         frame = self._linearise(parameters)
         root = weights.sqrt()
@@ -243,7 +238,9 @@ class LandmarkModel:
         pulled = weights[..., None] * residual
         by_head = frame.by_camera @ parameters.rotation[:, None]
         forces = torch.einsum("tlij,tli->tlj", by_head, pulled)
-        gradient[:, expression] = forces.flatten(1) @ self.expression_rows
+        moved = self._correctives
+        constant = self.expression_rows.unflatten(0, (-1, 3))[moved.others].flatten(0, 1)  # (3 (L - C), E)
+        gradient[:, expression] = forces[:, moved.others].flatten(1) @ constant
         pose = torch.cat([frame.by_rotation, frame.by_camera], -1)
         gradient[:, :6] = torch.einsum("tlij,tli->tj", pose, pulled)
 
@@ -251,7 +248,7 @@ class LandmarkModel:
         hessian = residual.new_zeros(len(residual), self.num_local, self.num_local, dtype=single)
         weighted = (root[..., None, None] * by_head).to(single)
         pose = (root[..., None, None] * pose).to(single)
-        x, y, z = weighted.unbind(-1)
+        x, y, z = weighted[:, moved.others].unbind(-1)
         squares = torch.stack([x * x, y * y, z * z, x * y, x * z, y * z], -1).sum(2).flatten(1)
         upper = torch.triu_indices(units, units, device=squares.device)
         block = squares.new_zeros(len(residual), units, units)
@@ -259,18 +256,15 @@ class LandmarkModel:
         hessian[:, expression, expression] = block
         rows = pose.flatten(1, 2)
         hessian[:, :6, :6] = rows.mT @ rows
-        through = torch.einsum("tlia,tlib->talb", pose, weighted).flatten(2)
-        hessian[:, :6, expression] = through @ self.expression_rows.to(single)
-        if len(self._corrected):
-            chosen = self._corrected
-            by_units = self._corrected_by_units(parameters)  # (T, 3 C, E)
-            gradient[:, expression] += (forces[:, chosen].flatten(1)[:, None] @ by_units)[:, 0]
-            change = weighted[:, chosen] @ by_units.to(single).unflatten(1, (-1, 3))
-            linear = weighted[:, chosen] @ self.expression_basis[:, chosen].permute(1, 2, 0).to(single)
-            change, linear = change.flatten(1, 2), linear.flatten(1, 2)
-            cross = linear.mT @ change
-            hessian[:, expression, expression] += cross + cross.mT + change.mT @ change
-            hessian[:, :6, expression] += pose[:, chosen].flatten(1, 2).mT @ change
+        through = torch.einsum("tlia,tlib->talb", pose[:, moved.others], weighted[:, moved.others]).flatten(2)
+        hessian[:, :6, expression] = through @ constant.to(single)
+        if len(moved.landmarks):
+            here = moved.landmarks
+            basis = moved.basis(parameters.shape)
+            gradient[:, expression] += moved.pull(forces[:, here], parameters.expression, basis)
+            block, coupling = moved.blocks(weighted[:, here], pose[:, here], parameters.expression, basis)
+            hessian[:, expression, expression] += block
+            hessian[:, :6, expression] += coupling
         for eye, points in enumerate(self.eye_points):
             gaze = slice(first_gaze + 2 * eye, first_gaze + 2 * eye + 2)
             by_gaze = self._by_gaze(parameters, frame, by_head, eye)
@@ -299,8 +293,8 @@ class LandmarkModel:
             (rows, self._by_shape_of_eye(parameters, by_head, eye))
             for eye, rows in enumerate(self.eye_points)
         ]
-        if len(self._personal):
-            varying.append((self._personal, self._by_shape_of_person(parameters, by_head)))
+        if len(personal := self._correctives.personal):
+            varying.append((personal, self._by_shape_of_person(parameters, by_head)))
         for rows, _ in varying:
             by_head[:, rows] = 0
         pulled = weights[..., None] * residual
@@ -342,8 +336,8 @@ class LandmarkModel:
         by_shape = (by_head @ self.shape_rows.unflatten(0, (-1, 3))).contiguous()
         for eye, points in enumerate(self.eye_points):
             by_shape[:, points] = self._by_shape_of_eye(parameters, by_head, eye)
-        if len(self._personal):
-            by_shape[:, self._personal] = self._by_shape_of_person(parameters, by_head)
+        if len(personal := self._correctives.personal):
+            by_shape[:, personal] = self._by_shape_of_person(parameters, by_head)
         local = self._by_local(parameters, frame, by_head)
         return torch.cat([local, by_shape, self._by_focal(parameters, frame)[..., None]], -1)
 
@@ -355,31 +349,24 @@ class LandmarkModel:
         local[..., ROTATION] = frame.by_rotation
         local[..., TRANSLATION] = frame.by_camera
         local[..., 6:first_gaze] = by_head @ self.expression_rows.unflatten(0, (-1, 3))
-        if len(self._corrected):
-            by_units = self._corrected_by_units(parameters).unflatten(1, (-1, 3))
-            local[:, self._corrected, :, 6:first_gaze] += by_head[:, self._corrected] @ by_units
+        moved = self._correctives
+        if len(moved.landmarks):
+            by_units = moved.by_units(parameters.expression, moved.basis(parameters.shape)).permute(
+                0, 3, 1, 2
+            )
+            local[:, moved.landmarks, :, 6:first_gaze] = by_head[:, moved.landmarks] @ by_units
         for eye, points in enumerate(self.eye_points):
             column = first_gaze + 2 * eye
             local[:, points, :, column : column + 2] = self._by_gaze(parameters, frame, by_head, eye)
         return local
 
-    def _own_shape(self, parameters: Parameters) -> Tensor:
-        """The head's own shape weights, without the tracker's bias."""
-        return parameters.shape[: self.head.num_shape]
-
-    def _corrected_by_units(self, parameters: Parameters) -> Tensor:
-        """Derivative (T, 3 C, E) of the correctives' part of the points by the expression."""
-        slopes = self._terms.slopes(parameters.expression, self._own_shape(parameters))
-        return self._corrective_rows @ slopes
-
     def _by_shape_of_person(self, parameters: Parameters, by_head: Tensor) -> Tensor:
         """Derivative (T, D, 2, S) of the pixels of landmarks that terms of the person move, by the shape."""
-        ones = torch.cat([parameters.expression, pair_weights(parameters.expression, self._terms.pairs)], -1)
-        weights = ones[..., self._terms.person_terms, None] * self._terms.person_weights  # (T, R, own S)
-        basis = (self._personal_rows @ weights).unflatten(1, (-1, 3))
-        constant = self.shape_rows.unflatten(0, (-1, 3))[self._personal]
-        basis = torch.nn.functional.pad(basis, (0, constant.shape[-1] - basis.shape[-1])) + constant
-        return by_head[:, self._personal] @ basis
+        rows = self._correctives.personal
+        constant = self.shape_rows.unflatten(0, (-1, 3))[rows]
+        changing = self._correctives.by_shape(parameters.expression)
+        basis = torch.nn.functional.pad(changing, (0, constant.shape[-1] - changing.shape[-1])) + constant
+        return by_head[:, rows] @ basis
 
     def _by_shape_of_eye(self, parameters: Parameters, by_head: Tensor, eye: int) -> Tensor:
         """Derivative (T, P, 2, S) of an eye's P landmarks by the shape, which also moves its centre."""
