@@ -13,7 +13,7 @@ from avface.head.open.mouth.placement import bite_of
 from avface.head.open.mouth.rings import CONTACT, Rings, lip_orders
 from avface.head.open.mouth.teeth import OVERBITE, arches
 
-TEETH_GAP = 0.0005
+TEETH_GAP = 0.0009
 """Least distance of lips and cheeks from the teeth under a unit; metres."""
 LIP_DEPTH = 0.004
 """Distance along z up to which lips that cross touch, rather than pass before each other; metres."""
@@ -32,7 +32,7 @@ def out_of_teeth(draft: Draft, rings: Rings, config: MouthConfig, offsets: F64, 
     for arch, moved, side in zip(arches(), (np.zeros_like(places), back), (1.0, -1.0), strict=True):
         distance, front = arch.surface.outside(places - moved)
         level = side * ((places - moved)[:, 1] - (0.0 if side > 0 else OVERBITE))
-        near = smoothstep(-3.0, -1.0, level) * smoothstep(-10.0, -7.0, -level)
+        near = smoothstep(-4.0, -2.0, level) * smoothstep(-10.0, -7.0, -level)
         depth = np.maximum(1e3 * TEETH_GAP - distance, 0) * near
         result[rows] += 1e-3 * depth[:, None] * front
     return result

@@ -29,7 +29,7 @@ class MouthConfig:
     """Displacement of the corners towards the middle at `jawOpen` 1."""
     shut_drop: float = 0.003
     """How much lower the lips meet at `jawOpen` 1 and `mouthClose` 1 than at rest."""
-    teeth_behind: float = 0.0058
+    teeth_behind: float = 0.0062
     """Depth of the upper incisors' edges behind the lips' contact, in the middle."""
     teeth_below: float = 0.0030
     """Height of the upper incisors' edges below the lips' contact."""

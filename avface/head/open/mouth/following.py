@@ -14,7 +14,7 @@ from avface.head.open.mouth.config import MouthConfig
 from avface.head.open.mouth.jaw import jaw_motions
 from avface.head.open.mouth.placement import bite_of, lip_fit
 from avface.head.open.mouth.rings import INNER, OUTER, Rings, harmonic, mouth_rings
-from avface.head.open.mouth.sealing import SHUT_UNITS, seal
+from avface.head.open.mouth.sealing import seal_units
 from avface.head.open.mouth.teeth import arches
 
 FOLLOWING = (0.95, 0.9, 0.8, 0.65, 0.45, 0.25, 0.1)
@@ -34,7 +34,7 @@ def mouth_follows(draft: Draft, config: MouthConfig | None = None) -> Draft:
     config = config or MouthConfig()
     rings = mouth_rings(draft)
     names = draft.expression_names
-    draft = seal(draft, rings, SHUT_UNITS)
+    draft = seal_units(draft, rings)
     with_jaw, with_rim = _Following(draft, rings, (np.nan,) * 3), _Following(draft, rings, (0.6,))
     with_skin, with_shape = _Following(draft, rings, FOLLOWING), _Following(draft, rings, SHAPE_FOLLOWING)
     motions = jaw_motions(draft, rings, config)

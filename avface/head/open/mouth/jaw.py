@@ -58,8 +58,7 @@ def with_jaw(draft: Draft, rings: Rings, config: MouthConfig) -> Draft:
     # MakeHuman's distribution of the movement over cheeks and neck, by its share of the chin's.
     length = np.linalg.norm(moved, axis=1).clip(1e-3)
     share = (old * moved).sum(1) / length**2
-    share = share / share[chin].mean()
-    share = np.clip(share, 0.0, 1.0)
+    share = np.clip(share / share[chin].mean(), 0.0, 1.0)
     lips, corner = _lip_shares(draft, rings, config)
     fixed = {}
     for ring in range(0, 5):
@@ -67,9 +66,6 @@ def with_jaw(draft: Draft, rings: Rings, config: MouthConfig) -> Draft:
             fixed[int(vertex)] = np.array([lips[column], corner[column]])
     outer = np.concatenate([rings[k] for k in range(0, OUTER + 1)])
     rows = draft.rows("skin")
-    ring = np.full(len(draft.template), OUTER + 1)
-    for k in range(OUTER, -1, -1):
-        ring[rings[k]] = k
     band = np.flatnonzero(hops(draft, rings[OUTER], rows) <= 4)
     inside = np.unique(np.concatenate([outer, band]))
     edge = np.flatnonzero(hops(draft, inside, rows) == 1)

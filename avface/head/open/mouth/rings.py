@@ -64,7 +64,7 @@ def mouth_rings(draft: Draft) -> Rings:
     rim = cavity & skin
     x, y = draft.template[:, 0], draft.template[:, 1]
     loop = [min(rim, key=lambda v: x[v])]
-    following = max(neighbours[loop[0]] & rim, key=lambda v: y[v])
+    following = min(neighbours[loop[0]] & rim)
     while following != loop[0]:
         loop.append(following)
         (following,) = (neighbours[following] & rim) - {loop[-2]}
@@ -80,6 +80,8 @@ def mouth_rings(draft: Draft) -> Rings:
             result[sign * k] = [next(iter(step)) for step in steps]
             seen |= set(result[sign * k])
     loops = np.array([result[k] for k in range(-INNER, OUTER + 1)])
+    if y[loops[-1, 1]] < y[loops[-1, -1]]:  # around the lower lip first
+        loops[:, 1:] = loops[:, :0:-1].copy()
     return Rings(loops, int(np.argmax(x[loops[INNER]])))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +11,9 @@ from avface.geometry.interpolation import smoothstep
 from avface.head.open.draft import Draft
 from avface.head.open.mouth.rings import CONTACT, Rings, harmonic, lip_orders
 
-LIP_GAP = 0.00012
+LIP_GAP = 0.00006
 """What is left between the lips at rest, so that rounding doesn't let them through each other; metres."""
-SHAPE_SHARES = (1.0, 0.9, 0.7)
+SHAPE_SHARES = (1.0, 1.0, 0.95)
 """How alike both lips move, under a shape component, on the ring of their contact and the next ones outwards."""
 SHUT_UNITS = (
     "mouthSmileLeft",
@@ -39,21 +38,22 @@ SHUT_UNITS = (
 """Units that leave shut lips shut."""
 
 
-def seal(draft: Draft, rings: Rings, units: Iterable[str] = ()) -> Draft:
-    """The draft with lips that meet at rest for any shape weights, and under the given units."""
-    closing, firm = _Closing(draft, rings), _Closing(draft, rings, SHAPE_SHARES)
-    expression = draft.expression.copy()
-    for name in units:
-        expression[draft.unit(name)] += closing.correction(expression[draft.unit(name)])
-    template = draft.template + closing.correction(draft.template)
+def seal(draft: Draft, rings: Rings) -> Draft:
+    """The draft with lips that meet at rest, for any shape weights."""
+    template = draft.template + _Closing(draft, rings).correction(draft.template)
     for ring in (CONTACT, CONTACT + 1):
         template[rings[ring], 1] += LIP_GAP / 2 * (1.0 * rings.upper - rings.lower)
-    return replace(
-        draft,
-        template=template,
-        shape=draft.shape + firm.correction(draft.shape),
-        expression=expression,
-    )
+    shape = draft.shape + _Closing(draft, rings, SHAPE_SHARES).correction(draft.shape)
+    return replace(draft, template=template, shape=shape)
+
+
+def seal_units(draft: Draft, rings: Rings) -> Draft:
+    """The draft with lips that meet under the units that leave shut lips shut."""
+    closing = _Closing(draft, rings)
+    expression = draft.expression.copy()
+    for name in SHUT_UNITS:
+        expression[draft.unit(name)] += closing.correction(expression[draft.unit(name)])
+    return replace(draft, expression=expression)
 
 
 class _Closing:
@@ -63,7 +63,7 @@ class _Closing:
     of it is taken on the first two.
     """
 
-    CORNER = (0.72, 0.9)
+    CORNER = (0.68, 0.85)
     """Shares of the mouth's half width between which the ring before the contact begins to touch as well."""
     REACH = (-3, 8)
     """Rings at which the corrections are 0."""

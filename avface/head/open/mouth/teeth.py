@@ -259,8 +259,8 @@ def _tooth(crown: Crown, curve: _Curve, length: float, edge: float, up: float) -
     levels = len(rings)
     quads = _wall(levels, AROUND)
     last = (levels - 1) * AROUND
-    cap = last + np.array([[0, 1, 7, 7], [1, 2, 6, 7], [2, 3, 5, 6], [3, 4, 5, 5]])
-    quads = np.concatenate([quads, cap])
+    cap = np.array([[0, 1, 7, 7], [1, 2, 6, 7], [2, 3, 5, 6], [3, 4, 5, 5]])
+    quads = np.concatenate([quads, last + cap, cap[:, ::-1]])
     if up > 0:  # levels go down, so that left-handed rings turn the other way
         quads = quads[:, ::-1]
     flat = np.stack(
@@ -310,14 +310,16 @@ GUM_ROWS = (
 """Rows of the gums from the fold behind the lips over the crest to the inner side."""
 PAPILLA = 2.6
 """Height of the gum between two teeth over that at a tooth's middle; mm."""
-PALATE = (0.0, 0.25, 0.5, 0.75, 1.0)
-PALATE_HEIGHT = 6.0
+PALATE = (0.25, 0.5, 0.75)
+"""Where the palate's rows of vertices lie between both sides of the gums."""
+PALATE_HEIGHT = 3.5
 """How much higher the palate's middle is than the inner side of the gums; mm."""
 
 
-def _gums(crowns: tuple[Crown, ...], edges: tuple[float, ...], curve: _Curve, ends: F64, up: float) -> Solid:
-    """A strip over the crowns' roots; of the upper arch with the palate."""
-    stations: list[tuple[float, float, float, float, float]] = []  # length, line, papilla, front, back
+def _gum_stations(crowns: tuple[Crown, ...], edges: tuple[float, ...], ends: F64, up: float) -> F64:
+    """(M, 5) places along the arch: length, height of the gum's line, 1 between teeth and 0 at them, and how far the
+    teeth reach before and behind the curve; mm."""
+    stations: list[tuple[float, float, float, float, float]] = []
     count = len(crowns)
     lines = [edge + up * crown.height for edge, crown in zip(edges, crowns, strict=True)]
     for k, crown in enumerate(crowns):
@@ -337,50 +339,62 @@ def _gums(crowns: tuple[Crown, ...], edges: tuple[float, ...], curve: _Curve, en
             )
     stations.append((ends[count] + 0.8, lines[-1], 0.2, crowns[-1].front[0], crowns[-1].back[0]))
     half = np.array(stations)
-    table = np.concatenate([half[:0:-1] * [-1, 1, 1, 1, 1], half])
+    return np.concatenate([half[:0:-1] * [-1, 1, 1, 1, 1], half])
+
+
+def _gums(crowns: tuple[Crown, ...], edges: tuple[float, ...], curve: _Curve, ends: F64, up: float) -> Solid:
+    """A strip over the crowns' roots; of the upper arch with the palate."""
+    table = _gum_stations(crowns, edges, ends, up)
     length, line, papilla, ahead, behind = table.T
     origin, _, front = curve.at(length)
-    rows = []
+    levels = []
     for height, out, side in GUM_ROWS:
         lifted = PAPILLA if height < 1 else 0.3 * PAPILLA * (height < 3)
         level = line + up * (height - lifted * papilla)
         depth = {1: ahead + out, 0: (ahead - behind) / 2, -1: -behind + out}[side]
-        rows.append(origin + depth[:, None] * front + level[:, None] * np.array([0.0, 1.0, 0.0]))
+        levels.append(origin + depth[:, None] * front + level[:, None] * np.array([0.0, 1.0, 0.0]))
     n, m = len(GUM_ROWS), len(table)
-    points = np.stack(rows)  # (n, m, 3)
-    if up > 0:
-        inner = points[-1]
-        mirrored = inner[::-1]
-        middle = m // 2
-        arch = []
-        for share in PALATE[1:-1]:
-            across = (1 - share) * inner[: middle + 1] + share * mirrored[: middle + 1]
-            wide = np.linalg.norm(mirrored[: middle + 1] - inner[: middle + 1], axis=1) / 35
-            across[:, 1] += PALATE_HEIGHT * 4 * share * (1 - share) * np.minimum(wide, 1.0)
-            arch.append(across)
-        palate = np.stack(arch)  # (3, middle + 1, 3)
-    i, j = np.meshgrid(np.arange(n - 1), np.arange(m - 1), indexing="ij")
-    number = lambda a, b: a * m + b  # noqa: E731
-    quads = np.stack([number(i, j), number(i, j + 1), number(i + 1, j + 1), number(i + 1, j)], -1).reshape(
-        -1, 4
-    )
+    points = np.stack(levels)  # (n, m, 3)
+    middle = m // 2
     flat = np.stack(np.broadcast_arrays(np.linspace(0, 1, m)[None], np.linspace(0, 0.6, n)[:, None]), -1)
+    strip = np.arange(n * m).reshape(n, m)
+    rows_quads = [_between(strip[k], strip[k + 1]) for k in range(n - 1)]
+    right, left = strip[:, 0], strip[:, -1]
+    ends = [right[_CAP], left[_CAP][:, ::-1]]
     if up < 0:
+        quads = np.concatenate([*rows_quads, _between(strip[-1], strip[0]), *ends])
         return Solid(points.reshape(-1, 3), _repeat_last(quads), flat.reshape(-1, 2))
-    quads = quads[:, ::-1]
-    base = n * m
-    columns = [(n - 1) * m + np.arange(middle + 1)]
-    columns += [base + r * (middle + 1) + np.arange(middle + 1) for r in range(len(palate))]
-    columns += [(n - 1) * m + (m - 1) - np.arange(middle + 1)]
-    extra = []
-    for a, b in pairwise(columns):
-        extra.append(np.stack([a[:-1], a[1:], b[1:], b[:-1]], 1)[:, ::-1])
-    inner_flat = np.stack(
-        np.broadcast_arrays(np.linspace(0, 1, middle + 1)[None], np.linspace(0.65, 1, len(palate))[:, None]),
-        -1,
+    inner, mirrored = points[-1, :middle], points[-1, : m - middle - 1 : -1]
+    wide = np.minimum(np.linalg.norm(mirrored - inner, axis=1) / 35, 1.0)
+    palate = np.stack([(1 - share) * inner + share * mirrored for share in PALATE])
+    palate[..., 1] += PALATE_HEIGHT * 4 * np.outer(np.multiply(PALATE, np.subtract(1, PALATE)), wide)
+    dome = n * m + np.arange(len(PALATE) * middle).reshape(len(PALATE), middle)
+    foremost = np.full((len(PALATE), 1), strip[-1, middle])
+    across = [strip[-1, : middle + 1], *np.hstack([dome, foremost]), strip[-1, : middle - 1 : -1]]
+    cover = _between(strip[0, : middle - 1 : -1], strip[0, : middle + 1])
+    first, second, third = dome[:, 0]
+    back = np.array(
+        [
+            [right[0], right[-1], first, second],
+            [right[0], second, left[0], left[0]],
+            [second, third, left[-1], left[0]],
+        ]
+    )
+    quads = np.concatenate([*rows_quads, *(_between(*pair) for pair in pairwise(across)), cover, *ends, back])
+    dome_flat = np.stack(
+        np.broadcast_arrays(np.linspace(0, 1, middle)[None], np.linspace(0.65, 1, len(PALATE))[:, None]), -1
     )
     return Solid(
         np.concatenate([points.reshape(-1, 3), palate.reshape(-1, 3)]),
-        _repeat_last(np.concatenate([quads, *extra])),
-        np.concatenate([flat.reshape(-1, 2), inner_flat.reshape(-1, 2)]),
+        _repeat_last(quads[:, ::-1]),
+        np.concatenate([flat.reshape(-1, 2), dome_flat.reshape(-1, 2)]),
     )
+
+
+_CAP = np.array([[0, 1, 6, 7], [1, 2, 5, 6], [2, 3, 4, 5]])
+"""Quads over the end of a strip of `GUM_ROWS`."""
+
+
+def _between(one: Int, other: Int) -> Int:
+    """Quads between two rows of the same number of vertices."""
+    return np.stack([one[:-1], one[1:], other[1:], other[:-1]], 1)

