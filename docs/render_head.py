@@ -18,6 +18,7 @@ ROUGHNESS = {
     "eye": 0.12,
     "iris": 0.08,
     "pupil": 0.05,
+    "line": 0.1,
     "teeth": 0.25,
     "gums": 0.35,
     "tongue": 0.4,
