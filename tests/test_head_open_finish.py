@@ -11,7 +11,7 @@ from avface.geometry.mesh import triangulate
 from avface.head.model import load_head, save_head_asset
 from avface.head.open.draft import Draft, PersonTerms
 from avface.head.open.eyes import Eyeball, EyesConfig
-from avface.head.open.finish import GAZE_RANGE, finish, lower_end
+from avface.head.open.finish import GAZE_RANGE, about_origin, finish, lower_end
 from avface.head.open.uv_layout import STRIP, layout_uv
 
 NAMES = ("jawOpen", "eyeBlinkLeft", "mouthSmileLeft")
@@ -140,10 +140,12 @@ def test_vertices_are_those_of_the_draft_about_the_new_origin(draft, head, moved
         assert np.abs(own - expected).max() < 2e-5
 
 
-def test_size_scales_the_head_about_its_origin(head):
+def test_size_scales_the_head_about_its_origin(draft, head):
     larger = head.neutral(torch.tensor([[2.0, 0, 0, 0]]))[0]
 
     torch.testing.assert_close(larger, (1 + 2 * SIGMA) * head.template, rtol=1e-5, atol=1e-7)
+    centres = about_origin(draft).eye_centres
+    np.testing.assert_allclose(centres[1], SIGMA * centres[0], atol=1e-9)
     eyes = head.joint_positions(torch.zeros(1, 4))[0, 1:]
     assert float(eyes[:, 1].mean()) == pytest.approx(0, abs=1e-6)
     assert float(head.template[torch.as_tensor(head.regions["ears"]), 2].mean()) == pytest.approx(0, abs=1e-6)
