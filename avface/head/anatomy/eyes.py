@@ -134,7 +134,8 @@ class LidLine:
 
     gap (C,): metres along the eyeball from the lower to the upper lid, negative where they overlap; off (2, C): metres
     between the eyeball and the edge of the upper and of the lower lid, 0 where it is inside, and beside the tear lake;
-    inside: metres that edges or outer sides of the lids are inside the eyeball at most.
+    inside: metres at most that the lids' edges are inside the sclera, which the cornea bulges from, or their outer sides
+    inside the eyeball.
     """
 
     gap: F64
@@ -186,7 +187,8 @@ def lid_line(eye: Eye, neutral: F64, posed: F64, centre: F64, turn: F64, columns
     )
     between = (angles[:, 0] >= columns.min()) & (angles[:, 0] <= columns.max())
     outer = facing & between & (np.abs(angles[:, 1] - edge) * radius < NEAR_EDGE)
-    margins = (lid.lowest(lid.elevation, MARGIN / radius) for lid in (high, low))
+    on_sclera = (_edge(angles, eye, columns, upper, away - radius) for upper in (False, True))
+    margins = (lid.lowest(lid.elevation, MARGIN / radius) for lid in on_sclera)
     depth = -np.concatenate([height[outer], *margins])
     return LidLine((high.visible - low.visible) * radius, off, max(0.0, float(np.nanmax(depth, initial=0))))
 
