@@ -134,8 +134,8 @@ class LidLine:
 
     gap (C,): metres along the eyeball from the lower to the upper lid, negative where they overlap; off (2, C): metres
     between the eyeball and the edge of the upper and of the lower lid, 0 where it is inside, and beside the tear lake;
-    inside: metres at most that the lids' edges are inside the sclera, which the cornea bulges from, or their outer sides
-    inside the eyeball.
+    inside: metres at most that the lids' edges are inside the sclera (the cornea may bulge into them), or their outer
+    sides inside the eyeball.
     """
 
     gap: F64
