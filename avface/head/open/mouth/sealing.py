@@ -13,8 +13,11 @@ from avface.head.open.mouth.rings import CONTACT, Rings, harmonic, lip_orders
 
 LIP_GAP = 0.00006
 """What is left between the lips at rest, so that rounding doesn't let them through each other; metres."""
-SHAPE_SHARES = (1.0, 1.0, 0.95)
-"""How alike both lips move, under a shape component, on the ring of their contact and the next ones outwards."""
+LIP_STEP = 0.0007
+"""How far the line between the lips rises behind their contact, so that one doesn't see through; metres."""
+REST_SHARES = {CONTACT: 1.0, CONTACT + 1: 0.0}
+SHAPE_SHARES = {0: 0.95, CONTACT: 1.0, CONTACT + 1: 1.0, CONTACT + 2: 0.95}
+"""How much of the difference between both lips is taken from a shape component, by ring."""
 SHUT_UNITS = (
     "mouthSmileLeft",
     "mouthSmileRight",
@@ -40,16 +43,26 @@ SHUT_UNITS = (
 
 def seal(draft: Draft, rings: Rings) -> Draft:
     """The draft with lips that meet at rest, for any shape weights."""
-    template = draft.template + _Closing(draft, rings).correction(draft.template)
+    template = draft.template + _Closing(draft, rings, REST_SHARES).correction(draft.template)
     for ring in (CONTACT, CONTACT + 1):
         template[rings[ring], 1] += LIP_GAP / 2 * (1.0 * rings.upper - rings.lower)
+    upper, lower = lip_orders(rings)
+    behind, contact = rings[0], rings[CONTACT]
+    inside = lower[1:-1]
+    template[behind[inside], 1] = np.maximum(
+        template[behind[inside], 1], template[contact[inside], 1] + LIP_STEP
+    )
+    below = np.interp(template[behind[upper], 0], template[behind[lower], 0], template[behind[lower], 1])
+    template[behind[upper], 1] = np.maximum(
+        template[behind[upper], 1], below + LIP_STEP / 2 * rings.upper[upper]
+    )
     shape = draft.shape + _Closing(draft, rings, SHAPE_SHARES).correction(draft.shape)
     return replace(draft, template=template, shape=shape)
 
 
 def seal_units(draft: Draft, rings: Rings) -> Draft:
     """The draft with lips that meet under the units that leave shut lips shut."""
-    closing = _Closing(draft, rings)
+    closing = _Closing(draft, rings, REST_SHARES)
     expression = draft.expression.copy()
     for name in SHUT_UNITS:
         expression[draft.unit(name)] += closing.correction(expression[draft.unit(name)])
@@ -68,22 +81,28 @@ class _Closing:
     REACH = (-3, 8)
     """Rings at which the corrections are 0."""
 
-    def __init__(self, draft: Draft, rings: Rings, shares: tuple[float, ...] = (1.0, 0.0)) -> None:
+    def __init__(self, draft: Draft, rings: Rings, shares: dict[int, float]) -> None:
         fixed: dict[int, F64] = {}  # vertex: row over all vertices of the rings
         columns = np.arange(rings.loops.shape[1])
-        numbers = range(CONTACT, CONTACT + len(shares))
-        self._sources = np.concatenate([rings[ring] for ring in numbers])
+        self._sources = np.concatenate([rings[ring] for ring in shares])
         count = len(columns)
-        for number, ring in enumerate(numbers):
+        for number, (ring, least) in enumerate(shares.items()):
             x = draft.template[rings[ring], 0]
             half = np.abs(x[[0, rings.left]]).mean()
+            upper, lower = lip_orders(rings)
+            knots = np.zeros(
+                (len(lower), len(shares) * count)
+            )  # the coarser lip's, so that both are one polyline
+            for knot, column in enumerate(lower):
+                knots[knot, number * count + upper] += _interpolation(x[column], x[upper]) / 2
+                knots[knot, number * count + column] += 0.5
             for column in columns:
-                row = np.zeros(len(shares) * count)
-                for order in lip_orders(rings):
-                    row[number * count + order] += _interpolation(x[column], x[order]) / 2
+                row = _interpolation(x[column], x[lower]) @ knots
                 row[number * count + column] -= 1
-                corner = float(smoothstep(*self.CORNER, abs(x[column]) / half)) if number == 1 else 0.0
-                share = max(shares[number], corner)
+                corner = (
+                    float(smoothstep(*self.CORNER, abs(x[column]) / half)) if ring == CONTACT + 1 else 0.0
+                )
+                share = max(least, corner)
                 if share > 0:
                     fixed[int(rings[ring][column])] = share * row
         low, high = self.REACH

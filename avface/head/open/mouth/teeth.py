@@ -360,9 +360,9 @@ def _gums(crowns: tuple[Crown, ...], edges: tuple[float, ...], curve: _Curve, en
     strip = np.arange(n * m).reshape(n, m)
     rows_quads = [_between(strip[k], strip[k + 1]) for k in range(n - 1)]
     right, left = strip[:, 0], strip[:, -1]
-    ends = [right[_CAP], left[_CAP][:, ::-1]]
+    caps = [right[_CAP], left[_CAP][:, ::-1]]
     if up < 0:
-        quads = np.concatenate([*rows_quads, _between(strip[-1], strip[0]), *ends])
+        quads = np.concatenate([*rows_quads, _between(strip[-1], strip[0]), *caps])
         return Solid(points.reshape(-1, 3), _repeat_last(quads), flat.reshape(-1, 2))
     inner, mirrored = points[-1, :middle], points[-1, : m - middle - 1 : -1]
     wide = np.minimum(np.linalg.norm(mirrored - inner, axis=1) / 35, 1.0)
@@ -371,23 +371,28 @@ def _gums(crowns: tuple[Crown, ...], edges: tuple[float, ...], curve: _Curve, en
     dome = n * m + np.arange(len(PALATE) * middle).reshape(len(PALATE), middle)
     foremost = np.full((len(PALATE), 1), strip[-1, middle])
     across = [strip[-1, : middle + 1], *np.hstack([dome, foremost]), strip[-1, : middle - 1 : -1]]
-    cover = _between(strip[0, : middle - 1 : -1], strip[0, : middle + 1])
+    ridge = (points[0, :middle] + points[0, : m - middle - 1 : -1]) / 2  # of the cover over the palate
+    ridge[:, 1] = np.maximum(ridge[:, 1], palate[..., 1].max(0)) + 2.0
+    top = np.append(n * m + palate.size // 3 + np.arange(middle), strip[0, middle])
+    cover = [strip[0, : middle - 1 : -1], top, strip[0, : middle + 1]]
     first, second, third = dome[:, 0]
     back = np.array(
         [
-            [right[0], right[-1], first, second],
-            [right[0], second, left[0], left[0]],
-            [second, third, left[-1], left[0]],
+            [right[0], right[-1], first, top[0]],
+            [top[0], first, second, second],
+            [top[0], second, third, third],
+            [top[0], third, left[-1], left[0]],
         ]
     )
-    quads = np.concatenate([*rows_quads, *(_between(*pair) for pair in pairwise(across)), cover, *ends, back])
+    sheets = [_between(*pair) for rows in (across, cover) for pair in pairwise(rows)]
+    quads = np.concatenate([*rows_quads, *sheets, *caps, back])
     dome_flat = np.stack(
         np.broadcast_arrays(np.linspace(0, 1, middle)[None], np.linspace(0.65, 1, len(PALATE))[:, None]), -1
     )
     return Solid(
-        np.concatenate([points.reshape(-1, 3), palate.reshape(-1, 3)]),
+        np.concatenate([points.reshape(-1, 3), palate.reshape(-1, 3), ridge]),
         _repeat_last(quads[:, ::-1]),
-        np.concatenate([flat.reshape(-1, 2), dome_flat.reshape(-1, 2)]),
+        np.concatenate([flat.reshape(-1, 2), dome_flat.reshape(-1, 2), dome_flat[-1]]),
     )
 
 
