@@ -26,7 +26,7 @@ class EyesConfig:
     """Radius of the iris; human ones are 11.7 mm across."""
     pupil_radius: float = 0.0019
     """Radius of the pupil in a lit room."""
-    cornea: float = 0.0003
+    cornea: float = 0.00025
     """Height of the cornea's bulge over the sphere at its apex. Human ones are 1.1 mm high; more than the gap between
     lid and sclera would push through the lids when the eye turns below them."""
     segments: int = 32
@@ -36,7 +36,7 @@ class EyesConfig:
     lower one touches its bottom."""
     aside: float = 0.0004
     """How far the eyeball lies to the outer side of MakeHuman's, so that the outer corner of the lids lies on it."""
-    gap: float = 0.00025
+    gap: float = 0.0002
     """Distance of the lids' inner edge to the sclera at rest."""
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ class LidFitConfig:
 
     radius: float = 0.012
     """Radius of the eyeball."""
-    gap: float = 0.00025
+    gap: float = 0.0002
     """Distance of the lids' inner edge to the eyeball."""
     thickness: float = 0.0017
     """Thickness of the lids' margin."""
@@ -29,12 +29,12 @@ class LidFitConfig:
     """How far the rings of the inner surface lie behind the margin, in degrees about the eyeball's centre."""
     caruncle: tuple[float, float] = (0.75, 0.93)
     """Where the lids leave the eyeball towards the inner corner: from and to, in shares of the lids' columns."""
-    inner_gap: float = 0.00035
+    inner_gap: float = 0.0003
     """Distance of the inner surface to the sclera: the cornea turns below it."""
     upright: float = 0.8
     """Share of the way from MakeHuman's slanted margin, whose inner edge reaches farther outwards than its outer one,
     to one along the eyeball's radii."""
-    variety: float = 0.65
+    variety: float = 0.5
     """Share that is kept of how the lids of different people lie on the eyeball. MakeHuman's openings are 5 to 14 mm
     high, people's 8 to 11; and offsets along a straight line leave the eyeball where they are long."""
     height_variety: float = 0.45

@@ -29,7 +29,7 @@ class LidsConfig:
 
     meeting: float = 0.16
     """Where the lids meet: share of the opening that the lower lid goes."""
-    closed_lift: float = 0.0001
+    closed_lift: float = 0.00008
     """How much farther the closed lids are from the sclera than at rest: they lie on the cornea."""
     groove: float = 0.00012
     """Distance of the closed lids' outer edges from the line where they meet."""
@@ -45,6 +45,10 @@ class LidsConfig:
     """Upper and lower lid at eyeLookUp."""
     look_down: tuple[float, float] = (0.0060, -0.0021)
     """Upper and lower lid at eyeLookDown."""
+    meet_up: float = 0.002
+    """How much higher the lids meet at eyeLookUp: the closed lids follow the gaze too."""
+    meet_down: float = -0.003
+    """The same at eyeLookDown."""
     look_aside: float = 0.0022
     """How far both lids go along with the gaze at eyeLookIn and eyeLookOut."""
     tear_height: float = 0.00035
@@ -124,7 +128,8 @@ def _with_lids(draft: Draft, side: int, rings: LidRings, config: LidsConfig, fit
     for unit, values in own.items():
         if unit != blink:
             pairs.append((blink, unit))
-            offsets.append(-values)
+            rise = lids.rises().get(unit.removesuffix(name), 0.0)
+            offsets.append(moved(lids.shut_higher(rest, centre, rise)) - own[blink] - values)
     for first, second, share in lids.joint_units():
         pairs.append((f"{first}{name}", f"{second}{name}"))
         at_lids = own[f"{first}{name}"][: len(handles)] + own[f"{second}{name}"][: len(handles)]
@@ -151,16 +156,20 @@ def _with_people(draft: Draft, side: int, field: LidField, lids: Lids, config: L
     handles, rows = field.handles, field.rows()
     blink = f"eyeBlink{SIDES[side]}"
     units = lids.units()
-    own = ("eyeBlink", "eyeLookUp", "eyeLookDown")
+    gazes = tuple(lids.rises())
     changes, closing = [], []
     for component, move in zip(draft.shape[:, handles], draft.eye_centres[1:, side], strict=True):
         ends = []
         for sign in (1, -1):
             rest = draft.template[handles] + sign * component
             centre = draft.eye_centres[0, side] + sign * move
-            moved = [units[unit](rest, centre) - rest for unit in own]
-            half = lids.closed(rest, centre, 0.5) - rest
-            ends.append(np.stack([*moved, 4 * (half - moved[0] / 2)]))
+            shut, half = lids.closed(rest, centre, 1) - rest, lids.closed(rest, centre, 0.5) - rest
+            looking = [units[unit](rest, centre) - rest for unit in gazes]
+            both = [
+                lids.shut_higher(rest, centre, lids.rises()[unit]) - rest - shut - alone
+                for unit, alone in zip(gazes, looking, strict=True)
+            ]
+            ends.append(np.stack([shut, 4 * (half - shut / 2), *looking, *both]))
         change = (ends[0] - ends[1]) / 2
         changes.append(change)
         closing.append(lids.apart(change[0]))
@@ -170,12 +179,11 @@ def _with_people(draft: Draft, side: int, field: LidField, lids: Lids, config: L
     weights = np.linalg.svd(weighted, full_matrices=False)[0]
     kept = min(config.people, weights.shape[1])
     functionals = weights[:, :kept].T
-    scaled = (functionals @ flat).reshape(kept, len(own) + 1, len(handles), 3)
-    terms = [*((f"{unit}{SIDES[side]}",) for unit in own), (blink, blink)]
+    terms = [(blink,), (blink, blink)]
+    terms += [(f"{unit}{SIDES[side]}",) for unit in gazes]
+    terms += [(blink, f"{unit}{SIDES[side]}") for unit in gazes]
+    scaled = (functionals @ flat).reshape(kept, len(terms), len(handles), 3)
     fields = [[field.solve(scaled[mode, k]) for mode in range(kept)] for k in range(len(terms))]
-    for k in (1, 2):
-        terms.append((blink, *terms[k]))  # a blink cancels the unit, and so what is the person's of it
-        fields.append([-values for values in fields[k]])
     offsets = np.zeros((len(terms) * kept, *draft.template.shape))
     offsets[:, rows] = np.array(fields).reshape(len(terms) * kept, len(rows), 3)
     people = PersonTerms(
@@ -340,8 +348,8 @@ class Lids:
         Not all of it: a blink on top of both, which cancels each, doesn't cancel the correction.
         """
         vertical, aside = ("eyeLookUp", "eyeLookDown"), ("eyeLookIn", "eyeLookOut")
-        wide = tuple(("eyeWide", unit, 0.85) for unit in vertical)
-        return (*wide, *((first, second, 0.8) for first in vertical for second in aside))
+        wide = tuple(("eyeWide", unit, 0.9) for unit in vertical)
+        return (*wide, *((first, second, 1.0) for first in vertical for second in aside))
 
     def onto_ball(self, rest: F64, places: F64, centre: F64) -> F64:
         """Offsets (H, 3) that lead places back to as far from the eyeball's centre as at rest."""
@@ -349,6 +357,23 @@ class Lids:
         radius = np.linalg.norm(offset, axis=1)
         away = radius - np.linalg.norm(rest - centre, axis=1)
         return -(self.weight * away / radius)[:, None] * offset
+
+    def rises(self) -> dict[str, float]:
+        """How much higher the lids meet under a unit of the gaze at weight 1, in metres at the opening's middle."""
+        return {"eyeLookUp": self._config.meet_up, "eyeLookDown": self._config.meet_down}
+
+    def shut_higher(self, rest: F64, centre: F64, rise: float) -> F64:
+        """Closed lids that meet higher or lower by a length along the eyeball at the opening's middle."""
+        shut = self.closed(rest, centre, 1)
+        if rise == 0:
+            return shut
+        count = self._rings.columns
+        inner = slice(INNER_RINGS * count, (INNER_RINGS + 1) * count)
+        offset = rest[inner] - centre
+        _, opening = self._meeting(offset / np.linalg.norm(offset, axis=1, keepdims=True))
+        angle = np.tile(rise / self._fit.radius * opening / opening.max(), INNER_RINGS + 3)
+        radius = np.linalg.norm(shut - centre, axis=1, keepdims=True)
+        return centre + radius * _raised((shut - centre) / radius, angle)
 
     def apart(self, offsets: F64) -> F64:
         """Differences (2, K, 3) between facing columns of offsets (H, 3): of the margin's inner edge and middle."""
