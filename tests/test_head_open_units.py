@@ -5,9 +5,10 @@ import importlib.util
 import numpy as np
 import pytest
 
+from avface.head.open.draft import triangulate
 from avface.head.open.named_points import REFERENCE_POINTS, find_points, mirrored_vertices, point_positions
 from avface.head.open.unit_corrections import STEERING
-from avface.head.open.unit_measures import Reference, compare_units
+from avface.head.open.unit_measures import Reference, SkinCheck, compare_units
 
 needs_anny = [
     pytest.mark.slow,
@@ -30,9 +31,10 @@ def draft():
     from avface.head.open.config import OpenHeadConfig
     from avface.head.open.mouth.following import mouth_follows
     from avface.head.open.mouth.step import mouth
+    from avface.head.open.unit_pairs import lips_apart, unit_pairs
     from avface.head.open.units import units
 
-    return mouth_follows(units(mouth(base_draft(OpenHeadConfig(samples=200)))))
+    return lips_apart(mouth_follows(unit_pairs(units(mouth(base_draft(OpenHeadConfig(samples=200)))))))
 
 
 class TestOpenHead:
@@ -69,3 +71,32 @@ class TestOpenHead:
             assert not draft.expression[draft.unit(name), still].any(), name
         upper = draft.rows("skin")[draft.template[draft.rows("skin"), 1] > 0]
         assert not draft.expression[draft.unit("mouthSmileLeft"), upper].any()
+
+    def test_lips_do_not_go_through_each_other(self, draft):
+        flesh = triangulate(draft.quads[np.isin(draft.parts, ("skin", "mouth_cavity"))])
+        lips = draft.template[draft.regions["lips"]].mean(0)
+        near = np.linalg.norm(draft.template - lips, axis=1) < 0.045
+        check = SkinCheck(draft.template, flesh, near)
+        at_rest = np.linalg.norm(check.ways_out(draft.template), axis=1) > 5e-5
+        combinations = [
+            *((name,) for name in STEERING),
+            ("mouthRollLower", "mouthRollUpper"),
+            ("mouthRollLower", "mouthPressLeft"),
+            ("mouthRollUpper", "mouthPressLeft"),
+            ("noseSneerLeft", "mouthSmileLeft"),
+            ("mouthUpperUpLeft", "mouthSmileLeft"),
+            ("mouthPucker", "jawOpen"),
+            ("mouthFunnel", "jawOpen"),
+            ("mouthStretchLeft", "jawOpen"),
+            ("mouthSmileLeft", "jawOpen"),
+            ("mouthRollLower", "jawOpen"),
+            ("cheekPuff", "mouthPressLeft"),
+        ]
+        for units in combinations:
+            weights = {}
+            for unit in units:
+                weights[unit] = 1.0
+                if unit.endswith("Left") and unit not in ("jawLeft", "mouthLeft"):
+                    weights[unit.replace("Left", "Right")] = 1.0
+            depth = np.linalg.norm(check.ways_out(draft.vertices(weights)), axis=1)
+            assert depth[~at_rest].max() < 0.0003, units

@@ -24,8 +24,6 @@ class Steering:
     that has two means both, mirrored."""
     area: str = "mouth"
     """What may move: see `units.held_vertices`."""
-    made: float = 0.0
-    """Share of MakeHuman's own unit under the field."""
 
 
 STEERING: dict[str, Steering] = {
@@ -90,7 +88,9 @@ STEERING: dict[str, Steering] = {
     "jawForward": Steering(
         gain=0.78,
         points={
-            "lower_lip_outer": (0, -0.7, 7.0),
+            "lower_lip_outer": (0, -1.2, 7.0),
+            "lower_lip_red": (0, -1.8, 7.4),
+            "lower_lip_red_side": (0, -1.7, 7.0),
             "chin_side": (0, -1.2, 8.2),
             "under_lip": (0, -1.0, 7.8),
             "marionette": (0, -0.8, 5.4),
@@ -297,3 +297,18 @@ STEERING: dict[str, Steering] = {
         area="sneer",
     ),
 }
+
+OPEN_ROLL = Steering(
+    gain=0.95,
+    points={
+        "lower_lip_mid": (0, 8.0, -3.6),
+        "inner_lower_lip": (0, 1.6, -8.0),
+        "inner_lower_lip_side": (-0.2, 1.2, -6.0),
+        "lower_lip_red": (0, 5.8, -7.4),
+        "lower_lip_red_side": (-0.3, 5.0, -5.8),
+        "lower_lip_outer": (-0.4, 4.4, -2.2),
+        "lower_lip_fold": (0, 5.0, -0.4),
+        "under_lip": (0, 3.4, 1.0),
+    },
+)
+"""`mouthRollLower` over the edges of the lower teeth, where an open mouth leaves room; before the jaw turns."""

@@ -13,8 +13,9 @@ from avface.head.open.deformation import SmoothFields
 from avface.head.open.draft import Draft, triangulate
 from avface.head.open.mouth.jaw import open_motion
 from avface.head.open.named_points import find_points
+from avface.head.open.unit_corrections import OPEN_ROLL
 from avface.head.open.unit_measures import SkinCheck
-from avface.head.open.units import lid_shares
+from avface.head.open.units import UnitFields, lid_shares
 
 SIDES = ("Left", "Right")
 SATURATING = (
@@ -94,8 +95,10 @@ def unit_pairs(draft: Draft) -> Draft:
     jaw = jaw_share(draft)[:, None]
     turn = open_motion().matrix
     for unit in LOWER_LIP:
+        field = draft.expression[draft.unit(unit)]
+        goal = UnitFields(draft).of(unit, OPEN_ROLL) if unit == "mouthRollLower" else field
         pairs.append(("jawOpen", unit))
-        offsets.append(jaw * (draft.expression[draft.unit(unit)] @ turn.T))
+        offsets.append(jaw * (goal + goal @ turn.T - field))
     # In shut lips a rolled upper lip draws the lower one's edge inwards.
     pairs.append(("jawOpen", "mouthRollUpper"))
     offsets.append(-jaw * draft.expression[draft.unit("mouthRollUpper")])

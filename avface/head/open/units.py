@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from avface.arrays import F64, Bool, Int
+from avface.arrays import F64, Bool
 from avface.geometry.interpolation import smoothstep
 from avface.head.open.deformation import SmoothFields
 from avface.head.open.draft import Draft, triangulate
@@ -49,57 +49,60 @@ class UnitConfig:
 
 def units(draft: Draft, config: UnitConfig | None = None) -> Draft:
     """The draft with the expression units of `STEERING` in place of MakeHuman's."""
-    config = config or UnitConfig()
-    reference = Reference.load()
-    points = find_points(draft)
-    mirror = mirrored_vertices(draft)
-    skin = np.isin(draft.parts, ("skin", "mouth_cavity"))
-    fields = SmoothFields(draft.template, triangulate(draft.quads[skin]), config.reach)
-    scale = head_scale(draft.template, points) / 1000
+    fields = UnitFields(draft, config)
     expression = draft.expression.copy()
     for name, steering in STEERING.items():
-        field = _field(draft, config, fields, points, name, steering, reference, scale)
-        rows = draft.unit(name)
-        twin = name.replace("Left", "Right") if name.endswith("Left") else None
-        if twin is None:
-            field = (field + _reflected(field, mirror)) / 2
-        expression[rows] = field
-        if twin is not None:
-            expression[draft.unit(twin)] = _reflected(field, mirror)
+        field = fields.of(name, steering)
+        expression[draft.unit(name)] = field
+        if name.endswith("Left"):
+            expression[draft.unit(name.replace("Left", "Right"))] = fields.reflected(field)
     return replace(draft, expression=expression)
 
 
-def _field(
-    draft: Draft,
-    config: UnitConfig,
-    fields: SmoothFields,
-    points: NamedPoints,
-    name: str,
-    steering: Steering,
-    reference: Reference,
-    scale: float,
-) -> F64:
-    """(V, 3) offsets of a unit at weight 1."""
-    targets = {
-        point: steering.gain * value
-        for point, value in zip(REFERENCE_POINTS, reference.of(name), strict=True)
-    }
-    for point, value in steering.points.items():
-        if point in LEFT:
-            targets[f"{point}_left"] = np.array(value)
-            targets[f"{point}_right"] = np.array(value) * [-1, 1, 1]
-        else:
-            targets[point] = np.array(value)
-    names = list(targets)
-    chosen = [points.names.index(point) for point in names]
-    base = steering.made * draft.expression[draft.unit(name)]
-    goal = scale * np.stack([targets[point] for point in names]) - points.at(base, names)
-    held = held_vertices(draft, points, steering.area, config)
-    field = base + fields.solve(points.vertices[chosen], points.weights[chosen], goal, held, config.stiffness)
-    if steering.area == "cheek":
-        field = _over_eyeballs(draft, points, field)
-    size = np.linalg.norm(field, axis=1)
-    return field * smoothstep(config.still, 5 * config.still, size)[:, None]
+class UnitFields:
+    """Computes the offsets of units from their handles."""
+
+    def __init__(self, draft: Draft, config: UnitConfig | None = None) -> None:
+        self._draft = draft
+        self._config = config or UnitConfig()
+        self._reference = Reference.load()
+        self._points = find_points(draft)
+        self._mirror = mirrored_vertices(draft)
+        flesh = np.isin(draft.parts, ("skin", "mouth_cavity"))
+        self._fields = SmoothFields(draft.template, triangulate(draft.quads[flesh]), self._config.reach)
+        self._scale = head_scale(draft.template, self._points) / 1000
+
+    def of(self, name: str, steering: Steering) -> F64:
+        """(V, 3) offsets at weight 1 of a unit with these handles; symmetric where the unit has no side."""
+        targets = {
+            point: steering.gain * value
+            for point, value in zip(REFERENCE_POINTS, self._reference.of(name), strict=True)
+        }
+        for point, value in steering.points.items():
+            if point in LEFT:
+                targets[f"{point}_left"] = np.array(value)
+                targets[f"{point}_right"] = np.array(value) * [-1, 1, 1]
+            else:
+                targets[point] = np.array(value)
+        points = self._points
+        chosen = [points.names.index(point) for point in targets]
+        held = held_vertices(self._draft, points, steering.area, self._config)
+        field = self._fields.solve(
+            points.vertices[chosen],
+            points.weights[chosen],
+            self._scale * np.stack(list(targets.values())),
+            held,
+            self._config.stiffness,
+        )
+        if steering.area == "cheek":
+            field = _over_eyeballs(self._draft, points, field)
+        still = self._config.still
+        field = field * smoothstep(still, 5 * still, np.linalg.norm(field, axis=1))[:, None]
+        return field if name.endswith("Left") else (field + self.reflected(field)) / 2
+
+    def reflected(self, field: F64) -> F64:
+        """Offsets (V, 3) of the mirrored unit."""
+        return field[self._mirror] * [-1, 1, 1]
 
 
 def held_vertices(draft: Draft, points: NamedPoints, area: str, config: UnitConfig) -> Bool:
@@ -141,7 +144,3 @@ def _over_eyeballs(draft: Draft, points: NamedPoints, field: F64) -> F64:
 def lid_shares(draft: Draft, points: NamedPoints) -> F64:
     """(V, 2) how much of the left and right lids' margins a vertex is: 1 near them, 0 from 7 mm on."""
     return smoothstep(LID_RIM[1], LID_RIM[0], distance_to_lids(draft, points))
-
-
-def _reflected(field: F64, mirror: Int) -> F64:
-    return field[mirror] * [-1, 1, 1]
