@@ -22,23 +22,21 @@ EYE_PARTS = ("eye", "iris", "pupil")
 
 def layout_uv(draft: Draft) -> tuple[F64, Int]:
     """UV points (M, 2) and polygons (Q, 4) of a draft: the skin's island, unwrapped anew, fills the square upright; the
-    rest lies in a strip below, one cell for each part, in which the part's islands form a grid.
+    rest lies in a strip below, one cell for each part, in which the part's islands lie in rows.
 
-    v is up. Islands of the strip are stretched to fill their cells. The face is magnified in height by a monotone map,
-    so that no polygon flips and the square around it is nearly filled.
+    v is up; all polygons are counter-clockwise. The face is magnified in height by a monotone map, so that no polygon
+    flips and the square around it is nearly filled. Islands of other parts are the draft's, cut where they fold back,
+    each in a square box whose side is in proportion to the square root of its area on the head.
 
     Raises:
         AvfaceError: if the skin isn't one piece with a loop at the neck.
     """
     draft = unwrap(draft)
-    uv, uv_quads, parts = draft.uv, draft.uv_quads, draft.parts
-    edges = np.concatenate([uv_quads[:, [k, (k + 1) % 4]] for k in range(4)])
-    graph = coo_matrix((np.ones(len(edges)), edges.T), shape=(len(uv), len(uv)))
-    _, island = connected_components(graph, directed=False)
-    of_quad = island[uv_quads[:, 0]]
-    main = np.bincount(of_quad[parts == "skin"]).argmax()
+    parts = draft.parts
+    uv, uv_quads, island = _unfolded(draft.uv, draft.uv_quads)
+    main = np.bincount(island[parts == "skin"]).argmax()
     placed = np.zeros_like(uv)
-    rows = island == main
+    rows = np.unique(uv_quads[island == main])
     square = _unit_square(uv[rows])
     face = np.zeros(len(uv), bool)
     face[uv_quads[draft.regions["face"][draft.quads] & (parts == "skin")[:, None]]] = True
@@ -46,19 +44,91 @@ def layout_uv(draft: Draft) -> tuple[F64, Int]:
     square[:, 1] = _magnify(square[:, 1], (height.min() + height.max()) / 2)
     placed[rows] = np.array([0, STRIP]) + np.array([1, 1 - STRIP]) * square
 
+    size = np.sqrt(np.bincount(island, _areas(draft.template[draft.quads])))
     cells: dict[str, list[int]] = {}
-    for number in np.unique(of_quad[of_quad != main]).tolist():
-        cells.setdefault(_cell(str(parts[of_quad == number][0])), []).append(number)
+    for number in np.unique(island[island != main]).tolist():
+        cells.setdefault(_cell(str(parts[island == number][0])), []).append(number)
     width = 1 / max(len(cells), 1)
-    size = min(width, 0.95 * STRIP)
+    cell = min(width, 0.95 * STRIP)
     for column, islands in enumerate(cells.values()):
-        side = int(np.ceil(np.sqrt(len(islands))))
-        for place, number in enumerate(islands):
-            rows = island == number
-            corner = np.array([place % side, place // side])
-            inside = (corner + MARGIN + (1 - 2 * MARGIN) * _unit_square(uv[rows])) / side
-            placed[rows] = size * inside + np.array([column * width, 0])
+        for number, (corner, side) in zip(islands, _boxes(size[islands]), strict=True):
+            own = island == number
+            rows = np.unique(uv_quads[own])
+            points = uv[rows]
+            pupil = uv_quads[own & np.char.endswith(parts, "_pupil")]
+            if len(pupil):
+                points = _wide_eyed(points, uv[np.unique(pupil)].mean(0))
+            inside = corner + side * (MARGIN + (1 - 2 * MARGIN) * _unit_square(points))
+            placed[rows] = cell * inside + np.array([column * width, 0])
     return placed, uv_quads
+
+
+def _unfolded(uv: F64, uv_quads: Int) -> tuple[F64, Int, Int]:
+    """UV points and polygons whose islands don't fold back, all counter-clockwise, and the island (Q,) of each polygon.
+
+    Polygons that share an edge are of one island if they have the same direction; those of islands that face away are
+    mirrored.
+    """
+    turned = _areas_2d(uv[uv_quads]) < 0
+    sides = np.sort(np.stack([uv_quads, np.roll(uv_quads, -1, 1)], -1), axis=2).reshape(-1, 2)
+    owner = np.repeat(np.arange(len(uv_quads)), 4)
+    order = np.lexsort(sides.T)
+    sides, owner = sides[order], owner[order]
+    same = (sides[1:] == sides[:-1]).all(1) & (turned[owner[1:]] == turned[owner[:-1]])
+    links = (np.ones(same.sum()), (owner[1:][same], owner[:-1][same]))
+    _, island = connected_components(coo_matrix(links, shape=(len(uv_quads),) * 2), directed=False)
+    keys, renumbered = np.unique(
+        np.stack([np.repeat(island, 4), uv_quads.ravel()], 1), axis=0, return_inverse=True
+    )
+    points = uv[keys[:, 1]]
+    away = np.zeros(island.max() + 1, bool)
+    away[island] = turned
+    points[away[keys[:, 0]], 0] *= -1
+    return points, renumbered.reshape(-1, 4), island
+
+
+def _areas_2d(corners: F64) -> F64:
+    """Signed areas (Q,) of polygons (Q, 4, 2)."""
+    first, second = corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1]
+    area: F64 = (first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]) / 2
+    return area
+
+
+def _areas(corners: F64) -> F64:
+    """Areas (Q,) of polygons (Q, 4, 3)."""
+    across = np.cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
+    return np.asarray(np.linalg.norm(across, axis=1) / 2)
+
+
+def _boxes(sizes: F64) -> list[tuple[F64, float]]:
+    """Lower left corner and side of a square box for each of the sizes (N,), in rows in the unit square, as large as
+    they fit there in the order of their sizes."""
+    order = np.argsort(-sizes, kind="stable")
+
+    def rows(scale: float) -> tuple[list[tuple[F64, float]], float]:
+        result: list[tuple[F64, float]] = [(np.zeros(2), 0.0)] * len(sizes)
+        x = y = height = 0.0
+        for number in order:
+            side = scale * float(sizes[number])
+            if x + side > 1 + 1e-9:
+                x, y, height = 0.0, y + height, 0.0
+            height = max(height, side)
+            result[number] = (np.array([x, y]), side)
+            x += side
+        return result, y + height
+
+    low, high = 0.0, 1 / float(sizes.max())
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rows(middle)[1] <= 1 else (low, middle)
+    return rows(low)[0]
+
+
+def _wide_eyed(points: F64, centre: F64) -> F64:
+    """An eyeball's points (N, 2) spread out around the pupil, so that the iris isn't tiny."""
+    offset = points - centre
+    distance = np.linalg.norm(offset, axis=1, keepdims=True)
+    return np.asarray(offset / np.sqrt(np.maximum(distance, 1e-9)))
 
 
 def _cell(part: str) -> str:
