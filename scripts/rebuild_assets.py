@@ -216,12 +216,12 @@ def install(step: Step, work: Path) -> None:
 
 
 def name_digest() -> None:
-    """Write the digest of the package's head into `avface/head/model.py`."""
+    """Write the digest of the package's head into `avface/open_head.py`."""
     code = "from avface.head.model import OPEN_HEAD, _load_asset; print(_load_asset(OPEN_HEAD).digest())"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=PACKAGE.parent, check=True, capture_output=True, text=True
     )
-    module = PACKAGE / "head" / "model.py"
+    module = PACKAGE / "open_head.py"
     text, count = re.subn(
         r'(?m)^OPEN_DIGEST = ".*"$', f'OPEN_DIGEST = "{done.stdout.strip()}"', module.read_text()
     )

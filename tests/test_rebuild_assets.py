@@ -106,13 +106,14 @@ def test_the_steps_are_commands_of_the_product_in_an_order_that_works(script):
 
 
 def test_a_new_heads_digest_is_written_into_its_module(script, monkeypatch):
-    module = script.PACKAGE / "head" / "model.py"
-    module.parent.mkdir()
-    module.write_text(
-        'from types import SimpleNamespace\nOPEN_HEAD = ""\nOPEN_DIGEST = "old"\n\n\n'
+    module, head = script.PACKAGE / "open_head.py", script.PACKAGE / "head"
+    head.mkdir()
+    module.write_text('OPEN_DIGEST = "old"\n\nFIRST_OPEN_DIGEST = "first"\n')
+    (head / "model.py").write_text(
+        'from types import SimpleNamespace\nOPEN_HEAD = ""\n\n\n'
         'def _load_asset(path):\n    return SimpleNamespace(digest=lambda: "0123456789abcdef")\n'
     )
-    for folder in (script.PACKAGE, module.parent):
+    for folder in (script.PACKAGE, head):
         (folder / "__init__.py").touch()
     script.name_digest()
-    assert 'OPEN_DIGEST = "0123456789abcdef"\n' in module.read_text()
+    assert module.read_text() == 'OPEN_DIGEST = "0123456789abcdef"\n\nFIRST_OPEN_DIGEST = "first"\n'
