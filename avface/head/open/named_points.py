@@ -195,32 +195,65 @@ def _nearest_on(vertices: F64, triangles: Int, place: F64) -> tuple[Int, F64]:
 
 
 def mirrored_vertices(draft: Draft) -> Int:
-    """(V,) the vertex at the mirrored place of each; every part mirrors itself.
+    """(V,) the vertex at the mirrored place of each of skin and the mouth's cavity; others mirror themselves.
+
+    Found along the quads from an edge in the middle of the face, which a mean face needn't be symmetric for; where the
+    mesh isn't the same on both sides, by place.
 
     Raises:
-        AvfaceError: if skin and cavity aren't symmetric to 1.5 mm, vertex by vertex.
+        AvfaceError: if a vertex has no mirrored one within 5 mm.
     """
     from scipy.optimize import linear_sum_assignment
-    from scipy.spatial import cKDTree
 
     rows = draft.rows("skin", "mouth_cavity")
-    points = draft.template[rows]
-    reflected = points * [-1, 1, 1]
-    tree = cKDTree(points)
-    distance, nearest = tree.query(reflected)
-    twice = np.flatnonzero(nearest[nearest] != np.arange(len(rows)))
-    if len(
-        twice
-    ):  # close to each other, as at the corners of the mouth: the assignment of least total distance
-        cost = np.linalg.norm(reflected[twice][:, None] - points[twice][None], axis=2)
-        nearest[twice] = twice[linear_sum_assignment(cost)[1]]
-    distance = np.linalg.norm(reflected - points[nearest], axis=1)
-    if distance.max() > 0.0015 or (nearest[nearest] != np.arange(len(rows))).any():
-        raise AvfaceError(
-            f"the head isn't symmetric: vertices without a mirrored one within {distance.max():.4f} m"
-        )
-    mirror = np.arange(len(draft.template))
-    mirror[rows] = rows[nearest]
+    quads = draft.quads[np.isin(draft.parts, ("skin", "mouth_cavity"))]
+    far = draft.template * [-1, 1, 1]
+    mirror = _mirrored_along(quads, draft.template)
+    known = rows[mirror[rows] >= 0]
+    apart = np.linalg.norm(far[known] - draft.template[mirror[known]], axis=1) > 0.005
+    mirror[known[apart | (mirror[mirror[known]] != known)]] = -1
+    left = rows[mirror[rows] < 0]
+    left = np.union1d(left, np.setdiff1d(rows, mirror[rows]))
+    cost = np.linalg.norm(far[left][:, None] - draft.template[left][None], axis=2)
+    mirror[left] = left[linear_sum_assignment(cost + cost.T)[1]]
+    others = np.setdiff1d(np.arange(len(mirror)), rows)
+    mirror[others] = others
+    distance = np.linalg.norm(far[rows] - draft.template[mirror[rows]], axis=1).max()
+    if distance > 0.005:
+        raise AvfaceError(f"the head isn't symmetric: a vertex's mirrored one is {distance:.4f} m off")
+    return mirror
+
+
+def _mirrored_along(quads: Int, template: F64) -> Int:
+    """(V,) mirrored vertices as far as quads (Q, 4) are the same on both sides of the middle; -1 elsewhere."""
+    ring: dict[tuple[int, int], list[int]] = {}
+    for quad in quads.tolist():
+        face = list(dict.fromkeys(quad))
+        for k in range(len(face)):
+            ring[face[k], face[(k + 1) % len(face)]] = face[k:] + face[:k]
+    front = template[:, 2] > template[:, 2].max() - 0.06
+    aside = np.where(front, np.abs(template[:, 0]), 1.0)
+    first, second = min(
+        ((u, v) for u, v in ring if (v, u) in ring),
+        key=lambda edge: (max(aside[edge[0]], aside[edge[1]]) > 0.0015, -template[edge[0], 1]),
+    )
+    mirror = np.full(len(template), -1)
+    mirror[[first, second]] = first, second
+    waiting, seen = [(first, second), (second, first)], set()
+    while waiting:
+        u, v = waiting.pop(0)
+        around = ring.get((u, v), [])
+        other = ring.get((int(mirror[v]), int(mirror[u])), [])
+        if not around or len(around) != len(other) or (u, v) in seen:
+            continue
+        images = [other[1], other[0], *other[:1:-1]]
+        if any(mirror[w] not in (-1, image) for w, image in zip(around, images, strict=True)):
+            continue
+        mirror[around] = images
+        for k in range(len(around)):
+            one, two = around[k], around[(k + 1) % len(around)]
+            seen.add((one, two))
+            waiting.append((two, one))
     return mirror
 
 

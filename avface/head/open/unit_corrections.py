@@ -88,9 +88,11 @@ STEERING: dict[str, Steering] = {
     "jawForward": Steering(
         gain=0.78,
         points={
-            "lower_lip_outer": (0, -1.2, 7.0),
-            "lower_lip_red": (0, -1.8, 7.4),
-            "lower_lip_red_side": (0, -1.7, 7.0),
+            "lower_lip_outer": (0, -1.8, 6.8),
+            "lower_lip_red": (0, -2.6, 7.4),
+            "lower_lip_red_side": (0, -2.6, 6.8),
+            "inner_lower_lip": (0, -2.6, 7.0),
+            "inner_lower_lip_side": (0, -2.6, 6.4),
             "chin_side": (0, -1.2, 8.2),
             "under_lip": (0, -1.0, 7.8),
             "marionette": (0, -0.8, 5.4),
