@@ -45,9 +45,12 @@ class LidsConfig:
     """Upper and lower lid at eyeLookUp."""
     look_down: tuple[float, float] = (0.0060, -0.0021)
     """Upper and lower lid at eyeLookDown."""
+    clearance: float = 0.0009
+    """How much farther than the margin's outer edge the skin stays from the eyeball, metres: it slides around it
+    instead of taking the straight way."""
     meet_up: float = 0.002
     """How much higher the lids meet at eyeLookUp: the closed lids follow the gaze too."""
-    meet_down: float = -0.003
+    meet_down: float = -0.0024
     """The same at eyeLookDown."""
     look_aside: float = 0.0022
     """How far both lids go along with the gaze at eyeLookIn and eyeLookOut."""
@@ -94,7 +97,14 @@ def _with_lids(draft: Draft, side: int, rings: LidRings, config: LidsConfig, fit
 
     def moved(places: F64) -> F64:
         """Offsets (H + N, 3) of the lids and the skin around from places of the handles."""
-        return field.solve(places - rest)
+        offsets = field.solve(places - rest)
+        before = draft.template[rows] - centre
+        after = before + offsets
+        far = np.linalg.norm(after, axis=1, keepdims=True)
+        least = fit.radius + fit.gap + fit.thickness + config.clearance
+        lifted = _not_below(far, least) - _not_below(np.linalg.norm(before, axis=1, keepdims=True), least)
+        lifted[: len(handles)] = 0
+        return np.asarray(offsets + lifted * after / far)
 
     own: dict[str, F64] = {}
     for unit, places in lids.units().items():
@@ -139,6 +149,13 @@ def _with_lids(draft: Draft, side: int, rings: LidRings, config: LidsConfig, fit
     pair_offsets[:, rows] = np.stack(offsets)
     result = replace(draft, expression=expression).with_pairs(tuple(pairs), pair_offsets)
     return _with_people(result, side, field, lids, config)
+
+
+def _not_below(distance: F64, least: float) -> F64:
+    """How much to add to distances so that they are smoothly kept above the least one."""
+    below = least - distance
+    result: F64 = (below + np.sqrt(below**2 + 0.0006**2)) / 2
+    return result
 
 
 def _together(draft: Draft, first: str, second: str) -> F64:
