@@ -49,6 +49,7 @@ def ring_draft() -> Draft:
     expression[3] = -expression[2]
     pull = np.exp(-(((points - points[INNER * COLUMNS + COLUMNS // 2]) / 0.02) ** 2).sum(1))[:, None]
     expression[NAMES.index("mouthSmileLeft")] = pull * [0.005, 0.004, -0.012]
+    expression[NAMES.index("mouthDimpleLeft")] = (points[:, 1:2] > -0.073) * pull * [0.0, 0.004, 0.0]
     expression[NAMES.index("mouthRollUpper")] = (1 - low) * [0.0, -0.004, -0.006]
     all_quads = np.concatenate(quads)
     flat = np.stack([np.linspace(0, 1, len(points))] * 2, 1)

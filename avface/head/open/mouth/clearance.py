@@ -42,7 +42,7 @@ def apart(draft: Draft, rings: Rings, offsets: F64) -> F64:
     """Corrections (V, 3) that part lips which, displaced by offsets (V, 3), go through each other."""
     result = np.zeros_like(offsets)
     upper, lower = lip_orders(rings)
-    for ring in range(CONTACT, CONTACT + 4):
+    for ring in range(CONTACT + 4):
         rows = rings[ring]
         place = draft.template[rows] + offsets[rows]
         for own, other, side in ((upper, lower, 1.0), (lower, upper, -1.0)):
