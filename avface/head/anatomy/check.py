@@ -409,7 +409,7 @@ def _of_surface(head: HeadModel, shape: F64, is_mean: bool) -> Measured:
 def _smooth_edges(head: HeadModel) -> tuple[Int, Int]:
     """Edges (N, 2) of the face's skin beside lips and lids, which fold, and the numbers (N, 2) of their faces."""
     edges, pairs = inner_edges(parts.flesh(head))
-    if "face" not in head.regions:
+    if not {"face", "lips", "eyelids"} <= head.regions.keys():
         return edges[:0], pairs[:0]
     folding = head.regions["lips"] | head.regions["eyelids"]
     kept = head.regions["face"][edges].all(1) & ~folding[edges].any(1)
