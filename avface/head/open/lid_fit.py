@@ -143,6 +143,8 @@ def _rest(template: F64, rings: LidRings, centre: F64, config: LidFitConfig) -> 
     column = np.arange(rings.columns)
     upwards = np.sign(rings.columns / 2 - column) * (column > 0)
     away = np.radians(9) * (1 - weight) * upwards * np.clip(np.abs(rings.columns / 2 - column) / 3, 0, 1)
+    # Near the outer corner it stays away from the line where the lids meet.
+    away += np.radians(6) * upwards * np.clip(1.2 - np.minimum(column, rings.columns - column) / 13, 0, 1)
     inner = []
     for degrees in config.inner_angles[::-1]:
         a = np.minimum(angle + np.radians(degrees), np.radians(70 + degrees))

@@ -71,9 +71,9 @@ def step(draft: Draft, config: LidsConfig | None = None, fit: LidFitConfig | Non
     are made anew; what other units move the lids is kept, but not off the eyeball. A strip of tears lies along the
     lower lids.
 
-    Correctives: lids slide on an arc during a blink (eyeBlink with itself); eyeBlink with every unit that moves the
-    lids, so that they are shut at 1 whatever the others are; those that would lead
-    off the eyeball together (`Lids.joint_units`). Blinks are the person's (`Draft.person`).
+    Correctives: lids slide on an arc during a blink or a look down (each with itself); eyeBlink with every unit that
+    moves the lids, so that they are shut at 1 whatever the others are; units that would lead off the eyeball together
+    (`Lids.joint_units`). Blinks, and looks up and down, are the person's (`Draft.person`).
 
     Raises:
         AvfaceError: if the draft's eyes aren't those of `avface.head.open.eyes.step`.
@@ -140,6 +140,14 @@ def _with_lids(draft: Draft, side: int, rings: LidRings, config: LidsConfig, fit
             pairs.append((blink, unit))
             rise = lids.rises().get(unit.removesuffix(name), 0.0)
             offsets.append(moved(lids.shut_higher(rest, centre, rise)) - own[blink] - values)
+    down = f"eyeLookDown{name}"
+    pairs.append((down, down))
+    half = moved(
+        lids.shifted((config.look_down[0] / 2, config.look_down[1] / 2), lift=config.closed_lift / 2)(
+            rest, centre
+        )
+    )
+    offsets.append(0.5 * (4 * half - 2 * own[down]))  # half: a blink on top doesn't cancel it
     for first, second, share in lids.joint_units():
         pairs.append((f"{first}{name}", f"{second}{name}"))
         at_lids = own[f"{first}{name}"][: len(handles)] + own[f"{second}{name}"][: len(handles)]
@@ -388,7 +396,10 @@ class Lids:
         inner = slice(INNER_RINGS * count, (INNER_RINGS + 1) * count)
         offset = rest[inner] - centre
         _, opening = self._meeting(offset / np.linalg.norm(offset, axis=1, keepdims=True))
-        angle = np.tile(rise / self._fit.radius * opening / opening.max(), INNER_RINGS + 3)
+        angle = rise / self._fit.radius * opening / opening.max()
+        # The inner surface of the lid that would get over the line of the meeting stays.
+        behind = np.where(self._upper, np.maximum(angle, 0), np.minimum(angle, 0))
+        angle = np.concatenate([*[behind] * INNER_RINGS, *[angle] * 3])
         radius = np.linalg.norm(shut - centre, axis=1, keepdims=True)
         return centre + radius * _raised((shut - centre) / radius, angle)
 
