@@ -233,6 +233,7 @@ def test_the_face_stays_to_the_last_bit(egg, made):
     rows = np.flatnonzero(face)
     np.testing.assert_array_equal(made.template[rows], egg.template[rows])
     np.testing.assert_array_equal(made.shape[:, rows], egg.shape[:, rows])
+    assert (np.abs(made.template[: len(face)] - egg.template)[egg.regions["ears"]].max(1) > 0).all()
     np.testing.assert_array_equal(made.expression[:, rows], egg.expression[:, rows])
     assert made.regions["face"].sum() == face.sum() and made.regions["face"][rows].all()
 
@@ -346,7 +347,7 @@ def test_the_open_heads_outside_has_adults_measures():
     ears = draft.template[draft.regions["ears"]]
     assert np.ptp(ears[:, 1]) == pytest.approx(0.063, abs=1e-3)
     assert 0.175 < np.ptp(ears[:, 0]) < 0.185
-    assert len(draft.template) < 5000 and (draft.quads[:, 2] == draft.quads[:, 3]).sum() < 60
+    assert len(draft.template) < 5100 and (draft.quads[:, 2] == draft.quads[:, 3]).sum() < 100
     mirrored = np.abs(draft.template[mirror(draft.template)] - draft.template * [-1, 1, 1]).max()
     assert mirrored < 1e-3
     uv = unwrap(draft)

@@ -25,7 +25,7 @@ class EarsConfig:
     """Height of the lobe over the eyes' centres: the nose's base."""
     inwards: float = 0.0015
     """How much nearer to the middle the ears, and the skull behind them, lie than MakeHuman's."""
-    tip_share: float = 0.85
+    tip_share: float = 0.95
     """Protrusion of the ear's upper end, as a share of what the upper third's would make it."""
     lobe_share: float = 0.8
     """The same of the lobe: MakeHuman's stands off."""

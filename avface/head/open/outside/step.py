@@ -30,11 +30,15 @@ class OutsideConfig:
     neck: NeckConfig = field(default_factory=NeckConfig)
     longest_edge: float = 0.0145
     """Length above which an edge of the scalp is halved."""
+    longest_ear_edge: float = 0.0058
+    """The same for the ears."""
+    ear_reach: float = 0.0018
+    """Size of the detail that fairing takes off the ears."""
     scalp_reach: float = 0.012
     """Size of the detail that fairing takes off the scalp."""
 
     def __post_init__(self) -> None:
-        for name in ("longest_edge", "scalp_reach"):
+        for name in ("longest_edge", "longest_ear_edge", "ear_reach", "scalp_reach"):
             if not getattr(self, name) > 0:
                 raise AvfaceError(f"{name}={getattr(self, name)} must be above 0")
 
@@ -52,27 +56,27 @@ def outside(draft: Draft, config: OutsideConfig | None = None) -> Draft:
     if len(draft.pairs) or draft.person is not None:
         raise AvfaceError("the outside comes before correctives")
     config = config or OutsideConfig()
-    original = len(draft.template)
-    regions, skin = draft.regions, draft.quads[draft.parts == "skin"]
-    face = _face(draft)
-    loose = (regions["scalp"] | regions["neck"]) & ~face & ~regions["ears"]
-    frames = np.concatenate([draft.template[None], draft.shape])
-    frames = place_ears(frames, skin, regions["ears"] & ~face, loose, face, config.ears)
-    draft = _refined(replace(draft, template=frames[0], shape=frames[1:]), loose, config.longest_edge)
-    loose = np.concatenate([loose, np.ones(len(draft.template) - original, bool)])
-    draft = _with_neck(draft, config.neck)
-    loose = np.concatenate([loose, np.ones(len(draft.template) - len(loose), bool)])
+    kept = len(draft.template)
+    ears = draft.regions["ears"] & ~_face(draft)
+    draft = _refined(draft, ears, config.longest_ear_edge)
+    old = np.arange(len(draft.template)) < kept
+    ears = draft.regions["ears"] & ~_face(draft)
+    draft = _faired(draft, ears, np.where(old, config.ear_reach, np.inf))
 
-    skin = draft.quads[draft.parts == "skin"]
-    loop = lower_loop(skin, draft.template)
-    loose[loop] = False
-    reach = np.full(len(loose), np.inf)
-    reach[:original] = config.scalp_reach
+    face, regions = _face(draft), draft.regions
+    loose = (regions["scalp"] | regions["neck"]) & ~face & ~ears
     frames = np.concatenate([draft.template[None], draft.shape])
-    flat = np.moveaxis(frames, 1, 0).reshape(len(loose), -1)
-    flat = fair(flat, draft.template, skin, loose, reach)
-    frames = np.moveaxis(flat.reshape(len(loose), len(frames), 3), 0, 1)
+    skin = draft.quads[draft.parts == "skin"]
+    frames = place_ears(frames, skin, ears, loose, face, config.ears)
     draft = replace(draft, template=frames[0], shape=frames[1:])
+
+    kept = len(draft.template)
+    draft = _with_neck(_refined(draft, loose, config.longest_edge), config.neck)
+    old = np.arange(len(draft.template)) < kept
+    loose = np.concatenate([loose, ~old[kept:]])
+    loop = lower_loop(draft.quads[draft.parts == "skin"], draft.template)
+    loose[loop] = False
+    draft = _faired(draft, loose, np.where(old, config.scalp_reach, np.inf))
     return replace(draft, skin_weights=_neck_weights(draft, loop))
 
 
@@ -81,6 +85,15 @@ def _face(draft: Draft) -> Bool:
     moving = draft.regions["scalp"] | draft.regions["neck"] | draft.regions["ears"]
     kept: Bool = ~moving | np.any([draft.regions[name] for name in FACE_REGIONS], 0)
     return kept
+
+
+def _faired(draft: Draft, free: Bool, reach: F64) -> Draft:
+    """The draft with free vertices (V,) of mean head and components faired: see `fair`."""
+    frames = np.concatenate([draft.template[None], draft.shape])
+    flat = np.moveaxis(frames, 1, 0).reshape(len(free), -1)
+    flat = fair(flat, draft.template, draft.quads[draft.parts == "skin"], free, reach)
+    frames = np.moveaxis(flat.reshape(len(free), len(frames), 3), 0, 1)
+    return replace(draft, template=frames[0], shape=frames[1:])
 
 
 def _refined(draft: Draft, loose: Bool, longest: float) -> Draft:
