@@ -25,8 +25,8 @@ class Reference:
 
     @classmethod
     def load(cls) -> Reference:
-        """The figures of ICT FaceKit (MIT licence) beside this module."""
-        path = resources.files(__package__) / "reference_units.csv"
+        """The figures of ICT FaceKit (MIT licence; see the file)."""
+        path = resources.files("avface.head.anatomy") / "reference_units.csv"
         lines = [line for line in path.read_text("utf-8").splitlines() if not line.startswith("#")]
         values: dict[str, dict[str, list[float]]] = {}
         for row in csv.DictReader(lines):
