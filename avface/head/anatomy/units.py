@@ -52,7 +52,7 @@ class UnitFigures:
 
 def reference_figures() -> UnitFigures:
     """Those of the mean head of ICT FaceKit (MIT licence; see the file)."""
-    text = resources.files(__package__).joinpath("reference_units.csv").read_text()
+    text = resources.files(__package__).joinpath("reference_units.csv").read_text("utf-8")
     rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
     names = tuple(dict.fromkeys(row["unit"] for row in rows))
     points = list(LANDMARKS)
