@@ -50,7 +50,7 @@ def test_magnification_is_a_monotone_map_of_the_unit_interval():
 
     assert mapped[0] == 0 and mapped[-1] == 1
     step = np.diff(mapped)
-    assert step.min() > 0 and 1.8 < step[40] / step[-1] < 2.2
+    assert step.min() > 0 and 2 < step[40] / step[-1] < 2.4
 
 
 def test_the_iris_gets_more_of_the_eyeball():

@@ -14,7 +14,7 @@ STRIP = 0.11
 """Height of the strip at the bottom of the square, below the skin."""
 MARGIN = 0.05
 """Width of the margin on each side of an island, as a share of its cell."""
-FACE_GAIN, FACE_SPREAD = 1.2, 0.25
+FACE_GAIN, FACE_SPREAD = 1.4, 0.25
 """How much denser texels lie in height at the middle of the face than far from it, and how far that reaches, as a share
 of the skin's height."""
 EYE_PARTS = ("eye", "iris", "pupil")
