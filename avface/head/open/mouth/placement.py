@@ -16,7 +16,8 @@ from avface.head.open.mouth.teeth import ARCH, LOWER_TILT, UPPER_TILT, Solid, ar
 HANDLES = (0, 1, 5, 9)
 """Rings whose displacement under a shape component teeth and cavity take part in."""
 
-
+WIDTH_SHARE = 0.4
+"""Share of the lips' growth under a shape component that teeth take part in: mouths vary more than arches of teeth."""
 _TURNS = np.array(
     [
         [[0, 0, 0], [0, 0, -1], [0, 1, 0]],
@@ -46,7 +47,9 @@ def lip_fit(draft: Draft, rings: Rings, offsets: F64) -> tuple[F64, F64]:
     moved = offsets[..., handles, :]
     shift = moved.mean(-2)
     flat = (moved - shift[..., None, :]).reshape(*moved.shape[:-2], -1)
-    matrix = np.tensordot(flat @ np.linalg.pinv(design).T, moves, 1)
+    amounts = flat @ np.linalg.pinv(design).T
+    amounts[..., 1:, 0] *= WIDTH_SHARE  # of all components but the size
+    matrix = np.tensordot(amounts, moves, 1)
     return matrix, shift - matrix @ centre
 
 
