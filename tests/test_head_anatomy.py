@@ -121,6 +121,9 @@ def test_inner_sides_and_background_are_seen_through_a_hole():
         return dict(see_through(head, head.template.double().numpy(), views))["from the front"]
 
     assert seen(np.ones(len(faces), bool)) == 0
+    whole = parts_head(("skin", points, faces), neck)
+    posed = whole.template.double().numpy()
+    assert dict(see_through(whole, posed, ["from below"]))["from below"] == 0, "one may look into the neck"
     assert seen(middle[:, 2] < 0.04) == pytest.approx(0.1 * 0.1, rel=0.1)
     assert seen(middle[:, 2] > -0.04) == 0, "the back can't be seen"
     posts = [("skin", *box((x, -0.05, -0.05), (x + 0.01, 0.05, 0.05))) for x in (-0.05, 0.04)]

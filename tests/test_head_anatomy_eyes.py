@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from anatomy_heads import CORNER, EYES, small_head
 
-from avface.head.anatomy.eyes import ball_diameter, find_eye, iris_diameters, lid_line, open_columns
+from avface.head.anatomy.eyes import (
+    COLUMNS,
+    TEAR_LAKE,
+    ball_diameter,
+    find_eye,
+    iris_diameters,
+    lid_line,
+    open_columns,
+)
 from avface.head.anatomy.poses import (
     GAZES,
     NEUTRAL,
@@ -90,6 +98,22 @@ def test_the_gap_to_the_eyeball_is_found(gap):
     (line,) = lines(small_head(lid_gap=gap), [blink(0.0)])
     assert np.nanmedian(line.off[:, 12:]) == pytest.approx(gap, abs=0.0001)  # beside the tear lake
     assert line.inside == 0
+
+
+def test_beside_the_tear_lake_lids_may_leave_the_eyeball():
+    (line,) = lines(small_head(lid_gap=0.0008), [blink(0.0)])
+    lake = COLUMNS < TEAR_LAKE
+    assert (line.off[:, lake] == 0).all() and (line.off[:, ~lake] > 0.0006).all()
+
+
+def test_a_cornea_turns_with_the_eye():
+    head = small_head()
+    iris = np.unique(find_eye(head, "left").iris)
+    centre = torch_row(*EYES[0])
+    head.template[iris] += 0.02 * (head.template[iris] - centre)
+    up, down = lines(head, [blink(0.0, gaze=GAZES["up"]), blink(0.0, gaze=GAZES["down"])])
+    middle = len(COLUMNS) // 2
+    assert down.off[0, middle] - up.off[0, middle] > 0.00005
 
 
 def test_lids_inside_the_eyeball_are_found(head):
