@@ -35,9 +35,9 @@ def finish(draft: Draft) -> HeadModel:
     """The head model of a draft, without landmark embeddings (see `avface.head.embedding`).
 
     The origin becomes that of `Draft` again, if eyes or ears have moved. Triangles are those of the quads, which the
-    model keeps. Parts are in the order of their first quads. The neck turns
-    about the middle of the lower end of the mesh, an eye about the middle of its eyeball. Correctives of the same units
-    are one. Regions are the draft's; `avface.head.regions` corrects them once the landmarks are known.
+    model keeps. Parts are in the order of their first quads. The neck turns about the middle of the skin that is half
+    the skull's and half the trunk's, an eye about the middle of its eyeball. Correctives of the same units are one.
+    Regions are the draft's; `avface.head.regions` corrects them once the landmarks are known.
 
     Raises:
         AvfaceError: if the draft has no eyeballs, or UV polygons that don't belong to the quads.
@@ -138,10 +138,9 @@ def _person(draft: Draft, pairs: tuple[tuple[int, int], ...]) -> tuple[Int, F64,
 def _joint_regressor(draft: Draft) -> F64:
     """(J, V) weights of the vertices whose mean is a joint's centre, for any shape."""
     rows = np.zeros((len(JOINT_NAMES), len(draft.template)))
-    lowest = lower_end(
-        triangulate(draft.quads[np.isin(draft.parts, ("skin", "mouth_cavity"))]), draft.template
-    )
-    rows[0, lowest] = 1 / len(lowest)
+    skull = draft.skin_weights[:, 1 + JOINT_NAMES.index("neck")]
+    rows[0] = skull * (1 - skull)
+    rows[0] /= rows[0].sum()
     for number, side in enumerate(("left", "right"), 1):
         rows[number] = _centre_weights(draft, side)
     return rows
