@@ -137,7 +137,7 @@ LIMITS = {
     "mistaken": Limit("units nearer to another one's figures, number", high=0, digits=0),
     "teeth_bodies": Limit("teeth, number", 28, 32, 0),
     "mouth_shut": Limit("inside of the shut mouth that is seen, mm2", high=1, digits=1),
-    "see_through": Limit("holes and inner sides that are seen, mm2", high=0, digits=1),
+    "see_through": Limit("holes and inner sides that are seen, mm2", high=1, digits=1),
     "holes": Limit("open edges, but the neck's and behind lids, number", high=0, digits=0),
     "neck_loops": Limit("neck, loops of its edge, number", 1, 1, 0),
     "neck_plane": Limit("neck, edge off a plane, mm", high=2, digits=1),
