@@ -104,6 +104,9 @@ STEERING: dict[str, Steering] = {
     "jawLeft": Steering(
         gain=0.85,
         points={
+            "mouth_corner_left": (5.4, 0.2, 0.1),
+            "inner_lower_lip": (6.6, -0.6, 0.5),
+            "lower_lip_red": (6.6, -0.5, 0.6),
             "under_lip": (6.6, 0.1, 0.4),
             "chin_side_left": (6.8, 0.3, -0.6),
             "chin_side_right": (6.8, 0.1, 0.8),
