@@ -10,8 +10,8 @@ from avface.head import load_head
 from avface.head.embedding import EmbeddingConfig
 from avface.head.model import UnitRange
 from avface.head.open.config import OpenHeadConfig
-from avface.head.open.eyes import EyesConfig
-from avface.head.open.lids import LidsConfig
+from avface.head.open.eyes.eyeballs import EyesConfig
+from avface.head.open.eyes.lids import LidsConfig
 from avface.head.open.mouth.config import MouthConfig
 from avface.head.skin.atlas import DetailAtlas
 
@@ -44,7 +44,7 @@ from avface.head.skin.atlas import DetailAtlas
         ),
         (EyesConfig, {"segments": 7}, "segments=7 must be even and 8 or more"),
         (EyesConfig, {"segments": 9}, "segments=9 must be even and 8 or more"),
-        (EyesConfig, {"gap": 0.0}, "cornea=0.0004 must be 0 or more, gap=0.0 above 0"),
+        (EyesConfig, {"gap": 0.0}, "cornea=0.00025 must be 0 or more, gap=0.0 above 0"),
         (LidsConfig, {"meeting": 0.5}, "meeting=0.5 must be 0 or more and below 0.5"),
         (LidsConfig, {"people": 0}, "people=0 must be above 0"),
         (

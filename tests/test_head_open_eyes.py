@@ -7,9 +7,9 @@ import pytest
 from eye_drafts import eye_draft, lids_apart, off_the_ball
 
 from avface.errors import AvfaceError
-from avface.head.open import eyes, lids
-from avface.head.open.eye_region import lid_rings
-from avface.head.open.lid_fit import LidFitConfig, on_the_ball
+from avface.head.open.eyes import eyeballs, lids
+from avface.head.open.eyes.lid_fit import LidFitConfig, on_the_ball
+from avface.head.open.eyes.region import lid_rings
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def base():
 
 @pytest.fixture(scope="module")
 def fitted(base):
-    return eyes.step(base)
+    return eyeballs.step(base)
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +197,7 @@ def test_tears_lie_between_lower_lid_and_eyeball_and_follow_the_lid(moving):
 def test_another_mesh_is_refused(base):
     holed = replace(base, quads=base.quads[200:], parts=base.parts[200:], uv_quads=base.uv_quads[200:])
     with pytest.raises(AvfaceError, match="MakeHuman"):
-        eyes.step(holed)
+        eyeballs.step(holed)
     with pytest.raises(AvfaceError, match="cut_and_refine"):
         lids.step(base)
 
@@ -208,4 +208,4 @@ def test_another_mesh_is_refused(base):
 )
 def test_impossible_eyes_are_refused(values):
     with pytest.raises(AvfaceError):
-        eyes.EyesConfig(**values)
+        eyeballs.EyesConfig(**values)

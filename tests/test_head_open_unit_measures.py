@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from avface.head.open.named_points import REFERENCE_POINTS, NamedPoints, point_positions
-from avface.head.open.unit_measures import Reference, SkinCheck, compare_units, nearest_on_triangles
+from avface.head.open.units.measures import Reference, SkinCheck, compare_units, nearest_on_triangles
+from avface.head.open.units.named_points import REFERENCE_POINTS, NamedPoints, point_positions
 
 
 @pytest.fixture

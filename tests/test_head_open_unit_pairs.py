@@ -1,6 +1,6 @@
 import numpy as np
 
-from avface.head.open.unit_pairs import ACROSS, LOWER_LIP, SATURATING, SINGLE, TOUCHING, saturation
+from avface.head.open.pairs import ACROSS, LOWER_LIP, SATURATING, SINGLE, TOUCHING, saturation
 
 
 def _together(first, second):

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 
 from avface.head.open.draft import triangulate
-from avface.head.open.named_points import REFERENCE_POINTS, find_points, mirrored_vertices, point_positions
-from avface.head.open.unit_corrections import STEERING
-from avface.head.open.unit_measures import Reference, SkinCheck, compare_units
+from avface.head.open.units.corrections import STEERING
+from avface.head.open.units.measures import Reference, SkinCheck, compare_units
+from avface.head.open.units.named_points import (
+    REFERENCE_POINTS,
+    find_points,
+    mirrored_vertices,
+    point_positions,
+)
 
 needs_anny = [
     pytest.mark.slow,
@@ -30,7 +35,7 @@ def steered():
     from avface.head.open.builder import base_draft
     from avface.head.open.config import OpenHeadConfig
     from avface.head.open.mouth.step import mouth
-    from avface.head.open.units import units
+    from avface.head.open.units.step import units
 
     return units(mouth(base_draft(OpenHeadConfig(samples=400))))
 
@@ -38,7 +43,7 @@ def steered():
 @pytest.fixture(scope="module")
 def draft(steered):
     from avface.head.open.mouth.following import mouth_follows
-    from avface.head.open.unit_pairs import lips_apart, unit_pairs
+    from avface.head.open.pairs import lips_apart, unit_pairs
 
     return lips_apart(mouth_follows(unit_pairs(steered)))
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from avface.arrays import F64, Int
 from avface.head.model import HeadModel
-from avface.head.open import eyes, lids, unit_pairs, units
+from avface.head.open import pairs
 from avface.head.open.base_mesh import (
     SIDES,
     BaseMesh,
@@ -22,22 +22,24 @@ from avface.head.open.base_mesh import (
 )
 from avface.head.open.config import OpenHeadConfig
 from avface.head.open.draft import JOINT_NAMES, Draft, triangulate
+from avface.head.open.eyes import eyeballs, lids
 from avface.head.open.finish import finish, lower_end
 from avface.head.open.mouth.following import mouth_follows
 from avface.head.open.mouth.step import mouth
 from avface.head.open.outside.step import outside
 from avface.head.open.rough_regions import rough_regions
 from avface.head.open.shape_space import shape_space, shape_weights
+from avface.head.open.units import step as units
 
 STEPS: tuple[Callable[[Draft], Draft], ...] = (
     outside,
-    eyes.step,
+    eyeballs.step,
     mouth,
     units.units,
-    unit_pairs.unit_pairs,
+    pairs.unit_pairs,
     lids.step,
     mouth_follows,
-    unit_pairs.lips_apart,
+    pairs.lips_apart,
 )
 """From MakeHuman's head to the finished draft. The outside replaces skin, so it comes first. Eyes and the inside of the
 mouth come before the units, which move skin on them; lids come after all units, which they correct; what is inside the

@@ -10,8 +10,8 @@ import numpy as np
 from avface.arrays import F64, Int
 from avface.errors import AvfaceError
 from avface.head.open.draft import Draft, PersonTerms
-from avface.head.open.eye_region import INNER_RINGS, LidRings, lid_rings
-from avface.head.open.lid_fit import LidField, LidFitConfig, on_the_ball, size_sigma
+from avface.head.open.eyes.lid_fit import LidField, LidFitConfig, on_the_ball, size_sigma
+from avface.head.open.eyes.region import INNER_RINGS, LidRings, lid_rings
 
 SIDES = ("Left", "Right")
 

@@ -12,10 +12,10 @@ from avface.geometry.interpolation import smoothstep
 from avface.head.open.deformation import SmoothFields
 from avface.head.open.draft import Draft, triangulate
 from avface.head.open.mouth.jaw import open_motion
-from avface.head.open.named_points import find_points
-from avface.head.open.unit_corrections import OPEN_ROLL
-from avface.head.open.unit_measures import SkinCheck
-from avface.head.open.units import UnitFields, lid_shares
+from avface.head.open.units.corrections import OPEN_ROLL
+from avface.head.open.units.measures import SkinCheck
+from avface.head.open.units.named_points import find_points
+from avface.head.open.units.step import UnitFields, lid_shares
 
 SIDES = ("Left", "Right")
 SATURATING = (

@@ -13,7 +13,9 @@ from avface.arrays import F64, Bool
 from avface.geometry.interpolation import smoothstep
 from avface.head.open.deformation import SmoothFields
 from avface.head.open.draft import Draft, triangulate
-from avface.head.open.named_points import (
+from avface.head.open.units.corrections import STEERING, Steering
+from avface.head.open.units.measures import Reference, head_scale
+from avface.head.open.units.named_points import (
     LEFT,
     LID_RING,
     REFERENCE_POINTS,
@@ -24,8 +26,6 @@ from avface.head.open.named_points import (
     find_points,
     mirrored_vertices,
 )
-from avface.head.open.unit_corrections import STEERING, Steering
-from avface.head.open.unit_measures import Reference, head_scale
 
 LID_RIM = (0.003, 0.007)
 """Distances from the lids' margin up to which skin slides on the eyeball, and from which on it moves freely; metres."""

@@ -12,7 +12,7 @@ from avface.arrays import F64, Int
 from avface.geometry.mesh import triangulate
 from avface.head.open.deformation import cotangent_laplacian
 from avface.head.open.draft import Draft
-from avface.head.open.eye_region import INNER_RINGS, LidRings, lid_rings
+from avface.head.open.eyes.region import INNER_RINGS, LidRings, lid_rings
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from avface.arrays import F64, Bool, Int
 from avface.head.anatomy.surface import face_normals, vertex_normals, winding_numbers
-from avface.head.open.named_points import REFERENCE_POINTS, NamedPoints
+from avface.head.open.units.named_points import REFERENCE_POINTS, NamedPoints
 
 REFERENCE_WIDTH = 0.089
 """Distance of the outer eye corners of the head that the reference figures are from, metres."""

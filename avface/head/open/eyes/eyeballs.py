@@ -10,8 +10,8 @@ import numpy.typing as npt
 from avface.arrays import F64, Int
 from avface.errors import AvfaceError
 from avface.head.open.draft import JOINT_NAMES, Draft
-from avface.head.open.eye_region import cut_and_refine, lid_rings
-from avface.head.open.lid_fit import LidFitConfig, fit_lids, size_sigma
+from avface.head.open.eyes.lid_fit import LidFitConfig, fit_lids, size_sigma
+from avface.head.open.eyes.region import cut_and_refine, lid_rings
 
 SIDES = ("left", "right")
 

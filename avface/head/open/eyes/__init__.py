@@ -1,0 +1,1 @@
+"""Eyeballs and lids of the open head."""

@@ -1,0 +1,1 @@
+"""Expression units of the open head, and their correctives."""
