@@ -309,10 +309,24 @@ def test_core_files_are_complete_before_others_begin(
     assert overlay >= 0.5 and seconds <= took - 0.5 + 0.1, "the overlay counts as reconstruction"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+needs_signals = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
+
+@needs_signals
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_request_to_end_has_the_exit_code_of_shells_and_leaves_its_handler_as_it_was(
+    folder, talking, monkeypatch, capsys, number, code
+):
+    before = signal.getsignal(number)
+    monkeypatch.setattr(avface.pipeline, "reconstruct", lambda path, **options: signal.raise_signal(number))
+    assert main(["reconstruct", str(talking), "--quiet"]) == code
+    assert capsys.readouterr() == ("", "avface: error: terminated\n")
+    assert signal.getsignal(number) == before and files(folder) == []
+
+
+@needs_signals
 def test_terminated_while_writing_core_files_are_complete_and_nothing_hidden_is_left(
-    folder, talking, reconstructed, number, code
+    folder, talking, reconstructed
 ):
     reconstructed.save(folder.parent / "stored.npz")
     script = f"""
@@ -331,9 +345,9 @@ sys.exit(main(["reconstruct", {str(talking)!r}, "-o", "out", "--overlay"]))
     while not any(path.name.startswith(".overlay") for path in folder.glob("out/.*")):
         assert process.poll() is None and time.monotonic() < deadline, "the overlay doesn't begin"
         time.sleep(0.02)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (code, "avface: error: terminated\n")
+    assert (process.returncode, errors) == (143, "avface: error: terminated\n")
     assert files(folder) == ["out", *(f"out/{name}" for name in RESULTS)]
 
 
