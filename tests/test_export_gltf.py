@@ -24,7 +24,7 @@ from scipy.spatial.transform import Rotation
 from avface.capture import Capture
 from avface.capture.resampling import at_times
 from avface.errors import AvfaceError
-from avface.export.base_colour import base_colour_map
+from avface.export.base_colour import base_colour_map, base_colour_png
 from avface.geometry.mesh import vertex_normals
 from avface.head import load_head
 from avface.head.appearance import PART_COLOURS, vertex_colours
@@ -261,6 +261,7 @@ def test_the_texture_of_a_head_is_made_once_for_all_captures_of_it():
     other.regions = {**other.regions, "lips": other.regions["lips"][:0]}
     first = base_colour_map(one)
     assert base_colour_map(same) is first
+    assert base_colour_png(same) is base_colour_png(one)
     assert not np.array_equal(base_colour_map(other), first)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avface.arrays import U8
+from avface.export.materials import png
 from avface.head.appearance import vertex_colours
 
 if TYPE_CHECKING:
@@ -32,6 +33,16 @@ def base_colour_map(head: HeadModel) -> U8 | None:
     Texels off the mesh have the colour of the nearest on it, so that filtering doesn't blend in a background.
     """
     return _map_of(_Content(head.digest(), head)) if len(head.uv) else None
+
+
+def base_colour_png(head: HeadModel) -> U8 | None:
+    """The bytes (N,) of `base_colour_map` as a .png file."""
+    return _png_of(_Content(head.digest(), head)) if len(head.uv) else None
+
+
+@lru_cache(maxsize=1)
+def _png_of(content: _Content) -> U8:
+    return png(_map_of(content))
 
 
 @lru_cache(maxsize=1)  # the same for all formats and captures of a head; it takes a third of a second
