@@ -27,9 +27,11 @@ import avface.pipeline
 import avface.tracking
 from avface.capture import Capture
 from avface.cli import main
+from avface.cli.results import Job, completed_capture
 from avface.errors import AvfaceError
 from avface.export.overlay import export_overlay
 from avface.files import replacing
+from avface.head.model import find_head
 from avface.media import EncodingConfig, VideoWriter
 
 FRAMES = 10
@@ -454,6 +456,21 @@ def test_resume_computes_again_what_is_of_another_video_head_stage_or_track_or_d
     assert main([*words, "--stages", "coarse,detail"]) == 0 and len(counted) == 1
     counted.clear()
     assert main([*words, "--audio-track", "1"]) == 0 and len(counted) == 1
+
+
+def test_resume_takes_no_capture_of_another_head(folder, talking, reconstructed):
+    """Any two heads but the open one were taken for the same."""
+    for name in ("one.npz", "two.npz"):
+        shutil.copy(find_head("open"), folder / name)
+    job = Job(talking, folder)
+    replace(reconstructed, head="one.npz", source=str(talking)).save(folder / "capture.npz")
+    found = {
+        head: completed_capture(job, head, ("coarse",)) is not None
+        for head in ("one.npz", str(folder / "one.npz"), "two.npz", "gone.npz", "open")
+    }
+    assert found == {
+        "one.npz": True, str(folder / "one.npz"): True, "two.npz": False, "gone.npz": False, "open": False
+    }  # fmt: skip
 
 
 def test_resume_writes_an_overlay_again_that_is_older_than_the_capture(folder, videos, counted):
