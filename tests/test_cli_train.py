@@ -143,6 +143,7 @@ def test_a_training_reports_its_files(capsys, tmp_path, monkeypatch):
     assert capsys.readouterr() == ("", ""), "of several processes only the first prints"
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_command(tmp_path):
     """As `torchrun -m avface train ...` does in each of its processes."""
     done = subprocess.run(
