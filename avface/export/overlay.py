@@ -39,12 +39,11 @@ BLOCK = 16
 """Frames per block of vertices."""
 AROUND = 8192
 """Texels by which places outside a texture are moved to be above 0."""
-ENCODING = EncodingConfig(
-    preset="ultrafast",
-    whole_pictures=True,
-    x264_params="cabac=1:mbtree=1:rc-lookahead=5:weightp=0:subme=0",
-)
-"""Less than half the CPU time of x264's preset veryfast, at a smaller size; its own preset ultrafast doubles that."""
+ENCODING = EncodingConfig(preset="ultrafast", whole_pictures=True, x264_params="cabac=1:qp=22")
+"""x264's preset ultrafast with arithmetic coding, without which files are a seventh larger, and a constant quantiser in
+place of a rate control that looks ahead. Against crf=20:cabac=1:mbtree=1, measured on 1080p: three quarters of the CPU
+time, a signal-to-noise ratio higher by 0.4 to 0.7 dB, files up to 16 % larger without the head. With a quantiser of 23
+traces of a head that vanishes (17 of 255) stay up to the next key frame."""
 
 
 def export_overlay(
