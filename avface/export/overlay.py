@@ -65,7 +65,7 @@ def export_overlay(
         stage: the last stage that is shown, by default all; detail is rendered as shading.
         on_frame: called after each frame.
 
-    Frames after the capture's last are written unchanged.
+    Frames of shots without the person, and those after the capture's last, are written unchanged.
 
     Raises:
         AvfaceError: if the video is missing, can't be read or has another size than the capture's, or the
@@ -90,7 +90,7 @@ def export_overlay(
             f"{source}: is {size[0]} x {size[1]} pixels, but the capture was made from "
             f"{capture.image_size[0]} x {capture.image_size[1]}; give the captured video with video="
         )
-    renderer = _Renderer(capture.up_to(stage))
+    renderer, in_shot = _Renderer(capture.up_to(stage)), capture.in_shot
     track = clip.info.existing_track(capture.audio_track)
     with (
         one_thread(),  # for arrays of this size several threads are slower
@@ -98,7 +98,7 @@ def export_overlay(
     ):
         for picture in clip.pictures():
             patch, corner = np.zeros((0, 0, 3), np.uint8), (0, 0)
-            if picture.index < len(capture):
+            if picture.index < len(capture) and in_shot[picture.index]:
                 patch, corner = renderer.blend(picture.image, picture.index)
             writer.write_patched(picture.image, patch, corner, picture.time, beside=layout == "both")
             on_frame()
