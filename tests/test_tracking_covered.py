@@ -72,6 +72,8 @@ def test_a_face_on_the_hand_is_not_believed():
     assert (np.asarray(found.visibility)[gap] == 1).all()
     np.testing.assert_array_equal(np.asarray(found.landmarks)[~gap], landmarks[~gap])
     assert found.aligned_crops.frames.tolist() == [3, 50]
+    covered = AlignedCrops(frames[1:2], np.zeros((1, SIDE, SIDE), np.uint8), landmarks[frames[1:2]])
+    assert set_aside_covered(made_track(landmarks, visible, crops=covered)).aligned_crops is None
 
 
 def test_landmarks_that_are_dragged_along_beside_a_gap_are_not_believed():
