@@ -57,7 +57,7 @@ def set_aside_covered(track: FaceTrack) -> FaceTrack:
     visible = _mean_visibility(track)
     seen = track.seen
     core = ~seen | (visible < COVERED_VISIBILITY)
-    if not core.any():
+    if not core.any() or core.all():
         return track
     kept = _partly_hidden(track, visible, core)
     covered = _covered_runs(visible, seen) & (core | ~kept)
@@ -217,7 +217,10 @@ def _without(track: FaceTrack, dropped: Bool) -> FaceTrack:
         kept = ~dropped[crops.frames]
         crops = (
             replace(
-                crops, frames=crops.frames[kept], pictures=crops.pictures[kept], landmarks=crops.landmarks[kept]
+                crops,
+                frames=crops.frames[kept],
+                pictures=crops.pictures[kept],
+                landmarks=crops.landmarks[kept],
             )
             if kept.any()
             else None
