@@ -13,7 +13,12 @@ from avface.tracking.tracklet import Tracklet
 SAME_PERSON = 0.5
 """Least similarity of tracklets of one person, which are never seen at once."""
 SAME_PERSON_NEARBY = 0.02
-"""The same for a face that reappears in the same shot, soon, and close to where it was lost."""
+"""The same for a face that reappears soon and close to where it was lost: in the same shot or, if no face is seen in
+between, after cuts, which something that covers the whole picture causes as well."""
+SOON_SECONDS = 2.0
+"""Longest time until then."""
+FEW_FRAMES = 2
+"""Frames of a face that may be seen in between, on what covers the picture."""
 
 
 def group_people(tracklets: list[Tracklet], times: F64) -> list[list[Tracklet]]:
@@ -29,7 +34,10 @@ def group_people(tracklets: list[Tracklet], times: F64) -> list[list[Tracklet]]:
         nearby = [
             (alike, group)
             for group in groups
-            if _reappears(group[-1], tracklet, times)
+            if (
+                _reappears(group[-1], tracklet, times)
+                or _reappears_after_cuts(group[-1], tracklet, tracklets, times)
+            )
             and not _at_once(group, [tracklet])
             and (alike := similarity(_mean_descriptor(group), tracklet.descriptor)) >= SAME_PERSON_NEARBY
         ]
@@ -69,8 +77,26 @@ def _at_once(one: list[Tracklet], other: list[Tracklet]) -> bool:
 
 def _reappears(old: Tracklet, new: Tracklet, times: F64) -> bool:
     """Whether a face appears soon after another was lost, in the same shot and close by."""
-    if old.segment != new.segment or new.start <= old.end or times[new.start] - times[old.end] > 2.0:
+    return old.segment == new.segment and _soon(old, new, times) and _close(old, new, 1.5, 1.6)
+
+
+def _reappears_after_cuts(old: Tracklet, new: Tracklet, tracklets: list[Tracklet], times: F64) -> bool:
+    """The same after cuts and closer still, with hardly a face in between."""
+    if old.segment == new.segment or not _soon(old, new, times) or not _close(old, new, 0.4, 1.3):
         return False
+    return all(
+        other.frames <= FEW_FRAMES
+        for other in tracklets
+        if other is not old and other is not new and other.end > old.end and other.start < new.start
+    )
+
+
+def _soon(old: Tracklet, new: Tracklet, times: F64) -> bool:
+    return new.start > old.end and bool(times[new.start] - times[old.end] <= SOON_SECONDS)
+
+
+def _close(old: Tracklet, new: Tracklet, most_apart: float, most_growth: float) -> bool:
+    """Whether a face begins near the end of another: distance in its sizes, and ratio of the sizes."""
     size, centre = old.face.size, old.face.centre
     apart = math.hypot(new.first_centre[0] - centre[0], new.first_centre[1] - centre[1])
-    return apart < 1.5 * size and 1 / 1.6 < new.first_size / size < 1.6
+    return apart < most_apart * size and 1 / most_growth < new.first_size / size < most_growth
