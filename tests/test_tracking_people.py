@@ -14,7 +14,7 @@ SHAPE = (SHAPE - SHAPE.mean(0)) / np.sqrt(((SHAPE - SHAPE.mean(0)) ** 2).sum(1).
 
 
 def descriptor(colour):
-    return AppearanceDescriptor(SHAPE, np.full((NUM_PATCHES, 3), 0.0, np.float32) + [0, colour, 0], 10)
+    return AppearanceDescriptor(SHAPE, np.tile(np.float32([0, colour, 0]), (NUM_PATCHES, 1)), 10)
 
 
 ALIKE, DOUBTFUL, OTHER = descriptor(0.0), descriptor(0.12), descriptor(0.3)
