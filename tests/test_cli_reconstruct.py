@@ -326,6 +326,7 @@ def test_a_request_to_end_has_the_exit_code_of_shells_and_leaves_its_handler_as_
     assert signal.getsignal(number) == before and files(folder) == []
 
 
+@pytest.mark.slow
 @needs_signals
 def test_terminated_while_writing_core_files_are_complete_and_nothing_hidden_is_left(
     folder, talking, reconstructed
@@ -403,6 +404,7 @@ def test_of_several_videos_each_gets_a_line_and_a_folder_and_a_bad_one_does_not_
     assert counted.count(Path("shots/b.mp4")) == 1
 
 
+@pytest.mark.slow
 def test_several_videos_as_json_and_their_exit_code(folder, videos, counted, capsys):
     assert main(["reconstruct", "shots", "--json"]) == 2
     output = capsys.readouterr()
@@ -415,6 +417,7 @@ def test_several_videos_as_json_and_their_exit_code(folder, videos, counted, cap
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_resume_skips_what_is_complete_and_writes_what_is_missing(folder, videos, counted, capsys):
     good = ["shots/b.mp4", "shots/c.MOV"]
     assert main(["reconstruct", *good, "--quiet"]) == 0
