@@ -39,6 +39,8 @@ MODULES = (
     "avface.data",
     "avface.evaluation",
 )
+ONE_COLUMN = "129"
+"""Columns of the terminal; a wider one has several boxes of options side by side."""
 SPECIAL = ("__len__", "__getitem__", "__iter__", "__call__", "__enter__", "__exit__")
 
 
@@ -181,7 +183,7 @@ def capture_keys():
 
 def command_lines(words=()):
     """Verbs and their options with names, placeholders and defaults, as their help shows them."""
-    texts = help_rows(words)
+    texts = list(help_rows(words))
     yield " ".join(["avface", *words])
     yield from (f"    {row}" for kind, row in texts if kind == "option")
     for kind, row in texts:
@@ -193,22 +195,34 @@ def help_rows(words):
     from avface.cli import main
 
     printed = io.TextIOWrapper(io.BytesIO(), "utf-8")
-    with mock.patch.dict(os.environ, COLUMNS="2000"), contextlib.redirect_stdout(printed):
+    with mock.patch.dict(os.environ, COLUMNS=ONE_COLUMN), contextlib.redirect_stdout(printed):
         assert main([*words, "--help"]) == 0
         printed.flush()
-    rows = []
-    lines = [portable(line) for line in printed.buffer.getvalue().decode().splitlines()]
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        verb = re.match(r"│\s+• (\S+)", line)
-        option = re.match(r"│ (\S.*?)(?:\s{2,}(.*?))?\s*│$", line)
-        if verb:
-            rows.append(("verb", verb[1]))
-        elif option and re.match(r"-|[A-Z\[{]+\b[^a-z]*$", option[1]) and "--help" not in option[1]:
-            # beside the option, or where one option of the verb is too long for that, below it
-            explained = option[2] or (following if following.startswith("│  ") else "")
-            value = re.search(r"\((?:default: .*?|required|sets: .*?|optional|repeatable)\)", explained)
-            rows.append(("option", f"{option[1]}{f' {value[0]}' if value else ''}"))
-    return rows
+    return box_rows(printed.buffer.getvalue().decode().splitlines())
+
+
+def box_rows(lines):
+    """(kind, text) of the verbs and options in the boxes of a help text whose explanations may have several lines."""
+    rows, explained = [], []
+    for line in lines:
+        if not line.startswith("│ "):
+            continue
+        first, _, rest = line.removeprefix("│ ").rstrip(" │").partition("  ")
+        if verb := re.match(r"│\s+• (\S+)", line):
+            rows.append(("verb", verb[1], []))
+        elif re.match(r"-|[A-Z\[{]+\b[^a-z]*$", first):
+            explained = [rest.strip()]
+            rows.append(("option", first, explained))
+        elif line.startswith("│  "):
+            explained.append(line.strip("│ "))
+        else:
+            explained = []  # the description of a box
+    for kind, name, texts in rows:
+        value = re.search(
+            r"\((?:default: .*?|required|sets: .*?|optional|repeatable)\)", portable(" ".join(texts))
+        )
+        if "--help" not in name:
+            yield kind, f"{name}{f' {value[0]}' if value else ''}"
 
 
 # Tests
@@ -232,6 +246,47 @@ def difference(stored, found):
 def test_the_public_surface_is_the_stored_one():
     found = difference(STORED.read_text(encoding="utf-8").splitlines(), surface())
     assert found is None, found
+
+
+HELP = """
+usage: avface verb [-h]
+
+╭─ options ──────────────────────────────────────────╮
+│ -h, --help  show this help message and exit        │
+│ VIDEO       The video. (required)                  │
+│ --rate FLOAT                                       │
+│             Rows per second of the curves, as many │
+│             importers count on. (default:          │
+│             60.0)                                  │
+│ --plain     Without a value.                       │
+╰────────────────────────────────────────────────────╯
+╭─ run options ──────────────────────────────────────╮
+│ Where and how long. (default: no option)           │
+│ ────────────────────────────────────────────────── │
+│ --device STR  Where. (default: cpu)                │
+╰────────────────────────────────────────────────────╯
+╭─ subcommands ──────────────────────────────────────╮
+│ (required)                                         │
+│   • fast    Soon.                                  │
+╰────────────────────────────────────────────────────╯
+"""
+
+
+def test_options_of_a_help_text_have_the_values_of_their_own_explanations():
+    assert list(box_rows(HELP.splitlines())) == [
+        ("option", "VIDEO (required)"),
+        ("option", "--rate FLOAT (default: 60.0)"),
+        ("option", "--plain"),
+        ("option", "--device STR (default: cpu)"),
+        ("verb", "fast"),
+    ]
+
+
+def test_the_options_of_all_boxes_are_listed():
+    rows = [row for _, row in help_rows(("train", "lips"))]
+    assert any(row.startswith("--steps ") for row in rows), "of the recipe"
+    assert any(row.startswith("--device ") for row in rows), "of the run"
+    assert all("default" in row for row in rows if row.split()[1:]), "a value is shown for each"
 
 
 def test_a_changed_surface_says_what_changed_and_what_to_do():

@@ -40,6 +40,12 @@ def capture():
 # Geometry
 
 
+def test_frames_of_shots_without_the_person_are_not_in_shot():
+    shots = {"segment_starts": np.array([0, 2, 5]), "segment_same_person": np.array([True, False, True])}
+    assert replace(moving_capture(6), **shots).in_shot.tolist() == [True, True, False, False, False, True]
+    assert moving_capture(3).in_shot.tolist() == [True] * 3
+
+
 def test_vertices_in_the_camera_are_those_of_the_head_transformed_by_the_pose(capture):
     head, camera = capture.vertices(space="head"), capture.vertices()
 

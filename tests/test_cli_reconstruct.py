@@ -27,9 +27,11 @@ import avface.pipeline
 import avface.tracking
 from avface.capture import Capture
 from avface.cli import main
+from avface.cli.results import Job, completed_capture
 from avface.errors import AvfaceError
 from avface.export.overlay import export_overlay
 from avface.files import replacing
+from avface.head.model import find_head
 from avface.media import EncodingConfig, VideoWriter
 
 FRAMES = 10
@@ -309,10 +311,25 @@ def test_core_files_are_complete_before_others_begin(
     assert overlay >= 0.5 and seconds <= took - 0.5 + 0.1, "the overlay counts as reconstruction"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+needs_signals = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
+
+@needs_signals
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_request_to_end_has_the_exit_code_of_shells_and_leaves_its_handler_as_it_was(
+    folder, talking, monkeypatch, capsys, number, code
+):
+    before = signal.getsignal(number)
+    monkeypatch.setattr(avface.pipeline, "reconstruct", lambda path, **options: signal.raise_signal(number))
+    assert main(["reconstruct", str(talking), "--quiet"]) == code
+    assert capsys.readouterr() == ("", "avface: error: terminated\n")
+    assert signal.getsignal(number) == before and files(folder) == []
+
+
+@pytest.mark.slow
+@needs_signals
 def test_terminated_while_writing_core_files_are_complete_and_nothing_hidden_is_left(
-    folder, talking, reconstructed, number, code
+    folder, talking, reconstructed
 ):
     reconstructed.save(folder.parent / "stored.npz")
     script = f"""
@@ -331,9 +348,9 @@ sys.exit(main(["reconstruct", {str(talking)!r}, "-o", "out", "--overlay"]))
     while not any(path.name.startswith(".overlay") for path in folder.glob("out/.*")):
         assert process.poll() is None and time.monotonic() < deadline, "the overlay doesn't begin"
         time.sleep(0.02)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (code, "avface: error: terminated\n")
+    assert (process.returncode, errors) == (143, "avface: error: terminated\n")
     assert files(folder) == ["out", *(f"out/{name}" for name in RESULTS)]
 
 
@@ -387,6 +404,7 @@ def test_of_several_videos_each_gets_a_line_and_a_folder_and_a_bad_one_does_not_
     assert counted.count(Path("shots/b.mp4")) == 1
 
 
+@pytest.mark.slow
 def test_several_videos_as_json_and_their_exit_code(folder, videos, counted, capsys):
     assert main(["reconstruct", "shots", "--json"]) == 2
     output = capsys.readouterr()
@@ -399,6 +417,7 @@ def test_several_videos_as_json_and_their_exit_code(folder, videos, counted, cap
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_resume_skips_what_is_complete_and_writes_what_is_missing(folder, videos, counted, capsys):
     good = ["shots/b.mp4", "shots/c.MOV"]
     assert main(["reconstruct", *good, "--quiet"]) == 0
@@ -440,6 +459,21 @@ def test_resume_computes_again_what_is_of_another_video_head_stage_or_track_or_d
     assert main([*words, "--stages", "coarse,detail"]) == 0 and len(counted) == 1
     counted.clear()
     assert main([*words, "--audio-track", "1"]) == 0 and len(counted) == 1
+
+
+def test_resume_takes_no_capture_of_another_head(folder, talking, reconstructed):
+    """Any two heads but the open one were taken for the same."""
+    for name in ("one.npz", "two.npz"):
+        shutil.copy(find_head("open"), folder / name)
+    job = Job(talking, folder)
+    replace(reconstructed, head="one.npz", source=str(talking)).save(folder / "capture.npz")
+    found = {
+        head: completed_capture(job, head, ("coarse",)) is not None
+        for head in ("one.npz", str(folder / "one.npz"), "two.npz", "gone.npz", "open")
+    }
+    assert found == {
+        "one.npz": True, str(folder / "one.npz"): True, "two.npz": False, "gone.npz": False, "open": False
+    }  # fmt: skip
 
 
 def test_resume_writes_an_overlay_again_that_is_older_than_the_capture(folder, videos, counted):

@@ -13,6 +13,7 @@ from avface.synthetic.truth import ClipTruth
 TINY = ("--size", "96", "--seconds", "0.6", "--workers", "1")
 
 
+@pytest.mark.slow
 def test_synthesize_writes_clips_a_contact_sheet_and_json(tmp_path, capsys):
     pytest.importorskip("espeakng_loader")
     out = tmp_path / "out"

@@ -9,7 +9,7 @@ import pytest
 from training_runs import lip_performances
 
 from avface.cli import _parse, main
-from avface.cli.train import MODULES
+from avface.cli.train import TRAININGS
 from avface.training.coarse import recipes
 from avface.training.coarse.ablation_rows import DEFAULT_ROWS
 from avface.training.detail.train import DetailRecipe
@@ -24,7 +24,7 @@ def refusal(capsys, *words):
     return printed.err.removeprefix("avface: error: ")
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", TRAININGS)
 def test_every_training_explains_itself(capsys, name):
     assert main(["train", name, "--help"]) == 0
     printed = capsys.readouterr()
@@ -38,7 +38,7 @@ def test_the_list_of_trainings_is_complete_and_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert all(f"• {name} " in done.stdout for name in MODULES), done.stdout
+    assert all(f"• {name} " in done.stdout for name in TRAININGS), done.stdout
     assert set(done.stderr.split()).isdisjoint({"torch", "numpy", "scipy", "safetensors"})
 
 
@@ -143,6 +143,7 @@ def test_a_training_reports_its_files(capsys, tmp_path, monkeypatch):
     assert capsys.readouterr() == ("", ""), "of several processes only the first prints"
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_command(tmp_path):
     """As `torchrun -m avface train ...` does in each of its processes."""
     done = subprocess.run(

@@ -151,6 +151,13 @@ def test_export_at_chosen_rates_and_timecode(folder, capture, capsys):
     assert len(rows) == 1 + np.ceil(30 * capture.times[-1]) + 1
 
 
+def test_export_lists_the_textures_of_a_scene_and_no_other_pictures(folder, capture, capsys):
+    (folder / "head_sketch.png").write_bytes(b"mine, a moment ago")
+    assert main(["export", "capture.npz", "head.usda", "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)["written"]
+    assert [file["path"] for file in written] == ["head.usda", "head_colour.png"]
+
+
 def test_export_of_meshes_at_a_constant_rate_lists_its_files(folder, capture, capsys):
     (folder / "m").mkdir()
     assert main(["export", "capture.npz", "m/face.ply", "--fps", "5", "--frames", "1:", "--json"]) == 0

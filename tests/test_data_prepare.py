@@ -142,6 +142,7 @@ class Killed(BaseException):
     """Nothing catches this."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before renaming", "after renaming"])
 def test_an_interruption_at_any_file_doesnt_change_the_bytes(tmp_path, monkeypatch, after):
     for person in range(3):

@@ -20,6 +20,7 @@ def test_the_demo_clip_is_small_and_has_sound():
     assert np.abs(sound).max() > 0.1
 
 
+@pytest.mark.slow
 def test_the_demo_finds_the_true_face_within_two_millimetres_and_better_than_an_average_one(demo):
     from avface.evaluation.demo import demo_errors
 
@@ -29,11 +30,13 @@ def test_the_demo_finds_the_true_face_within_two_millimetres_and_better_than_an_
     assert error < rigid  # size is the part that one camera doesn't show
 
 
+@pytest.mark.slow
 def test_the_demo_writes_all_its_files(demo):
     names = {path.name for path in demo.iterdir()}
     assert names == {"capture.npz", "head.glb", "demo_1_avface.csv", "page.html"}
 
 
+@pytest.mark.slow
 def test_the_demo_speaks_with_the_mouth_of_the_truth(demo):
     found, truth = Capture.load(demo / "capture.npz"), Capture.load(DEMO_TRUTH)
     jaw = truth.expression_names.index("jawOpen")

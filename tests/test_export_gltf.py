@@ -24,7 +24,9 @@ from scipy.spatial.transform import Rotation
 from avface.capture import Capture
 from avface.capture.resampling import at_times
 from avface.errors import AvfaceError
+from avface.export.base_colour import base_colour_map, base_colour_png
 from avface.geometry.mesh import vertex_normals
+from avface.head import load_head
 from avface.head.appearance import PART_COLOURS, vertex_colours
 
 TO_SCENE = np.diag([1.0, -1.0, -1.0])
@@ -251,6 +253,16 @@ def test_brows_lips_and_irises_have_the_colours_of_the_page(exported):
     eye = picture[int(0.92 * len(picture)) : int(0.95 * len(picture)), int(0.82 * len(picture)) :]
     iris = 255 * np.array(PART_COLOURS["iris"])
     assert np.abs(eye - iris).max(2).min() < 8, "the iris is in the texture"
+
+
+def test_the_texture_of_a_head_is_made_once_for_all_captures_of_it():
+    """It takes a third of a second, and each capture loads its head anew."""
+    one, same, other = load_head(), load_head(), load_head()
+    other.regions = {**other.regions, "lips": other.regions["lips"][:0]}
+    first = base_colour_map(one)
+    assert base_colour_map(same) is first
+    assert base_colour_png(same) is base_colour_png(one)
+    assert not np.array_equal(base_colour_map(other), first)
 
 
 def test_everything_that_programs_list_has_a_name(tmp_path):

@@ -156,6 +156,14 @@ def test_a_head_outside_the_picture_or_behind_the_camera_changes_nothing(capture
         assert np.abs(images - GREY).max() < 12
 
 
+def test_nobody_else_wears_the_head_in_a_shot_without_the_person(capture, tmp_path):
+    shots = {"segment_starts": np.array([0, 4]), "segment_same_person": np.array([True, False])}
+    made = dataclasses.replace(capture, **shots)
+    images = pictures(export_overlay(made, tmp_path / "shots.mp4"))
+    assert (np.abs(images[:4] - GREY).max((1, 2, 3)) > 30).all()
+    assert np.abs(images[4:] - GREY).max() < 12
+
+
 def test_a_missing_video_is_refused_by_its_name(capture, tmp_path):
     lost = dataclasses.replace(capture, source=str(tmp_path / "gone.mp4"))
     with pytest.raises(AvfaceError, match=r"gone\.mp4.*video="):

@@ -20,6 +20,7 @@ from videos import constant_rate, gradients, write_video
 
 import avface
 from avface.capture import Capture
+from avface.cli import main
 from avface.errors import AvfaceError
 from avface.files import filling, replacing, replacing_folder, write_tensors
 from avface.files.names import on_disk, readable
@@ -327,6 +328,14 @@ def test_names_as_long_as_the_system_allows_are_written_and_impossible_ones_refu
         writer(tmp_path / "a\0b"),
     ):
         pass
+
+
+def test_the_folder_of_one_commands_results_holds_no_temporary_files_of_the_next(tmp_path, monkeypatch):
+    moving_capture(frames=2).save(tmp_path / "capture.npz")
+    assert main(["export", str(tmp_path / "capture.npz"), str(tmp_path / "head.obj"), "--quiet"]) == 0
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(AvfaceError, match=r"gone.*TMPDIR"):
+        temporary_file()
 
 
 NOWHERE = """

@@ -448,16 +448,16 @@ def test_memory_holds_only_a_few_frames(tmp_path, monkeypatch):
     made: list[weakref.ref] = []
     decoded = Clip._decoded
 
-    def watched(self):
-        for frame in decoded(self):
-            made.append(weakref.ref(frame))
-            yield frame
+    def watched(self, convert):
+        for index, time, image in decoded(self, convert):
+            made.append(weakref.ref(image))
+            yield index, time, image
 
     monkeypatch.setattr(Clip, "_decoded", watched)
     most = 0
     for _ in clip.frames():
         clock.sleep(0.002)  # a slow consumer lets the decoder run as far ahead as it may
-        most = max(most, sum(frame() is not None for frame in made))
+        most = max(most, sum(image() is not None for image in made))
 
     assert len(made) == 60
     assert FRAMES_AHEAD <= most <= FRAMES_AHEAD + 3

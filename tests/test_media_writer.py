@@ -1,5 +1,6 @@
 """Writing videos: times, sizes, colours and sound are preserved; no partial files remain."""
 
+import av
 import numpy as np
 import pytest
 from videos import (
@@ -16,6 +17,7 @@ from videos import (
 )
 
 from avface.media import Clip, EncodingConfig, VideoWriter, writer
+from avface.media.yuv_image import YUVImage, planes
 
 SYNC = 0.005
 
@@ -71,7 +73,7 @@ def test_an_image_twice_with_a_patch_is_written_as_both_together(tmp_path, size,
     pairs = []
     with VideoWriter(tmp_path / "twice.mp4", encoding=lossless) as out:
         for number, image in enumerate(images):
-            out.write_twice(image, patch, (top, left), number / 25)
+            out.write_patched(image, patch, (top, left), number / 25, beside=True)
             right = image.copy()
             right[top : top + rows, left : left + columns] = patch
             pairs.append(np.concatenate([image, right], 1))
@@ -85,7 +87,7 @@ def test_a_patch_that_reaches_out_of_the_image_is_refused(tmp_path):
     image, patch = np.zeros((32, 48, 3), np.uint8), np.zeros((8, 8, 3), np.uint8)
     for corner in ((25, 0), (0, 41), (-1, 0)):
         with pytest.raises(ValueError, match="within the image"), VideoWriter(tmp_path / "o.mp4") as out:
-            out.write_twice(image, patch, corner, 0.0)
+            out.write_patched(image, patch, corner, 0.0, beside=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -254,3 +256,82 @@ def test_a_finer_crf_gives_a_better_picture(tmp_path):
 def test_settings_that_the_encoder_cannot_use_are_refused(settings, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         EncodingConfig(**settings)
+
+
+MATRICES = {"bt709": 1, "smpte170m": 6, "unknown": 2}
+"""Names of matrices for x264, and their numbers in ISO 23091-2."""
+
+
+def decoded(path):
+    with av.open(str(path)) as container:
+        return list(container.decode(video=0))
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize(("matrix", "kept"), [("bt709", 1), ("smpte170m", 6), ("unknown", 6)])
+def test_an_image_as_decoded_is_written_without_loss_in_its_own_matrix(tmp_path, matrix, kept, beside):
+    """Planes outside the patch are the source's, bit by bit; the patch has the colours that it was given."""
+    source = tagged_video(tmp_path / "in.mp4", matrix)
+    patch = np.full((20, 30, 3), (200, 90, 40), np.uint8)
+    with VideoWriter(tmp_path / "out.mp4", encoding=EncodingConfig(crf=0)) as out:
+        for picture in Clip.open(source).pictures():
+            assert isinstance(picture.image, YUVImage)
+            out.write_patched(picture.image, patch, (14, 20), picture.time, beside=beside)
+
+    shift = 96 if beside else 0
+    for one, other in zip(decoded(source), decoded(tmp_path / "out.mp4"), strict=True):
+        assert int(other.colorspace) == kept
+        for source_plane, plane, scale in zip(planes(one), planes(other), (1, 2, 2), strict=True):
+            differs = np.zeros(plane.shape, bool)
+            differs[:, shift // scale :] = source_plane != plane[:, shift // scale :]
+            if beside:
+                np.testing.assert_array_equal(plane[:, : 96 // scale], source_plane)
+            rows, columns = differs.nonzero()
+            assert rows.min() * scale >= 14 - 8
+            assert (rows.max() + 1) * scale <= 14 + 20 + 8
+            assert columns.min() * scale >= shift + 20 - 8
+            assert (columns.max() + 1) * scale <= shift + 20 + 30 + 8
+    seen = next(Clip.open(tmp_path / "out.mp4").frames()).image[16:32, shift + 24 : shift + 46]
+    assert np.abs(seen.astype(int) - (200, 90, 40)).max() <= 4
+
+
+def test_parts_of_an_image_as_decoded_are_those_of_the_frame(tmp_path):
+    clip = Clip.open(tagged_video(tmp_path / "in.mp4", "unknown"))
+
+    for picture, frame in zip(clip.pictures(), clip.frames(), strict=True):
+        assert picture.image.shape == frame.image.shape
+        assert (picture.index, picture.time) == (frame.index, frame.time)
+        for part in (np.s_[:, :], np.s_[3:17, 5:40], np.s_[63:64, 95:96], np.s_[:0, :0]):
+            np.testing.assert_array_equal(picture.image[part], frame.image[part])
+
+
+def test_images_that_an_encoder_cannot_take_are_written_through_rgb(tmp_path):
+    """Of full range; and of a matrix that changes in mid-file, here by joining two streams."""
+    full = tagged_video(tmp_path / "full.mp4", "bt709", params="fullrange=on")
+    assert all(isinstance(picture.image, np.ndarray) for picture in Clip.open(full).pictures())
+
+    first, second = (Clip.open(tagged_video(tmp_path / f"{m}.mp4", m)) for m in ("bt709", "smpte170m"))
+    with VideoWriter(tmp_path / "out.mp4", encoding=EncodingConfig(crf=0)) as out:
+        for number, clip in enumerate((first, second)):
+            for picture in clip.pictures():
+                out.write_patched(picture.image, np.zeros((0, 0, 3), np.uint8), (0, 0), number + picture.time)
+    written = [frame.image.astype(int) for frame in Clip.open(tmp_path / "out.mp4").frames()]
+    expected = [frame.image for clip in (first, second) for frame in clip.frames()]
+    assert max(np.abs(a - b).mean() for a, b in zip(written, expected, strict=True)) < 2
+
+
+def tagged_video(path, matrix, params="", size=(96, 64)):
+    """A video of smooth colours, encoded without a change of its planes, whose matrix is stated."""
+    x, y = np.meshgrid(np.linspace(0, 1, size[0]), np.linspace(0, 1, size[1]))
+    with av.open(str(path), "w") as container:
+        options = {"crf": "0", "x264-params": f"colormatrix={matrix}:{params}".rstrip(":")}
+        stream = container.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for number in range(4):
+            frame = av.VideoFrame(*size, "yuv420p")
+            values = (40 + 150 * x + 5 * number, 90 + 60 * y, 160 - 60 * x)
+            for plane, value, step in zip(planes(frame), values, (1, 2, 2), strict=True):
+                plane[:] = value[::step, ::step]
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path

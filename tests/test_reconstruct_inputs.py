@@ -1,18 +1,23 @@
 """Reconstruction of videos as cameras and editors make them: oblong pixels, unusable sound, changing sizes."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
-from videos import Track, beep, write_video
+from captures import moving_capture
+from videos import Track, beep, gradients, write_video
 
 from avface.capture import Capture
+from avface.cli import main
 from avface.errors import AvfaceWarning
 from avface.evaluation.demo import demo_errors
 from avface.media import Clip
-from avface.pipeline import reconstruct
+from avface.pipeline import _warn_of_gaps, reconstruct
 from avface.synthetic.demo_clip import DEMO_CLIP, DEMO_TRUTH
 
 
@@ -70,3 +75,39 @@ def test_sound_that_cannot_be_decoded_does_not_end_the_run(tmp_path):
 
     assert len([each for each in caught if each.category is AvfaceWarning]) == 1
     assert len(capture) == 8 and capture.audio_track is None
+
+
+@pytest.mark.parametrize(
+    ("people", "person", "advice"),
+    [
+        (1, 0, "Nobody else was found"),
+        (2, 0, "The other person is face 1"),
+        (2, 1, "The other person is face 0"),
+        (3, 1, "The video shows 3 people, face 0 to face 2; this is face 1"),
+    ],
+)
+def test_the_warning_of_shots_without_the_person_names_who_else_can_be_followed(people, person, advice):
+    """It said "Follow someone else with face=1", whoever there was and who was followed, on the command line too."""
+    capture = replace(
+        moving_capture(),
+        segment_starts=np.array([0, 5, 9]),
+        segment_same_person=np.array([True, False, False]),
+    )
+    clip, found = SimpleNamespace(damage=None), SimpleNamespace(people=people, person=person)
+    with pytest.warns(AvfaceWarning) as caught:
+        _warn_of_gaps(clip, capture, found, Path("talk.mp4"))
+    assert [str(each.message) for each in caught] == [
+        "talk.mp4: 2 of 3 stretches between cuts don't show the chosen person; their frames have confidence 0. "
+        + advice
+    ]
+
+
+def test_a_video_of_one_person_with_a_cut_says_that_nobody_else_was_found(tmp_path, capsys):
+    frames = list(islice(Clip.open(DEMO_CLIP).frames(), 18))
+    elsewhere = gradients(9, 448, 448)
+    pictures = [frame.image for frame in frames[:9]] + list(elsewhere)
+    path = write_video(tmp_path / "talk.mp4", pictures, [frame.time for frame in frames])
+    assert main(["reconstruct", str(path), "-o", str(tmp_path / "out")]) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(warned) == 1
+    assert warned[0].endswith("their frames have confidence 0. Nobody else was found")

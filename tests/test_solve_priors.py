@@ -149,17 +149,26 @@ def moved(parameters, step):
     return local
 
 
-def weights_for(prior, times, segments=None):
+def weights_for(prior, times, segments=None, drifts=None):
     times = torch.as_tensor(np.atleast_2d(times), dtype=torch.float64)
     segments = torch.zeros(times.shape, dtype=torch.int64) if segments is None else segments
-    return prior.weights(times, segments)
+    return prior.weights(times, segments, drifts)
 
 
 TIMES = np.array([0, 0.03, 0.07, 0.1, 0.17, 0.2])
 
 
-def test_motion_gradient_agrees_with_the_slope_of_its_cost(motion_prior):
-    parameters, weights = motion(6, batch=2), weights_for(motion_prior, np.stack([TIMES, TIMES * 1.3]))
+def drifts_of_a_gap():
+    """Two windows of six frames, the last three steps of the second beside unseen frames."""
+    drifts = torch.full((2, 5), torch.nan, dtype=torch.float64)
+    drifts[1, 2:] = 3.0
+    return drifts
+
+
+@pytest.mark.parametrize("drifts", [None, drifts_of_a_gap()], ids=["seen", "gap"])
+def test_motion_gradient_agrees_with_the_slope_of_its_cost(motion_prior, drifts):
+    times = np.stack([TIMES, TIMES * 1.3])
+    parameters, weights = motion(6, batch=2), weights_for(motion_prior, times, drifts=drifts)
 
     normal = motion_prior.normal_equations(parameters, weights)
 
@@ -175,10 +184,12 @@ def test_motion_gradient_agrees_with_the_slope_of_its_cost(motion_prior):
         torch.testing.assert_close((ahead - behind) / 2e-6, slope, rtol=0.01, atol=1.0)
 
 
-def test_motion_hessian_is_that_of_its_cost_without_heavy_tails(head):
+@pytest.mark.parametrize("drifts", [None, drifts_of_a_gap()], ids=["seen", "gap"])
+def test_motion_hessian_is_that_of_its_cost_without_heavy_tails(head, drifts):
     """Exact except for rotations, where Gauss-Newton omits terms that vanish with small steps."""
     motion_prior = MotionPrior(head, NARROW, MotionPriorConfig(tail=1e12))
-    parameters, weights = motion(6, batch=2), weights_for(motion_prior, np.stack([TIMES, TIMES * 1.3]))
+    times = np.stack([TIMES, TIMES * 1.3])
+    parameters, weights = motion(6, batch=2), weights_for(motion_prior, times, drifts=drifts)
     normal = motion_prior.normal_equations(parameters, weights)
 
     def product(x):
@@ -202,6 +213,29 @@ def test_motion_hessian_is_that_of_its_cost_without_heavy_tails(head):
         predicted = normal.cost + 1e-3 * (normal.gradient * direction).sum((1, 2))
         predicted += 0.5e-6 * (direction * product(direction)).sum((1, 2))
         torch.testing.assert_close(after.cost, predicted, rtol=1e-9, atol=1e-9)
+
+
+def test_beside_unseen_frames_the_drift_of_the_gap_holds_for_the_pose_alone(head):
+    times = np.arange(6) / 30
+    drifts = torch.full((1, 5), torch.nan, dtype=torch.float64)
+    drifts[0, 1:3] = 3.0
+    usual, other = (MotionPrior(head, NARROW, MotionPriorConfig(drift=drift)) for drift in (30.0, 3.0))
+    equations = {
+        name: prior.normal_equations(motion(6), weights_for(prior, times, drifts=given))
+        for name, prior, given in (("gap", usual, drifts), ("seen", usual, None), ("all", other, None))
+    }
+
+    def first_differences(name):
+        """What first differences add to the coupling of each frame with the next."""
+        only_second = MotionPrior(head, NARROW, MotionPriorConfig(drift=1e9))
+        bare = only_second.normal_equations(motion(6), weights_for(only_second, times))
+        return (equations[name].first - bare.first)[0]
+
+    gap, seen, everywhere = map(first_differences, equations)
+    torch.testing.assert_close(gap[1:3, :6], everywhere[1:3, :6])
+    torch.testing.assert_close(gap[[0, 3, 4]], seen[[0, 3, 4]])
+    torch.testing.assert_close(gap[:, 6:], seen[:, 6:])
+    assert (everywhere[:, :6] < 50 * seen[:, :6]).all()  # both are negative
 
 
 def test_rest_costs_nothing_and_uniform_motion_almost_nothing(head):

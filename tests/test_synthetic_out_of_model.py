@@ -46,6 +46,7 @@ def test_without_asymmetry_the_field_is_symmetric_and_with_it_not(model):
     assert difference(1.0) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_persons_clips_have_the_same_face_and_other_scenes():
     config = OutOfModelConfig(seconds=0.2, size=32)
     head = out_of_model_head(1, config)

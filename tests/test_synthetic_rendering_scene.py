@@ -57,6 +57,7 @@ def test_the_same_number_gives_the_same_scene_and_another_one_another(head, scen
     np.testing.assert_array_equal(again.skin.albedo, scene.skin.albedo)
 
 
+@pytest.mark.slow
 def test_faces_are_in_the_picture_and_not_too_small(head):
     for index in range(12):
         scene = sample_scene(9, index, replace(SMALL, seconds=2.0), head)

@@ -156,6 +156,7 @@ print(forked())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_process_forked_after_use_is_refused_in_a_sentence_that_names_spawn():
     done = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=120)

@@ -1,5 +1,7 @@
 """Frames in which the whole face is covered are unobserved; partly hidden, fast and lost faces stay what they were."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,11 @@ def made_track(landmarks, visible=None, confidence=None, cuts=(), persons=None, 
     )
 
 
+def unobserved(track):
+    """Numbers of the frames that are unobserved when covered ones are set aside."""
+    return np.flatnonzero(~set_aside_covered(track).seen).tolist()
+
+
 def test_a_clean_track_stays_as_it_is():
     track = made_track(places())
     assert set_aside_covered(track) is track
@@ -65,6 +72,8 @@ def test_a_face_on_the_hand_is_not_believed():
     assert (np.asarray(found.visibility)[gap] == 1).all()
     np.testing.assert_array_equal(np.asarray(found.landmarks)[~gap], landmarks[~gap])
     assert found.aligned_crops.frames.tolist() == [3, 50]
+    covered = AlignedCrops(frames[1:2], np.zeros((1, SIDE, SIDE), np.uint8), landmarks[frames[1:2]])
+    assert set_aside_covered(made_track(landmarks, visible, crops=covered)).aligned_crops is None
 
 
 def test_landmarks_that_are_dragged_along_beside_a_gap_are_not_believed():
@@ -116,13 +125,91 @@ def test_a_face_that_is_lost_while_it_is_partly_hidden_keeps_its_visible_landmar
     assert np.flatnonzero(~found.seen).tolist() == [29, 30, 31]
 
 
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize(("fps", "longest"), [(24, 6), (48, 12)])  # a quarter of a second
+@pytest.mark.parametrize("longer", [0, 1])
+def test_what_is_partly_hidden_for_longer_than_a_ramp_beside_a_gap_is_kept(side, fps, longest, longer):
+    frames = longest + longer
+    landmarks, visible = places(), np.full(FRAMES, 0.95)
+    landmarks[GAP] = np.nan
+    beside = slice(20 - frames, 20) if side == "before" else slice(32, 32 + frames)
+    visible[beside] = 0.6
+    ramp = [] if longer else list(range(FRAMES))[beside]
+    assert unobserved(made_track(landmarks, visible, fps=fps)) == sorted([*range(20, 32), *ramp])
+
+
+def test_a_face_that_is_hidden_a_little_less_than_usual_is_not_partly_hidden():
+    """Only frames well below the clip's usual visibility are; so a landmark that jumps beside the gap isn't kept."""
+    landmarks, visible = places(), np.full(FRAMES, 0.95)
+    landmarks[GAP] = np.nan
+    visible[5:20] = 0.9
+    landmarks[19] += [8, 0]
+    assert unobserved(made_track(landmarks, visible)) == list(range(19, 32))
+
+
+@pytest.mark.parametrize(("hidden", "first"), [(2, 18), (10, 20)], ids=["ramp", "kept"])
+def test_the_usual_visibility_is_that_of_the_frames_in_which_the_face_is_not_covered(hidden, first):
+    """Here it is covered in most of the clip."""
+    visible = np.full(FRAMES, 0.95)
+    visible[20:52] = 0.1
+    visible[20 - hidden : 20] = 0.6
+    assert unobserved(made_track(places(), visible)) == list(range(first, 52))
+
+
+def test_little_that_is_seen_beside_lost_frames_is_covered_too():
+    landmarks, visible = places(), np.full(FRAMES, 0.95)
+    visible[20:24] = 0.4
+    landmarks[24:32] = np.nan
+    found = set_aside_covered(made_track(landmarks, visible))
+    assert np.flatnonzero(found.covered).tolist() == list(range(20, 24))
+    assert np.flatnonzero(~found.seen).tolist() == list(range(20, 32))
+
+
+def test_a_partly_hidden_face_far_from_a_gap_is_not_covered():
+    visible = np.full(FRAMES, 0.95)
+    visible[GAP] = 0.1
+    visible[44:50] = 0.45
+    assert unobserved(made_track(places(), visible)) == list(range(20, 32))
+
+
+def test_clear_frames_between_two_gaps_are_kept():
+    landmarks = places()
+    landmarks[20:24] = landmarks[27:31] = np.nan
+    assert unobserved(made_track(landmarks)) == [*range(20, 24), *range(27, 31)]
+
+
+def test_a_fast_face_that_slows_down_beside_a_gap_is_kept():
+    landmarks = places()
+    landmarks[..., 0] += (
+        2 * (np.arange(FRAMES)[:, None] - 26) ** 2
+    )  # 4 pixels a frame squared: 0.04 face sizes
+    landmarks[GAP] = np.nan
+    assert unobserved(made_track(landmarks)) == list(range(20, 32))
+
+
+def test_partly_hidden_frames_at_the_beginning_are_no_more_believed_than_others():
+    landmarks, visible = places(), np.full(FRAMES, 0.95)
+    landmarks[3:12] = np.nan
+    visible[:3] = 0.6
+    assert unobserved(made_track(landmarks, visible)) == list(range(12))
+
+
 def test_a_cover_is_no_shot_cut():
     landmarks = places()
     landmarks[GAP] = np.nan
     track = made_track(landmarks, cuts=(20, 32), persons=[True, False, True])
+    track = replace(track, segments=(*track.segments[:2], replace(track.segments[2], similarity=0.4)))
     found = set_aside_covered(track)
     assert [(one.start, one.end, one.same_person) for one in found.segments] == [(0, FRAMES, True)]
     assert found.segments[0].similarity == 1
+    assert found.landmarks is track.landmarks and found.covered is None
+
+
+def test_a_cut_between_frames_that_show_the_face_stays():
+    visible = np.full(FRAMES, 0.95)
+    visible[GAP] = 0.1
+    track = made_track(places(), visible, cuts=(45,))
+    assert [one.start for one in set_aside_covered(track).segments] == [0, 45]
 
 
 def test_real_cuts_stay():
@@ -150,4 +237,15 @@ def test_frames_beside_a_real_cut_are_kept():
 
 def test_a_face_that_is_never_seen_well_is_kept():
     track = made_track(places(), np.full(FRAMES, 0.1))
+    assert set_aside_covered(track) is track
+    visible, confidence = np.full(FRAMES, 0.1), np.ones(FRAMES)
+    visible[28:31], confidence[28:31] = 0.6, 0.5
+    track = made_track(places(), visible, confidence)
+    assert set_aside_covered(track) is track, "nothing would be left"
+
+
+def test_a_track_without_visibility_stays_as_it_is():
+    landmarks = places()
+    landmarks[GAP] = np.nan
+    track = replace(made_track(landmarks, cuts=(20, 32)), visibility=None)
     assert set_aside_covered(track) is track

@@ -155,6 +155,7 @@ def test_occlusion_changes_the_points_it_covers_and_no_others(head, performances
     assert bool((frames.visibility.amin((1, 2)) < 0.5).all())
 
 
+@pytest.mark.slow
 def test_training_overfits_a_few_windows_and_predicts_the_mouth_from_sound_alone(head, performances):
     recipe = coarse_recipe(augmentation=UNCHANGED, occlusion=NO_OCCLUSION, batch=8)
     torch.manual_seed(0)
@@ -284,6 +285,7 @@ def finished(tmp_path_factory):
     return training, train(training)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_losses(finished, tmp_path, monkeypatch):
     training, whole = finished
     (tmp_path / "performances.safetensors").write_bytes(
@@ -465,6 +467,7 @@ def image_batch(size=24):
     return Batch(frames, face=inside)
 
 
+@pytest.mark.slow
 def test_the_papers_losses_overfit_a_few_windows_without_any_truth(head):
     batch = image_batch()
     flame = flame_shaped(head)

@@ -342,6 +342,21 @@ def test_the_page_grows_by_less_than_300_bytes_per_frame(tmp_path):
     assert (sizes[1] - sizes[0]) / 2250 < 300, "bytes a frame"
 
 
+def test_the_head_is_hidden_in_a_shot_without_the_person(browser, tmp_path):
+    shots = {"segment_starts": np.array([0, 5]), "segment_same_person": np.array([True, False])}
+    confidence = np.repeat([1, 0], [5, 5]).astype(np.float32)
+    made = dataclasses.replace(moving_capture(10), confidence=confidence, **shots)
+    opened(browser, export_page(made, tmp_path / "shots.html"))
+
+    for frame, shown in ((4, True), (5, False), (9, False), (0, True)):
+        browser.evaluate(f"avface.seek({frame})")
+        assert (skin(head_pane(browser)).mean() > 0.02) == shown, frame
+        note = browser.evaluate(
+            "(({ hidden, textContent }) => hidden ? '' : textContent)(document.getElementById('missing'))"
+        )
+        assert note == ("" if shown else "a shot without this person")
+
+
 def test_a_capture_of_one_frame_makes_a_page(browser, tmp_path):
     opened(browser, export_page(moving_capture(1), tmp_path / "one.html"))
 

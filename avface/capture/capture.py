@@ -302,6 +302,12 @@ class Capture:
             return points
         return self.camera.project(torch.as_tensor(points)).numpy()
 
+    @property
+    def in_shot(self) -> Bool:
+        """(T,) whether the frame is of a shot that shows the captured person, seen or covered."""
+        shots = np.searchsorted(self.segment_starts, np.arange(len(self)), side="right") - 1
+        return np.asarray(self.segment_same_person[shots])
+
     def morphs(self) -> tuple[MorphTargets, MorphMotion]:
         """The head as morph targets and their motion, for scene files; see `avface.head.morphs`.
 

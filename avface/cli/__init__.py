@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import contextvars
 import difflib
 import gc
 import io
@@ -104,7 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             collected_warnings(printed=not silent) as warnings,
             Bars(enabled=not silent) as bars,
         ):
-            outcome = command.run(bars)
+            # In its own context: what a command sets for its thread, such as a folder for temporary files, ends with it
+            outcome = contextvars.copy_context().run(command.run, bars)
         with written_out():
             if command.messages.json:
                 print(json.dumps({**outcome.facts, "warnings": warnings}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import shutil
 import time
 import warnings
@@ -383,7 +382,6 @@ def _reconstruct(source: Path, bars: Bars, **options: Any) -> Capture:
 
 def _write(capture: Capture, path: Path, bars: Bars, **options: Any) -> list[Path]:
     """Write a capture in the format of the suffix; returns the files written."""
-    begin = time.time()
     stage = f"writing {path.name}"
     if path.suffix == ".npz":
         bars(stage, 0, None)
@@ -394,18 +392,13 @@ def _write(capture: Capture, path: Path, bars: Bars, **options: Any) -> list[Pat
         bars(stage, 0, None)
     result = capture.export(path, **options)
     if path.suffix in (".usdc", ".usda"):
-        return [result, *_textures(result, begin)]
+        from avface.export.usd import texture_files
+
+        return [result, *(file for file in texture_files(capture, result).values() if file.is_file())]
     if not result.is_dir():
         return [result]
     numbers = range(_frame_count(capture, options.get("fps")))[options.get("frames") or slice(None)]
     return [result / f"{path.stem}_{number:06d}{path.suffix}" for number in numbers]
-
-
-def _textures(scene: Path, begin: float) -> list[Path]:
-    """Textures of a USD scene, which lie beside it, if they were written since a time in seconds."""
-    since = begin - 1  # clocks of file systems are coarser
-    beside = sorted(scene.parent.glob(f"{glob.escape(scene.stem)}_*.png"))
-    return [path for path in beside if path.stat().st_mtime >= since]
 
 
 def _frame_count(capture: Capture, fps: float | None) -> int:

@@ -122,9 +122,19 @@ def completed_capture(
     wanted = {kind.name: kind.needs_audio for kind in find_stages(stages) if kind.name != "coarse"}
     missing = [name for name, needs_audio in wanted.items() if name not in done and not needs_audio]
     same = same and audio_track in (None, capture.audio_track) and rotate == capture.rotate
-    if not same or missing or not done <= set(wanted) or (capture.head == "open") != (head == "open"):
+    if not same or missing or not done <= set(wanted) or not _same_head(capture.head, head):
         return None
     return capture
+
+
+def _same_head(one: str, other: str) -> bool:
+    """Whether two heads, by name or path, are the same file."""
+    from avface.head.model import find_head
+
+    try:
+        return one == other or find_head(one).samefile(find_head(other))
+    except (AvfaceError, OSError):
+        return False
 
 
 def completed_files(folder: Path, names: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass, replace
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, Union
 
 from tyro.conf import CascadeSubcommandArgs, arg, subcommand
 
@@ -20,43 +20,38 @@ from avface.errors import AvfaceError
 
 
 @dataclass(frozen=True)
-class TrainCoarse:
-    """Coarse networks: shape, pose, camera and expression."""
+class Training:
+    """A training, as the verb lists it."""
+
+    module: str
+    """Module in `avface.training` that has its options as `Command`."""
+    summary: str
+    """Its line in the help."""
+
+
+TRAININGS = {
+    "coarse": Training("coarse.train", "Coarse networks: shape, pose, camera and expression."),
+    "lips": Training("lips.train", "Lips network: lip motion from sound."),
+    "detail": Training("detail.train", "Detail network: displacement of folds and wrinkles."),
+    "landmarks": Training("landmarks.train", "Landmark network: corrections of tracked landmarks."),
+    "acoustic": Training("acoustic.train", "Acoustic model: phones and lip opening from sound."),
+    "visibility": Training("visibility", "Occlusion detection of the tracker."),
+    "shape-prior": Training("shape_prior", "Shape prior of the solver, and the errors of the tracker."),
+    "ablation-rows": Training(
+        "coarse.ablation_rows", "Coarse networks for the rows of `avface evaluate ablation`."
+    ),
+}
+"""All trainings by name."""
 
 
 @dataclass(frozen=True)
-class TrainLips:
-    """Lips network: lip motion from sound."""
+class Named:
+    """A training that is only named; `training_parser` knows its options."""
 
 
-@dataclass(frozen=True)
-class TrainDetail:
-    """Detail network: displacement of folds and wrinkles."""
-
-
-@dataclass(frozen=True)
-class TrainLandmarks:
-    """Landmark network: corrections of tracked landmarks."""
-
-
-@dataclass(frozen=True)
-class TrainAcoustic:
-    """Acoustic model: phones and lip opening from sound."""
-
-
-@dataclass(frozen=True)
-class TrainVisibility:
-    """Occlusion detection of the tracker."""
-
-
-@dataclass(frozen=True)
-class TrainShapePrior:
-    """Shape prior of the solver, and the errors of the tracker."""
-
-
-@dataclass(frozen=True)
-class TrainAblationRows:
-    """Coarse networks for the rows of `avface evaluate ablation`."""
+_ANY_TRAINING: Any = Union[  # noqa: UP007 - a union of as many types as there are trainings
+    tuple(Annotated[Named, subcommand(name, description=each.summary)] for name, each in TRAININGS.items())
+]
 
 
 @dataclass(frozen=True)
@@ -67,34 +62,12 @@ class Train:
     explains the options of one. An interrupted training resumes when the same command is given again.
     """
 
-    what: (
-        Annotated[TrainCoarse, subcommand("coarse")]
-        | Annotated[TrainLips, subcommand("lips")]
-        | Annotated[TrainDetail, subcommand("detail")]
-        | Annotated[TrainLandmarks, subcommand("landmarks")]
-        | Annotated[TrainAcoustic, subcommand("acoustic")]
-        | Annotated[TrainVisibility, subcommand("visibility")]
-        | Annotated[TrainShapePrior, subcommand("shape-prior")]
-        | Annotated[TrainAblationRows, subcommand("ablation-rows")]
-    )
+    what: _ANY_TRAINING
     messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
         """Never called: `training_parser` takes over where the command names a training."""
         raise AssertionError(self.what)
-
-
-MODULES = {
-    "coarse": "coarse.train",
-    "lips": "lips.train",
-    "detail": "detail.train",
-    "landmarks": "landmarks.train",
-    "acoustic": "acoustic.train",
-    "visibility": "visibility",
-    "shape-prior": "shape_prior",
-    "ablation-rows": "coarse.ablation_rows",
-}
-"""Modules in `avface.training` by the names of the trainings; each has its options as `Command`."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +85,9 @@ class TrainingCommand:
         """Train."""
         options: Any = self.options  # type: ignore[attr-defined]
         module = import_module(type(options).__module__)
-        name = next(name for name, path in MODULES.items() if module.__name__ == f"avface.training.{path}")
+        name = next(
+            name for name, each in TRAININGS.items() if module.__name__ == f"avface.training.{each.module}"
+        )
         if name == "visibility":
             count = module.train(options, lambda done, total: bars("reading clips", done, total))
             text = f"{listing([options.out])}, from {count} clips"
@@ -142,10 +117,10 @@ def training_parser(words: Sequence[str]) -> tuple[Any, str] | None:
     Raises:
         AvfaceError: if a package that the training needs isn't installed.
     """
-    if list(words[:1]) != ["train"] or len(words) < 2 or words[1] not in MODULES:
+    if list(words[:1]) != ["train"] or len(words) < 2 or words[1] not in TRAININGS:
         return None
     try:
-        module = import_module(f"avface.training.{MODULES[words[1]]}")
+        module = import_module(f"avface.training.{TRAININGS[words[1]].module}")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "avface":
             raise

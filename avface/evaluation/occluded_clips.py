@@ -4,7 +4,7 @@ occlusion protocol."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -133,14 +133,8 @@ def make_occluded_clip(
         AvfaceError: if the video can't be read or has no face, or the folder can't be written.
     """
     config = config or OccludedClipsConfig()
-    try:
-        digest = sha256(source.read_bytes()).hexdigest()
-    except OSError as error:
-        raise AvfaceError(f"{source}: can't be read ({error.strerror})") from None
-    recipe = json.dumps(
-        {"version": RECIPE_VERSION, "source": digest, "seed": seed, **asdict(config)}, sort_keys=True
-    )
-    folder = work / f"{source.stem}-{seed}-{sha256(recipe.encode()).hexdigest()[:12]}"
+    recipe = {"version": RECIPE_VERSION, "seed": seed, **asdict(config)}
+    folder = _clip_folder(work, source, str(seed), recipe)
     if not (folder / "truth.npz").is_file():
         _make(source, seed, folder, config, on_frame)
     return _read(source, seed, folder)
@@ -164,13 +158,8 @@ def make_whole_face_clip(
     Raises:
         AvfaceError: if the video can't be read or has no face, is too short, or the folder can't be written.
     """
-    try:
-        digest = sha256(source.read_bytes()).hexdigest()
-    except OSError as error:
-        raise AvfaceError(f"{source}: can't be read ({error.strerror})") from None
-    recipe = {"version": WHOLE_FACE_VERSION, "source": digest, "seed": seed, "kind": kind, "covered": covered}
-    name = sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-    folder = work / f"{source.stem}-whole-{kind}-{covered}-{seed}-{name}"
+    recipe = {"version": WHOLE_FACE_VERSION, "seed": seed, "kind": kind, "covered": covered}
+    folder = _clip_folder(work, source, f"whole-{kind}-{covered}-{seed}", recipe)
     if not (folder / "truth.npz").is_file():
         from avface.media import Clip
 
@@ -196,6 +185,20 @@ def make_whole_face_clip(
             files.clean.unlink()
             files.mask.unlink()
     return _read(source, seed, folder)
+
+
+def _clip_folder(work: Path, source: Path, label: str, recipe: Mapping[str, object]) -> Path:
+    """The folder of a clip in `work`: its name depends on the recipe and the content of the clean video.
+
+    Raises:
+        AvfaceError: if the video can't be read.
+    """
+    try:
+        digest = sha256(source.read_bytes()).hexdigest()
+    except OSError as error:
+        raise AvfaceError(f"{source}: can't be read ({error.strerror})") from None
+    described = json.dumps({**recipe, "source": digest}, sort_keys=True)
+    return work / f"{source.stem}-{label}-{sha256(described.encode()).hexdigest()[:12]}"
 
 
 def plan_events(

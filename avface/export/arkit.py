@@ -83,17 +83,18 @@ def export_csv(
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="replace") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["Timecode", "BlendShapeCount" if arkit else "Seconds", *columns, *ANGLE_COLUMNS])
+        csv.writer(file, lineterminator="\n").writerow(
+            ["Timecode", "BlendShapeCount" if arkit else "Seconds", *columns, *ANGLE_COLUMNS]
+        )
+        count = len(columns) + len(ANGLE_COLUMNS)
+        form = ",".join(["%.10f"] * count)  # for a whole row: a fifth of the time of single numbers
         for start in range(0, len(capture), BLOCK):
             block = slice(start, start + BLOCK)
-            values = np.concatenate([capture.expression[block][:, units], *_angles(capture, block)], 1)
+            values = np.concatenate([capture.expression[block][:, units], *_angles(capture, block)], 1) + 0.0
             seen = capture.confidence[block] > 0
-            for time, row, shown in zip(capture.times[block], values, seen, strict=True):
-                second = len(row) * int(shown) if arkit else f"{time:.6f}"
-                writer.writerow(
-                    [timecode(float(time), rate, first), second, *(f"{value:.10f}" for value in row + 0.0)]
-                )
+            for time, row, shown in zip(capture.times[block], values.tolist(), seen, strict=True):
+                second = count * int(shown) if arkit else f"{time:.6f}"
+                file.write(f"{timecode(float(time), rate, first)},{second},{form % tuple(row)}\n")
     return path
 
 

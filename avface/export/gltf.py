@@ -12,7 +12,7 @@ import numpy.typing as npt
 from avface import __version__
 from avface.arrays import F32, U8, Floats, Ints
 from avface.capture.resampling import at_constant_rate
-from avface.export.base_colour import base_colour_map
+from avface.export.base_colour import base_colour_png
 from avface.export.materials import SKIN, Material, part_material, png
 from avface.export.morphs import scene_morphs
 from avface.export.normal_map import static_normal_map
@@ -70,12 +70,12 @@ def export_glb(
     )
     gltf.scenes.append(scene)
     document = _Document(gltf)
-    colours = base_colour_map(capture.head_model)
+    colours = base_colour_png(capture.head_model)
     if colours is not None:
         document.base_colour = document.add_texture("base_colour", colours)
     if capture.detail is not None:
         normals = static_normal_map(capture.head_model, capture.detail)
-        document.normal_maps[SKIN] = document.add_texture("skin_normal", normals)
+        document.normal_maps[SKIN] = document.add_texture("skin_normal", png(normals))
     scene.nodes.extend(_add_head(document, capture))
     scene.nodes.append(_add_camera(document, capture))
     document.finish()
@@ -95,11 +95,11 @@ class _Document:
         self.base_colour: int | None = None
         self.normal_maps: dict[Material, int] = {}
 
-    def add_texture(self, name: str, image: U8) -> int:
-        """Append a texture (S, S, 3); returns its index."""
+    def add_texture(self, name: str, packed: U8) -> int:
+        """Append a texture, the bytes (N,) of a .png file; returns its index."""
         import pygltflib
 
-        view = self.add_view(png(image))
+        view = self.add_view(packed)
         self.gltf.images.append(pygltflib.Image(name=name, bufferView=view, mimeType="image/png"))
         if not self.gltf.samplers:
             self.gltf.samplers.append(pygltflib.Sampler(magFilter=LINEAR, minFilter=LINEAR_MIPMAP_LINEAR))

@@ -19,6 +19,7 @@ from avface.geometry import painter
 from avface.geometry.mesh import vertex_normals
 from avface.head.appearance import vertex_colours
 from avface.media import Clip, EncodingConfig, VideoWriter
+from avface.media.yuv_image import YUVImage
 from avface.threads import one_thread
 
 if TYPE_CHECKING:
@@ -38,11 +39,11 @@ BLOCK = 16
 """Frames per block of vertices."""
 AROUND = 8192
 """Texels by which places outside a texture are moved to be above 0."""
-ENCODING = EncodingConfig(
-    preset="ultrafast",
-    x264_params="cabac=1:mbtree=1:rc-lookahead=5:weightp=0:subme=0",
-)
-"""Less than half the CPU time of x264's preset veryfast, at a smaller size; its own preset ultrafast doubles that."""
+ENCODING = EncodingConfig(preset="ultrafast", whole_pictures=True, x264_params="cabac=1:qp=22")
+"""x264's preset ultrafast with arithmetic coding, without which files are a seventh larger, and a constant quantiser in
+place of a rate control that looks ahead. Against crf=20:cabac=1:mbtree=1, measured on 1080p: three quarters of the CPU
+time, a signal-to-noise ratio higher by 0.4 to 0.7 dB, files up to 16 % larger without the head. With a quantiser of 23
+traces of a head that vanishes (17 of 255) stay up to the next key frame."""
 
 
 def export_overlay(
@@ -64,7 +65,7 @@ def export_overlay(
         stage: the last stage that is shown, by default all; detail is rendered as shading.
         on_frame: called after each frame.
 
-    Frames after the capture's last are written unchanged.
+    Frames of shots without the person, and those after the capture's last, are written unchanged.
 
     Raises:
         AvfaceError: if the video is missing, can't be read or has another size than the capture's, or the
@@ -89,22 +90,17 @@ def export_overlay(
             f"{source}: is {size[0]} x {size[1]} pixels, but the capture was made from "
             f"{capture.image_size[0]} x {capture.image_size[1]}; give the captured video with video="
         )
-    renderer = _Renderer(capture.up_to(stage))
+    renderer, in_shot = _Renderer(capture.up_to(stage)), capture.in_shot
     track = clip.info.existing_track(capture.audio_track)
     with (
         one_thread(),  # for arrays of this size several threads are slower
         VideoWriter(path, sound_from=source, audio_track=track, encoding=ENCODING) as writer,
     ):
-        for frame in clip.frames():
-            patch, (top, left) = frame.image[:0, :0], (0, 0)
-            if frame.index < len(capture):
-                patch, (top, left) = renderer.blend(frame.image, frame.index)
-            if layout == "both":
-                writer.write_twice(frame.image, patch, (top, left), frame.time)
-            else:
-                image = frame.image.copy()
-                image[top : top + patch.shape[0], left : left + patch.shape[1]] = patch
-                writer.write(image, frame.time)
+        for picture in clip.pictures():
+            patch, corner = np.zeros((0, 0, 3), np.uint8), (0, 0)
+            if picture.index < len(capture) and in_shot[picture.index]:
+                patch, corner = renderer.blend(picture.image, picture.index)
+            writer.write_patched(picture.image, patch, corner, picture.time, beside=layout == "both")
             on_frame()
     return path
 
@@ -124,7 +120,7 @@ class _Renderer:
         self._block_start = 0
         self._block: F32 | None = None
 
-    def blend(self, image: U8, index: int) -> tuple[U8, tuple[int, int]]:
+    def blend(self, image: U8 | YUVImage, index: int) -> tuple[U8, tuple[int, int]]:
         """The part of a frame (H, W, 3) that shows the head of frame `index`, with the head over it (h, w, 3), and its
         first row and column. Empty where the head is out of the picture."""
         with torch.inference_mode():
@@ -149,9 +145,10 @@ class _Renderer:
                 column, row = (place - AROUND for place in painter.unpacked_uv(places[0]))
                 ratio = cv2.remap(shading, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
                 head = np.rint(head * ratio[..., None]).clip(0, 255).astype(np.uint8)
-            patch = np.ascontiguousarray(frame)
+            patch = frame.copy()
             blended = cv2.addWeighted(patch, 1 - OPACITY, head, OPACITY, 0)
-            return np.where((colour != 0)[..., None], blended, patch), (top, left)
+            cv2.copyTo(blended, (colour != 0).view(np.uint8), patch)
+            return patch, (top, left)
 
     def _shaded(self, vertices: Tensor, index: int) -> Tensor:
         """Shaded colours (V, 3), 0 to 255, of vertices (V, 3) in the camera's axes."""

@@ -81,8 +81,9 @@ def export_usd(capture: Capture, path: str | Path, *, fps: float | None = None) 
     stage.SetDefaultPrim(world.GetPrim())
     _define_camera(stage, capture)
     textures = _textures(capture)
-    names = {kind: f"{readable(path.stem)}_{kind}.png" for kind in textures}  # stored in the scene as UTF-8
-    _define_head(stage, capture, codes, names)
+    files = texture_files(capture, path)
+    # stored in the scene as UTF-8
+    _define_head(stage, capture, codes, {kind: readable(file.name) for kind, file in files.items()})
     with replacing(path) as temporary:
         try:
             written = _export(layer, temporary)
@@ -91,9 +92,17 @@ def export_usd(capture: Capture, path: str | Path, *, fps: float | None = None) 
         if not written:
             raise AvfaceError(f"{path}: can't be written; is the disk full? Choose another folder")
         for kind, image in textures.items():
-            with replacing(path.with_name(on_disk(names[kind]))) as texture:
+            with replacing(files[kind]) as texture:
                 texture.write_bytes(png(image).tobytes())
     return path
+
+
+def texture_files(capture: Capture, path: Path) -> dict[str, Path]:
+    """The .png files that `export_usd` writes beside a scene, by kind: the base colour "colour" of heads with texture
+    coordinates, and the "normal" map of captures with detail."""
+    kinds = {"colour": len(capture.head_model.uv) > 0, "normal": capture.detail is not None}
+    names = {kind: f"{readable(path.stem)}_{kind}.png" for kind, present in kinds.items() if present}
+    return {kind: path.with_name(on_disk(name)) for kind, name in names.items()}
 
 
 def _export(layer: Any, path: Path) -> bool:
@@ -108,7 +117,7 @@ def _export(layer: Any, path: Path) -> bool:
 
 
 def _textures(capture: Capture) -> dict[str, U8]:
-    """Images (S, S, 3) by kind: the base colour "colour" and the skin's "normal" map, as far as there are."""
+    """Images (S, S, 3) of `texture_files`, by kind."""
     head = capture.head_model
     colours = base_colour_map(head)
     textures = {} if colours is None else {"colour": colours}

@@ -180,6 +180,20 @@ class Pretrained(Generic[Network]):
             self._loaded[key] = self.load(self.path).requires_grad_(False).to(device)
         return self._loaded[key]
 
+    def of_head(self, head: str, device: str = "cpu") -> Network | None:
+        """The network on a device if it was trained for the head of this name; None for others, or without the file.
+
+        The config of the network must name its head in the field `head`.
+
+        Raises:
+            AvfaceError: if the file is damaged.
+        """
+        if not self.path.exists():
+            return None
+        network = self(device)
+        config: Any = network.config
+        return network if config.head == head else None
+
 
 def config_from_plain(kind: type[Config], values: Any) -> Config:
     """A tree of config dataclasses from what JSON keeps of `asdict`.

@@ -66,13 +66,13 @@ def paint(
     """
     vertices = np.ascontiguousarray(faces.T)
     x, y, z = (
-        values.astype(np.float64)[vertices] for values in (pixels[:, 0], pixels[:, 1], depth)
+        values.astype(np.float64).take(vertices) for values in (pixels[:, 0], pixels[:, 1], depth)
     )  # each (3, F): all first corners, all second corners, all third corners
     area = (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0])
     drawn = (np.abs(area) > 1e-9) & np.isfinite(area) & (_least(z) > 0) & _meets(x, width) & _meets(y, height)
     drawn = np.flatnonzero(drawn)
     drawn = drawn[np.argsort(-(z[0] + z[1] + z[2])[drawn], kind="stable")]
-    x, y, area = x[:, drawn], y[:, drawn], area[drawn]
+    x, y, area = x.take(drawn, 1), y.take(drawn, 1), area.take(drawn)
     face, row, column, length = _spans(x, y, height, width)
 
     starts = np.cumsum(length) - length
@@ -83,7 +83,7 @@ def paint(
     pictures = []
     for layer in layers:
         planes = _planes(x, y, area, layer.corners[drawn], layer.fields)
-        begin, growth, by_row = (plane[face] for plane in planes)
+        begin, growth, by_row = (plane.take(face) for plane in planes)
         begin += growth * column
         begin += by_row * row
         values = np.repeat(growth, length)
@@ -147,17 +147,15 @@ def _spans(x: F64, y: F64, height: int, width: int) -> tuple[Int, Int, Int, Int]
     rows = np.maximum(last - first + 1, 0).astype(np.int64)
     above, below, whole = (_line(x[i], y[i], x[k], y[k]) for i, k in ((0, 1), (1, 2), (0, 2)))
     half = np.repeat(np.arange(len(rows)), rows)
-    row = np.arange(len(half)) + np.repeat(first - (np.cumsum(rows) - rows), rows)
-    one, other = (
-        np.repeat(_alternating(lines[0][0], lines[1][0]), rows) * row
-        + np.repeat(_alternating(lines[0][1], lines[1][1]), rows)
-        for lines in ((above, below), (whole, whole))
-    )
+    triangle = half >> 1  # to take values by an index is faster than to repeat them
+    row = np.arange(len(half)) + (first - (np.cumsum(rows) - rows)).take(half)
+    one = _alternating(above[0], below[0]).take(half) * row + _alternating(above[1], below[1]).take(half)
+    other = whole[0].take(triangle) * row + whole[1].take(triangle)
     column = np.maximum(np.ceil(np.minimum(one, other)), 0)
     length = np.minimum(np.floor(np.maximum(one, other)), width - 1) - column + 1
     kept = np.flatnonzero(length > 0)
-    row, column, length = (values[kept].astype(np.int64) for values in (row, column, length))
-    return half[kept] >> 1, row, column, length
+    row, column, length = (values.take(kept).astype(np.int64) for values in (row, column, length))
+    return triangle.take(kept), row, column, length
 
 
 def _alternating(upper: F64, lower: F64) -> F64:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -38,6 +39,9 @@ from avface.media.damage import Damage, DamageTally
 from avface.media.display import HDR, Orientation, UprightRGB, square_size
 from avface.media.sound import aligned_sound
 from avface.media.sound_tracks import AudioTrack, choose_track
+from avface.media.yuv_image import YUVImage
+
+ImageT = TypeVar("ImageT")
 
 FRAMES_AHEAD = 4
 """Frames decoded ahead. They bound the memory: 6 MB each at 1080p, 25 MB at 4K."""
@@ -115,6 +119,18 @@ class Frame:
     """Seconds since the first frame, on the clock shared with the sound."""
     image: U8
     """(H, W, 3) RGB, upright; row 0 is at the top."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One picture of a video, to be written to another: `Frame` without conversion to RGB, where it isn't needed."""
+
+    index: int
+    """As of `Frame`."""
+    time: float
+    """As of `Frame`."""
+    image: U8 | YUVImage
+    """As of `Frame`, or the same image as it was decoded."""
 
 
 class Clip:
@@ -230,13 +246,31 @@ class Clip:
             AvfaceError: if the file has been removed or changed since `open`, or its pixel format has no conversion to
                 RGB.
         """
-        ready: SimpleQueue[Frame | BaseException | None] = SimpleQueue()
+        with closing(self._decoded_ahead(UprightRGB.__call__)) as decoded:
+            for index, time, image in decoded:
+                yield Frame(index, time, image)
+
+    def pictures(self) -> Iterator[Picture]:
+        """As `frames`, with images that are left as decoded where `VideoWriter` takes them so: the usual ones.
+
+        Raises:
+            AvfaceError: as `frames`.
+        """
+        with closing(self._decoded_ahead(UprightRGB.unconverted)) as decoded:
+            for index, time, image in decoded:
+                yield Picture(index, time, image)
+
+    def _decoded_ahead(
+        self, convert: Callable[[UprightRGB, VideoFrame, Fraction], ImageT]
+    ) -> Generator[tuple[int, float, ImageT]]:
+        """Index, time and converted image of all frames, from a second thread."""
+        ready: SimpleQueue[tuple[int, float, ImageT] | BaseException | None] = SimpleQueue()
         room = threading.Semaphore(FRAMES_AHEAD)
         stop = threading.Event()
 
         def decode_ahead() -> None:
             try:
-                with closing(self._decoded()) as frames:
+                with closing(self._decoded(convert)) as frames:
                     while room.acquire() and not stop.is_set():
                         frame = next(frames, None)
                         ready.put(frame)
@@ -287,7 +321,9 @@ class Clip:
         blocks = list(self.audio_blocks(sample_rate))
         return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
 
-    def _decoded(self) -> Generator[Frame, None, None]:
+    def _decoded(
+        self, convert: Callable[[UprightRGB, VideoFrame, Fraction], ImageT]
+    ) -> Generator[tuple[int, float, ImageT]]:
         """Decode in the calling thread; set `damage` at the end."""
         info = self._info
         tally = DamageTally(self._step)
@@ -317,14 +353,14 @@ class Clip:
                         "the first size, with black borders if needed",
                     )
                 try:
-                    image = upright(picture, aspect)
+                    image = convert(upright, picture, aspect)
                 except FFmpegError as error:
                     kind = picture.format.name
                     raise AvfaceError(
                         f"{info.path}: pictures of kind {kind} cannot be turned into RGB ({error.strerror}); "
                         "convert the video to H.264 first"
                     ) from error
-                yield Frame(index, float(time), image)
+                yield index, float(time), image
             indexed = _indexed_frames(container, stream)
         duration = None if info.duration is None else Fraction(info.duration)
         self._damage = tally.damage(str(info.path), indexed, duration)

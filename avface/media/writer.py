@@ -15,7 +15,7 @@ import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
-from av.codec.context import Flags
+from av.codec.context import Flags, ThreadType
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
@@ -28,6 +28,7 @@ from avface.errors import AvfaceError
 from avface.media.container import audio_stream, first_frame_time, open_container
 from avface.media.sound import aligned_sound
 from avface.media.sound_tracks import choose_track
+from avface.media.yuv_image import YUVImage, planes
 
 TICK = Fraction(1, 90_000)
 """Seconds. Frame times are rounded to this; 24, 25, 29.97, 30, 50, 59.94 and 60 frames a second are exact."""
@@ -60,6 +61,8 @@ class EncodingConfig:
     """Bits per second for each channel of the sound."""
     x264_params: str = ""
     """Further settings of x264 that change the preset's, as "name=value:name=value"."""
+    whole_pictures: bool = False
+    """Encode several pictures at once, in other threads than the caller's, rather than the parts of one picture."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.crf <= 51:
@@ -74,6 +77,8 @@ class EncodingConfig:
 
 class VideoWriter:
     """Write an .mp4 (H.264, yuv420p, BT.709, with AAC sound), frame by frame; use it in a `with` block.
+
+    Where the first image isn't RGB (`write_patched`), the matrix is that of the image.
 
         with VideoWriter("out.mp4", sound_from="talk.mp4") as writer:
             for frame in clip.frames():
@@ -114,6 +119,7 @@ class VideoWriter:
             self._sound = _Sound.of_samples(*sound)
         self._container: OutputContainer | None = None
         self._video: VideoStream | None = None
+        self._matrix = Colorspace.ITU709
         self._reformatter = VideoReformatter()
         self._waiting: VideoFrame | None = None  # its duration is known from the next frame
         self._duration = round(1 / 25 / TICK)  # of the last picture encoded, in ticks
@@ -169,52 +175,66 @@ class VideoWriter:
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         self._append(lambda: self._converted(image), (image.shape[1], image.shape[0]), (width, height), time)
 
-    def write_twice(self, image: U8, patch: U8, corner: tuple[int, int], time: float) -> None:
-        """Append a frame that shows an image twice, side by side, the right one with a patch over it.
+    def write_patched(
+        self, image: U8 | YUVImage, patch: U8, corner: tuple[int, int], time: float, *, beside: bool = False
+    ) -> None:
+        """Append a frame that shows an image with a patch over it; `beside`: on the right of the image itself.
 
-        As `write` of both together, in half the time: the image is converted once.
+        As `write` of the whole picture, in less than half the time: an image that isn't RGB isn't converted, and any
+        other one only once.
 
-        image: (H, W, 3) uint8 RGB. patch: (h, w, 3), within the image. corner: row and column of the patch's top left
-        pixel. time: as in `write`.
+        image: (H, W, 3) uint8 RGB, or as of `Clip.pictures`. patch: (h, w, 3) uint8 RGB, within the image. corner: row
+        and column of the patch's top left pixel. time: as in `write`.
 
         Raises:
             ValueError: for a wrong shape, type or time, or a patch that reaches out of the image.
             AvfaceError: if the file cannot be written.
         """
-        _check_image(image)
+        if not isinstance(image, YUVImage):
+            _check_image(image)
         _check_image(patch)
         (height, width), (rows, columns), (top, left) = image.shape[:2], patch.shape[:2], corner
         if min(corner) < 0 or top + rows > height or left + columns > width:
             raise ValueError(f"a patch of {patch.shape} at {corner} isn't within the image {image.shape}")
         if height % 2 or width % 2:  # the right image would begin in the middle of a chroma sample
-            right = image.copy()
-            right[top : top + rows, left : left + columns] = patch
-            self.write(np.concatenate([image, right], 1), time)
+            assert not isinstance(image, YUVImage)
+            patched = image.copy()
+            patched[top : top + rows, left : left + columns] = patch
+            self.write(np.concatenate([image, patched], 1) if beside else patched, time)
             return
+        shift = width if beside else 0
 
         def picture() -> VideoFrame:
-            whole = _planes(self._converted(image))
-            both = VideoFrame(2 * width, height, "yuv420p")
-            for plane, source in zip(_planes(both), whole, strict=True):
-                plane[:, : source.shape[1]] = plane[:, source.shape[1] :] = source
+            if isinstance(image, YUVImage) and image.matrix == self._matrix:
+                whole = image.frame
+            else:
+                whole = self._converted(image[:height, :width])
+            made = VideoFrame(width + shift, height, "yuv420p")
+            for plane, source in zip(planes(made), planes(whole), strict=True):
+                plane[:, : source.shape[1]] = source
+                if beside:
+                    plane[:, source.shape[1] :] = source
             if rows and columns:
                 # chroma samples near the patch change as well; those at the rim of what is converted are wrong
                 (a, b), (inner_a, inner_b) = (_around(top, rows, height, rim) for rim in (16, 4))
                 (c, d), (inner_c, inner_d) = (_around(left, columns, width, rim) for rim in (16, 4))
                 block = image[a:b, c:d].copy()
                 block[top - a : top - a + rows, left - c : left - c + columns] = patch
-                changed = _planes(self._converted(block))
-                for plane, source, scale in zip(_planes(both), changed, (1, 2, 2), strict=True):
+                changed = planes(self._converted(block))
+                for plane, source, scale in zip(planes(made), changed, (1, 2, 2), strict=True):
                     plane[
                         inner_a // scale : inner_b // scale,
-                        (width + inner_c) // scale : (width + inner_d) // scale,
+                        (shift + inner_c) // scale : (shift + inner_d) // scale,
                     ] = source[
                         (inner_a - a) // scale : (inner_b - a) // scale,
                         (inner_c - c) // scale : (inner_d - c) // scale,
                     ]
-            return both
+            return made
 
-        self._append(picture, (2 * width, height), (2 * width, height), time)
+        if self._container is None and isinstance(image, YUVImage):
+            self._matrix = image.matrix
+        size = (width + shift, height)
+        self._append(picture, size, size, time)
 
     def _append(
         self, convert: Callable[[], VideoFrame], size: tuple[int, int], given: tuple[int, int], time: float
@@ -244,7 +264,7 @@ class VideoWriter:
         return self._reformatter.reformat(
             VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24"),
             format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
+            dst_colorspace=self._matrix,
             src_color_range=ColorRange.JPEG,
             dst_color_range=ColorRange.MPEG,
         )
@@ -279,9 +299,12 @@ class VideoWriter:
             time_base=TICK,
         )
         video.codec_context.flags |= Flags.frame_duration
+        if settings.whole_pictures:
+            video.codec_context.thread_type = ThreadType.FRAME
         video.pix_fmt = "yuv420p"
         video.color_range = ColorRange.MPEG
-        video.colorspace = 1  # BT.709, as numbered in ISO 23091-2; so are the next two
+        # as numbered in ISO 23091-2
+        video.colorspace = 1 if self._matrix == Colorspace.ITU709 else 6
         video.color_primaries = ColorPrimaries.BT709
         video.color_trc = ColorTrc.BT709
         if self._sound is not None:
@@ -309,14 +332,6 @@ class VideoWriter:
 def _check_image(image: U8) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image is {image.dtype} {image.shape}, but must be uint8 (H, W, 3)")
-
-
-def _planes(picture: VideoFrame) -> list[U8]:
-    """The planes of a yuv420p picture: (H, W), (H / 2, W / 2) and (H / 2, W / 2), views of its memory."""
-    return [
-        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
-        for plane in picture.planes
-    ]
 
 
 def _around(start: int, count: int, size: int, rim: int) -> tuple[int, int]:

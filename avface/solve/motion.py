@@ -36,7 +36,8 @@ class MotionPriorConfig:
     gaze: float = 0.06
     """Radians; large because of saccades."""
     drift: float = 30.0
-    """Standard deviation of the first difference as a multiple of the second's: it determines frames without data."""
+    """Standard deviation of the first difference as a multiple of the second's. That of the pose in gaps, which it
+    determines, is measured on the clip (`avface.solve.gap_motion`)."""
     tail: float = 8.0
     """Degrees of freedom of the second differences' Student's t: the smaller, the cheaper fast motion."""
 
@@ -66,17 +67,24 @@ class MotionPrior:
         ) * torch.as_tensor(head.unit_range.reach)
         self.second = (sigma**-2).to(device)
         self.first = ((config.drift * sigma) ** -2).to(device)
-        self.tail = config.tail
+        self.drift, self.tail = config.drift, config.tail
 
-    def weights(self, times: Tensor, segments: Tensor) -> MotionWeights:
-        """Coefficients for frame times (B, N) in seconds and segment numbers (B, N); nothing is coupled across cuts."""
+    def weights(self, times: Tensor, segments: Tensor, drifts: Tensor | None = None) -> MotionWeights:
+        """Coefficients for frame times (B, N) in seconds and segment numbers (B, N); nothing is coupled across cuts.
+
+        drifts (B, N - 1): drift of the pose from each frame to the next, nan for the config's; None for nan everywhere.
+        """
         step = (times.diff(dim=1) / REFERENCE_STEP).clamp_min(0.05)
         joined = (segments.diff(dim=1) == 0).to(times)
         early, late = step[:, :-1], step[:, 1:]
         span = (early + late) / 2
+        pose = torch.ones_like(joined)
+        if drifts is not None:
+            pose = torch.nan_to_num((self.drift / drifts) ** 2, nan=1.0)
         # A Wiener process in the velocity: the variance of its second difference grows with the cube of the step.
         return MotionWeights(
             first=joined / step,
+            pose=pose,
             second=joined[:, :-1] * joined[:, 1:] / span,
             before=1 / early,
             after=1 / late,
@@ -92,6 +100,7 @@ class MotionPrior:
         b = -(a + c)
         d2 = c * d1[:, 1:] - a * d1[:, :-1]
         k1, k2 = weights.first[..., None] * self.first, weights.second[..., None] * self.second
+        k1[..., :6] *= weights.pose[..., None]
         cost, freedom = self._robust(k2 * d2**2)
         k2 = k2 * freedom
         shape = (*parameters.translation.shape[:2], len(self.second))
@@ -126,9 +135,11 @@ class MotionPrior:
 
 @dataclass(frozen=True)
 class MotionWeights:
-    """Weights of the first (B, N - 1) and second (B, N - 2) differences, and the latter's coefficients."""
+    """Weights of the first (B, N - 1) and second (B, N - 2) differences, factors (B, N - 1) on the former for the pose,
+    and the latter's coefficients."""
 
     first: Tensor
+    pose: Tensor
     second: Tensor
     before: Tensor
     after: Tensor

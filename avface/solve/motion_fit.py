@@ -21,6 +21,7 @@ from avface.geometry.rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from avface.solve.config import SolverConfig
 from avface.solve.fit_data import FitData, FrameData
 from avface.solve.frame_costs import FrameCosts
+from avface.solve.gap_motion import gap_drifts
 from avface.solve.landmark_model import LandmarkModel, Parameters, initial_parameters
 from avface.solve.linear.bounded import bounded_newton_step
 from avface.solve.linear.chain_matrix import ChainMatrix, MotionNormal
@@ -98,6 +99,7 @@ class MotionFit:
             shared.log_focal,
             model.limits,
         )
+        drifts = gap_drifts(data)
         edges = [0, *((a + b + size) // 2 for a, b in pairwise(starts)), frames]
 
         def store(first: int, solution: Parameters) -> None:
@@ -121,7 +123,7 @@ class MotionFit:
         ):
             for first in range(0, len(starts), together):
                 rows = np.array(starts[first : first + together])[:, None] + np.arange(size)
-                loaded = self._load_windows(data, rows, shared)  # files are read by this thread alone
+                loaded = self._load_windows(data, rows, drifts, shared)  # files are read by this thread alone
                 if len(pending) == workers:
                     store(pending[0][0], pending.popleft()[1].result())
                 pending.append((first, pool.submit(self._fit_windows, loaded, shared)))
@@ -129,8 +131,8 @@ class MotionFit:
                 store(pending[0][0], pending.popleft()[1].result())
         return result
 
-    def _load_windows(self, data: FitData, rows: Int, shared: SharedUnknowns) -> _Windows:
-        """Data and priors of windows (B, N) of frame numbers."""
+    def _load_windows(self, data: FitData, rows: Int, drifts: F64, shared: SharedUnknowns) -> _Windows:
+        """Data and priors of windows (B, N) of frame numbers; drifts (T - 1,) of `gap_drifts`."""
         model, pose_frames, numbers = self._model, data.pose_frames, rows.ravel()
         frames = data.frames(numbers)
         times = np.asarray(data.observations.times, np.float64)
@@ -151,7 +153,11 @@ class MotionFit:
         prior = frames.prior.product(shared.clip_prior, samples[:, None] * frames.occlusion**2)
         return _Windows(
             replace(frames, prior=prior),
-            self._prior.weights(model.tensor(times), torch.as_tensor(segments, device=self._device)),
+            self._prior.weights(
+                model.tensor(times),
+                torch.as_tensor(segments, device=self._device),
+                model.tensor(drifts[rows[:, :-1]]),
+            ),
             landmarks,
             visibility,
             torch.as_tensor(missing, device=self._device),

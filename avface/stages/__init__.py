@@ -25,9 +25,7 @@ def find_stages(names: Sequence[str]) -> tuple[type[Stage], ...]:
         AvfaceError: if a name is unknown, or a stage is missing that another one needs.
     """
     known = [stage.name for stage in STAGES]
-    if isinstance(names, str):
-        raise AvfaceError(f"stages {names!r}: give a sequence of names, such as ('coarse',)")
-    if not isinstance(names, Sequence):
+    if isinstance(names, str) or not isinstance(names, Sequence):
         raise AvfaceError(f"stages {names!r}: give a sequence of names, such as ('coarse',)")
     given = ",".join(map(str, names))
     for name in names:

@@ -66,7 +66,7 @@ def set_aside_covered(track: FaceTrack) -> FaceTrack:
     if (dropped | ~seen).all():
         return track
     segments = _bridged_segments(track, seen & ~dropped)
-    dropped &= covered | ~_beside_cuts(dropped, unobserved, segments)
+    dropped &= ~_beside_cuts(dropped, unobserved, segments)
     if not dropped.any():
         return replace(track, segments=segments)
     return replace(_without(track, dropped), segments=segments, covered=covered)
@@ -182,8 +182,8 @@ def _bridged_segments(track: FaceTrack, observed: Bool) -> tuple[Segment, ...]:
 def _beside_cuts(dropped: Bool, unobserved: Bool, segments: tuple[Segment, ...]) -> Bool:
     """Dropped frames (T,) beside gaps that begin or end with a cut: the face isn't covered there, it isn't shown."""
     result = np.zeros(len(dropped), bool)
+    starts = {segment.start for segment in segments}
     for start, end in _runs(dropped & ~unobserved):
-        starts = {segment.start for segment in segments}
         result[start:end] = (start in starts and start > 0) or end in starts
     return result
 
@@ -213,10 +213,17 @@ def _without(track: FaceTrack, dropped: Bool) -> FaceTrack:
         block["visibility"][here] = 1
         result.append(block)
     crops = track.aligned_crops
-    if crops is not None and not dropped[crops.frames].all():
+    if crops is not None:
         kept = ~dropped[crops.frames]
-        crops = replace(
-            crops, frames=crops.frames[kept], pictures=crops.pictures[kept], landmarks=crops.landmarks[kept]
+        crops = (
+            replace(
+                crops,
+                frames=crops.frames[kept],
+                pictures=crops.pictures[kept],
+                landmarks=crops.landmarks[kept],
+            )
+            if kept.any()
+            else None
         )
     return replace(
         track,

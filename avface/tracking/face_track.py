@@ -77,7 +77,7 @@ class FaceTrack:
     which nothing is known. None where it was not estimated."""
     covered: Bool | None = None
     """(T,) frames in which the whole face is covered: not seen, nor looked for by optical flow
-    (`avface.tracking.covered`). None if there are none, or visibility was not estimated."""
+    (`avface.tracking.covered`). None if none were set aside, or visibility was not estimated."""
     flow_landmarks: F32 | StoredArray | None = None
     """(T, 478, 2) the landmarks with those of occluded frames refined by optical flow from clear frames
     (`avface.tracking.refine_by_flow`); elsewhere as detected. None if none were refined."""

@@ -251,11 +251,13 @@ function show(frame, redraw = false) {
   mesh.matrixAutoUpdate = false;
   mesh.matrix.set(...pose(frame, motion));
   mesh.matrixWorldNeedsUpdate = true;
+  mesh.visible = data.inShot[frame] > 0; // nobody else in the picture shall wear the head
   plot.render();
   $('scrub').value = frame;
   const percent = Math.round(data.confidence[frame] / 2.55);
   $('readout').innerHTML = `<b>${times[frame].toFixed(2)}</b> / ${duration.toFixed(2)} s &nbsp; frame <b>${frame}</b> / ${frames - 1} &nbsp; confidence <b>${percent} %</b>`;
   $('missing').hidden = data.confidence[frame] > 0;
+  $('missing').textContent = mesh.visible ? 'no face found: filled in' : 'a shot without this person';
   placeVideo();
   drawOverlay();
   drawCurves(frame);

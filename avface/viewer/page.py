@@ -276,6 +276,7 @@ def _page_data(capture: Capture) -> dict[str, Any]:
         "crops": (_crops(capture), "f4"),
         # rounded up, so that only 0 becomes 0, which means "no face"
         "confidence": (np.ceil(255 * np.clip(capture.confidence, 0, 1)), "u1"),
+        "inShot": (capture.in_shot, "u1"),
         **_sparse_offsets(offsets),
         **_detail_arrays(capture),
     }

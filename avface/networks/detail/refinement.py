@@ -303,7 +303,5 @@ def pretrained_detail_refinement(head: HeadModel, device: str) -> DetailRefineme
     Raises:
         AvfaceError: if the weights are damaged.
     """
-    if not pretrained_detail.path.exists():
-        return None
-    network = pretrained_detail(device)
-    return DetailRefinement.of(network, head) if network.config.head == head.name else None
+    network = pretrained_detail.of_head(head.name, device)
+    return None if network is None else DetailRefinement.of(network, head)

@@ -219,10 +219,8 @@ def pretrained_lip_refinement(head: HeadModel, device: str) -> LipRefinement | N
     Raises:
         AvfaceError: if the weights are damaged.
     """
-    if not pretrained_lips.path.exists():
-        return None
-    network = pretrained_lips(device)
-    return LipRefinement.of(network, head) if network.config.head == head.name else None
+    network = pretrained_lips.of_head(head.name, device)
+    return None if network is None else LipRefinement.of(network, head)
 
 
 def _smooth_closure(closure: F32, times: F64) -> tuple[F32, F32]:
