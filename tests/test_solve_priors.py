@@ -215,27 +215,30 @@ def test_motion_hessian_is_that_of_its_cost_without_heavy_tails(head, drifts):
         torch.testing.assert_close(after.cost, predicted, rtol=1e-9, atol=1e-9)
 
 
-def test_beside_unseen_frames_the_drift_of_the_gap_holds_for_the_pose_alone(head):
-    times = np.arange(6) / 30
-    drifts = torch.full((1, 5), torch.nan, dtype=torch.float64)
-    drifts[0, 1:3] = 3.0
-    usual, other = (MotionPrior(head, NARROW, MotionPriorConfig(drift=drift)) for drift in (30.0, 3.0))
-    equations = {
-        name: prior.normal_equations(motion(6), weights_for(prior, times, drifts=given))
-        for name, prior, given in (("gap", usual, drifts), ("seen", usual, None), ("all", other, None))
-    }
-
-    def first_differences(name):
-        """What first differences add to the coupling of each frame with the next."""
-        only_second = MotionPrior(head, NARROW, MotionPriorConfig(drift=1e9))
-        bare = only_second.normal_equations(motion(6), weights_for(only_second, times))
-        return (equations[name].first - bare.first)[0]
-
-    gap, seen, everywhere = map(first_differences, equations)
-    torch.testing.assert_close(gap[1:3, :6], everywhere[1:3, :6])
-    torch.testing.assert_close(gap[[0, 3, 4]], seen[[0, 3, 4]])
+def test_beside_unseen_frames_the_pose_has_the_gaps_ratio_of_second_to_first_differences(head):
+    times = np.arange(8) / 30
+    drifts = torch.full((1, 7), torch.nan, dtype=torch.float64)
+    drifts[0, 2:4] = 3.0  # from frame 2 to 4: frame 3 is unseen
+    weights = {}
+    for name, second in (
+        ("second", 1.0),
+        ("first", 1e-6),
+    ):  # with first differences that count for nothing, and alone
+        config = MotionPriorConfig(drift=30.0, tail=1e12)
+        prior = MotionPrior(head, NARROW, config)
+        prior.second *= second
+        prior.first *= 1.0 if name == "first" else 1e-6
+        for given in (drifts, None):
+            equations = prior.normal_equations(motion(8), weights_for(prior, times, drifts=given))
+            weights[name, given is None] = (equations.second if name == "second" else equations.first)[0]
+    # the coupling of a frame with the next but one is by second differences alone; those around 2 to 4 touch the gap
+    gap, seen = weights["second", False], weights["second", True]
+    torch.testing.assert_close(gap[1:4, :6], 0.1 * seen[1:4, :6])
+    torch.testing.assert_close(gap[[0, 4, 5]], seen[[0, 4, 5]])
     torch.testing.assert_close(gap[:, 6:], seen[:, 6:])
-    assert (everywhere[:, :6] < 50 * seen[:, :6]).all()  # both are negative
+    gap, seen = weights["first", False], weights["first", True]
+    torch.testing.assert_close(gap[2:4, :6], 10 * seen[2:4, :6], rtol=0.02, atol=0)
+    torch.testing.assert_close(gap[:, 6:], seen[:, 6:])
 
 
 def test_rest_costs_nothing_and_uniform_motion_almost_nothing(head):

@@ -78,13 +78,16 @@ class MotionPrior:
         joined = (segments.diff(dim=1) == 0).to(times)
         early, late = step[:, :-1], step[:, 1:]
         span = (early + late) / 2
-        pose = torch.ones_like(joined)
+        ratio = torch.ones_like(joined)
         if drifts is not None:
-            pose = torch.nan_to_num((self.drift / drifts) ** 2, nan=1.0)
+            ratio = torch.nan_to_num(drifts / self.drift, nan=1.0)
         # A Wiener process in the velocity: the variance of its second difference grows with the cube of the step.
         return MotionWeights(
             first=joined / step,
-            pose=pose,
+            # Both halves of the change: much stronger first differences would draw the ends of a gap together, much
+            # weaker second ones would leave it to whatever else pulls.
+            pose_first=1 / ratio,
+            pose_second=torch.minimum(ratio[:, :-1], ratio[:, 1:]),
             second=joined[:, :-1] * joined[:, 1:] / span,
             before=1 / early,
             after=1 / late,
@@ -100,7 +103,8 @@ class MotionPrior:
         b = -(a + c)
         d2 = c * d1[:, 1:] - a * d1[:, :-1]
         k1, k2 = weights.first[..., None] * self.first, weights.second[..., None] * self.second
-        k1[..., :6] *= weights.pose[..., None]
+        k1[..., :6] *= weights.pose_first[..., None]
+        k2[..., :6] *= weights.pose_second[..., None]
         cost, freedom = self._robust(k2 * d2**2)
         k2 = k2 * freedom
         shape = (*parameters.translation.shape[:2], len(self.second))
@@ -135,11 +139,12 @@ class MotionPrior:
 
 @dataclass(frozen=True)
 class MotionWeights:
-    """Weights of the first (B, N - 1) and second (B, N - 2) differences, factors (B, N - 1) on the former for the pose,
-    and the latter's coefficients."""
+    """Weights of the first (B, N - 1) and second (B, N - 2) differences, factors on both for the pose, and the latter's
+    coefficients."""
 
     first: Tensor
-    pose: Tensor
+    pose_first: Tensor
+    pose_second: Tensor
     second: Tensor
     before: Tensor
     after: Tensor
