@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from avface.arrays import F64, Bool, Int, Ints
+from avface.arrays import F64, Bool, Int, Ints, runs
 from avface.solve.fit_data import FitData
 
 USUAL_DRIFT = 4.0
@@ -44,7 +44,7 @@ def gap_drifts(data: FitData) -> F64:
     seen[data.pose_frames] = True
     segments = np.asarray(observations.segments)
     chosen: dict[int, float] = {}
-    for start, end in _runs(~seen):
+    for start, end in runs(~seen):
         length = min(end - start, LONGEST)
         if length not in chosen:
             chosen[length] = best_drift(data, seen, segments, length)
@@ -86,7 +86,7 @@ def fill_gap(values: F64, gap: slice) -> F64:
 def _trials(seen: Bool, segments: Ints, length: int) -> list[tuple[int, int, int]]:
     """First frame, one past the last, and margin of stretches of seen frames for gaps of `length` frames."""
     trials: list[tuple[int, int, int]] = []
-    for start, end in _runs(seen):
+    for start, end in runs(seen):
         cuts = start + 1 + np.flatnonzero(np.diff(segments[start:end]))
         for first, last in zip([start, *cuts], [*cuts, end], strict=True):
             margin = min((last - first - length) // 2, MARGIN)
@@ -95,10 +95,3 @@ def _trials(seen: Bool, segments: Ints, length: int) -> list[tuple[int, int, int
                 trials += [(int(at), int(at) + whole, margin) for at in range(first, last - whole + 1, 2)]
     places: Int = np.linspace(0, len(trials) - 1, min(len(trials), MOST_TRIALS)).round().astype(int)
     return [trials[place] for place in places]
-
-
-def _runs(flags: Bool) -> list[list[int]]:
-    """First frame and one past the last of each run of true flags."""
-    edges = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
-    runs: list[list[int]] = edges.reshape(-1, 2).tolist()
-    return runs

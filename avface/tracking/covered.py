@@ -23,7 +23,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from avface.arrays import F32, F64, Bool, Int
+from avface.arrays import F32, F64, Bool, Int, runs
 from avface.tracking.face_track import BLOCK, FaceTrack, RecordFile, Segment, StoredArray
 
 COVERED_VISIBILITY = 0.3
@@ -54,13 +54,13 @@ def set_aside_covered(track: FaceTrack) -> FaceTrack:
     """
     if track.visibility is None:
         return track
-    visible = _mean_visibility(track)
+    visible = track.mean_visibility()
     seen = track.seen
     core = ~seen | (visible < COVERED_VISIBILITY)
     if not core.any() or core.all():
         return track
     kept = _partly_hidden(track, visible, core)
-    covered = _covered_runs(visible, seen) & (core | ~kept)
+    covered = _covered_runs(visible, seen, core) & (core | ~kept)
     unobserved = covered | ~seen
     dropped = (covered | (_ramps(track, visible, unobserved) & ~kept)) & seen
     if (dropped | ~seen).all():
@@ -72,25 +72,13 @@ def set_aside_covered(track: FaceTrack) -> FaceTrack:
     return replace(_without(track, dropped), segments=segments, covered=covered)
 
 
-def _mean_visibility(track: FaceTrack) -> F32:
-    """Mean visibility of the landmarks (T,)."""
-    assert track.visibility is not None
-    return np.concatenate(
-        [
-            np.asarray(track.visibility[start : start + BLOCK], np.float32).mean(1)
-            for start in range(0, len(track), BLOCK)
-        ]
-    )
-
-
-def _covered_runs(visible: F32, seen: Bool) -> Bool:
-    """Frames (T,) of which nothing is visible, and those beside them of which little is."""
-    covered = seen & (visible < COVERED_VISIBILITY)
-    core = covered | ~seen
-    result = covered.copy()
-    for start, end in _runs(core | (visible < LOST_WITHIN)):
+def _covered_runs(visible: F32, seen: Bool, core: Bool) -> Bool:
+    """Frames (T,) of which nothing is visible, and those beside them of which little is; `core` (T,) are those in which
+    the face is lost or covered."""
+    result = np.zeros(len(core), bool)
+    for start, end in runs(core | (visible < LOST_WITHIN)):
         if core[start:end].any():
-            result[start:end] |= seen[start:end]
+            result[start:end] = seen[start:end]
     return result
 
 
@@ -100,7 +88,7 @@ def _partly_hidden(track: FaceTrack, visible: F32, core: Bool) -> Bool:
     result = np.zeros(len(core), bool)
     longest = _longest_ramp(track)
     hidden = core | (visible < float(np.median(visible[~core])) - RAMP_VISIBILITY)
-    for start, end in _runs(hidden):
+    for start, end in runs(hidden):
         lost = start + np.flatnonzero(core[start:end])
         if len(lost) and max(lost[0] - start, end - 1 - lost[-1]) > longest:
             result[start:end] = True
@@ -121,7 +109,7 @@ def _ramps(track: FaceTrack, visible: F32, unobserved: Bool) -> Bool:
     usual = float(np.median(visible[~unobserved]))
     hidden = (visible < usual - RAMP_VISIBILITY) | (track.confidence < RAMP_CONFIDENCE)
     longest = _longest_ramp(track)
-    for start, end in _runs(unobserved):
+    for start, end in runs(unobserved):
         for first, direction in ((start - 1, -1), (end, 1)):
             frames = first + direction * np.arange(longest + 2)
             frames = frames[(frames >= 0) & (frames < len(track))]
@@ -183,7 +171,7 @@ def _beside_cuts(dropped: Bool, unobserved: Bool, segments: tuple[Segment, ...])
     """Dropped frames (T,) beside gaps that begin or end with a cut: the face isn't covered there, it isn't shown."""
     result = np.zeros(len(dropped), bool)
     starts = {segment.start for segment in segments}
-    for start, end in _runs(dropped & ~unobserved):
+    for start, end in runs(dropped & ~unobserved):
         result[start:end] = (start in starts and start > 0) or end in starts
     return result
 
@@ -234,10 +222,3 @@ def _without(track: FaceTrack, dropped: Bool) -> FaceTrack:
         visibility=StoredArray(result, "visibility"),
         aligned_crops=crops,
     )
-
-
-def _runs(flags: Bool) -> list[list[int]]:
-    """First frame and one past the last of each run of true flags."""
-    edges = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
-    runs: list[list[int]] = edges.reshape(-1, 2).tolist()
-    return runs

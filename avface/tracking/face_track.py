@@ -102,6 +102,16 @@ class FaceTrack:
         """(T,) whether the person was detected."""
         return np.asarray(self.confidence > 0)
 
+    def mean_visibility(self) -> F32:
+        """Mean of `visibility` over the landmarks (T,), read in blocks; it must have been estimated."""
+        assert self.visibility is not None
+        return np.concatenate(
+            [
+                np.asarray(self.visibility[start : start + BLOCK], np.float32).mean(1)
+                for start in range(0, len(self), BLOCK)
+            ]
+        )
+
     @property
     def best_landmarks(self) -> F32 | StoredArray:
         """(T, 478, 2) `flow_landmarks` where optical flow refined any, `landmarks` otherwise."""

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from avface.arrays import F32, U8, Bool
+from avface.arrays import F32, U8, Bool, runs
 from avface.tracking.face_track import BLOCK, FaceTrack, RecordFile, StoredArray
 from avface.tracking.shots import HasImage
 from avface.tracking.visibility import VISIBLE
@@ -101,22 +101,18 @@ def occluded_intervals(track: FaceTrack) -> tuple[OccludedInterval, ...]:
     """The intervals of a track that optical flow can refine, in order; none if its visibility was not estimated."""
     if track.visibility is None:
         return ()
-    share = np.concatenate(
-        [
-            1 - np.asarray(track.visibility[start : start + BLOCK], np.float32).mean(1)
-            for start in range(0, len(track), BLOCK)
-        ]
-    )
+    share = 1 - track.mean_visibility()
     occluded = (share > CLEAR_SHARE) | ~track.seen
     found = []
     for shot in track.segments:
         if not shot.same_person:
             continue
-        edges = np.flatnonzero(np.diff(occluded[shot.start : shot.end].astype(np.int8), prepend=0, append=0))
-        edges = edges.reshape(-1, 2) + shot.start
-        clear_from = [shot.start, *edges[:, 1]]
-        clear_to = [*edges[:, 0], shot.end]
-        for number, (start, end) in enumerate(edges.tolist()):
+        hidden = [
+            (shot.start + start, shot.start + end) for start, end in runs(occluded[shot.start : shot.end])
+        ]
+        clear_from = [shot.start, *(end for _, end in hidden)]
+        clear_to = [*(start for start, _ in hidden), shot.end]
+        for number, (start, end) in enumerate(hidden):
             before = max(start - _MARGIN_FRAMES, clear_from[number]) if start > shot.start else None
             after = min(end - 1 + _MARGIN_FRAMES, clear_to[number + 1] - 1) if end < shot.end else None
             # visibility is unknown where the detector has lost the face

@@ -34,10 +34,7 @@ def group_people(tracklets: list[Tracklet], times: F64) -> list[list[Tracklet]]:
         nearby = [
             (alike, group)
             for group in groups
-            if (
-                _reappears(group[-1], tracklet, times)
-                or _reappears_after_cuts(group[-1], tracklet, tracklets, times)
-            )
+            if _reappears(group[-1], tracklet, tracklets, times)
             and not _at_once(group, [tracklet])
             and (alike := similarity(_mean_descriptor(group), tracklet.descriptor)) >= SAME_PERSON_NEARBY
         ]
@@ -75,24 +72,18 @@ def _at_once(one: list[Tracklet], other: list[Tracklet]) -> bool:
     return any(a.start <= b.end and b.start <= a.end for a in one for b in other)
 
 
-def _reappears(old: Tracklet, new: Tracklet, times: F64) -> bool:
-    """Whether a face appears soon after another was lost, in the same shot and close by."""
-    return old.segment == new.segment and _soon(old, new, times) and _close(old, new, 1.5, 1.6)
-
-
-def _reappears_after_cuts(old: Tracklet, new: Tracklet, tracklets: list[Tracklet], times: F64) -> bool:
-    """The same after cuts and closer still, with hardly a face in between."""
-    if old.segment == new.segment or not _soon(old, new, times) or not _close(old, new, 0.4, 1.3):
+def _reappears(old: Tracklet, new: Tracklet, tracklets: list[Tracklet], times: F64) -> bool:
+    """Whether a face appears soon after another was lost and close by; after cuts closer still, and with hardly a face
+    in between."""
+    if new.start <= old.end or times[new.start] - times[old.end] > SOON_SECONDS:
         return False
-    return all(
+    if old.segment == new.segment:
+        return _close(old, new, 1.5, 1.6)
+    return _close(old, new, 0.4, 1.3) and all(
         other.frames <= FEW_FRAMES
         for other in tracklets
         if other is not old and other is not new and other.end > old.end and other.start < new.start
     )
-
-
-def _soon(old: Tracklet, new: Tracklet, times: F64) -> bool:
-    return new.start > old.end and bool(times[new.start] - times[old.end] <= SOON_SECONDS)
 
 
 def _close(old: Tracklet, new: Tracklet, most_apart: float, most_growth: float) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import tyro
 
-from avface.arrays import F32, F64, Floats
+from avface.arrays import F32, F64, Floats, runs
 from avface.capture import Capture
 from avface.errors import AvfaceError
 from avface.evaluation.clips import real_videos
@@ -188,8 +188,8 @@ def bilabial_sounds(sound: F32) -> list[tuple[float, float]]:
     """(start, end) in seconds of the bilabials that are detected in (N,) samples at 16 kHz."""
     rows = pretrained_acoustic_model("cpu").predict(torch.from_numpy(sound)).logits.softmax(-1)
     probability = rows[:, [SYMBOLS.index(symbol) for symbol in BILABIALS]].sum(1).numpy()
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], probability > BILABIAL_PROBABILITY, [0]])))
-    return [(ROW_SECONDS * start, ROW_SECONDS * end) for start, end in edges.reshape(-1, 2).tolist()]
+    found = runs(probability > BILABIAL_PROBABILITY)
+    return [(ROW_SECONDS * start, ROW_SECONDS * end) for start, end in found]
 
 
 def table(clips: Sequence[RealLips]) -> str:

@@ -122,8 +122,13 @@ _CLEAR_FRAMES = 25
 def whole_face_event(start: int, covered: int, frame_rate: float = 25.0) -> OcclusionEvent:
     """An event that covers the whole face in `covered` frames, with ramps before and after; `start` is the first frame
     of the ramp."""
-    ramp = max(round(WHOLE_FACE_RAMP * frame_rate / 25), 1)
+    ramp = _whole_face_ramp(frame_rate)
     return OcclusionEvent(start, start + covered + 2 * ramp, True, True, ramp)
+
+
+def _whole_face_ramp(frame_rate: float) -> int:
+    """`WHOLE_FACE_RAMP` at a frame rate."""
+    return max(round(WHOLE_FACE_RAMP * frame_rate / 25), 1)
 
 
 def plan_whole_face(
@@ -134,12 +139,12 @@ def plan_whole_face(
     In clips that are too short for a run and two clear frames there is one that lasts for the clip.
     """
     rate = config.frame_rate
-    ramps = 2 * max(round(WHOLE_FACE_RAMP * rate / 25), 1)
+    ramps = 2 * _whole_face_ramp(rate)
     most = frames - ramps - 2
     if most < config.shortest_cover:
         return (OcclusionEvent(0, frames, False, False),)
     events: list[OcclusionEvent] = []
-    start = 1 + int(rng.integers(0, max(most - config.shortest_cover, 0) // 3 + 1))
+    start = 1 + int(rng.integers(0, (most - config.shortest_cover) // 3 + 1))
     while (room := frames - 1 - start - ramps) >= config.shortest_cover:
         covered = int(rng.integers(config.shortest_cover, min(config.longest_cover, room) + 1))
         events.append(whole_face_event(start, covered, rate))
