@@ -131,7 +131,8 @@ def _check_head(head: str | Path) -> bool:
     Raises:
         AvfaceError: if the head is unknown or has no embedding of the tracker's landmarks.
     """
-    from avface.head.model import OPEN_NAME, find_head, load_head
+    from avface.head.asset import find_head, load_head
+    from avface.open_head import OPEN_NAME
 
     if str(head) == OPEN_NAME:  # loaded while the clip is tracked
         return True

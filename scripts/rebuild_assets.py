@@ -217,7 +217,7 @@ def install(step: Step, work: Path) -> None:
 
 def name_digest() -> None:
     """Write the digest of the package's head into `avface/open_head.py`."""
-    code = "from avface.head.model import OPEN_HEAD, _load_asset; print(_load_asset(OPEN_HEAD).digest())"
+    code = "from avface.head import load_head; print(load_head().digest())"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=PACKAGE.parent, check=True, capture_output=True, text=True
     )

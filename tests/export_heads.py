@@ -9,7 +9,8 @@ import numpy as np
 from captures import moving_capture
 
 from avface.capture import Capture
-from avface.head.model import HeadModel, save_head_asset
+from avface.head.asset import save_head_asset
+from avface.head.model import HeadModel
 
 
 def turned_neck_capture(frames: int = 5) -> Capture:

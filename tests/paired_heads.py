@@ -12,7 +12,8 @@ from captures import moving_capture
 from avface.capture import Capture
 from avface.geometry.mesh import triangulate
 from avface.head import load_head
-from avface.head.model import HeadModel, save_head_asset
+from avface.head.asset import save_head_asset
+from avface.head.model import HeadModel
 
 PAIRS = (("eyeBlinkLeft", "eyeBlinkLeft"), ("mouthSmileLeft", "jawOpen"), ("eyeBlinkRight", "eyeSquintRight"))
 PAIR_NAMES = ("eyeBlinkLeft_inbetween", "mouthSmileLeft_jawOpen", "eyeBlinkRight_eyeSquintRight")

@@ -20,7 +20,7 @@ from avface.capture import CAPTURE_VERSION, find_exporter
 from avface.errors import AvfaceError
 from avface.geometry.mesh import vertex_normals
 from avface.head import load_head
-from avface.head.model import save_head_asset
+from avface.head.asset import save_head_asset
 from avface.open_head import FIRST_OPEN_DIGEST, OPEN_DIGEST
 
 

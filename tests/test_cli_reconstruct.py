@@ -31,7 +31,7 @@ from avface.cli.results import Job, completed_capture
 from avface.errors import AvfaceError
 from avface.export.overlay import export_overlay
 from avface.files import replacing
-from avface.head.model import find_head
+from avface.head.asset import find_head
 from avface.media import EncodingConfig, VideoWriter
 
 FRAMES = 10

@@ -9,8 +9,8 @@ from test_export_usd import complaints
 from test_export_usd import largest_error as error_of_usd
 
 from avface.capture import Capture
+from avface.head.asset import save_head_asset
 from avface.head.flame.model import JAW_UNITS, FlameFile, FlameImportConfig, flame_head
-from avface.head.model import save_head_asset
 
 CLOSE = 1e-5
 FRAMES = 4

@@ -13,7 +13,8 @@ from avface.head import load_head
 from avface.head.anatomy.check import LIMITS, AnatomyReport, Found, Limit, Row, check_head, relative_size
 from avface.head.anatomy.mouth import count_teeth, inside_seen, see_through
 from avface.head.anatomy.units import UnitFigures, compare_units, own_figures, reference_figures
-from avface.head.model import OPEN_HEAD, HeadModel, save_head_asset
+from avface.head.asset import OPEN_HEAD, save_head_asset
+from avface.head.model import HeadModel
 
 BROKEN = LIMITS.keys() - {"holes", "neck_loops", "file"}
 """Limits that the shipped head breaks; to be `set()` as soon as it is exchanged for the new one."""

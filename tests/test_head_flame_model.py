@@ -8,12 +8,12 @@ from scipy.spatial.transform import Rotation
 
 from avface.errors import AvfaceError
 from avface.head import load_head
+from avface.head.asset import save_head_asset
 from avface.head.contour import BINS, YawContour, yaw_bins
 from avface.head.embedding import EmbeddingConfig
 from avface.head.flame.importer import import_flame
 from avface.head.flame.model import JAW_UNITS, JOINTS, FlameImportConfig, flame_head, read_flame
 from avface.head.folder import heads_folder
-from avface.head.model import save_head_asset
 
 VERTICES = 600
 """FLAME has 5023; the computation is the same for all."""

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from avface.errors import AvfaceError
+from avface.head.asset import load_head
 from avface.head.lip_contact import LipContact
 from avface.head.lips import lip_region
-from avface.head.model import load_head
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,9 @@ import torch
 from avface.errors import AvfaceError
 from avface.geometry.rasteriser import rasterise
 from avface.head import load_head
-from avface.head.model import OPEN_DIGEST, OPEN_HEAD, OPEN_NAME, LandmarkEmbedding, save_head_asset
+from avface.head.asset import OPEN_HEAD, save_head_asset
+from avface.head.model import LandmarkEmbedding
+from avface.open_head import OPEN_DIGEST, OPEN_NAME
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 
 from avface.errors import AvfaceError
 from avface.geometry.mesh import triangulate
-from avface.head.model import load_head, save_head_asset
+from avface.head.asset import load_head, save_head_asset
 from avface.head.open.draft import Draft, PersonTerms
 from avface.head.open.eyes.eyeballs import Eyeball, EyesConfig
 from avface.head.open.finish import GAZE_RANGE, about_origin, finish, lower_end

@@ -8,9 +8,10 @@ from paired_heads import PAIR_NAMES, PAIRS, changed, paired, paired_capture, qua
 from avface.errors import AvfaceError
 from avface.geometry.mesh import triangulate
 from avface.head import load_head
+from avface.head.asset import OPEN_HEAD, save_head_asset
 from avface.head.blend import pair_slopes, pair_weights
-from avface.head.model import OPEN_DIGEST, OPEN_HEAD, save_head_asset
 from avface.head.morphs import morph_motion, morph_targets
+from avface.open_head import OPEN_DIGEST
 
 
 @pytest.fixture(scope="module")

@@ -145,7 +145,7 @@ def test_closed_lids_have_finite_gradients():
 
 @pytest.fixture(scope="module")
 def head():
-    from avface.head.model import load_head
+    from avface.head.asset import load_head
 
     return load_head()
 

@@ -238,7 +238,7 @@ def test_every_landmark_has_a_region_the_same_on_both_sides(open_landmarks):
 
 @pytest.fixture(scope="module")
 def open_landmarks():
-    from avface.head.model import load_head
+    from avface.head.asset import load_head
 
     head = load_head()
     embedding = head.embedding("mediapipe478")
@@ -280,7 +280,7 @@ def test_arkit_units_belong_to_one_region_and_flames_to_all():
 
 
 def test_all_units_of_the_open_head_have_their_region():
-    from avface.head.model import load_head
+    from avface.head.asset import load_head
 
     assert (unit_regions(load_head().expression_names).max(1).values == 1).all()
 

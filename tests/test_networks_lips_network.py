@@ -8,8 +8,8 @@ import torch
 
 from avface.errors import AvfaceError
 from avface.geometry.camera import Camera
+from avface.head.asset import load_head
 from avface.head.lips import lip_region
-from avface.head.model import load_head
 from avface.networks.lips.network import (
     GATE_FADE,
     GATE_HOLD,

@@ -109,11 +109,10 @@ def test_a_new_heads_digest_is_written_into_its_module(script, monkeypatch):
     module, head = script.PACKAGE / "open_head.py", script.PACKAGE / "head"
     head.mkdir()
     module.write_text('OPEN_DIGEST = "old"\n\nFIRST_OPEN_DIGEST = "first"\n')
-    (head / "model.py").write_text(
-        'from types import SimpleNamespace\nOPEN_HEAD = ""\n\n\n'
-        'def _load_asset(path):\n    return SimpleNamespace(digest=lambda: "0123456789abcdef")\n'
+    (script.PACKAGE / "__init__.py").touch()
+    (head / "__init__.py").write_text(
+        "from types import SimpleNamespace\n\n\n"
+        'def load_head():\n    return SimpleNamespace(digest=lambda: "0123456789abcdef")\n'
     )
-    for folder in (script.PACKAGE, head):
-        (folder / "__init__.py").touch()
     script.name_digest()
     assert module.read_text() == 'OPEN_DIGEST = "0123456789abcdef"\n\nFIRST_OPEN_DIGEST = "first"\n'

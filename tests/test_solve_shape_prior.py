@@ -8,7 +8,7 @@ from solve_clips import QUICK, SIZE, truth
 from avface.evaluation.out_of_model import OutOfModelConfig, out_of_model_head
 from avface.geometry.rotations import euler_to_rotmat
 from avface.head import load_head
-from avface.head.model import save_head_asset
+from avface.head.asset import save_head_asset
 from avface.solve import Solver, SolverConfig
 from avface.solve.landmark_model import LandmarkModel
 from avface.solve.shape_prior import NeutralObservation, ShapePrior, load_shape_prior, tracker_errors

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from avface.head.model import load_head
+from avface.head.asset import load_head
 from avface.networks.lips.network import EFFECTS
 from avface.synthetic.performance.espeak import Phoneme
 from avface.synthetic.performance.lip_effects import (

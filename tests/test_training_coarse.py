@@ -13,7 +13,8 @@ from training_runs import coarse_performances, coarse_recipe, tracked_takes
 
 from avface.data import PrepareConfig, prepare
 from avface.errors import AvfaceError
-from avface.head.model import HeadModel, load_head
+from avface.head.asset import load_head
+from avface.head.model import HeadModel
 from avface.networks.coarse.codes import CoarseCode, CodeConfig, perspective_camera, perspective_translation
 from avface.networks.coarse.model import CoarseNetworks, load_networks
 from avface.networks.frames import FaceCrop, Frames

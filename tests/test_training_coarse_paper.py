@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from avface.cli import _parse
 from avface.data import PrepareConfig, Windows, prepare
 from avface.errors import AvfaceError
-from avface.head.model import HeadModel, save_head_asset
+from avface.head.asset import save_head_asset
+from avface.head.model import HeadModel
 from avface.networks.coarse.model import CoarseNetworks
 from avface.training.coarse import recipes
 from avface.training.coarse.image_batches import window_batch

@@ -8,7 +8,7 @@ from training_runs import lip_performances, lips_recipe
 
 from avface.errors import AvfaceError
 from avface.evaluation.studies.lips import NAMES, lip_figures
-from avface.head.model import load_head
+from avface.head.asset import load_head
 from avface.networks.lips.network import load_lips
 from avface.training.lips.performances import LipPerformancesConfig, held_out, prepare_lip_performances
 from avface.training.lips.train import LipsLosses, LipsRecipe, LipsTask, LipsTraining, train

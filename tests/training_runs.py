@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from networks_frames import small_config
 
-from avface.head.model import load_head
+from avface.head.asset import load_head
 from avface.networks.coarse.video import LandmarksConfig
 from avface.networks.detail.network import DetailConfig
 from avface.networks.landmark_correction import LandmarkConfig

@@ -34,8 +34,8 @@ class BuildOpen:
 
     def run(self, bars: Bars) -> Outcome:
         """Compute shapes and expressions, then detect the landmarks on rendered portraits."""
+        from avface.head.asset import save_head_asset
         from avface.head.embedding import EmbeddingConfig, build_embeddings
-        from avface.head.model import save_head_asset
         from avface.head.open.builder import build_open_head
         from avface.head.regions import regions_from_landmarks
         from avface.tracking.facemesh import FaceMesh
@@ -80,11 +80,11 @@ class ImportHead:
 
     def run(self, bars: Bars) -> Outcome:
         """Read the files, find the landmarks, write the head."""
+        from avface.head.asset import save_head_asset
         from avface.head.embedding import EmbeddingConfig
         from avface.head.flame.importer import import_flame
         from avface.head.flame.model import FlameImportConfig
         from avface.head.folder import heads_folder
-        from avface.head.model import save_head_asset
         from avface.tracking.facemesh import FaceMesh
 
         name = self.name or self.path.stem
@@ -168,7 +168,7 @@ class CheckHead:
         """Read the head and measure it."""
         from avface.head import load_head
         from avface.head.anatomy.check import check_head
-        from avface.head.model import find_head
+        from avface.head.asset import find_head
 
         if self.people < 0:
             raise AvfaceError(f"--people {self.people}: must be 0 or more")

@@ -129,7 +129,7 @@ def completed_capture(
 
 def _same_head(one: str, other: str) -> bool:
     """Whether two heads, by name or path, are the same file."""
-    from avface.head.model import find_head
+    from avface.head.asset import find_head
 
     try:
         return one == other or find_head(one).samefile(find_head(other))

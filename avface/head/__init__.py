@@ -1,5 +1,6 @@
 """Head models: the built-in open head and imported ones, all as `HeadModel`."""
 
-from avface.head.model import HeadModel, LandmarkEmbedding, load_head
+from avface.head.asset import load_head
+from avface.head.model import HeadModel, LandmarkEmbedding
 
 __all__ = ["HeadModel", "LandmarkEmbedding", "load_head"]

@@ -22,7 +22,7 @@ from avface.geometry.camera import Camera
 from avface.geometry.mesh import vertex_normals
 from avface.geometry.rasteriser import rasterise
 from avface.geometry.shading import sample_texture
-from avface.head.model import load_head
+from avface.head.asset import load_head
 from avface.head.skin.atlas import DetailAtlas, DetailMaps, detail_atlas, unit
 from avface.networks.detail.losses import detail_texture, from_tangent_space, photometric_loss
 from avface.networks.detail.network import DetailNetwork, load_detail, predict_detail

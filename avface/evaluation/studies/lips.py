@@ -19,7 +19,8 @@ from avface.arrays import F64, Bool, Int
 from avface.errors import AvfaceError
 from avface.evaluation.tables import aligned
 from avface.files.temporary import temporary_folder
-from avface.head.model import HeadModel, load_head
+from avface.head.asset import load_head
+from avface.head.model import HeadModel
 from avface.networks.lips.network import (
     LipsNetwork,
     check_lips,

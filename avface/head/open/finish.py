@@ -10,9 +10,10 @@ import numpy as np
 from avface.arrays import F64, Int
 from avface.errors import AvfaceError
 from avface.geometry.mesh import triangulate
-from avface.head.model import OPEN_NAME, HeadModel
+from avface.head.model import HeadModel
 from avface.head.open.draft import JOINT_NAMES, Draft
 from avface.head.open.uv_layout import layout_uv
+from avface.open_head import OPEN_NAME
 
 JOINT_PARENTS = (-1, 0, 0)
 

@@ -16,7 +16,8 @@ import torch
 
 from avface.arrays import F32
 from avface.data.shards import file_hash
-from avface.head.model import HeadModel, load_head
+from avface.head.asset import load_head
+from avface.head.model import HeadModel
 from avface.speech.acoustic import pretrained_acoustic_model
 from avface.speech.spectrum import SAMPLE_RATE
 from avface.training.coarse.recipes import Simulation

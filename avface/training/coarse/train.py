@@ -23,7 +23,8 @@ from torch.optim import Adam, AdamW
 from torch.utils.data import DataLoader
 
 from avface.errors import AvfaceError
-from avface.head.model import HeadModel, load_head
+from avface.head.asset import load_head
+from avface.head.model import HeadModel
 from avface.networks.coarse.model import CoarseNetworks, load_networks, save_networks
 from avface.networks.coarse.video import LandmarksEncoder
 from avface.networks.frames import Frames

@@ -27,7 +27,8 @@ from avface.files import write_tensors
 from avface.geometry.camera import Camera
 from avface.geometry.rasteriser import rasterise
 from avface.geometry.shading import sample_texture
-from avface.head.model import HeadModel, load_head
+from avface.head.asset import load_head
+from avface.head.model import HeadModel
 from avface.head.skin.atlas import DetailAtlas, detail_atlas
 from avface.networks.detail.losses import VALLEY_SHADE, valley_occlusion
 from avface.speech import speech_features

@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 from torch.optim import AdamW
 
 from avface.errors import AvfaceError
-from avface.head.model import load_head
+from avface.head.asset import load_head
 from avface.head.skin.atlas import DetailAtlas, DetailMaps, detail_atlas, unit
 from avface.networks.detail.losses import (
     DetailWeights,

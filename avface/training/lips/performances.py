@@ -18,7 +18,7 @@ from torch import Tensor
 from avface.data.shards import file_hash
 from avface.errors import AvfaceError
 from avface.files import write_tensors
-from avface.head.model import load_head
+from avface.head.asset import load_head
 from avface.speech.acoustic import pretrained_acoustic_model
 from avface.synthetic.performance.espeak import Phoneme
 from avface.training.coarse.landmark_simulation import FRAME_RATE, SILENCE, SOUNDS, recorded

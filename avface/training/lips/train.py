@@ -23,7 +23,8 @@ from avface.errors import AvfaceError
 from avface.geometry.axes import flip_rotation
 from avface.geometry.camera import Camera
 from avface.geometry.rotations import euler_to_rotmat
-from avface.head.model import HeadModel, load_head
+from avface.head.asset import load_head
+from avface.head.model import HeadModel
 from avface.networks.lips.network import LipMotion, LipsConfig, LipsNetwork, save_lips, speech_gate
 from avface.networks.lips.normal_loss import lip_normals_loss, render_normals
 from avface.synthetic.performance.lip_effects import (
