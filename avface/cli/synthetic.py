@@ -130,7 +130,7 @@ class Occlude:
             folder,
             self.seed,
             self.kinds or OCCLUDER_KINDS,
-            config=OcclusionConfig(whole_face=self.whole_face, kinds=self.kinds or OCCLUDER_KINDS),
+            config=OcclusionConfig(whole_face=self.whole_face),
             on_frame=lambda stage, done: bars(stage, done, total),
         )
         written = [files.occluded, files.clean, files.mask, files.truth]

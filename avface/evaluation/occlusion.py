@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from avface.evaluation.gap_filling import carry, hold, interpolate
 from avface.evaluation.metrics import WORST_ERROR, nme
 from avface.evaluation.occluded_clips import OccludedClip, OccludedClipsConfig, make_occluded_clip
 from avface.evaluation.occlusion_whole_face import (
+    COVERED_FRAMES,
+    WHOLE_FACE_KINDS,
     WholeFaceCase,
     WholeFaceReport,
     WholeFaceSource,
@@ -232,9 +235,10 @@ def evaluate_occlusion(
                     progress(name, stage, done, None)
 
                 source = WholeFaceSource(path, on_whole)
-                for kind, length, make in source.clips(0, Path(folder)):
+                for kind, length in product(WHOLE_FACE_KINDS, COVERED_FRAMES):
                     try:
-                        whole.append(_measured_whole_face(make(), kind, length, networks, on_whole))
+                        clip = source.covered_by(kind, length, 0, Path(folder))
+                        whole.append(_measured_whole_face(clip, kind, length, networks, on_whole))
                     except AvfaceError as problem:
                         failed[f"{path.name} {kind} {length}"] = str(problem)
     if not cases and not whole:
@@ -251,32 +255,34 @@ def reconstructions(networks: Path | None) -> dict[str, dict[str, Any]]:
 def _measured(
     clip: OccludedClip, networks: Path | None, on_frame: Callable[[str, int], None]
 ) -> OcclusionCase:
-    from avface.media import Clip
-    from avface.pipeline import reconstruct
-    from avface.tracking import track
-
-    found = track(Clip.open(clip.video).frames(), on_frame=lambda done: on_frame("tracker", done))
-    points = estimates(clip, np.asarray(found.landmarks, np.float64))
-    for name, options in reconstructions(networks).items():
-        capture = reconstruct(clip.video, progress=lambda stage, done, _: on_frame(stage, done), **options)
-        points[name] = np.asarray(capture.landmarks(), np.float64)
-    return measure_case(clip, points, lost=int((clip.lips_occluded & ~found.seen).sum()))
+    points, seen = _tracked_and_reconstructed(clip, reconstructions(networks), on_frame)
+    return measure_case(clip, points, lost=int((clip.lips_occluded & ~seen).sum()))
 
 
 def _measured_whole_face(
     clip: OccludedClip, kind: str, length: int, networks: Path | None, on_frame: Callable[[str, int], None]
 ) -> WholeFaceCase:
+    compared = {WITH_SOUND: reconstructions(networks)[WITH_SOUND]}
+    points, _ = _tracked_and_reconstructed(clip, compared, on_frame)
+    del points[CARRY]  # nothing is visible that it could move with
+    return whole_face_case(clip, kind, length, points)
+
+
+def _tracked_and_reconstructed(
+    clip: OccludedClip, compared: Mapping[str, Mapping[str, Any]], on_frame: Callable[[str, int], None]
+) -> tuple[dict[str, F64], Bool]:
+    """Landmarks of all methods by name, with options of `avface.reconstruct` by theirs; and the frames (T,) in which
+    the tracker has found the face."""
     from avface.media import Clip
     from avface.pipeline import reconstruct
     from avface.tracking import track
 
     found = track(Clip.open(clip.video).frames(), on_frame=lambda done: on_frame("tracker", done))
     points = estimates(clip, np.asarray(found.landmarks, np.float64))
-    del points[CARRY]  # nothing is visible that it could move with
-    options = reconstructions(networks)[WITH_SOUND]
-    capture = reconstruct(clip.video, progress=lambda stage, done, _: on_frame(stage, done), **options)
-    points[WITH_SOUND] = np.asarray(capture.landmarks(), np.float64)
-    return whole_face_case(clip, kind, length, points)
+    for name, options in compared.items():
+        capture = reconstruct(clip.video, progress=lambda stage, done, _: on_frame(stage, done), **options)
+        points[name] = np.asarray(capture.landmarks(), np.float64)
+    return points, found.seen
 
 
 def estimates(clip: OccludedClip, tracked: F64) -> dict[str, F64]:

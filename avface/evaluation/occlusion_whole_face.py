@@ -109,15 +109,11 @@ class WholeFaceSource:
 
         return track(Clip.open(self.path).frames(), on_frame=lambda done: self.on_frame("tracking", done))
 
-    def clips(self, seed: int, work: Path) -> list[tuple[str, int, Callable[[], OccludedClip]]]:
-        """Kind of occluder, covered frames and a function that makes the clip, for each of its cases."""
-
-        def maker(kind: str, length: int) -> Callable[[], OccludedClip]:
-            return lambda: make_whole_face_clip(
-                self.path, kind, length, seed, work, lambda: self.face_track, self.on_frame
-            )
-
-        return [(kind, length, maker(kind, length)) for kind in WHOLE_FACE_KINDS for length in COVERED_FRAMES]
+    def covered_by(self, kind: str, length: int, seed: int, work: Path) -> OccludedClip:
+        """The clip with the face covered for so many frames; see `make_whole_face_clip`."""
+        return make_whole_face_clip(
+            self.path, kind, length, seed, work, lambda: self.face_track, self.on_frame
+        )
 
 
 def whole_face_covered(clip: OccludedClip) -> Bool:

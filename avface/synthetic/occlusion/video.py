@@ -89,6 +89,7 @@ def occlude_video(
     check_kinds(kinds)
     source, folder = Path(video), Path(out_dir)
     clip = Clip.open(source)
+    config = replace(config or OcclusionConfig(), kinds=tuple(kinds), frame_rate=clip.info.frame_rate)
     if folder.is_dir() and source.resolve().parent == folder.resolve() and source.name in _VIDEO_NAMES:
         raise AvfaceError(f"{source}: would be overwritten; choose another folder than {folder}")
     try:
@@ -105,7 +106,6 @@ def occlude_video(
         found = face_track or track(clip.frames(), on_frame=lambda done: on_frame("tracking", done))
     except AvfaceError as error:
         raise AvfaceError(f"{source}: {error}") from None
-    config = replace(config or OcclusionConfig(), kinds=tuple(kinds), frame_rate=clip.info.frame_rate)
     rng = occlusion_rng(seed)
     rows: list[tuple[Any, ...]] = []
     packed: list[U8] = []
