@@ -8,7 +8,7 @@ import pytest
 from mouth_drafts import COLUMNS, NAMES, ring_draft
 
 from avface.errors import AvfaceError
-from avface.head.open.draft import triangulate
+from avface.geometry.mesh import triangulate
 from avface.head.open.mouth.config import MouthConfig
 from avface.head.open.mouth.following import mouth_follows
 from avface.head.open.mouth.placement import bite_of

@@ -5,12 +5,14 @@ import importlib.util
 import numpy as np
 import pytest
 
-from avface.head.open.draft import triangulate
+from avface.geometry.mesh import triangulate
+from avface.head.anatomy.units import UnitFigures, compare_units, reference_figures
 from avface.head.open.units.corrections import STEERING
-from avface.head.open.units.measures import Reference, SkinCheck, compare_units
+from avface.head.open.units.measures import SkinCheck
 from avface.head.open.units.named_points import (
     REFERENCE_POINTS,
     find_points,
+    head_scale,
     mirrored_vertices,
     point_positions,
 )
@@ -22,7 +24,7 @@ needs_anny = [
 
 
 def test_every_handle_is_a_named_point_and_every_unit_a_reference_unit():
-    places, reference = point_positions(), Reference.load()
+    places, reference = point_positions(), reference_figures()
     for name, steering in STEERING.items():
         assert name in reference.names
         for point in steering.points:
@@ -52,14 +54,10 @@ class TestOpenHead:
     pytestmark = needs_anny
 
     def test_units_point_where_the_reference_does_and_to_no_other_unit(self, draft):
-        figures = compare_units(
-            draft.expression_names,
-            draft.template,
-            draft.expression,
-            find_points(draft),
-            Reference.load(),
-        )
-        own = [each for each in figures if each.name in STEERING]
+        points = find_points(draft)
+        moves = [points.at(draft.expression[draft.unit(name)], REFERENCE_POINTS) for name in STEERING]
+        scale = head_scale(draft.template, points)
+        own = compare_units(UnitFigures(tuple(STEERING), np.stack(moves) / scale), reference_figures())
         for each in own:
             assert each.cosine > 0.85, each
             assert 0.74 < each.amplitude < 1.33, each

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from avface.arrays import F64, Int
+from avface.geometry.mesh import triangulate
 from avface.head.model import HeadModel
 from avface.head.open import pairs
 from avface.head.open.base_mesh import (
@@ -21,7 +22,7 @@ from avface.head.open.base_mesh import (
     skull_weights,
 )
 from avface.head.open.config import OpenHeadConfig
-from avface.head.open.draft import JOINT_NAMES, Draft, triangulate
+from avface.head.open.draft import JOINT_NAMES, Draft
 from avface.head.open.eyes import eyeballs, lids
 from avface.head.open.finish import finish, lower_end
 from avface.head.open.mouth.following import mouth_follows

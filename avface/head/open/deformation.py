@@ -27,8 +27,6 @@ class SmoothFields:
         number[used] = np.arange(len(used))
         laplacian, area = cotangent_laplacian(points, number[triangles])
         self._energy = (laplacian @ sp.diags(1 / area) @ laplacian + (1000 * reach) ** -2 * laplacian).tocsc()
-        self._laplacian = laplacian
-        self._area = area
 
     def solve(self, vertices: Int, weights: F64, targets: F64, held: Bool, stiffness: float = 4.0) -> F64:
         """(V, 3) a field that is 0 where held (V,) and off the mesh, and takes targets at handles.
@@ -50,19 +48,16 @@ class SmoothFields:
         field[self._used[free]] = splu(system.tocsc()).solve(stiffness * (handles.T @ targets))
         return field
 
-    def smooth(self, field: F64, held: Bool, radius: float) -> F64:
-        """The field (V, 3) with detail finer than radius (metres) removed; unchanged where held."""
-        free = np.flatnonzero(~held[self._used])
-        fixed = np.flatnonzero(held[self._used])
-        step = (1000 * radius) ** 4
-        mass = sp.diags(self._area)
-        bending = self._laplacian @ sp.diags(1 / self._area) @ self._laplacian
-        system = (mass + step * bending).tocsr()
-        values = field[self._used]
-        right = self._area[free, None] * values[free] - step * bending[free][:, fixed] @ values[fixed]
-        result = field.copy()
-        result[self._used[free]] = splu(system[free][:, free].tocsc()).solve(right)
-        return result
+
+def both_ways(quads: Int) -> Int:
+    """Triangles of both diagonals of quads (Q, 4), so that the result doesn't depend on the choice; a triangle counts
+    twice."""
+    halves = np.concatenate(
+        [quads[:, [0, 1, 2]], quads[:, [0, 2, 3]], quads[:, [0, 1, 3]], quads[:, [1, 2, 3]]]
+    )
+    a, b, c = halves.T
+    whole: Int = halves[(a != b) & (b != c) & (c != a)]
+    return whole
 
 
 def cotangent_laplacian(vertices: F64, triangles: Int) -> tuple[sp.csr_matrix, F64]:

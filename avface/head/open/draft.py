@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avface.arrays import F64, Bool, Int
-from avface.geometry.mesh import triangulate as triangulate
+from avface.geometry.mesh import triangulate
 
 JOINT_NAMES = ("neck", "left_eye", "right_eye")
 
@@ -86,6 +86,11 @@ class Draft:
     def triangles(self) -> Int:
         """(F, 3) two for each quad, one where its last vertex repeats."""
         return triangulate(self.quads)
+
+    @property
+    def size_sigma(self) -> float:
+        """Standard deviation of the head's size: component 0 is so many times the mean head."""
+        return float((self.shape[0] * self.template).sum() / (self.template**2).sum())
 
     def rows(self, *parts: str) -> Int:
         """Vertices of parts."""

@@ -10,6 +10,7 @@ import numpy as np
 from avface.arrays import F64, Int
 from avface.errors import AvfaceError
 from avface.geometry.mesh import triangulate
+from avface.head.anatomy.surface import boundary_edges
 from avface.head.model import HeadModel
 from avface.head.open.draft import JOINT_NAMES, Draft
 from avface.head.open.uv_layout import layout_uv
@@ -85,7 +86,7 @@ def finish(draft: Draft) -> HeadModel:
 def about_origin(draft: Draft) -> Draft:
     """The draft with its origin between the eyes' centres in height and half-way between the ears in depth, about which
     component 0 scales it."""
-    sigma = float((draft.shape[0] * draft.template).sum() / (draft.template**2).sum())
+    sigma = draft.size_sigma
     depth = draft.template[draft.regions["ears"], 2].mean()
     origin = np.array([0.0, draft.eye_centres[0, :, 1].mean(), depth])
     shape, centres = draft.shape.copy(), draft.eye_centres.copy()
@@ -167,8 +168,6 @@ def _centre_weights(draft: Draft, side: str) -> F64:
 
 def lower_end(faces: Int, template: F64) -> Int:
     """Vertices of the mesh boundary at the bottom of the neck: faces (F, 3), template (V, 3)."""
-    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
-    unique, count = np.unique(edges, axis=0, return_counts=True)
-    boundary = np.unique(unique[count == 1])
+    boundary = np.unique(boundary_edges(faces))
     low = template[:, 1].min() + 0.25 * np.ptp(template[:, 1])
     return boundary[template[boundary, 1] < low]

@@ -9,8 +9,9 @@ from scipy.spatial import cKDTree
 
 from avface.arrays import F64
 from avface.geometry.interpolation import smoothstep
+from avface.geometry.mesh import triangulate
 from avface.head.open.deformation import SmoothFields
-from avface.head.open.draft import Draft, triangulate
+from avface.head.open.draft import Draft
 from avface.head.open.mouth.jaw import open_motion
 from avface.head.open.units.corrections import OPEN_ROLL
 from avface.head.open.units.measures import SkinCheck

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from avface.arrays import F64, Int
 from avface.errors import AvfaceError
 from avface.head.open.draft import JOINT_NAMES, Draft
-from avface.head.open.eyes.lid_fit import LidFitConfig, fit_lids, size_sigma
+from avface.head.open.eyes.lid_fit import LidFitConfig, fit_lids
 from avface.head.open.eyes.region import cut_and_refine, lid_rings
 
 SIDES = ("left", "right")
@@ -66,7 +66,7 @@ def step(draft: Draft, config: EyesConfig | None = None) -> Draft:
     centres = _centres(draft, config)
     draft = replace(draft, eye_centres=centres)
     draft = fit_lids(draft, LidFitConfig(radius=config.radius, gap=config.gap))
-    sigma = size_sigma(draft)
+    sigma = draft.size_sigma
     ball = Eyeball(config)
     for side, name in enumerate(SIDES):
         template = ball.points + centres[0, side]
@@ -136,7 +136,7 @@ def _centres(draft: Draft, config: EyesConfig) -> F64:
     """(1 + S, 2, 3) the eyeballs' centres: where a ball of the radius fits the lids' inner edges, and how that place
     moves with the lids by each shape component."""
     result = draft.eye_centres.copy()
-    sigma = size_sigma(draft)
+    sigma = draft.size_sigma
     reach = config.radius + config.gap
     for side, rings in enumerate(lid_rings(draft)):
         edge = rings.margin[0]

@@ -9,8 +9,8 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
 from avface.arrays import F64, Int
-from avface.geometry.mesh import triangulate
-from avface.head.open.deformation import cotangent_laplacian
+from avface.geometry.interpolation import smoothstep
+from avface.head.open.deformation import both_ways, cotangent_laplacian
 from avface.head.open.draft import Draft
 from avface.head.open.eyes.region import INNER_RINGS, LidRings, lid_rings
 
@@ -54,9 +54,7 @@ class LidField:
         self.handles: Int = np.concatenate(rings.rings[: INNER_RINGS + 3])
         """(H,) vertices whose displacement is given: ring by ring, inwards to outwards."""
         free = np.concatenate(rings.skin[:soft_rings])
-        # Quads split both ways, so that the fields of both sides mirror each other.
-        triangles = np.concatenate([triangulate(draft.quads), triangulate(np.roll(draft.quads, 1, axis=1))])
-        triangles = triangles[(triangles[:, 0] != triangles[:, 2]) & (triangles[:, 0] != triangles[:, 1])]
+        triangles = both_ways(draft.quads)  # so that the fields of both sides mirror each other
         inside = np.zeros(len(draft.template), bool)
         inside[self.handles] = inside[free] = True
         near = np.isin(triangles, np.flatnonzero(inside)).any(1)
@@ -100,22 +98,15 @@ def fit_lids(draft: Draft, config: LidFitConfig) -> Draft:
         count = len(handles)
         solved = field.solve(np.moveaxis(off, 0, 1).reshape(count, -1)).reshape(len(rows), len(off), 3)
         shape[:, rows] -= np.moveaxis(solved, 1, 0)
-    shape[0] = size_sigma(draft) * template
+    shape[0] = draft.size_sigma * template
     return replace(draft, template=template, shape=shape)
-
-
-def size_sigma(draft: Draft) -> float:
-    """Standard deviation of the head's size: component 0 is so many times the mean head."""
-    return float((draft.shape[0] * draft.template).sum() / (draft.template**2).sum())
 
 
 def on_the_ball(columns: int, config: LidFitConfig) -> F64:
     """(K,) 1 for columns of the lids that lie on the eyeball, 0 at the inner corner's caruncle, smooth between."""
     along = np.minimum(np.arange(columns), columns - np.arange(columns)) / (columns / 2)
     first, last = config.caruncle
-    share = np.clip((last - along) / (last - first), 0, 1)
-    result: F64 = share**2 * (3 - 2 * share)
-    return result
+    return smoothstep(last, first, along)
 
 
 def _rest(template: F64, rings: LidRings, centre: F64, config: LidFitConfig) -> F64:

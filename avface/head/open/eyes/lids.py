@@ -10,7 +10,7 @@ import numpy as np
 from avface.arrays import F64, Int
 from avface.errors import AvfaceError
 from avface.head.open.draft import Draft, PersonTerms
-from avface.head.open.eyes.lid_fit import LidField, LidFitConfig, on_the_ball, size_sigma
+from avface.head.open.eyes.lid_fit import LidField, LidFitConfig, on_the_ball
 from avface.head.open.eyes.region import INNER_RINGS, LidRings, lid_rings
 
 SIDES = ("Left", "Right")
@@ -122,7 +122,7 @@ def _with_lids(draft: Draft, side: int, rings: LidRings, config: LidsConfig, fit
     offsets: list[F64] = [4.0 * half - 2.0 * own[blink]]
     outwards = (rest - centre) / np.linalg.norm(rest - centre, axis=1, keepdims=True)
     for index, unit in enumerate(draft.expression_names):
-        if unit in own or (unit.startswith("eye") and unit[3:7] in ("Blin", "Wide", "Squi", "Look")):
+        if unit in own or unit.startswith(("eyeBlink", "eyeWide", "eyeSquint", "eyeLook")):
             continue
         at_lids = expression[index, handles]
         size = np.linalg.norm(at_lids, axis=1).max()
@@ -236,7 +236,7 @@ def _with_tear_line(draft: Draft, side: int, rings: LidRings, config: LidsConfig
     template = np.concatenate([edge, centre + above])
     source = np.concatenate([rows, rows])
     shape = draft.shape[:, source].copy()
-    shape[0] = size_sigma(draft) * template
+    shape[0] = draft.size_sigma * template
     k = np.arange(number - 1)
     quads = np.stack([k, k + 1, k + 1 + number, k + number], 1)
     if rings.sign < 0:

@@ -92,7 +92,7 @@ class _Following:
         self._rim = rings[0]
         self._sources = np.concatenate([rings[k] for k in range(OUTER + 1)])
         size = len(self._sources)
-        fixed = {int(v): np.eye(size + 2)[column] for column, v in enumerate(rings[0])}
+        fixed = dict(zip(rings[0].tolist(), np.eye(count, size + 2), strict=True))
         for ring, share in enumerate(shares + (0.0,) * (INNER - len(shares)), start=1):
             if np.isnan(share):
                 continue

@@ -10,7 +10,7 @@ from avface.arrays import F64, Int
 from avface.geometry.interpolation import smoothstep
 from avface.head.open.draft import Draft
 from avface.head.open.mouth.config import MouthConfig
-from avface.head.open.mouth.rings import CONTACT, OUTER, Rings, harmonic, hops, mouth_rings
+from avface.head.open.mouth.rings import CONTACT, OUTER, Rings, harmonic, hops
 
 JAW_UNITS = ("jawOpen", "jawForward", "jawLeft", "jawRight")
 CHIN_BULGE = 0.008
@@ -79,7 +79,7 @@ def with_jaw(draft: Draft, rings: Rings, config: MouthConfig) -> Draft:
     skin = np.zeros((len(share), 1))
     skin[rows] = 1
     opening = share[:, None] * moved
-    opening += _throat(draft, share, moved)
+    opening += _throat(draft, chin, share, moved)
     opening[:, 0] -= config.corner_inwards * inwards
     opening *= skin
     expression = draft.expression.copy()
@@ -112,12 +112,12 @@ def _lip_shares(draft: Draft, rings: Rings, config: MouthConfig) -> tuple[F64, F
     return shares, np.sign(x - middle) * across**3
 
 
-def _throat(draft: Draft, share: F64, moved: F64) -> F64:
+def _throat(draft: Draft, chin: Int, share: F64, moved: F64) -> F64:
     """Displacements (V, 3) of the skin under the chin in addition to share (V,) of the jaw's (V, 3): it gives way
     downwards, so that it doesn't fold."""
     height, depth = draft.template[:, 1], draft.template[:, 2]
-    chin = draft.template[_chin(draft, mouth_rings(draft))].mean(0)
-    under = smoothstep(0.0, 0.02, chin[2] - 0.008 - depth) * smoothstep(-0.007, 0.004, chin[1] - height)
+    front = draft.template[chin].mean(0)
+    under = smoothstep(0.0, 0.02, front[2] - 0.008 - depth) * smoothstep(-0.007, 0.004, front[1] - height)
     part = np.clip(share, 1e-6, 1)
     result = (under * (part**0.75 - part))[:, None] * moved
     result[:, 1] -= under * 0.005 * 4 * part * (1 - part)

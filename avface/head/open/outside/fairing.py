@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
 from avface.arrays import F64, Bool, Int
-from avface.head.open.deformation import cotangent_laplacian
+from avface.head.open.deformation import both_ways, cotangent_laplacian
 
 
 def fair(values: F64, vertices: F64, quads: Int, free: Bool, reach: F64) -> F64:
@@ -22,7 +22,7 @@ def fair(values: F64, vertices: F64, quads: Int, free: Bool, reach: F64) -> F64:
     number = np.full(len(vertices), -1)
     number[used] = np.arange(len(used))
     points = vertices[used] * 1000
-    laplacian, area = cotangent_laplacian(points, number[_both_ways(quads)])
+    laplacian, area = cotangent_laplacian(points, number[both_ways(quads)])
     laplacian, area = laplacian / 2, area / 2
     bent = _interior(number[quads], len(used))  # on the border, the Laplacian isn't that of the surface
     energy = laplacian.T @ sp.diags(bent / area) @ laplacian
@@ -45,16 +45,6 @@ def _beside(quads: Int, free: Bool) -> Bool:
     near[quads[free[quads].any(1)]] = True
     touched: Bool = near[quads].any(1)
     return touched
-
-
-def _both_ways(quads: Int) -> Int:
-    """Triangles of both diagonals of quads (Q, 4); a triangle counts twice."""
-    halves = np.concatenate(
-        [quads[:, [0, 1, 2]], quads[:, [0, 2, 3]], quads[:, [1, 2, 3]], quads[:, [1, 3, 0]]]
-    )
-    a, b, c = halves.T
-    whole: Int = halves[(a != b) & (b != c) & (c != a)]
-    return whole
 
 
 def _interior(quads: Int, count: int) -> F64:

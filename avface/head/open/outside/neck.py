@@ -64,15 +64,14 @@ def last_loop(edge: F64, config: NeckConfig) -> F64:
     mean = edge[0][:, [0, 2]]
     steps = np.linalg.norm(np.roll(mean, -1, 0) - mean, axis=1)
     turn = 2 * np.pi * np.concatenate([[0], np.cumsum(steps)[:-1]]) / steps.sum()
-    smooth = _harmonics(turn) @ np.linalg.pinv(_harmonics(turn))
+    fit = np.linalg.pinv(_harmonics(turn))
     even = turn
     for _ in range(4):
-        line = _harmonics(even) @ np.linalg.pinv(_harmonics(turn)) @ mean
+        line = _harmonics(even) @ fit @ mean
         length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.roll(line, -1, 0) - line, axis=1))])
         goal = np.linspace(0, length[-1], len(even), endpoint=False)
         even = np.interp(goal, length, np.append(even, even[0] + 2 * np.pi))
-    smooth = _harmonics(even) @ np.linalg.pinv(_harmonics(turn))
-    loop = np.einsum("ij,kjc->kic", smooth, edge)
+    loop = np.einsum("ij,kjc->kic", _harmonics(even) @ fit, edge)
     centre = loop.mean(1, keepdims=True)
     loop = centre + config.widening * (loop - centre)
     height = edge[:, :, 1].mean(1)

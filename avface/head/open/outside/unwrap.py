@@ -14,6 +14,7 @@ from avface.arrays import F64, Int
 from avface.errors import AvfaceError
 from avface.geometry.interpolation import smoothstep
 from avface.geometry.mesh import triangulate
+from avface.head.open.deformation import both_ways
 from avface.head.open.draft import Draft
 from avface.head.open.outside.neck import lower_loop
 
@@ -58,7 +59,7 @@ def unwrap(draft: Draft, config: UnwrapConfig | None = None) -> Draft:
     points = draft.template[owner]
     away = cKDTree(draft.template[draft.regions["face"]]).query(points)[0]
     share = smoothstep(0.0, config.fade, away)
-    triangles = _both_ways(corners)
+    triangles = both_ways(corners)
     scale = (1 + share * (config.back_scale - 1))[triangles].mean(1)
     weight = (config.back_weight**share)[triangles].mean(1)
     rest = _flat(points[triangles]) * scale[:, None, None]
@@ -107,16 +108,6 @@ def _cut(quads: Int, template: F64, config: UnwrapConfig) -> tuple[Int, Int]:
     right = template[quads, 0].mean(1) < 0
     corners[right] = np.where(twin[quads[right]] >= 0, twin[quads[right]], corners[right])
     return corners, np.concatenate([used, doubled])
-
-
-def _both_ways(quads: Int) -> Int:
-    """Triangles of both diagonals of quads (Q, 4), so that the result doesn't depend on the choice."""
-    halves = np.concatenate(
-        [quads[:, [0, 1, 2]], quads[:, [0, 2, 3]], quads[:, [0, 1, 3]], quads[:, [1, 2, 3]]]
-    )
-    a, b, c = halves.T
-    whole: Int = halves[(a != b) & (b != c) & (c != a)]
-    return whole
 
 
 def _flat(corners: F64) -> F64:

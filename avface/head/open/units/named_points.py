@@ -9,8 +9,10 @@ import numpy as np
 
 from avface.arrays import F64, Bool, Int
 from avface.errors import AvfaceError
+from avface.geometry.mesh import triangulate
 from avface.head.anatomy.surface import vertex_normals
-from avface.head.open.draft import Draft, triangulate
+from avface.head.anatomy.units import EYE_CORNERS_APART, LANDMARKS
+from avface.head.open.draft import Draft
 
 MIDDLE: dict[str, tuple[float, float, float]] = {
     "chin": (0, -112, 96),
@@ -92,34 +94,8 @@ LID_RING = (
 UPPER_LID = ("lid_inner_corner", "lid_upper_inner", "upper_lid", "lid_outer_corner")
 """Those of the upper lid."""
 
-REFERENCE_POINTS = (
-    "chin",
-    "brow_outer_right",
-    "brow_mid_right",
-    "brow_inner_right",
-    "brow_inner_left",
-    "brow_mid_left",
-    "brow_outer_left",
-    "nostril_right",
-    "nose_base",
-    "nostril_left",
-    "upper_lid_right",
-    "lower_lid_right",
-    "upper_lid_left",
-    "lower_lid_left",
-    "mouth_corner_right",
-    "upper_lip_side_right",
-    "upper_lip_mid",
-    "upper_lip_side_left",
-    "mouth_corner_left",
-    "lower_lip_side_left",
-    "lower_lip_mid",
-    "lower_lip_side_right",
-    "inner_upper_lip",
-    "inner_lower_lip",
-)
-"""The points of the reference figures, at those places of iBUG's 68 landmarks: 8, 17, 19, 21, 22, 24, 26, 31, 33, 35,
-37, 41, 44, 46, 48, 50, 51, 52, 54, 56, 57, 58, 62, 66."""
+REFERENCE_POINTS = tuple(LANDMARKS)
+"""The points of the reference figures."""
 
 _FACING = {"inner_upper": -1, "inner_lower": 1}
 """Lips touch at rest: these points are told apart by which way along y the skin faces."""
@@ -147,6 +123,12 @@ class NamedPoints:
         chosen = slice(None) if names is None else [self.names.index(name) for name in names]
         result: F64 = np.einsum("pk,pkc->pc", self.weights[chosen], values[self.vertices[chosen]])
         return result
+
+
+def head_scale(template: F64, points: NamedPoints) -> float:
+    """This head's size over that of the reference figures', by the distance of the outer corners of the eyes."""
+    left, right = points.at(template, ["lid_outer_corner_left", "lid_outer_corner_right"])
+    return float(np.linalg.norm(left - right)) / EYE_CORNERS_APART
 
 
 def find_points(draft: Draft) -> NamedPoints:

@@ -11,10 +11,11 @@ import numpy as np
 
 from avface.arrays import F64, Bool
 from avface.geometry.interpolation import smoothstep
+from avface.geometry.mesh import triangulate
+from avface.head.anatomy.units import reference_figures
 from avface.head.open.deformation import SmoothFields
-from avface.head.open.draft import Draft, triangulate
+from avface.head.open.draft import Draft
 from avface.head.open.units.corrections import STEERING, Steering
-from avface.head.open.units.measures import Reference, head_scale
 from avface.head.open.units.named_points import (
     LEFT,
     LID_RING,
@@ -24,6 +25,7 @@ from avface.head.open.units.named_points import (
     distance_to_lids,
     eye_cavities,
     find_points,
+    head_scale,
     mirrored_vertices,
 )
 
@@ -65,7 +67,7 @@ class UnitFields:
     def __init__(self, draft: Draft, config: UnitConfig | None = None) -> None:
         self._draft = draft
         self._config = config or UnitConfig()
-        self._reference = Reference.load()
+        self._figures = reference_figures()
         self._points = find_points(draft)
         self._mirror = mirrored_vertices(draft)
         flesh = np.isin(draft.parts, ("skin", "mouth_cavity"))
@@ -74,10 +76,8 @@ class UnitFields:
 
     def of(self, name: str, steering: Steering) -> F64:
         """(V, 3) offsets at weight 1 of a unit with these handles; symmetric where the unit has no side."""
-        targets = {
-            point: steering.gain * value
-            for point, value in zip(REFERENCE_POINTS, self._reference.of(name), strict=True)
-        }
+        moves = 1000 * self._figures.moves[self._figures.names.index(name)]
+        targets = {point: steering.gain * value for point, value in zip(REFERENCE_POINTS, moves, strict=True)}
         for point, value in steering.points.items():
             if point in LEFT:
                 targets[f"{point}_left"] = np.array(value)
