@@ -200,14 +200,13 @@ class LandmarkModel:
 
     def points(self, parameters: Parameters) -> Tensor:
         """Landmarks (T, L, 3) in the head's frame, metres."""
-        points = (parameters.expression @ self.expression_rows.T).unflatten(-1, (-1, 3)) + self.neutral(
-            parameters.shape
-        )
+        neutral = self.neutral(parameters.shape)
+        points = (parameters.expression @ self.expression_rows.T).unflatten(-1, (-1, 3)) + neutral
         moved = self._correctives
         if len(moved.landmarks):
             basis = moved.basis(parameters.shape).permute(1, 2, 0)  # (E + P, C, 3)
             here = (moved.weights(parameters.expression) @ basis.flatten(1)).unflatten(-1, (-1, 3))
-            points[..., moved.landmarks, :] = here + self.neutral(parameters.shape)[moved.landmarks]
+            points[..., moved.landmarks, :] = here + neutral[moved.landmarks]
         for eye, rows in enumerate(self.eye_points):
             centre = self.eye_mean[eye] + parameters.shape @ self.eye_basis[eye]
             turn = gaze_rotation(parameters.gaze[..., eye, :])
