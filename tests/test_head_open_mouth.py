@@ -12,7 +12,7 @@ from avface.geometry.mesh import triangulate
 from avface.head.open.mouth.config import MouthConfig
 from avface.head.open.mouth.following import mouth_follows
 from avface.head.open.mouth.placement import bite_of
-from avface.head.open.mouth.rings import CONTACT, lip_orders, mouth_rings
+from avface.head.open.mouth.rings import CONTACT, INNER, lip_orders, mouth_rings
 from avface.head.open.mouth.sealing import SHUT_UNITS, seal
 from avface.head.open.mouth.step import mouth
 from avface.head.open.mouth.teeth import OVERBITE, arches
@@ -178,6 +178,33 @@ def test_a_unit_leaves_the_lips_before_the_teeth(draft):
 def test_teeth_and_cavity_are_scaled_with_the_head(draft):
     rows = draft.rows("upper_teeth", "lower_teeth", "upper_gums", "tongue")
     np.testing.assert_allclose(draft.shape[0, rows], 0.05 * draft.template[rows], atol=1e-4)
+
+
+def test_arches_get_wider_and_bend_as_the_lips_do():
+    draft = ring_draft()
+    bent = np.zeros_like(draft.template)
+    bent[:, 0], bent[:, 2] = 0.1 * draft.template[:, 0], 4 * draft.template[:, 0] ** 2
+    draft = mouth(replace(draft, shape=np.stack([draft.shape[0], bent, draft.shape[2]])))
+    rows = draft.rows("upper_teeth", "lower_teeth", "upper_gums", "tongue")
+    place, moved = draft.template[rows], draft.shape[1, rows]
+    np.testing.assert_allclose(moved[:, 0], 0.1 * place[:, 0], atol=1e-4)
+    np.testing.assert_allclose(moved[:, 2] - 4 * place[:, 0] ** 2, 0, atol=1e-4)
+
+
+def test_thick_and_thin_lips_keep_their_inner_side_as_far_from_the_teeth():
+    draft = ring_draft()
+    rings = mouth_rings(draft)
+    thick = np.zeros_like(draft.template)
+    for ring, out in ((1, 0.001), (2, 0.002), (3, 0.004), (4, 0.003)):
+        thick[rings[ring], 2] = out
+    draft = mouth(replace(draft, shape=np.stack([draft.shape[0], thick, draft.shape[2]])))
+    upper = np.flatnonzero(rings.upper)[COLUMNS // 4 - 1]
+    teeth = draft.rows("upper_teeth")
+    tooth = teeth[np.linalg.norm(draft.template[teeth] - draft.template[rings[-1][upper]], axis=1).argmin()]
+    away = draft.shape[1, rings.loops[:, upper], 2] - draft.shape[1, tooth, 2]
+    assert np.abs(away[INNER - 3 : INNER]).max() < 0.0003
+    assert np.abs(away[INNER : INNER + 2]).max() < 0.0006
+    assert away[INNER + 3] > 0.001
 
 
 def test_the_tongue_comes_out_over_the_lower_lip(draft):

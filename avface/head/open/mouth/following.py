@@ -24,6 +24,8 @@ SHAPE_FOLLOWING = (np.nan, 0.2, 0.4, 0.4, 0.2)
 INWARDS = (0.2, 0.5, 0.8)
 """Share of the displacement of the cavity's rings towards the teeth, from the rim inwards, that flesh takes up by
 getting thinner; the last one's for all further ones."""
+SHAPE_INWARDS = (0.8, 1.0)
+"""The same under a shape component, to and from the teeth, of what goes beyond the movement of the arches."""
 FLESH = 0.006
 """Distance at which skin stops to displace the cavity behind it; metres."""
 
@@ -38,7 +40,7 @@ def mouth_follows(draft: Draft, config: MouthConfig | None = None) -> Draft:
     with_jaw, with_rim = _Following(draft, rings, (np.nan,) * 3), _Following(draft, rings, (0.6,))
     with_skin, with_shape = _Following(draft, rings, FOLLOWING), _Following(draft, rings, SHAPE_FOLLOWING)
     motions = jaw_motions(draft, rings, config)
-    inwards = _inwards(draft, rings, config)
+    inwards = _inwards(draft, rings, config, INWARDS)
     lower = draft.rows("lower_teeth", "lower_gums")
     tongue = draft.rows("tongue")
     upper = draft.rows("upper_teeth", "upper_gums")
@@ -69,10 +71,15 @@ def mouth_follows(draft: Draft, config: MouthConfig | None = None) -> Draft:
             push += out_of_teeth(draft, rings, config, moved + push, motions.get(name))
             expression[sides] += size / size.sum(0) * push
     shape = draft.shape.copy()
-    matrix, offset = lip_fit(draft, rings, shape)
-    deep = np.einsum("sij,vj->svi", matrix, draft.template) + offset[:, None]
-    for number in range(len(shape)):
-        with_shape.apply(shape[number], deep[number], deep[number])
+    arch = lip_fit(draft, rings)(draft.template)
+    none = np.zeros_like(draft.template)
+    away = _inwards(draft, rings, config, SHAPE_INWARDS)
+    inside = np.concatenate([rings[-k] for k in range(1, INNER + 1)])
+    for offsets, rigid in zip(shape, arch, strict=True):
+        relative = offsets - rigid
+        with_shape.apply(relative, none, none)
+        relative[inside] -= (relative * away).sum(1, keepdims=True)[inside] * away[inside]
+        offsets[inside] = rigid[inside] + relative[inside]
     pairs = draft.pair_offsets.copy()
     for each in pairs:
         with_skin.apply(each, np.zeros_like(each), np.zeros_like(each), inwards)
@@ -123,16 +130,16 @@ class _Following:
         offsets[self._moved[~rim]] = moved[~rim]
 
 
-def _inwards(draft: Draft, rings: Rings, config: MouthConfig) -> F64:
-    """Horizontal directions (V, 3) to the arch of teeth, of the cavity's vertices, of length sqrt(`INWARDS`); 0
-    elsewhere."""
+def _inwards(draft: Draft, rings: Rings, config: MouthConfig, shares: tuple[float, ...]) -> F64:
+    """Horizontal directions (V, 3) to the arch of teeth, of the cavity's vertices, 0 elsewhere; their squared lengths
+    are the shares of the rings from the rim inwards, the last one's for all further ones."""
     result = np.zeros_like(draft.template)
     bite = bite_of(draft, rings, config)
     surface = arches()[0].surface
     for ring in range(1, INNER + 1):
         rows = rings[-ring]
         front = surface.outside(1e3 * (draft.template[rows] - bite))[1]
-        result[rows] = -front * INWARDS[min(ring, len(INWARDS)) - 1] ** 0.5
+        result[rows] = -front * shares[min(ring, len(shares)) - 1] ** 0.5
     return result
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,11 +13,13 @@ from avface.head.open.mouth.config import MouthConfig
 from avface.head.open.mouth.rings import CONTACT, INNER, Rings
 from avface.head.open.mouth.teeth import ARCH, LOWER_TILT, UPPER_TILT, Solid, arches
 
-HANDLES = (0, 1, 5, 9)
+HANDLES = (0, 1, 2, 3)
 """Rings whose displacement under a shape component teeth and cavity take part in."""
-
-WIDTH_SHARE = 0.4
-"""Share of the lips' growth under a shape component that teeth take part in: mouths vary more than arches of teeth."""
+CORNER_WEIGHT = 0.15
+"""Weight of a handle beyond `MIDDLE` of the mouth's half width; of the others 1."""
+MIDDLE = 0.73
+TURN_COST, GROWTH_COST = 10.0, 30.0
+"""How much turns and growth in height and depth are avoided: lips vary in these more than arches of teeth; mm^2."""
 _TURNS = np.array(
     [
         [[0, 0, 0], [0, 0, -1], [0, 1, 0]],
@@ -35,37 +37,88 @@ def bite_of(draft: Draft, rings: Rings, config: MouthConfig) -> F64:
     return np.array([0.0, middle[1] - config.teeth_below, middle[2] - config.teeth_behind])
 
 
-def lip_fit(draft: Draft, rings: Rings, offsets: F64) -> tuple[F64, F64]:
-    """Similarity that moves teeth and cavity as offsets (..., V, 3) move the lips: matrix (..., 3, 3), offset
-    (..., 3)."""
+@dataclass(frozen=True, eq=False)
+class LipFit:
+    """Displacements of teeth and cavity under S shape components, of a few degrees of freedom as arches of teeth vary.
+
+    centre (3,); matrix (S, 3, 3) and offset (S, 3) of the affine part about it; bend (S,), of an arch's middle against
+    its sides, 1/m.
+    """
+
+    centre: F64
+    matrix: F64
+    offset: F64
+    bend: F64
+
+    def __call__(self, points: F64) -> F64:
+        """(S, N, 3) at points (N, 3)."""
+        local = points - self.centre
+        result = np.einsum("sij,vj->svi", self.matrix, local) + self.offset[:, None]
+        result[..., 2] += self.bend[:, None] * local[:, 0] ** 2
+        return result
+
+
+def lip_fit(draft: Draft, rings: Rings) -> LipFit:
+    """What moves teeth and cavity as the draft's shape components move the lips: shift, turn, growth, widening and
+    bending; under the first component, the size, exactly growth."""
     handles = np.concatenate([rings[k] for k in HANDLES])
     points = draft.template[handles]
-    centre = points.mean(0)
-    local = points - centre
-    moves = np.concatenate([np.eye(3)[None], _TURNS])  # scale, then turns about the axes
-    design = np.stack([(local @ move.T).ravel() for move in moves], 1)
-    moved = offsets[..., handles, :]
-    shift = moved.mean(-2)
-    flat = (moved - shift[..., None, :]).reshape(*moved.shape[:-2], -1)
-    amounts = flat @ np.linalg.pinv(design).T
-    amounts[..., 1:, 0] *= WIDTH_SHARE  # of all components but the size
-    matrix = np.tensordot(amounts, moves, 1)
-    return matrix, shift - matrix @ centre
+    half = np.abs(draft.template[rings[CONTACT]][[0, rings.left], 0]).mean()
+    weights = np.where(np.abs(points[:, 0]) < MIDDLE * half, 1.0, CORNER_WEIGHT)
+    centre = np.array([0.0, *np.average(points[:, 1:], axis=0, weights=weights)])
+    local = 1e3 * (points - centre)  # millimetres, for the solver's conditioning
+    moves = np.concatenate([_TURNS, np.eye(3)[None], np.diag([1.0, 0, 0])[None]])
+    columns = [np.broadcast_to(axis, local.shape) for axis in np.eye(3)]
+    columns += [local @ move.T for move in moves]
+    columns.append(local[:, :1] ** 2 * np.array([0.0, 0.0, 1.0]))
+    root = np.repeat(np.sqrt(weights / weights.sum()), 3)
+    design = np.stack([column.ravel() for column in columns], 1) * root[:, None]
+    moved = 1e3 * draft.shape[:, handles].reshape(len(draft.shape), -1) * root
+    cost = np.diag([0.0] * 3 + [TURN_COST] * 3 + [GROWTH_COST, 0.0, 0.0])
+    amounts = np.linalg.solve(design.T @ design + cost, design.T @ moved.T).T
+    matrix, offset = np.tensordot(amounts[:, 3:-1], moves, 1), 1e-3 * amounts[:, :3]
+    bend = 1e3 * amounts[:, -1]
+    matrix[0], offset[0], bend[0] = draft.size_sigma * np.eye(3), draft.size_sigma * centre, 0.0
+    return LipFit(centre, matrix, offset, bend)
+
+
+LIP_THICKNESS = {1: 0.6, 2: 0.85}
+"""Share of the lips' movement before the teeth under a shape component that their inner side takes part in, by ring."""
+RIM_THICKNESS = 0.6
+"""The same of the rim's, of the movement of the contact before it."""
+
+
+def with_thickness(draft: Draft, rings: Rings, config: MouthConfig) -> Draft:
+    """The draft with lips that get thicker and thinner to the front: their inner side keeps its distance from the teeth
+    under shape components, and the rim that from the contact of the lips, so that neither folds."""
+    fit, bite = lip_fit(draft, rings), bite_of(draft, rings, config)
+    surface = arches()[0].surface
+    shape = draft.shape.copy()
+
+    def nearer(ring: int, relative: F64, share: float) -> None:
+        front = surface.outside(1e3 * (draft.template[rings[ring]] - bite))[1]
+        kept = relative - (1 - share) * (relative * front).sum(2, keepdims=True) * front
+        shape[:, rings[ring]] = fit(draft.template[rings[ring]]) + kept
+
+    for ring, share in LIP_THICKNESS.items():
+        nearer(ring, shape[:, rings[ring]] - fit(draft.template[rings[ring]]), share)
+    contact = rings[CONTACT]
+    nearer(0, shape[:, contact] - fit(draft.template[contact]), RIM_THICKNESS)
+    return replace(draft, shape=shape)
 
 
 def with_teeth(draft: Draft, rings: Rings, config: MouthConfig) -> Draft:
     """The draft with teeth and gums."""
     bite = bite_of(draft, rings, config)
-    matrix, offset = lip_fit(draft, rings, draft.shape)
+    fit = lip_fit(draft, rings)
     for arch, name in zip(arches(), ("upper", "lower"), strict=True):
         for solid, part in ((arch.teeth, f"{name}_teeth"), (arch.gums, f"{name}_gums")):
-            draft = _with_solid(draft, solid, part, bite, matrix, offset)
+            draft = _with_solid(draft, solid, part, bite, fit)
     return draft
 
 
-def _with_solid(draft: Draft, solid: Solid, part: str, origin: F64, matrix: F64, offset: F64) -> Draft:
+def _with_solid(draft: Draft, solid: Solid, part: str, origin: F64, fit: LipFit) -> Draft:
     points = solid.points * 1e-3 + origin
-    shape = np.einsum("sij,vj->svi", matrix, points) + offset[:, None]
     weights = np.zeros((len(points), draft.skin_weights.shape[1]))
     weights[:, 1] = 1.0
     return draft.with_parts(
@@ -74,7 +127,7 @@ def _with_solid(draft: Draft, solid: Solid, part: str, origin: F64, matrix: F64,
         np.full(len(solid.quads), part),
         solid.flat,
         solid.quads,
-        shape=shape,
+        shape=fit(points),
         skin_weights=weights,
     )
 

@@ -6,7 +6,7 @@ from avface.head.open.draft import Draft
 from avface.head.open.mouth.config import MouthConfig
 from avface.head.open.mouth.following import mouth_follows
 from avface.head.open.mouth.jaw import with_jaw
-from avface.head.open.mouth.placement import with_cavity, with_teeth
+from avface.head.open.mouth.placement import with_cavity, with_teeth, with_thickness
 from avface.head.open.mouth.rings import mouth_rings
 from avface.head.open.mouth.sealing import seal
 from avface.head.open.mouth.tongue import with_tongue
@@ -21,7 +21,8 @@ def mouth(draft: Draft, config: MouthConfig | None = None) -> Draft:
     """
     config = config or MouthConfig()
     rings = mouth_rings(draft)
-    draft = with_cavity(seal(draft, rings), rings, config)
+    draft = with_thickness(seal(draft, rings), rings, config)
+    draft = with_cavity(draft, rings, config)
     draft = with_jaw(draft, rings, config)
     draft = with_teeth(draft, rings, config)
     return mouth_follows(with_tongue(draft, rings, config), config)

@@ -69,6 +69,5 @@ def with_tongue(draft: Draft, rings: Rings, config: MouthConfig) -> Draft:
     expression[:, rows] = 0.0
     expression[draft.unit("tongueOut")] = 0.0
     expression[draft.unit("tongueOut"), rows] = goal - rest
-    matrix, offset = lip_fit(draft, rings, draft.shape)
-    shape[:, rows] = np.einsum("sij,vj->svi", matrix, rest) + offset[:, None]
+    shape[:, rows] = lip_fit(draft, rings)(rest)
     return replace(draft, template=template, expression=expression, shape=shape)
