@@ -14,6 +14,7 @@ from avface.head.open.outside.fairing import fair
 from avface.head.open.outside.neck import NeckConfig, last_loop, lower_loop, ring_quads
 from avface.head.open.outside.refinement import halve_edges, long_edges
 from avface.head.open.outside.step import OutsideConfig, outside
+from avface.head.open.outside.strain import StrainConfig, bounded_strain
 from avface.head.open.outside.unwrap import unwrap
 
 
@@ -225,6 +226,49 @@ def test_heights_over_the_skull_are_linear_and_vanish_on_a_flat_attachment(egg):
     np.testing.assert_allclose(off_skull(doubled, ring)[1:], 2 * off[1:], atol=1e-12)
 
 
+# Strain
+
+
+@pytest.fixture(scope="module")
+def pressed(egg):
+    """The egg of people whose skin differs in length by 40 % (standard deviation) in a band across the face."""
+    shape = np.zeros_like(egg.shape)
+    shape[0] = 0.05 * egg.template
+    front = np.clip(egg.template[:, 2] / 0.05, 0, 1)
+    shape[2, :, 1] = 0.4 * 0.025 * np.tanh((egg.template[:, 1] + 0.03) / 0.025) * front
+    return replace(egg, shape=shape)
+
+
+def deviation(draft):
+    """Standard deviation over people of the lengths of upright edges in the middle of the face, in shares."""
+    y, z = draft.template[:, 1], draft.template[:, 2]
+    middle = np.flatnonzero((np.abs(draft.template[:, 0]) < 0.001) & (z > 0.06))
+    middle = middle[np.argsort(y[middle])]
+    along = np.diff(draft.template[middle], axis=0)
+    change = np.diff(draft.shape[1:, middle], axis=1)
+    return np.sqrt((((change * along).sum(2) / (along**2).sum(1)) ** 2).sum(0)).max()
+
+
+def test_skin_that_is_pressed_together_is_pressed_less(pressed):
+    calm = bounded_strain(pressed, StrainConfig(eyes=(0.001, 0.002)))
+    assert deviation(pressed) > 0.3
+    assert 0.1 < deviation(calm) < 0.25
+    np.testing.assert_array_equal(calm.template, pressed.template)
+    np.testing.assert_array_equal(calm.shape[0], pressed.shape[0])
+    still = pressed.regions["ears"] | (pressed.template[:, 2] < 0)
+    np.testing.assert_array_equal(calm.shape[:, still], pressed.shape[:, still])
+
+
+def test_people_whose_skin_differs_little_stay_as_they_are(pressed):
+    np.testing.assert_array_equal(bounded_strain(pressed, StrainConfig(largest=0.7)).shape, pressed.shape)
+
+
+def test_the_skin_at_the_eyes_keeps_its_shapes(pressed):
+    calm = bounded_strain(pressed, StrainConfig(eyes=(0.09, 0.1)))
+    near = np.linalg.norm(pressed.template, axis=1) < 0.09
+    np.testing.assert_array_equal(calm.shape[:, near], pressed.shape[:, near])
+
+
 # The step
 
 
@@ -232,7 +276,7 @@ def test_the_face_stays_to_the_last_bit(egg, made):
     face = egg.regions["face"]
     rows = np.flatnonzero(face)
     np.testing.assert_array_equal(made.template[rows], egg.template[rows])
-    np.testing.assert_array_equal(made.shape[:, rows], egg.shape[:, rows])
+    np.testing.assert_array_equal(made.shape[:, rows], bounded_strain(egg).shape[:, rows])
     assert (np.abs(made.template[: len(face)] - egg.template)[egg.regions["ears"]].max(1) > 0).all()
     np.testing.assert_array_equal(made.expression[:, rows], egg.expression[:, rows])
     assert made.regions["face"].sum() == face.sum() and made.regions["face"][rows].all()

@@ -18,6 +18,7 @@ from avface.head.open.outside.ears import EarsConfig, place_ears
 from avface.head.open.outside.fairing import fair
 from avface.head.open.outside.neck import NeckConfig, last_loop, lower_loop, ring_quads
 from avface.head.open.outside.refinement import halve_edges, long_edges
+from avface.head.open.outside.strain import StrainConfig, bounded_strain
 
 FACE_REGIONS = ("face", "lips", "eyelids", "nose")
 
@@ -28,6 +29,7 @@ class OutsideConfig:
 
     ears: EarsConfig = field(default_factory=EarsConfig)
     neck: NeckConfig = field(default_factory=NeckConfig)
+    strain: StrainConfig = field(default_factory=StrainConfig)
     longest_edge: float = 0.0145
     """Length above which an edge of the scalp is halved."""
     longest_ear_edge: float = 0.0058
@@ -44,11 +46,12 @@ class OutsideConfig:
 
 
 def outside(draft: Draft, config: OutsideConfig | None = None) -> Draft:
-    """The draft with ears of adults' average size, an even scalp and a neck that ends in a flat loop.
+    """The draft with ears of adults' average size, an even scalp, a neck that ends in a flat loop, and people whose
+    skin isn't pressed together (see `bounded_strain`).
 
-    Vertices of face, lips, eyelids and nose keep their numbers and places. New vertices come behind the draft's; units
-    move them as their neighbours, less and less down the neck. The loop lies in one plane for any shape. UV points of
-    new quads are the middles of the old ones, those of the neck one point: see `unwrap`.
+    Vertices of face, lips, eyelids and nose keep their numbers and, on the mean head, their places. New vertices come
+    behind the draft's; units move them as their neighbours, less and less down the neck. The loop lies in one plane for
+    any shape. UV points of new quads are the middles of the old ones, those of the neck one point: see `unwrap`.
 
     Raises:
         AvfaceError: if the draft has correctives, or no neck that ends in one loop.
@@ -56,6 +59,7 @@ def outside(draft: Draft, config: OutsideConfig | None = None) -> Draft:
     if len(draft.pairs) or draft.person is not None:
         raise AvfaceError("the outside comes before correctives")
     config = config or OutsideConfig()
+    draft = bounded_strain(draft, config.strain)
     kept = len(draft.template)
     ears = draft.regions["ears"] & ~_face(draft)
     draft = _refined(draft, ears, config.longest_ear_edge)
