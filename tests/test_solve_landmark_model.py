@@ -11,6 +11,7 @@ from paired_heads import PAIRS, paired
 from solve_clips import SIZE, check_equations_with_shared, truth
 
 from avface.head import load_head
+from avface.solve.expression_motion import FRAMES_AT_ONCE
 from avface.solve.landmark_model import LandmarkModel, Parameters, gaze_rotation, initial_pose
 
 STEP = 1e-6
@@ -158,6 +159,35 @@ def test_normal_equations_are_those_of_the_jacobian(kind, request, parameters):
     scaled = scale[:, :, None] * scale[:, None, :]
     torch.testing.assert_close(hessian.double() * scaled, dense * scaled, rtol=0, atol=1e-5)
     torch.testing.assert_close(hessian * scaled, hessian.mT * scaled, rtol=0, atol=1e-6, check_dtype=False)
+
+
+def test_normal_equations_of_many_frames_are_those_of_each(corrected, parameters):
+    frames = torch.tensor([0, 1] * FRAMES_AT_ONCE)  # more than are taken at once
+    generator = torch.Generator().manual_seed(0)
+    residual = torch.randn(2, corrected.num_landmarks, 2, generator=generator, dtype=torch.float64)
+    weights = torch.rand(2, corrected.num_landmarks, generator=generator, dtype=torch.float64)
+
+    hessian, gradient = corrected.normal_equations(
+        parameters.select(frames), weights[frames], residual[frames]
+    )
+
+    each = corrected.normal_equations(parameters, weights, residual)
+    torch.testing.assert_close(hessian, each[0][frames], rtol=1e-5, atol=1e-5 * float(each[0].max()))
+    torch.testing.assert_close(gradient, each[1][frames])
+
+
+def test_groups_divide_the_landmarks_and_leave_most_products_out(corrected):
+    motion = corrected._expression
+    landmarks = torch.cat([group.landmarks for group in motion.groups])
+    assert landmarks.sort().values.tolist() == list(range(corrected.num_landmarks))
+    basis = motion.basis(torch.ones(corrected.head.num_shape, dtype=torch.float64))
+    for group in motion.groups:
+        moving = (basis[:, group.landmarks] != 0).any(2).any(1).nonzero()[:, 0].tolist()
+        held = {*group.units.tolist(), *(motion.units + group.pairs).tolist()}
+        assert held >= set(moving)
+        assert set(group.units.tolist()) >= set(motion.pairs[group.pairs].flatten().tolist())
+    products = sum(len(group.landmarks) * len(group.units) ** 2 for group in motion.groups)
+    assert products < 0.6 * corrected.num_landmarks * corrected.num_units**2
 
 
 def test_a_step_keeps_expression_weights_between_0_and_1(model, parameters):

@@ -21,7 +21,7 @@ from torch import Tensor
 from avface.arrays import Floats
 from avface.geometry.rotations import nearest_rotation, rotvec_to_rotmat
 from avface.head.model import HeadModel
-from avface.solve.correctives import LandmarkCorrectives
+from avface.solve.expression_motion import ExpressionMotion
 from avface.solve.linear.arrow_matrix import ArrowMatrix
 
 ROTATION = slice(0, 3)
@@ -152,11 +152,9 @@ class LandmarkModel:
         for rows in self.eye_points:  # eyeballs turn by their joints; expression doesn't move them
             self.expression_basis[:, rows] = 0
             correctives[:, rows] = 0
-        # As (3 L, E) and (3 L, S), one matrix product serves all frames.
-        self.expression_rows = self.expression_basis.flatten(1).T.contiguous()
+        # As (3 L, S), one matrix product serves all frames.
         self.shape_rows = self.shape_basis.flatten(1).T.contiguous()
-        self._correctives = LandmarkCorrectives(self.expression_basis, correctives, terms)
-        self._products = _expression_products(self.expression_basis[:, self._correctives.others])
+        self._expression = ExpressionMotion(self.expression_basis, correctives, terms)
 
     @property
     def num_local(self) -> int:
@@ -200,13 +198,8 @@ class LandmarkModel:
 
     def points(self, parameters: Parameters) -> Tensor:
         """Landmarks (T, L, 3) in the head's frame, metres."""
-        neutral = self.neutral(parameters.shape)
-        points = (parameters.expression @ self.expression_rows.T).unflatten(-1, (-1, 3)) + neutral
-        moved = self._correctives
-        if len(moved.landmarks):
-            basis = moved.basis(parameters.shape).permute(1, 2, 0)  # (E + P, C, 3)
-            here = (moved.weights(parameters.expression) @ basis.flatten(1)).unflatten(-1, (-1, 3))
-            points[..., moved.landmarks, :] = here + neutral[moved.landmarks]
+        shape = parameters.shape
+        points = self._expression.offsets(parameters.expression, shape) + self.neutral(shape)
         for eye, rows in enumerate(self.eye_points):
             centre = self.eye_mean[eye] + parameters.shape @ self.eye_basis[eye]
             turn = gaze_rotation(parameters.gaze[..., eye, :])
@@ -224,46 +217,26 @@ class LandmarkModel:
     ) -> tuple[Tensor, Tensor]:
         """Hessian (T, D, D) in single and gradient (T, D) in double precision of 1/2 sum of weights * residual^2.
 
-        weights (T, L), residual (T, L, 2) pixels. The same numbers as from `jacobian`, many times faster: with
-        M_l = A_l^T A_l for the derivative A_l (2, 3) of a landmark by its head point, the expression block is
-        sum_l E_l^T M_l E_l, one product of all frames' M with a constant matrix. For landmarks with correctives, E_l
-        changes with the expression, and their part comes from the Jacobian.
+        weights (T, L), residual (T, L, 2) pixels. The same numbers as from `jacobian`, many times faster: landmarks
+        are taken in groups with the unknowns that move them.
         """
         frame = self._linearise(parameters)
         root = weights.sqrt()
-        units = self.expression_basis.shape[0]
-        expression, first_gaze = slice(6, 6 + units), 6 + units
+        first_gaze = 6 + self.num_units
         gradient = residual.new_zeros(len(residual), self.num_local)
         pulled = weights[..., None] * residual
         by_head = frame.by_camera @ parameters.rotation[:, None]
         forces = torch.einsum("tlij,tli->tlj", by_head, pulled)
-        moved = self._correctives
-        constant = self.expression_rows.unflatten(0, (-1, 3))[moved.others].flatten(0, 1)  # (3 (L - C), E)
-        gradient[:, expression] = forces[:, moved.others].flatten(1) @ constant
+        basis = self._expression.basis(parameters.shape)
+        gradient[:, 6:first_gaze] = self._expression.pull(forces, parameters.expression, basis)
         pose = torch.cat([frame.by_rotation, frame.by_camera], -1)
         gradient[:, :6] = torch.einsum("tlij,tli->tj", pose, pulled)
 
         single = torch.float32
         hessian = residual.new_zeros(len(residual), self.num_local, self.num_local, dtype=single)
-        weighted = (root[..., None, None] * by_head).to(single)
-        pose = (root[..., None, None] * pose).to(single)
-        x, y, z = weighted[:, moved.others].unbind(-1)
-        squares = torch.stack([x * x, y * y, z * z, x * y, x * z, y * z], -1).sum(2).flatten(1)
-        upper = torch.triu_indices(units, units, device=squares.device)
-        block = squares.new_zeros(len(residual), units, units)
-        block[:, upper[0], upper[1]] = block[:, upper[1], upper[0]] = squares @ self._products
-        hessian[:, expression, expression] = block
-        rows = pose.flatten(1, 2)
-        hessian[:, :6, :6] = rows.mT @ rows
-        through = torch.einsum("tlia,tlib->talb", pose[:, moved.others], weighted[:, moved.others]).flatten(2)
-        hessian[:, :6, expression] = through @ constant.to(single)
-        if len(moved.landmarks):
-            here = moved.landmarks
-            basis = moved.basis(parameters.shape)
-            gradient[:, expression] += moved.pull(forces[:, here], parameters.expression, basis)
-            block, coupling = moved.blocks(weighted[:, here], pose[:, here], parameters.expression, basis)
-            hessian[:, expression, expression] += block
-            hessian[:, :6, expression] += coupling
+        by_local = (root[..., None, None] * torch.cat([pose, by_head], -1)).to(single)
+        self._expression.add_products(hessian, by_local, parameters.expression, basis)
+        pose = by_local[..., :6]
         for eye, points in enumerate(self.eye_points):
             gaze = slice(first_gaze + 2 * eye, first_gaze + 2 * eye + 2)
             by_gaze = self._by_gaze(parameters, frame, by_head, eye)
@@ -292,7 +265,7 @@ class LandmarkModel:
             (rows, self._by_shape_of_eye(parameters, by_head, eye))
             for eye, rows in enumerate(self.eye_points)
         ]
-        if len(personal := self._correctives.personal):
+        if len(personal := self._expression.personal):
             varying.append((personal, self._by_shape_of_person(parameters, by_head)))
         for rows, _ in varying:
             by_head[:, rows] = 0
@@ -335,7 +308,7 @@ class LandmarkModel:
         by_shape = (by_head @ self.shape_rows.unflatten(0, (-1, 3))).contiguous()
         for eye, points in enumerate(self.eye_points):
             by_shape[:, points] = self._by_shape_of_eye(parameters, by_head, eye)
-        if len(personal := self._correctives.personal):
+        if len(personal := self._expression.personal):
             by_shape[:, personal] = self._by_shape_of_person(parameters, by_head)
         local = self._by_local(parameters, frame, by_head)
         return torch.cat([local, by_shape, self._by_focal(parameters, frame)[..., None]], -1)
@@ -347,13 +320,8 @@ class LandmarkModel:
         local = by_head.new_zeros(frames, count, 2, self.num_local)
         local[..., ROTATION] = frame.by_rotation
         local[..., TRANSLATION] = frame.by_camera
-        local[..., 6:first_gaze] = by_head @ self.expression_rows.unflatten(0, (-1, 3))
-        moved = self._correctives
-        if len(moved.landmarks):
-            by_units = moved.by_units(parameters.expression, moved.basis(parameters.shape)).permute(
-                0, 3, 1, 2
-            )
-            local[:, moved.landmarks, :, 6:first_gaze] = by_head[:, moved.landmarks] @ by_units
+        basis = self._expression.basis(parameters.shape)
+        local[..., 6:first_gaze] = self._expression.jacobian(by_head, parameters.expression, basis)
         for eye, points in enumerate(self.eye_points):
             column = first_gaze + 2 * eye
             local[:, points, :, column : column + 2] = self._by_gaze(parameters, frame, by_head, eye)
@@ -361,9 +329,9 @@ class LandmarkModel:
 
     def _by_shape_of_person(self, parameters: Parameters, by_head: Tensor) -> Tensor:
         """Derivative (T, D, 2, S) of the pixels of landmarks that terms of the person move, by the shape."""
-        rows = self._correctives.personal
+        rows = self._expression.personal
         constant = self.shape_rows.unflatten(0, (-1, 3))[rows]
-        changing = self._correctives.by_shape(parameters.expression)
+        changing = self._expression.by_shape(parameters.expression)
         basis = torch.nn.functional.pad(changing, (0, constant.shape[-1] - changing.shape[-1])) + constant
         return by_head[:, rows] @ basis
 
@@ -414,15 +382,6 @@ class _Linearised:
     offset: Tensor
     by_camera: Tensor
     by_rotation: Tensor
-
-
-def _expression_products(basis: Tensor) -> Tensor:
-    """Products (6 L, E (E + 1) / 2) in single precision of pairs of units; see `LandmarkModel.normal_equations`."""
-    first, second = torch.triu_indices(len(basis), len(basis), device=basis.device)
-    a, b = basis[first], basis[second]  # (P, L, 3)
-    pairs = [a[..., i] * b[..., i] for i in range(3)]
-    pairs += [a[..., i] * b[..., j] + a[..., j] * b[..., i] for i, j in ((0, 1), (0, 2), (1, 2))]
-    return torch.stack(pairs, -1).flatten(1).T.to(torch.float32).contiguous()
 
 
 def gaze_rotation(gaze: Tensor) -> Tensor:
