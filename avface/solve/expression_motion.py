@@ -47,6 +47,7 @@ class ExpressionMotion:
         own = (person != 0).any(2)
         self.personal = own.any(0).nonzero()[:, 0]
         self._person = person[:, self.personal]  # (R, D, 3)
+        self._personal_basis = self._basis[:, self.personal]
         moves = moves.int().index_add(0, self._terms, own.int()) > 0
         self.groups = _groups(moves, self.units, self.pairs)
 
@@ -56,7 +57,7 @@ class ExpressionMotion:
             return self._basis
         weights = self._person_weights @ shape[: self._person_weights.shape[1]]
         basis = self._basis.clone()
-        basis[:, self.personal] = self._basis[:, self.personal].index_add(
+        basis[:, self.personal] = self._personal_basis.index_add(
             0, self._terms, weights[:, None, None] * self._person
         )
         return basis
@@ -101,9 +102,11 @@ class ExpressionMotion:
             unknowns = torch.cat([torch.arange(POSE).to(group.units), POSE + group.units])
             hessian[:, unknowns[:, None], unknowns] += products
 
-    def jacobian(self, by_landmark: Tensor, expression: Tensor, basis: Tensor) -> Tensor:
-        """Derivative (T, L, 2, E) of the pixels by the units; by_landmark (T, L, 2, 3) by the landmarks."""
-        result = by_landmark.new_zeros(*by_landmark.shape[:3], self.units)
+    def jacobian(self, by_landmark: Tensor, expression: Tensor, basis: Tensor, out: Tensor) -> None:
+        """Write the derivatives (T, E, 2, L) of the pixels by the units to out, which is 0 before.
+
+        by_landmark (T, L, 2, 3) of the pixels by the landmarks.
+        """
         by_landmark = by_landmark.permute(0, 3, 2, 1)
         slopes = torch.stack(pair_slopes(expression, self.pairs))
         for group in self.groups:
@@ -111,13 +114,18 @@ class ExpressionMotion:
             moved = self._by_units(slopes, group, self._of_group(basis, group))
             rows = here.new_empty(len(here), len(group.units), 2, len(group.landmarks))
             _through(here, moved, rows)
-            result[:, group.landmarks[:, None], :, group.units] = rows.permute(3, 1, 0, 2)
-        return result
+            out[:, group.units[:, None], :, group.landmarks] = rows.permute(1, 3, 0, 2)
+
+    def pull_shape(self, forces: Tensor, expression: Tensor) -> Tensor:
+        """Gradient (S,) by the head's shape of forces (T, L, 3) on what terms of the person move."""
+        by_term = forces[:, self.personal].flatten(1) @ self._person.flatten(1).T
+        return (by_term * self.weights(expression)[:, self._terms]).sum(0) @ self._person_weights
 
     def by_shape(self, expression: Tensor) -> Tensor:
         """Derivative (T, D, 3, S) of the personal landmarks by the head's shape, but for what the shape itself does."""
-        weights = self.weights(expression)[:, self._terms, None] * self._person_weights  # (T, R, S)
-        return (self._person.flatten(1).T @ weights).unflatten(1, (-1, 3))
+        person_weights = self._person_weights.to(expression)
+        weights = self.weights(expression)[:, self._terms, None] * person_weights  # (T, R, S)
+        return (self._person.to(expression).flatten(1).T @ weights).unflatten(1, (-1, 3))
 
     def _of_group(self, basis: Tensor, group: LandmarkGroup) -> Tensor:
         """The basis (u + q, 3, n) of a group's units and pairs."""

@@ -254,50 +254,54 @@ class LandmarkModel:
         1/2 sum of weights * residual^2.
 
         weights (T, L), residual (T, L, 2) pixels. The same numbers as from `jacobian`, many times faster: a shape
-        component moves a point equally in all frames, up to the head's rotation. With M_l as in `normal_equations`, the
-        shared blocks of all frames add up to sum_l S_l^T (sum_t M_l) S_l.
+        component moves a point equally in all frames, up to the head's rotation. With M_l = A_l^T A_l for the
+        derivative A_l (2, 3) of a landmark's pixel by its place in the head's frame, the shared blocks of all frames
+        add up to sum_l S_l^T (sum_t M_l) S_l.
         """
+        hessian, gradient = self.normal_equations(parameters, weights, residual)
         frame = self._linearise(parameters)
         by_head = frame.by_camera @ parameters.rotation[:, None]
-        by_local = self._by_local(parameters, frame, by_head)
         by_focal = self._by_focal(parameters, frame)
-        varying = [
-            (rows, self._by_shape_of_eye(parameters, by_head, eye))
-            for eye, rows in enumerate(self.eye_points)
-        ]
-        if len(personal := self._expression.personal):
-            varying.append((personal, self._by_shape_of_person(parameters, by_head)))
-        for rows, _ in varying:
-            by_head[:, rows] = 0
         pulled = weights[..., None] * residual
-        gradient = torch.einsum("tlij,tli->tj", by_local, pulled)
-        by_shape = torch.einsum("tlij,tli->lj", by_head, pulled).flatten() @ self.shape_rows
-        for rows, by_own in varying:
+        forces = torch.einsum("tlij,tli->tlj", by_head, pulled)
+        single = torch.float32
+        root = weights.sqrt()
+        weighted = (root[..., None, None] * by_head).to(single)
+        focal = (root[..., None] * by_focal).to(single).mT  # (T, 2, L)
+        local = root.to(single)[:, None, None] * self._by_local(parameters, frame, by_head, single)
+        # P landmarks whose motion by the shape changes from frame to frame, with weighted derivatives (T, 2 P, S).
+        varying = []
+        by_shape = self._expression.pull_shape(forces, parameters.expression)
+        by_shape = torch.nn.functional.pad(by_shape, (0, len(self.shape_basis) - len(by_shape)))
+        if len(personal := self._expression.personal):
+            varying.append((personal, self._by_shape_of_person(parameters, weighted).flatten(1, 2)))
+        for eye, rows in enumerate(self.eye_points):
+            by_own = self._by_shape_of_eye(parameters, by_head, eye)
             by_shape = by_shape + torch.einsum("tpis,tpi->s", by_own, pulled[:, rows])
+            forces[:, rows] = 0
+            turned = (root[:, rows, None, None] * by_own).to(single)
+            varying.append((rows, turned.flatten(1, 2)))
+        by_shape = by_shape + forces.sum(0).flatten() @ self.shape_rows
         shared_gradient = torch.cat([by_shape, (by_focal * pulled).sum()[None]])
 
-        single = torch.float32
-        root = weights.sqrt()[..., None]
-        local = (root[..., None] * by_local).to(single)
-        head = (root[..., None] * by_head).to(single)
-        focal = (root * by_focal).to(single)
-        shape_rows = self.shape_rows.to(single)
-        squares = torch.einsum("tlia,tlib->lab", head, head)
-        across, down = (local[..., i, :, None] * head[..., i, None, :] for i in range(2))
-        through = across + down  # (T, L, D, 3)
-        coupling = through.transpose(1, 2).flatten(2) @ shape_rows
-        shared = shape_rows.T @ (squares @ shape_rows.unflatten(0, (-1, 3))).flatten(0, 1)
-        by_both = torch.einsum("tlia,tli->la", head, focal).flatten() @ shape_rows
-        for rows, by_own in varying:
-            turned = (root[:, rows, :, None] * by_own).to(single)
-            coupling += local[:, rows].flatten(1, 2).mT @ turned.flatten(1, 2)
-            shared += turned.flatten(0, 2).T @ turned.flatten(0, 2)
-            by_both = by_both + torch.einsum("tpis,tpi->s", turned, focal[:, rows])
-        pixels = local.flatten(1, 2)
-        coupling = torch.cat([coupling, pixels.mT @ focal.flatten(1)[..., None]], -1)
+        head = weighted.permute(0, 3, 2, 1).contiguous()  # (T, 3, 2, L)
+        for rows, _ in varying:
+            head[..., rows] = 0
+        shape_rows = self.shape_basis.to(single).permute(2, 1, 0)  # (3, L, S)
+        squares = torch.einsum("tail,tbil->lab", head, head)
+        through = local[:, :, None, 0] * head[:, None, :, 0]  # (T, D, 3, L)
+        through.addcmul_(local[:, :, None, 1], head[:, None, :, 1])
+        coupling = through.flatten(2) @ shape_rows.flatten(0, 1)
+        shared = torch.einsum("als,lab,blr->sr", shape_rows, squares, shape_rows)
+        by_both = torch.einsum("tail,til->al", head, focal).flatten() @ shape_rows.flatten(0, 1)
+        for rows, turned in varying:
+            coupling += local[..., rows].mT.flatten(2) @ turned
+            shared += turned.flatten(0, 1).T @ turned.flatten(0, 1)
+            by_both = by_both + focal[..., rows].mT.flatten() @ turned.flatten(0, 1)
+        coupling = torch.cat([coupling, local.flatten(2) @ focal.flatten(1)[..., None]], -1)
         corner = focal.square().sum()[None]
         shared = torch.cat([torch.cat([shared, by_both[:, None]], 1), torch.cat([by_both, corner])[None]])
-        arrow = ArrowMatrix(*(part.to(residual) for part in (pixels.mT @ pixels, coupling, shared)))
+        arrow = ArrowMatrix(*(part.to(residual) for part in (hessian, coupling, shared)))
         return arrow, gradient, shared_gradient
 
     def jacobian(self, parameters: Parameters) -> Tensor:
@@ -310,28 +314,34 @@ class LandmarkModel:
             by_shape[:, points] = self._by_shape_of_eye(parameters, by_head, eye)
         if len(personal := self._expression.personal):
             by_shape[:, personal] = self._by_shape_of_person(parameters, by_head)
-        local = self._by_local(parameters, frame, by_head)
-        return torch.cat([local, by_shape, self._by_focal(parameters, frame)[..., None]], -1)
+        local = self._by_local(parameters, frame, by_head, by_head.dtype)
+        return torch.cat(
+            [local.permute(0, 3, 2, 1), by_shape, self._by_focal(parameters, frame)[..., None]], -1
+        )
 
-    def _by_local(self, parameters: Parameters, frame: _Linearised, by_head: Tensor) -> Tensor:
-        """Derivative (T, L, 2, D) of the pixels by the local unknowns."""
-        frames, count = by_head.shape[:2]
+    def _by_local(
+        self, parameters: Parameters, frame: _Linearised, by_head: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """Derivative (T, D, 2, L) of the pixels by the local unknowns."""
+        local = by_head.new_zeros(len(by_head), self.num_local, 2, by_head.shape[1], dtype=dtype)
+        local[:, ROTATION] = frame.by_rotation.permute(0, 3, 2, 1)
+        local[:, TRANSLATION] = frame.by_camera.permute(0, 3, 2, 1)
         first_gaze = 6 + self.num_units
-        local = by_head.new_zeros(frames, count, 2, self.num_local)
-        local[..., ROTATION] = frame.by_rotation
-        local[..., TRANSLATION] = frame.by_camera
-        basis = self._expression.basis(parameters.shape)
-        local[..., 6:first_gaze] = self._expression.jacobian(by_head, parameters.expression, basis)
+        basis = self._expression.basis(parameters.shape).to(dtype)
+        self._expression.jacobian(
+            by_head.to(dtype), parameters.expression.to(dtype), basis, local[:, 6:first_gaze]
+        )
         for eye, points in enumerate(self.eye_points):
             column = first_gaze + 2 * eye
-            local[:, points, :, column : column + 2] = self._by_gaze(parameters, frame, by_head, eye)
+            by_gaze = self._by_gaze(parameters, frame, by_head, eye)
+            local[:, column : column + 2, :, points] = by_gaze.permute(0, 3, 2, 1).to(dtype)
         return local
 
     def _by_shape_of_person(self, parameters: Parameters, by_head: Tensor) -> Tensor:
         """Derivative (T, D, 2, S) of the pixels of landmarks that terms of the person move, by the shape."""
         rows = self._expression.personal
-        constant = self.shape_rows.unflatten(0, (-1, 3))[rows]
-        changing = self._expression.by_shape(parameters.expression)
+        constant = self.shape_rows.unflatten(0, (-1, 3))[rows].to(by_head)
+        changing = self._expression.by_shape(parameters.expression.to(by_head))
         basis = torch.nn.functional.pad(changing, (0, constant.shape[-1] - changing.shape[-1])) + constant
         return by_head[:, rows] @ basis
 
