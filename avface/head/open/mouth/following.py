@@ -19,7 +19,7 @@ from avface.head.open.mouth.teeth import arches
 
 FOLLOWING = (0.95, 0.9, 0.8, 0.65, 0.45, 0.25, 0.1)
 """Share of the skin's displacement that the cavity's rings behind it take, from the rim inwards."""
-SHAPE_FOLLOWING = (np.nan, 0.2, 0.4, 0.4, 0.2)
+SHAPE_FOLLOWING = (np.nan, 0.2, 0.15, 0.1)
 """The same under a shape component; the first ring lies between the rim and the next one."""
 INWARDS = (0.2, 0.5, 0.8)
 """Share of the displacement of the cavity's rings towards the teeth, from the rim inwards, that flesh takes up by
