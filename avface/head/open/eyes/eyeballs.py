@@ -96,7 +96,8 @@ class Eyeball:
     def __init__(self, config: EyesConfig) -> None:
         pupil, iris = (np.arcsin(r / config.radius) for r in (config.pupil_radius, config.iris_radius))
         front = [0.5 * pupil, pupil, pupil + (iris - pupil) / 3, pupil + 2 * (iris - pupil) / 3, iris]
-        back = np.radians([38, 52, 70, 90, 115, 145])
+        # Narrow as far as lids reach when the eye turns: they would be off the middle of wide flats.
+        back = np.radians([38, 50, 63, 76, 90, 104, 135])
         angles = np.array([*front, *back[back > iris + 0.05]])
         turn = np.linspace(0, 2 * np.pi, config.segments, endpoint=False)
         bulge = config.cornea * np.clip(1 - (angles / iris) ** 2, 0, None) ** 2

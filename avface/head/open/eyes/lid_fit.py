@@ -32,13 +32,15 @@ class LidFitConfig:
     inner_gap: float = 0.0003
     """Distance of the inner surface to the sclera: the cornea turns below it."""
     upright: float = 0.8
-    """Share of the way from MakeHuman's slanted margin, whose inner edge reaches farther outwards than its outer one,
-    to one along the eyeball's radii."""
-    variety: float = 0.5
+    """Share of the way from MakeHuman's slanted margin, whose inner edge reaches farther outwards and higher than its
+    outer one, to one along the eyeball's radii."""
+    variety: float = 0.3
     """Share that is kept of how the lids of different people lie on the eyeball. MakeHuman's openings are 5 to 14 mm
     high, people's 8 to 11; and offsets along a straight line leave the eyeball where they are long."""
     height_variety: float = 0.45
     """The same for the opening's height."""
+    slant_variety: float = 0.3
+    """The same for how the margin slants: where its outer edge hangs far below its inner one, it is off the eyeball."""
     soft_rings: int = 8
     """Rings of skin outside the margin over which a change of the lids fades out."""
 
@@ -102,6 +104,17 @@ def fit_lids(draft: Draft, config: LidFitConfig) -> Draft:
     return replace(draft, template=template, shape=shape)
 
 
+def angles_of(offset: F64) -> tuple[F64, F64]:
+    """Azimuth and height in radians of offsets (K, 3) from the eyeball's centre."""
+    x, y, z = offset.T
+    return np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))
+
+
+def direction_of(azimuth: F64, height: F64) -> F64:
+    """(K, 3) directions of azimuths and heights."""
+    return np.stack([np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)], 1)
+
+
 def on_the_ball(columns: int, config: LidFitConfig) -> F64:
     """(K,) 1 for columns of the lids that lie on the eyeball, 0 at the inner corner's caruncle, smooth between."""
     along = np.minimum(np.arange(columns), columns - np.arange(columns)) / (columns / 2)
@@ -114,38 +127,30 @@ def _rest(template: F64, rings: LidRings, centre: F64, config: LidFitConfig) -> 
     weight = on_the_ball(rings.columns, config)
     reach = config.radius + config.gap
     margin = []
-    azimuths = [np.arctan2(*(template[ring] - centre)[:, [0, 2]].T) for ring in rings.margin]
-    common = (azimuths[0] + azimuths[2]) / 2
-    for ring, share, azimuth in zip(rings.margin, (0, 0.5, 1), azimuths, strict=True):
-        offset = template[ring] - centre
+    offsets = [template[ring] - centre for ring in rings.margin]
+    angles = [np.stack(angles_of(offset)) for offset in offsets]
+    common = (angles[0] + angles[2]) / 2
+    for offset, share, angle in zip(offsets, (0, 0.5, 1), angles, strict=True):
         distance = np.linalg.norm(offset, axis=1)
         goal = distance + weight * (reach + share * config.thickness - distance)
-        turn = config.upright * weight * (common - azimuth)
-        across, ahead = offset[:, 0], offset[:, 2]
-        turned = [
-            np.cos(turn) * across + np.sin(turn) * ahead,
-            offset[:, 1],
-            np.cos(turn) * ahead - np.sin(turn) * across,
-        ]
-        margin.append(centre + np.stack(turned, 1) * (goal / distance)[:, None])
+        turned = direction_of(*(angle + config.upright * weight * (common - angle)))
+        margin.append(centre + goal[:, None] * turned)
     offset = margin[0] - centre
     around = np.arctan2(offset[:, 1], offset[:, 0])
     angle = np.arctan2(np.hypot(offset[:, 0], offset[:, 1]), offset[:, 2])
     column = np.arange(rings.columns)
     upwards = np.sign(rings.columns / 2 - column) * (column > 0)
-    away = np.radians(9) * (1 - weight) * upwards * np.clip(np.abs(rings.columns / 2 - column) / 3, 0, 1)
+    along = 2 * np.minimum(column, rings.columns - column) / rings.columns
+    away = np.radians(13) * smoothstep(0.55, 0.93, along)
+    away *= upwards * np.clip(np.abs(rings.columns / 2 - column) / 3, 0, 1)
     # Near the outer corner it stays away from the line where the lids meet.
-    away += np.radians(6) * upwards * np.clip(1.2 - np.minimum(column, rings.columns - column) / 13, 0, 1)
+    away += np.radians(9) * upwards * np.clip(1.2 - np.minimum(column, rings.columns - column) / 13, 0, 1)
     inner = []
     for degrees in config.inner_angles[::-1]:
         a = np.minimum(angle + np.radians(degrees), np.radians(70 + degrees))
         ring = np.stack([np.sin(a) * np.cos(around), np.sin(a) * np.sin(around), np.cos(a)], 1)
-        height = np.arcsin(ring[:, 1]) + away
-        azimuth = np.arctan2(ring[:, 0], ring[:, 2])
-        ring = np.stack(
-            [np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)], 1
-        )
-        inner.append(centre + (config.radius + config.inner_gap) * ring)
+        azimuth, height = angles_of(ring)
+        inner.append(centre + (config.radius + config.inner_gap) * direction_of(azimuth, height + away))
     return np.concatenate([*inner, *margin])
 
 
@@ -162,13 +167,17 @@ def _off_the_ball(
     off[:, : INNER_RINGS * count] = relative[
         :, : INNER_RINGS * count
     ]  # the inner surface is the ball's alone
+    share = on_the_ball(count, config)
+    edge = np.zeros_like(relative[:, :count])
     for k in range(INNER_RINGS, INNER_RINGS + 3):
         ring = slice(k * count, (k + 1) * count)
         common = 0.5 * (relative[:, ring] + relative[:, ring][:, facing])
-        share = on_the_ball(count, config)[:, None]
         apart = config.height_variety * (relative[:, ring] - common)
-        move = apart + (1 - share * (1 - config.variety)) * common
+        move = apart + (1 - share[:, None] * (1 - config.variety)) * common
+        if k == INNER_RINGS:
+            edge = move
+        move = edge + (1 - share[:, None] * (1 - config.slant_variety)) * (move - edge)
         normal = outwards[ring]
-        lifted = np.einsum("skc,kc->sk", move, normal) * on_the_ball(count, config)
+        lifted = np.einsum("skc,kc->sk", move, normal) * share
         off[:, ring] = relative[:, ring] - move + lifted[..., None] * normal
     return off

@@ -9,8 +9,9 @@ import numpy as np
 
 from avface.arrays import F64, Int
 from avface.errors import AvfaceError
+from avface.geometry.interpolation import smoothstep
 from avface.head.open.draft import Draft, PersonTerms
-from avface.head.open.eyes.lid_fit import LidField, LidFitConfig, on_the_ball
+from avface.head.open.eyes.lid_fit import LidField, LidFitConfig, angles_of, direction_of, on_the_ball
 from avface.head.open.eyes.region import INNER_RINGS, LidRings, lid_rings
 
 SIDES = ("Left", "Right")
@@ -29,9 +30,14 @@ class LidsConfig:
 
     meeting: float = 0.16
     """Where the lids meet: share of the opening that the lower lid goes."""
+    corner_meeting: float = 0.42
+    """The same at the inner corner, whose height it is: the line where the lids meet runs level into it."""
+    blink_arc: float = 0.80
+    """Share of a blink's arc over the straight way between open and shut lids: from lids that look down it is
+    shorter."""
     closed_lift: float = 0.00008
     """How much farther the closed lids are from the sclera than at rest: they lie on the cornea."""
-    groove: float = 0.00012
+    groove: float = 0.00004
     """Distance of the closed lids' outer edges from the line where they meet."""
     wide: tuple[float, float] = (-0.0030, 0.0003)
     """Upper and lower lid at eyeWide."""
@@ -43,16 +49,16 @@ class LidsConfig:
     """Height of the bulge below the lower lid at eyeSquint."""
     look_up: tuple[float, float] = (-0.0030, 0.0014)
     """Upper and lower lid at eyeLookUp."""
-    look_down: tuple[float, float] = (0.0060, -0.0021)
+    look_down: tuple[float, float] = (0.00565, -0.0030)
     """Upper and lower lid at eyeLookDown."""
     clearance: float = 0.0009
     """How much farther than the margin's outer edge the skin stays from the eyeball, metres: it slides around it
     instead of taking the straight way."""
-    meet_up: float = 0.002
+    meet_up: float = 0.0026
     """How much higher the lids meet at eyeLookUp: the closed lids follow the gaze too."""
-    meet_down: float = -0.0024
+    meet_down: float = -0.0034
     """The same at eyeLookDown."""
-    look_aside: float = 0.0022
+    look_aside: float = 0.00227
     """How far both lids go along with the gaze at eyeLookIn and eyeLookOut."""
     tear_height: float = 0.00035
     """Height of the tears' strip on the eyeball above the lower lid."""
@@ -119,7 +125,7 @@ def _with_lids(draft: Draft, side: int, rings: LidRings, config: LidsConfig, fit
     blink = f"eyeBlink{name}"
     pairs: list[tuple[str, str]] = [(blink, blink)]
     half = moved(lids.closed(rest, centre, 0.5))
-    offsets: list[F64] = [4.0 * half - 2.0 * own[blink]]
+    offsets: list[F64] = [config.blink_arc * (4.0 * half - 2.0 * own[blink])]
     outwards = (rest - centre) / np.linalg.norm(rest - centre, axis=1, keepdims=True)
     for index, unit in enumerate(draft.expression_names):
         if unit in own or unit.startswith(("eyeBlink", "eyeWide", "eyeSquint", "eyeLook")):
@@ -194,7 +200,7 @@ def _with_people(draft: Draft, side: int, field: LidField, lids: Lids, config: L
                 lids.shut_higher(rest, centre, lids.rises()[unit]) - rest - shut - alone
                 for unit, alone in zip(gazes, looking, strict=True)
             ]
-            ends.append(np.stack([shut, 4 * (half - shut / 2), *looking, *both]))
+            ends.append(np.stack([shut, config.blink_arc * (4 * half - 2 * shut), *looking, *both]))
         change = (ends[0] - ends[1]) / 2
         changes.append(change)
         closing.append(lids.apart(change[0]))
@@ -274,6 +280,7 @@ class Lids:
         self._lower = column > count // 2
         self._facing: Int = (count - column) % count
         self._on_ball = on_the_ball(count, fit)
+        self._at_corner: F64 = smoothstep(0.45, 1, 2 * np.minimum(column, count - column) / count)
         self.weight: F64 = np.concatenate([np.ones(INNER_RINGS * count), *[self._on_ball] * 3])
         """(H,) 1 where the lids lie on the eyeball."""
         self._follow = np.repeat([*INNER_SHARE, 1, 1, 1], count)
@@ -287,7 +294,7 @@ class Lids:
             "eyeBlink": lambda rest, centre: self.closed(rest, centre, 1),
             "eyeWide": self.shifted(config.wide),
             "eyeSquint": self.shifted(config.squint, (0, inwards * config.squint_inwards)),
-            "eyeLookUp": self.shifted(config.look_up, lift=2 * config.closed_lift),
+            "eyeLookUp": self.shifted(config.look_up, lift=3 * config.closed_lift),
             "eyeLookDown": self.shifted(config.look_down, lift=config.closed_lift),
             "eyeLookIn": self.shifted((0.0003, 0.0), (inwards * aside, inwards * aside)),
             "eyeLookOut": self.shifted((-0.0004, 0.0), (-inwards * aside, -inwards * aside)),
@@ -314,7 +321,10 @@ class Lids:
         line = self._line(direction)
         for k, depth in enumerate((0.0, 0.5, 1.0)):  # the margins touch in a face along the eyeball's radii
             ring = slice((INNER_RINGS + k) * count, (INNER_RINGS + k + 1) * count)
-            goal = _at_height(self._meeting(direction[ring])[0], line)
+            meeting = self._meeting(direction[ring])[0]
+            # Around the caruncle each edge meets by itself: the line is steep there.
+            goal = meeting + self._on_ball[:, None] * (_at_height(meeting, line) - meeting)
+            goal /= np.linalg.norm(goal, axis=1, keepdims=True)
             end = (radius[ring] + radius[ring][self._facing]) / 2
             up = np.where(self._upper, 1.0, np.where(self._lower, -1.0, 0.0)) * config.groove * depth
             goal = _raised(goal, up * np.clip(4 * opening / opening.max(), 0, 1) / level)
@@ -329,10 +339,10 @@ class Lids:
         count = self._rings.columns
         half = count // 2
         inner = slice(INNER_RINGS * count, (INNER_RINGS + 1) * count)
-        azimuth, height = _angles(self._meeting(direction[inner])[0][: half + 1])
+        azimuth, height = angles_of(self._meeting(direction[inner])[0][: half + 1])
         for k in (1, 2):
             corners = (INNER_RINGS + k) * count + np.array([0, half])
-            beyond, level = _angles(direction[corners])
+            beyond, level = angles_of(direction[corners])
             outside = (beyond < azimuth.min()) | (beyond > azimuth.max())
             azimuth = np.concatenate([azimuth, beyond[outside]])
             height = np.concatenate([height, level[outside]])
@@ -374,7 +384,7 @@ class Lids:
         """
         vertical, aside = ("eyeLookUp", "eyeLookDown"), ("eyeLookIn", "eyeLookOut")
         wide = tuple(("eyeWide", unit, 0.9) for unit in vertical)
-        return (*wide, *((first, second, 1.0) for first in vertical for second in aside))
+        return (*wide, *((first, second, 0.4) for first in vertical for second in aside))
 
     def onto_ball(self, rest: F64, places: F64, centre: F64) -> F64:
         """Offsets (H, 3) that lead places back to as far from the eyeball's centre as at rest."""
@@ -396,7 +406,8 @@ class Lids:
         inner = slice(INNER_RINGS * count, (INNER_RINGS + 1) * count)
         offset = rest[inner] - centre
         _, opening = self._meeting(offset / np.linalg.norm(offset, axis=1, keepdims=True))
-        angle = rise / self._fit.radius * opening / opening.max()
+        profile = (opening / opening.max()) ** 2  # level into the corners
+        angle = rise / self._fit.radius * profile * (1 - self._at_corner)
         # The inner surface of the lid that would get over the line of the meeting stays.
         behind = np.where(self._upper, np.maximum(angle, 0), np.minimum(angle, 0))
         angle = np.concatenate([*[behind] * INNER_RINGS, *[angle] * 3])
@@ -431,28 +442,21 @@ class Lids:
         (K,) the angle between both."""
         facing = edge[self._facing]
         axis, angle = _turn(edge, facing)
-        share = np.where(self._upper, 1 - self._config.meeting, self._config.meeting)
+        low = self._config.meeting + (self._config.corner_meeting - self._config.meeting) * self._at_corner
+        share = np.where(self._upper, 1 - low, low)
         return _rotated(edge, axis, share * angle), angle
-
-
-def _angles(direction: F64) -> tuple[F64, F64]:
-    """Azimuth and height in radians of directions (K, 3)."""
-    x, y, z = direction.T
-    return np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))
 
 
 def _at_height(direction: F64, line: tuple[F64, F64]) -> F64:
     """Directions (K, 3) at their azimuth, at the height of a line of azimuths and heights."""
-    azimuth, _ = _angles(direction)
-    height = np.interp(azimuth, *line)
-    return np.stack([np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)], 1)
+    azimuth, _ = angles_of(direction)
+    return direction_of(azimuth, np.interp(azimuth, *line))
 
 
 def _raised(direction: F64, angle: F64) -> F64:
     """Directions (K, 3) higher by angles (K,)."""
-    azimuth, height = _angles(direction)
-    height = height + angle
-    return np.stack([np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)], 1)
+    azimuth, height = angles_of(direction)
+    return direction_of(azimuth, height + angle)
 
 
 def _turn(start: F64, end: F64) -> tuple[F64, F64]:
