@@ -8,7 +8,7 @@ from eye_drafts import eye_draft, lids_apart, off_the_ball
 
 from avface.errors import AvfaceError
 from avface.head.open.eyes import eyeballs, lids
-from avface.head.open.eyes.lid_fit import LidFitConfig, on_the_ball
+from avface.head.open.eyes.lid_fit import LidFitConfig, angles_of, fit_lids, on_the_ball
 from avface.head.open.eyes.region import lid_rings
 
 
@@ -75,6 +75,25 @@ def test_lids_lie_on_the_eyeball_for_every_shape(fitted, people):
             off = off_the_ball(fitted, fitted.vertices(None, shape), edge, shape, side)
             assert off.min() > 0.0001
             assert off.max() < 0.0005
+
+
+def test_a_margin_that_hangs_over_in_a_shape_stands_up(fitted):
+    rings = lid_rings(fitted)[0]
+    outer = rings.margin[2]
+    shape = fitted.shape.copy()
+    shape[1, outer, 1] -= 0.002
+    hanging = fit_lids(replace(fitted, shape=shape), LidFitConfig())
+    change = (hanging.shape - fit_lids(fitted, LidFitConfig()).shape)[1, outer]
+    assert 0 < np.linalg.norm(change, axis=1)[shared_columns(rings)].max() < 0.0008
+
+
+def test_shut_lids_meet_in_a_line_that_is_level_at_the_inner_corner(moving):
+    rings = lid_rings(moving)[0]
+    corner = rings.margin[0][rings.columns // 2 - 8 : rings.columns // 2 + 1]
+    for gaze in ({}, {"eyeLookDownLeft": 1.0}):
+        shut = moving.vertices({"eyeBlinkLeft": 1.0, **gaze})
+        azimuth, height = angles_of(shut[corner] - moving.eye_centres[0, 0])
+        assert np.abs(np.diff(height) / np.diff(azimuth)).max() < 1
 
 
 def test_the_cavity_ends_behind_the_lids(base, fitted):
