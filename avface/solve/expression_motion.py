@@ -81,26 +81,28 @@ class ExpressionMotion:
     def add_products(self, hessian: Tensor, by_local: Tensor, expression: Tensor, basis: Tensor) -> None:
         """Add J^T J (T, 6 + E, 6 + E) of the Jacobian J by pose and units to the first unknowns of hessian (T, D, D).
 
-        by_local (T, L, 2, 6 + 3) of the pixels by the pose and by the landmarks, in the Hessian's precision.
+        by_local (T, 6 + 3, 2, L) of the pixels by the pose and by the landmarks, in the Hessian's precision.
         """
-        by_local = by_local.permute(0, 3, 2, 1).contiguous()  # (T, 9, 2, L)
+        width = hessian.shape[-1]
+        entries = hessian.view(len(hessian), -1)
         basis = basis.to(by_local)
         slopes = torch.stack(pair_slopes(expression.to(by_local), self.pairs))  # (2, T, P)
         for group in self.groups:
             here = by_local[..., group.landmarks]
             size = POSE + len(group.units)
             products = here.new_empty(len(here), size, size)
-            own = self._of_group(basis, group)
+            own, weights = self._of_group(basis, group), self._pair_weights(slopes, group)
             for part in range(0, len(here), FRAMES_AT_ONCE):
                 chosen = slice(part, part + FRAMES_AT_ONCE)
                 rows = here.new_empty(len(here[chosen]), size, 2, len(group.landmarks))
                 rows[:, :POSE] = here[chosen, :POSE]
-                moved = self._by_units(slopes[:, chosen], group, own)
+                moved = self._by_units(own, weights[chosen])
                 _through(here[chosen, POSE:], moved, rows[:, POSE:])
                 rows = rows.flatten(2)
                 products[chosen] = rows @ rows.mT
             unknowns = torch.cat([torch.arange(POSE).to(group.units), POSE + group.units])
-            hessian[:, unknowns[:, None], unknowns] += products
+            places = (width * unknowns[:, None] + unknowns).flatten()
+            entries.scatter_add_(1, places.expand(len(here), -1), products.flatten(1))
 
     def jacobian(self, by_landmark: Tensor, expression: Tensor, basis: Tensor, out: Tensor) -> None:
         """Write the derivatives (T, E, 2, L) of the pixels by the units to out, which is 0 before.
@@ -111,7 +113,7 @@ class ExpressionMotion:
         slopes = torch.stack(pair_slopes(expression, self.pairs))
         for group in self.groups:
             here = by_landmark[..., group.landmarks]
-            moved = self._by_units(slopes, group, self._of_group(basis, group))
+            moved = self._by_units(self._of_group(basis, group), self._pair_weights(slopes, group))
             rows = here.new_empty(len(here), len(group.units), 2, len(group.landmarks))
             _through(here, moved, rows)
             out[:, group.units[:, None], :, group.landmarks] = rows.permute(1, 3, 0, 2)
@@ -132,18 +134,18 @@ class ExpressionMotion:
         rows = torch.cat([group.units, self.units + group.pairs])
         return basis[rows[:, None], group.landmarks].mT.contiguous()
 
-    def _by_units(self, slopes: Tensor, group: LandmarkGroup, basis: Tensor) -> Tensor:
-        """Derivative (T, u, 3, n) of a group's landmarks by its units, (1, u, 3, n) if it has no pairs; slopes
-        (2, T, P) of `pair_slopes`."""
-        count = len(group.units)
-        fixed, changing = basis[:count].flatten(1), basis[count:].flatten(1)
-        if not len(changing):
-            return basis[None]
+    def _pair_weights(self, slopes: Tensor, group: LandmarkGroup) -> Tensor:
+        """Weights (T, u, q) of a group's pairs in the derivatives by its units; slopes (2, T, P) of `pair_slopes`."""
         by_first, by_second = slopes[:, :, None, group.pairs]
-        weights = by_first * group.first.to(basis) + by_second * group.second.to(basis)  # (T, u, q)
-        frames = len(weights)
-        moved = torch.baddbmm(fixed.expand(frames, -1, -1), weights, changing.expand(frames, -1, -1))
-        return moved.unflatten(2, (3, -1))
+        return by_first * group.first.to(slopes) + by_second * group.second.to(slopes)
+
+    def _by_units(self, basis: Tensor, pair_weights: Tensor) -> Tensor:
+        """Derivative (T, u, 3, n) of a group's landmarks by its units, (1, u, 3, n) if it has no pairs."""
+        frames, count, pairs = pair_weights.shape
+        if not pairs:
+            return basis[None]
+        fixed, changing = (part.flatten(1).expand(frames, -1, -1) for part in basis.split([count, pairs]))
+        return torch.baddbmm(fixed, pair_weights, changing).unflatten(2, (3, -1))
 
 
 def _through(by_landmark: Tensor, moved: Tensor, out: Tensor) -> None:

@@ -226,24 +226,26 @@ class LandmarkModel:
         gradient = residual.new_zeros(len(residual), self.num_local)
         pulled = weights[..., None] * residual
         by_head = frame.by_camera @ parameters.rotation[:, None]
-        forces = torch.einsum("tlij,tli->tlj", by_head, pulled)
         basis = self._expression.basis(parameters.shape)
+        forces = (by_head * pulled[..., None]).sum(2)
         gradient[:, 6:first_gaze] = self._expression.pull(forces, parameters.expression, basis)
-        pose = torch.cat([frame.by_rotation, frame.by_camera], -1)
-        gradient[:, :6] = torch.einsum("tlij,tli->tj", pose, pulled)
+        gradient[:, ROTATION] = (frame.by_rotation * pulled[..., None]).sum((1, 2))
+        gradient[:, TRANSLATION] = (frame.by_camera * pulled[..., None]).sum((1, 2))
 
         single = torch.float32
         hessian = residual.new_zeros(len(residual), self.num_local, self.num_local, dtype=single)
-        by_local = (root[..., None, None] * torch.cat([pose, by_head], -1)).to(single)
+        by_local = hessian.new_empty(len(residual), 9, 2, self.num_landmarks)
+        for place, part in enumerate((frame.by_rotation, frame.by_camera, by_head)):
+            by_local[:, 3 * place : 3 * place + 3] = part.permute(0, 3, 2, 1)
+        by_local *= root.to(single)[:, None, None]
         self._expression.add_products(hessian, by_local, parameters.expression, basis)
-        pose = by_local[..., :6]
         for eye, points in enumerate(self.eye_points):
             gaze = slice(first_gaze + 2 * eye, first_gaze + 2 * eye + 2)
             by_gaze = self._by_gaze(parameters, frame, by_head, eye)
             gradient[:, gaze] = torch.einsum("tlij,tli->tj", by_gaze, pulled[:, points])
             rows = (root[:, points, None, None] * by_gaze).to(single).flatten(1, 2)
             hessian[:, gaze, gaze] = rows.mT @ rows
-            hessian[:, :6, gaze] = pose[:, points].flatten(1, 2).mT @ rows
+            hessian[:, :6, gaze] = by_local[:, :6, :, points].mT.flatten(2) @ rows
         hessian[:, 6:, :6] = hessian[:, :6, 6:].mT
         return hessian, gradient
 
