@@ -68,6 +68,23 @@ def test_teeth_and_gums_are_closed(number, part):
     assert solid.flat.max() <= 1
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_gums_texture_coordinates_do_not_overlap(number):
+    gums = arches()[number].gums
+    assert gums.flat.min() == 0 and gums.flat.max() <= 1
+    corners = gums.flat[triangulate(gums.quads)]
+    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    double = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+    points = np.random.default_rng(0).random((2000, 2))
+    for side in (1, -1):  # what faces the other way gets an island of its own
+        own = side * double > 1e-9
+        offset = points[:, None] - corners[own, 0]
+        one = (offset[..., 0] * second[own, 1] - offset[..., 1] * second[own, 0]) / double[own]
+        other = (first[own, 0] * offset[..., 1] - first[own, 1] * offset[..., 0]) / double[own]
+        covered = ((one > 0) & (other > 0) & (one + other < 1)).sum(1)
+        assert covered.max() <= 1
+
+
 def test_teeth_have_human_sizes():
     upper, lower = arches()
     for arch, width, height in ((upper, 8.5, 10.5), (lower, 5.3, 9.0)):

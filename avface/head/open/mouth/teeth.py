@@ -386,13 +386,17 @@ def _gums(crowns: tuple[Crown, ...], edges: tuple[float, ...], curve: _Curve, en
     )
     sheets = [_between(*pair) for rows in (across, cover) for pair in pairwise(rows)]
     quads = np.concatenate([*rows_quads, *sheets, *caps, back])
-    dome_flat = np.stack(
-        np.broadcast_arrays(np.linspace(0, 1, middle)[None], np.linspace(0.65, 1, len(PALATE))[:, None]), -1
-    )
+    # The strip, the palate as a half disc above it and the cover as one below: an island that doesn't overlap itself
+    radius = 0.5 - flat[0, :middle, 0]
+    turn = np.pi * np.array(PALATE)[:, None]
+    dome_flat = np.stack([0.5 - radius * np.cos(turn), 0.6 + 0.8 * radius * np.sin(turn)], -1)
+    ridge_flat = np.stack([np.full(middle, 0.5), -0.8 * radius], -1)
+    island = np.concatenate([flat.reshape(-1, 2), dome_flat.reshape(-1, 2), ridge_flat])
+    island[:, 1] = (island[:, 1] - ridge_flat[0, 1]) / (1 - ridge_flat[0, 1])
     return Solid(
         np.concatenate([points.reshape(-1, 3), palate.reshape(-1, 3), ridge]),
         _repeat_last(quads[:, ::-1]),
-        np.concatenate([flat.reshape(-1, 2), dome_flat.reshape(-1, 2), dome_flat[-1]]),
+        island,
     )
 
 
