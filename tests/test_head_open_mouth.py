@@ -10,6 +10,7 @@ from mouth_drafts import COLUMNS, NAMES, ring_draft
 from avface.errors import AvfaceError
 from avface.geometry.mesh import triangulate
 from avface.head.open.mouth.config import MouthConfig
+from avface.head.open.mouth.flesh import press_by_thickness
 from avface.head.open.mouth.following import mouth_follows
 from avface.head.open.mouth.placement import bite_of
 from avface.head.open.mouth.rings import CONTACT, INNER, lip_orders, mouth_rings
@@ -222,6 +223,26 @@ def test_thick_and_thin_lips_keep_their_inner_side_as_far_from_the_teeth():
     assert np.abs(away[INNER - 3 : INNER]).max() < 0.0003
     assert np.abs(away[INNER : INNER + 2]).max() < 0.0006
     assert away[INNER + 3] > 0.001
+
+
+def test_thin_lips_roll_in_less_than_thick_ones():
+    draft = ring_draft()
+    rings = mouth_rings(draft)
+    thick = np.zeros_like(draft.template)
+    for ring in range(4, 9):  # teeth take part in the movement of the rings before
+        thick[rings[ring], 2] = 0.004
+    many = np.stack([draft.shape[0], thick, *0.01 * np.random.default_rng(0).normal(size=(3, 1, 1)) * thick])
+    draft = press_by_thickness(mouth(replace(draft, shape=many)))
+    lip = rings[5][rings.upper]
+
+    def inwards(weight):
+        shape = np.eye(len(many))[1] * weight
+        return (draft.vertices({}, shape) - draft.vertices({"mouthRollUpper": 1.0}, shape))[lip, 2].max()
+
+    assert inwards(-1) < 0.95 * inwards(0)
+    assert inwards(1) > 1.05 * inwards(0)
+    rolled = draft.vertices({"mouthRollUpper": 1.0}, -np.eye(len(many))[1])
+    assert np.abs(gaps(draft, rolled)).max() < 0.0005
 
 
 def test_the_tongue_comes_out_over_the_lower_lip(draft):

@@ -25,6 +25,7 @@ from avface.head.open.config import OpenHeadConfig
 from avface.head.open.draft import JOINT_NAMES, Draft
 from avface.head.open.eyes import eyeballs, lids
 from avface.head.open.finish import finish, lower_end
+from avface.head.open.mouth.flesh import press_by_thickness
 from avface.head.open.mouth.following import mouth_follows
 from avface.head.open.mouth.step import mouth
 from avface.head.open.outside.step import outside
@@ -40,11 +41,13 @@ STEPS: tuple[Callable[[Draft], Draft], ...] = (
     pairs.unit_pairs,
     lids.step,
     mouth_follows,
+    press_by_thickness,
     pairs.lips_apart,
 )
 """From MakeHuman's head to the finished draft. The outside replaces skin, so it comes first. Eyes and the inside of the
 mouth come before the units, which move skin on them; lids come after all units, which they correct; what is inside the
-mouth follows the lips of all of them; lips that pairs press into each other are parted last."""
+mouth follows the lips of all of them; thin lips roll in less than thick ones; lips that pairs press into each other are
+parted last."""
 
 
 def build_open_head(config: OpenHeadConfig | None = None) -> HeadModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -67,6 +68,11 @@ def seal_units(draft: Draft, rings: Rings) -> Draft:
     for name in SHUT_UNITS:
         expression[draft.unit(name)] += closing.correction(expression[draft.unit(name)])
     return replace(draft, expression=expression)
+
+
+def closing(draft: Draft, rings: Rings) -> Callable[[F64], F64]:
+    """The linear function from offsets (..., V, 3) to the corrections (..., V, 3) that leave shut lips shut."""
+    return _Closing(draft, rings, REST_SHARES).correction
 
 
 class _Closing:
