@@ -32,12 +32,12 @@ class LidsConfig:
     """Where the lids meet: share of the opening that the lower lid goes."""
     corner_meeting: float = 0.42
     """The same at the inner corner, whose height it is: the line where the lids meet runs level into it."""
-    blink_arc: float = 0.80
+    blink_arc: float = 0.82
     """Share of a blink's arc over the straight way between open and shut lids: from lids that look down it is
     shorter."""
     closed_lift: float = 0.00008
     """How much farther the closed lids are from the sclera than at rest: they lie on the cornea."""
-    groove: float = 0.00004
+    groove: float = 0.00005
     """Distance of the closed lids' outer edges from the line where they meet."""
     wide: tuple[float, float] = (-0.0030, 0.0003)
     """Upper and lower lid at eyeWide."""
@@ -49,14 +49,14 @@ class LidsConfig:
     """Height of the bulge below the lower lid at eyeSquint."""
     look_up: tuple[float, float] = (-0.0030, 0.0014)
     """Upper and lower lid at eyeLookUp."""
-    look_down: tuple[float, float] = (0.00565, -0.0030)
+    look_down: tuple[float, float] = (0.0054, -0.0035)
     """Upper and lower lid at eyeLookDown."""
     clearance: float = 0.0009
     """How much farther than the margin's outer edge the skin stays from the eyeball, metres: it slides around it
     instead of taking the straight way."""
     meet_up: float = 0.0026
     """How much higher the lids meet at eyeLookUp: the closed lids follow the gaze too."""
-    meet_down: float = -0.0034
+    meet_down: float = -0.0025
     """The same at eyeLookDown."""
     look_aside: float = 0.00227
     """How far both lids go along with the gaze at eyeLookIn and eyeLookOut."""
@@ -294,7 +294,7 @@ class Lids:
             "eyeBlink": lambda rest, centre: self.closed(rest, centre, 1),
             "eyeWide": self.shifted(config.wide),
             "eyeSquint": self.shifted(config.squint, (0, inwards * config.squint_inwards)),
-            "eyeLookUp": self.shifted(config.look_up, lift=3 * config.closed_lift),
+            "eyeLookUp": self.shifted(config.look_up, lift=2 * config.closed_lift),
             "eyeLookDown": self.shifted(config.look_down, lift=config.closed_lift),
             "eyeLookIn": self.shifted((0.0003, 0.0), (inwards * aside, inwards * aside)),
             "eyeLookOut": self.shifted((-0.0004, 0.0), (-inwards * aside, -inwards * aside)),
@@ -382,9 +382,10 @@ class Lids:
 
         Not all of it: a blink on top of both, which cancels each, doesn't cancel the correction.
         """
-        vertical, aside = ("eyeLookUp", "eyeLookDown"), ("eyeLookIn", "eyeLookOut")
-        wide = tuple(("eyeWide", unit, 0.9) for unit in vertical)
-        return (*wide, *((first, second, 0.4) for first in vertical for second in aside))
+        shares = {"eyeLookUp": 0.45, "eyeLookDown": 0.25}
+        wide = tuple(("eyeWide", unit, 0.9) for unit in shares)
+        aside = ("eyeLookIn", "eyeLookOut")
+        return (*wide, *((unit, other, share) for unit, share in shares.items() for other in aside))
 
     def onto_ball(self, rest: F64, places: F64, centre: F64) -> F64:
         """Offsets (H, 3) that lead places back to as far from the eyeball's centre as at rest."""
