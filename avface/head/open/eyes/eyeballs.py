@@ -10,7 +10,7 @@ import numpy.typing as npt
 from avface.arrays import F64, Int
 from avface.errors import AvfaceError
 from avface.head.open.draft import JOINT_NAMES, Draft
-from avface.head.open.eyes.lid_fit import LidFitConfig, fit_lids
+from avface.head.open.eyes.lid_fit import GAP, RADIUS, LidFitConfig, fit_lids
 from avface.head.open.eyes.region import cut_and_refine, lid_rings
 
 SIDES = ("left", "right")
@@ -20,7 +20,7 @@ SIDES = ("left", "right")
 class EyesConfig:
     """Parameters of the eyeballs; lengths in metres on the mean head, which has human scale."""
 
-    radius: float = 0.012
+    radius: float = RADIUS
     """Radius of the sclera; human eyeballs are 24 mm across, with 1 mm of deviation between adults."""
     iris_radius: float = 0.00585
     """Radius of the iris; human ones are 11.7 mm across."""
@@ -36,7 +36,7 @@ class EyesConfig:
     lower one touches its bottom."""
     aside: float = 0.0004
     """How far the eyeball lies to the outer side of MakeHuman's, so that the outer corner of the lids lies on it."""
-    gap: float = 0.0002
+    gap: float = GAP
     """Distance of the lids' inner edge to the sclera at rest."""
 
     def __post_init__(self) -> None:

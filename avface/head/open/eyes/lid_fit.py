@@ -14,14 +14,19 @@ from avface.head.open.deformation import both_ways, cotangent_laplacian
 from avface.head.open.draft import Draft
 from avface.head.open.eyes.region import INNER_RINGS, LidRings, lid_rings
 
+RADIUS = 0.012
+"""Radius of the mean head's eyeballs in metres."""
+GAP = 0.0002
+"""Distance in metres of the lids' inner edge to the eyeball at rest."""
+
 
 @dataclass(frozen=True)
 class LidFitConfig:
     """Parameters of the lids at rest; lengths in metres on the mean head."""
 
-    radius: float = 0.012
+    radius: float = RADIUS
     """Radius of the eyeball."""
-    gap: float = 0.0002
+    gap: float = GAP
     """Distance of the lids' inner edge to the eyeball."""
     thickness: float = 0.0017
     """Thickness of the lids' margin."""
