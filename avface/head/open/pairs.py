@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,10 +12,12 @@ from avface.arrays import F64
 from avface.geometry.interpolation import smoothstep
 from avface.geometry.mesh import triangulate
 from avface.head.open.deformation import SmoothFields
-from avface.head.open.draft import Draft
+from avface.head.open.draft import Draft, PersonTerms
+from avface.head.open.mouth.contact import MouthContact
 from avface.head.open.mouth.jaw import open_motion
+from avface.head.open.mouth.rings import mouth_rings
+from avface.head.open.mouth.sealing import SHUT_UNITS, closing
 from avface.head.open.units.corrections import OPEN_ROLL
-from avface.head.open.units.measures import SkinCheck
 from avface.head.open.units.named_points import find_points
 from avface.head.open.units.step import UnitFields, lid_shares
 
@@ -56,13 +59,27 @@ LOWER_LIP = (
     "mouthLowerDownRight",
 )
 """Units that move the lower lip along directions of the jaw's, which turn with it."""
-TOUCHING = (
+TOUCHING: tuple[tuple[tuple[str, ...], ...], ...] = (
+    (("mouthRollLower",),),
+    (("mouthRollUpper",),),
+    (("mouthShrugLower",),),
+    (("jawLeft",),),
+    (("jawRight",),),
+    (("mouthPucker", "mouthLeft"),),
+    (("mouthPucker", "mouthRight"),),
     (("mouthRollLower", "mouthRollUpper"),),
     (("mouthRollLower", "mouthPressLeft"), ("mouthRollLower", "mouthPressRight")),
     (("mouthRollUpper", "mouthPressLeft"), ("mouthRollUpper", "mouthPressRight")),
     (("jawForward", "mouthShrugLower"),),
+    (("mouthPressLeft", "mouthDimpleLeft"), ("mouthPressRight", "mouthDimpleRight")),
+    (("noseSneerLeft", "mouthSmileLeft"), ("noseSneerRight", "mouthSmileRight")),
 )
-"""Pairs that press the lips through each other; the left and right one of a pair together."""
+"""Units, and pairs of them, that press lips and cavity through each other or into the teeth, in the order in which
+they are mended; the left and right one together."""
+ROLLED = ("mouthRollLower", "mouthRollUpper")
+"""The pair that would turn the rim of the lips forwards."""
+BESIDES = {("mouthRollUpper", "mouthPressLeft"): "mouthRollLower"}
+"""A unit with which the corrective of a pair, and the right one's, must be sound."""
 STILL = 0.0001
 """Corrections below this are left out, metres."""
 
@@ -73,17 +90,24 @@ class ContactConfig:
 
     touch: float = 0.0001
     """Depth up to which lips only touch."""
-    around: float = 0.008
+    around: float = 0.010
     """How far from the lips skin gives way."""
     middle: float = 0.006
     """Half the width over which the left corrective turns into the right one."""
     reach: float = 0.008
     """How far the lips' movement spreads."""
     step: float = 0.6
-    """Share of the way out that each lip goes in a round."""
+    """Share of the way out that each point goes in a round."""
     stiffness: float = 1.0
     """How closely it is followed."""
-    rounds: int = 10
+    rounds: int = 3
+    people: int = 12
+    """Random people, besides the mean, whose lips are tested."""
+    seed: int = 17
+    directions: int = 6
+    """Number of the lips' main directions among people with which corrections vary."""
+    variation: float = 0.5
+    """How much of what a person needs is taken for people like this one only, against what is taken for all."""
 
 
 def unit_pairs(draft: Draft) -> Draft:
@@ -131,41 +155,91 @@ def saturation(first: F64, second: F64) -> F64:
 
 
 def lips_apart(draft: Draft, config: ContactConfig | None = None) -> Draft:
-    """The draft with the correctives of `TOUCHING` changed so that lips which are pressed together only touch.
+    """The draft with the units and correctives of `TOUCHING` changed so that lips and cavity which are pressed through
+    each other, or into the teeth, only touch: on the mean face and on random people. Lips that units leave shut stay
+    shut.
 
-    For the finished lips: after the cavity of the mouth follows. The skin round the lips gives way, half of it on
-    either lip.
+    For the finished mouth: after its cavity follows. The flesh around gives way. Corrections are linear in the shape
+    weights along a few directions (`Draft.person`). People are gone through in turn until all are sound: each one's
+    corrections are changed as little as gives what this one needs.
     """
     config = config or ContactConfig()
+    rings = mouth_rings(draft)
+    contact, shutting = MouthContact(draft, rings), closing(draft, rings)
     flesh = triangulate(draft.quads[np.isin(draft.parts, ("skin", "mouth_cavity"))])
     fields = SmoothFields(draft.template, flesh, config.reach)
-    skin = np.zeros(len(draft.template), bool)
-    skin[draft.rows("skin")] = True
-    skin[draft.rows("mouth_cavity")] = False
-    lips = draft.template[draft.regions["lips"]]
-    away = cKDTree(lips).query(draft.template)[0]
-    held = ~skin | (away > config.around)
-    check = SkinCheck(draft.template, flesh, ~held)
-    already = np.linalg.norm(check.ways_out(draft.template), axis=1) > 0  # lips touch at rest
-    pairs, offsets = list(draft.pairs), list(draft.pair_offsets)
+    lips = draft.regions["lips"]
+    away = cKDTree(draft.template[lips]).query(draft.template)[0]
+    held = away > config.around
+    held[np.setdiff1d(np.arange(len(held)), flesh)] = True
+    directions = np.linalg.svd(draft.shape[:, lips].reshape(len(draft.shape), -1), full_matrices=False)[0]
+    directions = directions[:, : config.directions].T
+    shapes = np.random.default_rng(config.seed).standard_normal((config.people, len(draft.shape)))
+    shapes = np.concatenate([np.zeros_like(shapes[:1]), shapes])
+    likeness = np.concatenate([np.ones((len(shapes), 1)), config.variation * shapes @ directions.T], 1)
+    people = [draft.vertices(None, shape) for shape in shapes]
+    already = [contact.ways(person, config.touch).vertices for person in people]
     to_left = smoothstep(-config.middle, config.middle, draft.template[:, 0])
     for group in TOUCHING:
-        pose = draft.vertices({unit: 1.0 for pair in group for unit in pair})
-        moved = pose
+        units = {unit: 1.0 for term in group for unit in term}
+        if group[0] in BESIDES:
+            units[BESIDES[group[0]]] = 1.0
+        moved = draft.vertices(units) - draft.template
+        own = _personal(draft, units.keys(), shapes)
+        # Lips that are rolled and pressed overlap: they needn't be drawn together.
+        shut = units.keys() <= set(SHUT_UNITS) and group[0] not in BESIDES
+        correction = np.zeros((likeness.shape[1], *moved.shape))
+        if shut:
+            correction[0] = shutting(moved)
+        unsound = list(range(len(people)))
         for _ in range(config.rounds):
-            ways = check.ways_out(moved)
-            deep = np.flatnonzero((np.linalg.norm(ways, axis=1) > config.touch) & ~already)
-            if not len(deep):
+            tested, unsound = unsound, []
+            for k in tested:
+                change = np.tensordot(likeness[k], correction, 1)
+                ways = contact.ways(people[k] + moved + own[k] + change, config.touch)
+                ways = ways.chosen(~np.isin(ways.vertices, already[k]).any(1))
+                if not len(ways.ways):
+                    continue
+                unsound.append(k)
+                push = fields.solve(
+                    ways.vertices, ways.weights, config.step * ways.ways, held, config.stiffness
+                )
+                correction += np.multiply.outer(likeness[k] / (likeness[k] ** 2).sum(), push)
+            if shut:
+                correction += shutting(correction)
+            if not unsound:
                 break
-            moved = moved + fields.solve(
-                deep[:, None], np.ones((len(deep), 1)), config.step * ways[deep], held, config.stiffness
-            )
+        if group[0] == ROLLED:
+            correction[0] += contact.behind_lips(people[0] + moved + correction[0])
+        correction[1:] *= config.variation
+        correction[np.linalg.norm(correction, axis=2) < STILL / 4] = 0
         shares = [to_left, 1 - to_left] if len(group) > 1 else [np.ones_like(to_left)]
-        for pair, share in zip(group, shares, strict=True):
-            correction = share[:, None] * (moved - pose)
-            correction[np.linalg.norm(correction, axis=1) < STILL / 4] = 0
-            if pair not in pairs:
-                pairs.append(pair)
-                offsets.append(np.zeros_like(pose))
-            offsets[pairs.index(pair)] = offsets[pairs.index(pair)] + correction
-    return replace(draft, pairs=tuple(pairs), pair_offsets=np.stack(offsets))
+        for term, share in zip(group, shares, strict=True):
+            draft = _with_correction(draft, term, share[:, None] * correction[0])
+            terms = PersonTerms((term,) * len(directions), directions, share[:, None] * correction[1:])
+            draft = replace(draft, person=terms if draft.person is None else draft.person.joined(terms))
+    return draft
+
+
+def _personal(draft: Draft, units: Collection[str], shapes: F64) -> list[F64]:
+    """Offsets (V, 3) of each of people, shapes (P, S), under units at weight 1 besides the mean face's."""
+    person = draft.person
+    rows = [k for k, term in enumerate(person.terms) if set(term) <= set(units)] if person else []
+    if person is None or not rows:
+        return [np.zeros_like(draft.template)] * len(shapes)
+    return [np.tensordot(person.weights[rows] @ shape, person.offsets[rows], 1) for shape in shapes]
+
+
+def _with_correction(draft: Draft, term: tuple[str, ...], correction: F64) -> Draft:
+    """The draft with a correction (V, 3) of a unit, or of a pair's corrective, which is added if there is none."""
+    if len(term) == 1:
+        expression = draft.expression.copy()
+        expression[draft.unit(term[0])] += correction
+        return replace(draft, expression=expression)
+    pair = (term[0], term[1])
+    known = [each for each in (pair, pair[::-1]) if each in draft.pairs]
+    if not known:
+        return draft.with_pairs((pair,), correction[None])
+    offsets = draft.pair_offsets.copy()
+    offsets[draft.pairs.index(known[0])] += correction
+    return replace(draft, pair_offsets=offsets)
