@@ -29,11 +29,11 @@ class MouthConfig:
     """Displacement of the corners towards the middle at `jawOpen` 1."""
     shut_drop: float = 0.003
     """How much lower the lips meet at `jawOpen` 1 and `mouthClose` 1 than at rest."""
-    teeth_behind: float = 0.0062
+    teeth_behind: float = 0.0066
     """Depth of the upper incisors' edges behind the lips' contact, in the middle."""
     teeth_below: float = 0.0030
     """Height of the upper incisors' edges below the lips' contact."""
-    wall_gap: float = 0.0012
+    wall_gap: float = 0.0016
     """Distance from the teeth to the inner side of lips and cheeks."""
     tongue_out: float = 0.020
     """How far the tip of the tongue stands before the lower lip at `tongueOut` 1."""
