@@ -7,6 +7,8 @@ import pytest
 
 from avface.geometry.mesh import triangulate
 from avface.head.anatomy.units import UnitFigures, compare_units, reference_figures
+from avface.head.open.mouth.contact import MouthContact
+from avface.head.open.mouth.rings import mouth_rings
 from avface.head.open.units.corrections import STEERING
 from avface.head.open.units.measures import SkinCheck
 from avface.head.open.units.named_points import (
@@ -114,3 +116,10 @@ class TestOpenHead:
         # The goal is 0.3 mm; behind the contact and within a corner, out of sight, some overlap by up to 1.2 mm.
         assert not too_deep
         assert sum(depth > 0.0003 for depth in deepest.values()) <= 8, deepest
+
+    def test_lips_that_are_pressed_together_only_touch_by_the_rule_of_the_anatomy_check(self, draft):
+        contact = MouthContact(draft, mouth_rings(draft))
+        press = {"mouthPressLeft": 1.0, "mouthPressRight": 1.0}
+        dimples = {"mouthDimpleLeft": 1.0, "mouthDimpleRight": 1.0}
+        for weights in ({**press, **dimples}, {"jawLeft": 1.0}):
+            assert not len(contact.ways(draft.vertices(weights), 0.0003).ways), weights
