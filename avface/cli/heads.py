@@ -17,6 +17,7 @@ from avface.errors import AvfaceError
 
 if TYPE_CHECKING:
     from avface.head.embedding import Detector
+    from avface.head.model import HeadModel
     from avface.tracking.facemesh import FaceMesh
 
 
@@ -162,6 +163,9 @@ class CheckHead:
     """Number of people with random shape, besides the mean face; 4 seconds each."""
     seed: Seed = 0
     """Seed of the random people."""
+    units: bool = False
+    """Print what each ARKit unit does to the mean face instead: main movement, change of the mouth's width and
+    protrusion, in millimetres beside those of units from scans. The exit code is 1 if a direction is wrong."""
     messages: Messages = PRINT_ALL
 
     def run(self, bars: Bars) -> Outcome:
@@ -173,6 +177,8 @@ class CheckHead:
         if self.people < 0:
             raise AvfaceError(f"--people {self.people}: must be 0 or more")
         model = load_head(self.head)
+        if self.units:
+            return _unit_moves(model)
         on_person = bars.each("checking people", self.people + 1)
         report = check_head(model, self.people, self.seed, find_head(self.head), on_person)
         return Outcome(report.table(), report.facts(), is_result=True, code=0 if report.passed else 1)
@@ -197,6 +203,20 @@ class Head:
     def run(self, bars: Bars) -> Outcome:
         """Run the chosen action."""
         return self.action.run(bars)
+
+
+def _unit_moves(head: HeadModel) -> Outcome:
+    from avface.evaluation.tables import aligned
+    from avface.head.anatomy.unit_moves import HEADINGS, unit_moves
+
+    moves = unit_moves(head)
+    if not moves:
+        raise AvfaceError(f"the head {head.name} has no units with ARKit's names")
+    wrong = sum(not move.right for move in moves)
+    rows = aligned([HEADINGS, *(move.cells() for move in moves)])
+    text = f"{rows}\n{head.name}: {wrong} of {len(moves)} units in a wrong direction"
+    facts = {"head": head.name, "passed": not wrong, "units": [move.facts() for move in moves]}
+    return Outcome(text, facts, is_result=True, code=1 if wrong else 0)
 
 
 def _make_folder(folder: Path) -> None:
