@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -233,6 +234,17 @@ def test_irises_have_their_colour(head, face):
     iris = np.isin(face.parts, [head.part_names.index(f"{side}_iris") for side in ("left", "right")])
     difference = blue[iris].mean(0) - brown[iris].mean(0)
     assert difference[2] > 0.03 and difference[0] < 0
+
+
+@pytest.mark.parametrize("part", ["upper_gums", "lower_gums", "left_tear_line"])
+def test_gums_and_tear_lines_are_pink(head, face, part):
+    """Whichever parts the head has: one of them stands for it."""
+    renamed = copy.copy(head)
+    renamed.part_names = tuple(
+        part if name == "tongue" else name if name == "skin" else "other" for name in head.part_names
+    )
+    shown = painted(renamed, PLAIN)[face.parts == renamed.part_names.index(part)].mean(0)
+    assert shown[0] > 0.1 and shown[0] > 1.2 * shown[1:].max()
 
 
 @pytest.mark.parametrize(

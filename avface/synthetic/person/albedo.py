@@ -16,6 +16,9 @@ _GREY = np.array([0.46, 0.45, 0.43])
 """Linear sRGB of grey hair."""
 _MOUTH = np.array([0.24, 0.045, 0.04])
 _TONGUE = np.array([0.36, 0.12, 0.11])
+_GUMS = np.array([0.4, 0.13, 0.12])
+_TEAR_LINE = np.array([0.9, 0.62, 0.58])
+"""Of the wet line where a lid meets the eyeball, over the sclera's white."""
 _PUPIL = np.array([0.004, 0.004, 0.004])
 
 
@@ -272,10 +275,13 @@ def _scalp(rng: np.random.Generator, traits: SkinTraits, face: FaceMap, skin: Te
 def _eyes(
     rng: np.random.Generator, traits: SkinTraits, head: HeadModel, face: FaceMap, albedo: Texture
 ) -> None:
-    """Sclera, iris and pupil by distance from the pupil's middle rather than by triangle, for soft edges."""
+    """Tear lines; sclera, iris and pupil by distance from the pupil's middle, not by triangle, for soft edges."""
     template = head.template.cpu().double().numpy()
     vertex_parts = head.vertex_parts()
     triangles = head.faces.cpu().numpy()
+    white = traits.sclera * np.array([0.86, 0.82, 0.76])
+    lines = [number for number, name in enumerate(head.part_names) if name.endswith("tear_line")]
+    albedo[np.isin(face.parts, lines)] = white * _TEAR_LINE
     for side in ("left", "right"):
         names = [f"{side}_{part}" for part in ("eye", "iris", "pupil")]
         if not set(names) <= set(head.part_names):
@@ -292,7 +298,6 @@ def _eyes(
         reach = np.where(front, np.linalg.norm(offset, axis=1) / radius, 9).astype(np.float32)
         turn = np.arctan2(*np.ascontiguousarray(offset[:, 1::-1].T))
         fibres = value_noise(rng, np.stack([np.cos(turn) * 5, np.sin(turn) * 5, reach * 1.5], 1), 1.0, 2)
-        white = traits.sclera * np.array([0.86, 0.82, 0.76])
         veins = np.abs(value_noise(rng, place, 0.006, 3))
         colour = np.broadcast_to(white, (len(texels), 3)).astype(np.float32)
         reddish = (0.1 + 0.5 * smoothstep(1.2, 2.4, reach)) * smoothstep(0.3, 0.0, veins)
@@ -308,10 +313,17 @@ def _eyes(
 def _mouth(
     rng: np.random.Generator, traits: SkinTraits, head: HeadModel, face: FaceMap, albedo: Texture
 ) -> None:
-    """Teeth, tongue and mouth cavity, darker further back."""
+    """Teeth, tongue, mouth cavity and gums, darker further back."""
     template = head.template.cpu().double().numpy()
     teeth = np.array([0.62, 0.58, 0.47]) + (traits.teeth - 0.5) * np.array([0.25, 0.3, 0.42])
-    colours = {"mouth_cavity": _MOUTH, "upper_teeth": teeth, "lower_teeth": teeth, "tongue": _TONGUE}
+    colours = {
+        "mouth_cavity": _MOUTH,
+        "upper_teeth": teeth,
+        "lower_teeth": teeth,
+        "tongue": _TONGUE,
+        "upper_gums": _GUMS,
+        "lower_gums": _GUMS,
+    }
     front = float(face.landmarks[13, 2])
     for name, colour in colours.items():
         if name not in head.part_names:

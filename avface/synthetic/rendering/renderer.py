@@ -23,9 +23,11 @@ GLOSS = {
     "eye": (0.05, 220.0),
     "iris": (0.05, 220.0),
     "pupil": (0.05, 220.0),
+    "line": (0.05, 220.0),
     "teeth": (0.04, 60.0),
 }
-"""Reflectance at normal incidence and specular exponent by the last word of a part's name; others are diffuse."""
+"""Reflectance at normal incidence and specular exponent by the last word of a part's name ("left_tear_line" is "line");
+others are diffuse."""
 GRAZING = 0.12
 """Additional reflectance at grazing angles: far below Fresnel's 1, because skin and hair are rough."""
 
