@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -43,8 +43,8 @@ class LipsConfig:
 
     head: str = "open"
     """Name of the head model."""
-    vertices: int = 390
-    """Number of vertices N of its lip region."""
+    vertices: int = 391
+    """Number of vertices N of its lip region; `LipsNetwork.of` takes that of the head."""
     points: int = 96
     """Number of control vertices K, for which the network predicts offsets; those of the others are interpolated."""
     audio: AudioConfig = field(default_factory=AudioConfig)
@@ -161,13 +161,10 @@ class LipsNetwork(nn.Module):
 
         Raises:
             AvfaceError: if the head has no lip region (`lip_region`).
-            ValueError: if the number of its vertices isn't that of the config.
         """
         region = lip_region(head)
-        config = config or LipsConfig(head=head.name, vertices=len(region))
-        if len(region) != config.vertices:
-            raise ValueError(f"the lips have {len(region)} vertices, the config has {config.vertices}")
-        network = cls(config)
+        network = cls(replace(config or LipsConfig(), head=head.name, vertices=len(region)))
+        config = network.config
         points = head.template.detach().cpu().double().numpy()[region.vertices]
         chosen = _farthest_points(points, config.points)
         low, high = points.min(0), points.max(0)
