@@ -32,11 +32,31 @@ class LidsConfig:
     """Where the lids meet: share of the opening that the lower lid goes."""
     corner_meeting: float = 0.42
     """The same at the inner corner, whose height it is: the line where the lids meet runs level into it."""
-    blink_arc: float = 0.82
+    blink_arc: float = 0.575
     """Share of a blink's arc over the straight way between open and shut lids: from lids that look down it is
     shorter."""
-    closed_lift: float = 0.00008
+    blink_arc_middle: float = 0.265
+    """What is added to it in the lids' middle, which goes over the cornea."""
+    look_down_arc: float = 0.54
+    """The same share for looking down: a blink on top doesn't cancel it."""
+    closed_lift: float = 0.000055
     """How much farther the closed lids are from the sclera than at rest: they lie on the cornea."""
+    look_up_lift: tuple[float, float] = (0.00021, 0.00005)
+    """The same of the upper and lower lid at eyeLookUp."""
+    look_down_lift: tuple[float, float] = (0.00001, 0.00002)
+    """The same at eyeLookDown."""
+    look_aside_lift: float = -0.00008
+    """The same of both lids at eyeLookIn and eyeLookOut."""
+    shut_down_lift: float = -0.00006
+    """How much farther than straight on the closed lids are from the sclera at eyeLookDown: nearer, since a blink from
+    there lifts the upper lid, whose way is short, by the arc of a long one."""
+    shut_down_overlap: float = 0.00004
+    """How far the closed lids' edges overlap at eyeLookDown: a gaze aside on top parts them."""
+    joint_up: float = 0.05
+    """Share that is corrected of what eyeLookUp with another unit leads off the eyeball. Not all of it: a blink on top
+    of both, which cancels each, doesn't cancel the correction."""
+    joint_down: float = 0.8
+    """The same of eyeLookDown."""
     groove: float = 0.00005
     """Distance of the closed lids' outer edges from the line where they meet."""
     wide: tuple[float, float] = (-0.0030, 0.0003)
@@ -125,7 +145,9 @@ def _with_lids(draft: Draft, side: int, rings: LidRings, config: LidsConfig, fit
     blink = f"eyeBlink{name}"
     pairs: list[tuple[str, str]] = [(blink, blink)]
     half = moved(lids.closed(rest, centre, 0.5))
-    offsets: list[F64] = [config.blink_arc * (4.0 * half - 2.0 * own[blink])]
+    bow = 4.0 * half - 2.0 * own[blink]
+    middle = config.blink_arc_middle * lids.middle(rest, centre)[:, None]
+    offsets: list[F64] = [config.blink_arc * bow + field.solve(middle * bow[: len(handles)])]
     outwards = (rest - centre) / np.linalg.norm(rest - centre, axis=1, keepdims=True)
     for index, unit in enumerate(draft.expression_names):
         if unit in own or unit.startswith(("eyeBlink", "eyeWide", "eyeSquint", "eyeLook")):
@@ -145,15 +167,14 @@ def _with_lids(draft: Draft, side: int, rings: LidRings, config: LidsConfig, fit
         if unit != blink:
             pairs.append((blink, unit))
             rise = lids.rises().get(unit.removesuffix(name), 0.0)
-            offsets.append(moved(lids.shut_higher(rest, centre, rise)) - own[blink] - values)
+            ends = lids.shut_higher(rest, centre, rise)
+            if unit == f"eyeLookDown{name}":
+                ends = lids.pressed(ends, rest, centre, config.shut_down_lift, config.shut_down_overlap)
+            offsets.append(moved(ends) - own[blink] - values)
     down = f"eyeLookDown{name}"
     pairs.append((down, down))
-    half = moved(
-        lids.shifted((config.look_down[0] / 2, config.look_down[1] / 2), lift=config.closed_lift / 2)(
-            rest, centre
-        )
-    )
-    offsets.append(0.5 * (4 * half - 2 * own[down]))  # half: a blink on top doesn't cancel it
+    half = moved(lids.shifted(_half(config.look_down), lift=_half(config.look_down_lift))(rest, centre))
+    offsets.append(config.look_down_arc * (4 * half - 2 * own[down]))
     for first, second, share in lids.joint_units():
         pairs.append((f"{first}{name}", f"{second}{name}"))
         at_lids = own[f"{first}{name}"][: len(handles)] + own[f"{second}{name}"][: len(handles)]
@@ -163,6 +184,10 @@ def _with_lids(draft: Draft, side: int, rings: LidRings, config: LidsConfig, fit
     pair_offsets[:, rows] = np.stack(offsets)
     result = replace(draft, expression=expression).with_pairs(tuple(pairs), pair_offsets)
     return _with_people(result, side, field, lids, config)
+
+
+def _half(lengths: tuple[float, float]) -> tuple[float, float]:
+    return lengths[0] / 2, lengths[1] / 2
 
 
 def _not_below(distance: F64, least: float) -> F64:
@@ -188,6 +213,9 @@ def _with_people(draft: Draft, side: int, field: LidField, lids: Lids, config: L
     blink = f"eyeBlink{SIDES[side]}"
     units = lids.units()
     gazes = tuple(lids.rises())
+    arc = config.blink_arc + config.blink_arc_middle * lids.middle(
+        draft.template[handles], draft.eye_centres[0, side]
+    )
     changes, closing = [], []
     for component, move in zip(draft.shape[:, handles], draft.eye_centres[1:, side], strict=True):
         ends = []
@@ -200,7 +228,7 @@ def _with_people(draft: Draft, side: int, field: LidField, lids: Lids, config: L
                 lids.shut_higher(rest, centre, lids.rises()[unit]) - rest - shut - alone
                 for unit, alone in zip(gazes, looking, strict=True)
             ]
-            ends.append(np.stack([shut, config.blink_arc * (4 * half - 2 * shut), *looking, *both]))
+            ends.append(np.stack([shut, arc[:, None] * (4 * half - 2 * shut), *looking, *both]))
         change = (ends[0] - ends[1]) / 2
         changes.append(change)
         closing.append(lids.apart(change[0]))
@@ -289,15 +317,15 @@ class Lids:
         """Places of the lids under each unit at weight 1, by its name without the side."""
         config = self._config
         inwards = -self._rings.sign
-        aside = config.look_aside
+        aside, lift = config.look_aside, (config.look_aside_lift, config.look_aside_lift)
         return {
             "eyeBlink": lambda rest, centre: self.closed(rest, centre, 1),
             "eyeWide": self.shifted(config.wide),
             "eyeSquint": self.shifted(config.squint, (0, inwards * config.squint_inwards)),
-            "eyeLookUp": self.shifted(config.look_up, lift=2 * config.closed_lift),
-            "eyeLookDown": self.shifted(config.look_down, lift=config.closed_lift),
-            "eyeLookIn": self.shifted((0.0003, 0.0), (inwards * aside, inwards * aside)),
-            "eyeLookOut": self.shifted((-0.0004, 0.0), (-inwards * aside, -inwards * aside)),
+            "eyeLookUp": self.shifted(config.look_up, lift=config.look_up_lift),
+            "eyeLookDown": self.shifted(config.look_down, lift=config.look_down_lift),
+            "eyeLookIn": self.shifted((0.0003, 0.0), (inwards * aside, inwards * aside), lift),
+            "eyeLookOut": self.shifted((-0.0004, 0.0), (-inwards * aside, -inwards * aside), lift),
         }
 
     def closed(self, rest: F64, centre: F64, share: float) -> F64:
@@ -350,7 +378,10 @@ class Lids:
         return azimuth[order], height[order]
 
     def shifted(
-        self, closing: tuple[float, float], aside: tuple[float, float] = (0.0, 0.0), lift: float = 0.0
+        self,
+        closing: tuple[float, float],
+        aside: tuple[float, float] = (0.0, 0.0),
+        lift: tuple[float, float] = (0.0, 0.0),
     ) -> Places:
         """Upper and lower lid by lengths along the eyeball at the opening's middle: towards each other, aside along
         +x, and off the sclera, where the cornea comes; corners stay."""
@@ -371,18 +402,16 @@ class Lids:
             turned = _rotated(offset, np.tile(axis, (rings, 1)), np.tile(angle, rings) * self._follow)
             vertical = np.broadcast_to([0, 1.0, 0], turned.shape)
             turned = _rotated(turned, vertical, np.tile(yaw, rings) * self._follow)
-            raised = lift * np.tile(profile, rings) * self.weight * (self._follow == 1)
+            high = profile * np.where(self._upper, lift[0], np.where(self._lower, lift[1], 0))
+            raised = np.tile(high, rings) * self.weight * (self._follow == 1)
             return centre + turned * (1 + raised / level)[:, None]
 
         return places
 
-    @staticmethod
-    def joint_units() -> tuple[tuple[str, str, float], ...]:
-        """Pairs of units, without the side, whose sum leads off the eyeball, and the share of that which is corrected.
-
-        Not all of it: a blink on top of both, which cancels each, doesn't cancel the correction.
-        """
-        shares = {"eyeLookUp": 0.45, "eyeLookDown": 0.25}
+    def joint_units(self) -> tuple[tuple[str, str, float], ...]:
+        """Pairs of units, without the side, whose sum leads off the eyeball, and the share of that which is
+        corrected."""
+        shares = {"eyeLookUp": self._config.joint_up, "eyeLookDown": self._config.joint_down}
         wide = tuple(("eyeWide", unit, 0.9) for unit in shares)
         aside = ("eyeLookIn", "eyeLookOut")
         return (*wide, *((unit, other, share) for unit, share in shares.items() for other in aside))
@@ -393,6 +422,17 @@ class Lids:
         radius = np.linalg.norm(offset, axis=1)
         away = radius - np.linalg.norm(rest - centre, axis=1)
         return -(self.weight * away / radius)[:, None] * offset
+
+    def middle(self, rest: F64, centre: F64) -> F64:
+        """(H,) 1 in the lids' middle, falling towards the corners."""
+        return np.tile(self._opening(rest, centre) ** 4, INNER_RINGS + 3)
+
+    def _opening(self, rest: F64, centre: F64) -> F64:
+        """(K,) angle between facing columns of the margin's inner edge, as a share of the widest."""
+        count = self._rings.columns
+        offset = (rest - centre)[INNER_RINGS * count : (INNER_RINGS + 1) * count]
+        _, opening = self._meeting(offset / np.linalg.norm(offset, axis=1, keepdims=True))
+        return np.asarray(opening / opening.max())
 
     def rises(self) -> dict[str, float]:
         """How much higher the lids meet under a unit of the gaze at weight 1, in metres at the opening's middle."""
@@ -414,6 +454,17 @@ class Lids:
         angle = np.concatenate([*[behind] * INNER_RINGS, *[angle] * 3])
         radius = np.linalg.norm(shut - centre, axis=1, keepdims=True)
         return centre + radius * _raised((shut - centre) / radius, angle)
+
+    def pressed(self, shut: F64, rest: F64, centre: F64, lift: float, overlap: float) -> F64:
+        """Closed lids (H, 3) whose margins are farther from the eyeball by a lift, and overlap by a length, at the
+        opening's middle."""
+        profile = self._opening(rest, centre)
+        towards = overlap / 2 * profile * np.where(self._upper, -1.0, np.where(self._lower, 1.0, 0.0))
+        margin = self.weight * (self._follow == 1)
+        radius = np.linalg.norm(shut - centre, axis=1)
+        angle = np.tile(towards, INNER_RINGS + 3) * margin / radius
+        reach = radius + lift * np.tile(profile, INNER_RINGS + 3) * margin
+        return centre + reach[:, None] * _raised((shut - centre) / radius[:, None], angle)
 
     def apart(self, offsets: F64) -> F64:
         """Differences (2, K, 3) between facing columns of offsets (H, 3): of the margin's inner edge and middle."""
