@@ -125,6 +125,18 @@ def test_a_blink_shuts_exactly_for_everybody(moving, people):
             assert np.abs(apart).max() < 0.0001
 
 
+@pytest.mark.parametrize("unit", ["eyeBlink", "eyeLookDown"])
+def test_the_upper_lid_is_drawn_out_of_its_fold_which_hardly_moves(moving, unit):
+    for side, rings in zip(lids.SIDES, lid_rings(moving), strict=True):
+        down = -moving.expression[moving.unit(f"{unit}{side}"), :, 1]
+        middle = rings.columns // 4
+        lid = down[rings.margin[2][middle]]
+        fold = rings.skin[lids.LidsConfig().fold_ring]
+
+        assert lid > 0.003
+        assert 0 < down[fold[len(fold) // 4]] < 0.3 * lid
+
+
 def test_a_blink_opens_evenly_and_slides_on_the_eyeball(moving):
     rings = lid_rings(moving)[0]
     none = np.zeros(len(moving.shape))

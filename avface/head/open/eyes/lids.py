@@ -80,6 +80,11 @@ class LidsConfig:
     """The same at eyeLookDown."""
     look_aside: float = 0.00227
     """How far both lids go along with the gaze at eyeLookIn and eyeLookOut."""
+    fold_ring: int = 5
+    """Ring of skin outside the margin at which the upper lid folds."""
+    fold_share: float = 0.7
+    """Share of the skin that lids which go down draw out of that fold, rather than from above it: the fold hardly moves
+    in a blink."""
     tear_height: float = 0.00035
     """Height of the tears' strip on the eyeball above the lower lid."""
     people: int = 10
@@ -88,8 +93,11 @@ class LidsConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.meeting < 0.5:
             raise AvfaceError(f"meeting={self.meeting} must be 0 or more and below 0.5")
-        if not self.people > 0:
-            raise AvfaceError(f"people={self.people} must be above 0")
+        if not 0 <= self.fold_share <= 1:
+            raise AvfaceError(f"fold_share={self.fold_share} must be from 0 to 1")
+        for name in ("people", "fold_ring"):
+            if not getattr(self, name) > 0:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be above 0")
 
 
 def step(draft: Draft, config: LidsConfig | None = None, fit: LidFitConfig | None = None) -> Draft:
@@ -116,14 +124,18 @@ def step(draft: Draft, config: LidsConfig | None = None, fit: LidFitConfig | Non
 def _with_lids(draft: Draft, side: int, rings: LidRings, config: LidsConfig, fit: LidFitConfig) -> Draft:
     name = SIDES[side]
     field = LidField(draft, rings, fit.soft_rings)
+    below_fold = LidField(draft, rings, config.fold_ring)
     handles, rows = field.handles, field.rows()
     rest, centre = draft.template[handles], draft.eye_centres[0, side]
     lids = Lids(rings, config, fit)
     expression = draft.expression.copy()
 
-    def moved(places: F64) -> F64:
-        """Offsets (H + N, 3) of the lids and the skin around from places of the handles."""
-        offsets = field.solve(places - rest)
+    def moved(places: F64, from_fold: float = 0.0) -> F64:
+        """Offsets (H + N, 3) of the lids and the skin around from places of the handles; `from_fold` is the share of
+        skin that comes from the fold."""
+        offsets = (1 - from_fold) * field.solve(places - rest)
+        if from_fold:
+            offsets[: len(below_fold.rows())] += from_fold * below_fold.solve(places - rest)
         before = draft.template[rows] - centre
         after = before + offsets
         far = np.linalg.norm(after, axis=1, keepdims=True)
@@ -134,7 +146,8 @@ def _with_lids(draft: Draft, side: int, rings: LidRings, config: LidsConfig, fit
 
     own: dict[str, F64] = {}
     for unit, places in lids.units().items():
-        own[f"{unit}{name}"] = moved(places(rest, centre))
+        share = config.fold_share if unit in ("eyeBlink", "eyeLookDown") else 0.0
+        own[f"{unit}{name}"] = moved(places(rest, centre), share)
     for unit, values in own.items():
         expression[draft.unit(unit)] = 0
         expression[draft.unit(unit), rows] = values
@@ -144,7 +157,7 @@ def _with_lids(draft: Draft, side: int, rings: LidRings, config: LidsConfig, fit
 
     blink = f"eyeBlink{name}"
     pairs: list[tuple[str, str]] = [(blink, blink)]
-    half = moved(lids.closed(rest, centre, 0.5))
+    half = moved(lids.closed(rest, centre, 0.5), config.fold_share)
     bow = 4.0 * half - 2.0 * own[blink]
     middle = config.blink_arc_middle * lids.middle(rest, centre)[:, None]
     offsets: list[F64] = [config.blink_arc * bow + field.solve(middle * bow[: len(handles)])]
@@ -170,10 +183,11 @@ def _with_lids(draft: Draft, side: int, rings: LidRings, config: LidsConfig, fit
             ends = lids.shut_higher(rest, centre, rise)
             if unit == f"eyeLookDown{name}":
                 ends = lids.pressed(ends, rest, centre, config.shut_down_lift, config.shut_down_overlap)
-            offsets.append(moved(ends) - own[blink] - values)
+            offsets.append(moved(ends, config.fold_share) - own[blink] - values)
     down = f"eyeLookDown{name}"
     pairs.append((down, down))
-    half = moved(lids.shifted(_half(config.look_down), lift=_half(config.look_down_lift))(rest, centre))
+    lowered = lids.shifted(_half(config.look_down), lift=_half(config.look_down_lift))
+    half = moved(lowered(rest, centre), config.fold_share)
     offsets.append(config.look_down_arc * (4 * half - 2 * own[down]))
     for first, second, share in lids.joint_units():
         pairs.append((f"{first}{name}", f"{second}{name}"))
