@@ -87,6 +87,16 @@ def test_a_margin_that_hangs_over_in_a_shape_stands_up(fitted):
     assert 0 < np.linalg.norm(change, axis=1)[shared_columns(rings)].max() < 0.0008
 
 
+def test_skin_near_the_eyeball_sinks_less_than_a_shape_says(fitted):
+    rings = lid_rings(fitted)[0]
+    skin = rings.skin[4][len(rings.skin[4]) * 3 // 4]
+    shape = fitted.shape.copy()
+    shape[1, skin, 2] -= 0.002
+    sunk = fit_lids(replace(fitted, shape=shape), LidFitConfig())
+    change = (sunk.shape - fit_lids(fitted, LidFitConfig()).shape)[1, skin, 2]
+    assert -0.0019 < change < -0.001
+
+
 def test_shut_lids_meet_in_a_line_that_is_level_at_the_inner_corner(moving):
     rings = lid_rings(moving)[0]
     corner = rings.margin[0][rings.columns // 2 - 8 : rings.columns // 2 + 1]

@@ -265,6 +265,19 @@ def test_the_inside_follows_again_after_units_are_changed(draft):
     assert not followed.expression[funnel, draft.rows("lower_teeth")].any()
 
 
+def test_the_cavitys_pocket_keeps_away_from_skin_that_the_jaw_leaves_behind(draft):
+    rings, unit = mouth_rings(draft), draft.unit("jawOpen")
+    pocket = rings[-3][len(rings[-3]) - len(rings[-3]) // 4]
+    skin = draft.rows("skin")
+    before = skin[np.linalg.norm(draft.template[skin] - draft.template[pocket], axis=1).argsort()[:6]]
+    expression = draft.expression.copy()
+    expression[unit, skin] += 0.2 * (draft.template[pocket] - draft.template[before].mean(0))
+    nearer = mouth_follows(replace(draft, expression=expression))
+    way = (nearer.expression - mouth_follows(draft).expression)[unit, pocket]
+    outwards = draft.template[before].mean(0) - draft.template[pocket]
+    assert way @ outwards < -0.1 * (outwards @ outwards)
+
+
 def test_shares_of_the_jaw_must_rise():
     with pytest.raises(AvfaceError, match="rise"):
         MouthConfig(corner_share=0.01)

@@ -78,7 +78,8 @@ def out_of_model_head(person: int, config: OutOfModelConfig) -> HeadModel:
     before = head.neutral(torch.as_tensor(shape, dtype=torch.float32)).double().numpy()
     after = _deformed(rng, _stretched(rng, before, config), head.regions["face"], config)
     for side in ("left", "right"):
-        names = [n for n, name in enumerate(head.part_names) if name.startswith(f"{side}_")]
+        parts = [f"{side}_{part}" for part in ("eye", "iris", "pupil")]  # the tears' line goes with the lid
+        names = [n for n, name in enumerate(head.part_names) if name in parts]
         ball = np.isin(head.vertex_parts(), names)
         after[ball] = before[ball] + (after[ball] - before[ball]).mean(0)
     head.template = torch.as_tensor(after.astype(np.float32))

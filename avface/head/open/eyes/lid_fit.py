@@ -46,6 +46,12 @@ class LidFitConfig:
     """The same for the opening's height."""
     slant_variety: float = 0.3
     """The same for how the margin slants: where its outer edge hangs far below its inner one, it is off the eyeball."""
+    skin_variety: float = 0.64
+    """The same for how far the skin around the lids is from the eyeball: where it is thin, cheeks that lie far back
+    would be inside."""
+    skin_heights: tuple[float, float] = (0.006, 0.014)
+    """Heights of the skin above the mean head's eyeball from which on, and up to which, it varies more and more as
+    MakeHuman's; metres."""
     soft_rings: int = 8
     """Rings of skin outside the margin over which a change of the lids fades out."""
 
@@ -105,6 +111,13 @@ def fit_lids(draft: Draft, config: LidFitConfig) -> Draft:
         count = len(handles)
         solved = field.solve(np.moveaxis(off, 0, 1).reshape(count, -1)).reshape(len(rows), len(off), 3)
         shape[:, rows] -= np.moveaxis(solved, 1, 0)
+        around = np.setdiff1d(draft.rows("skin"), handles)
+        outwards = template[around] - centre
+        height = np.linalg.norm(outwards, axis=1)
+        outwards /= height[:, None]
+        damped = (1 - config.skin_variety) * smoothstep(*config.skin_heights[::-1], height - config.radius)
+        relative = shape[1:, around] - moves[1:, None]
+        shape[1:, around] -= (damped * (relative * outwards).sum(2))[..., None] * outwards
     shape[0] = draft.size_sigma * template
     return replace(draft, template=template, shape=shape)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from avface.arrays import F64
 from avface.geometry.interpolation import smoothstep
@@ -28,6 +29,13 @@ SHAPE_INWARDS = (0.8, 1.0)
 """The same under a shape component, to and from the teeth, of what goes beyond the movement of the arches."""
 FLESH = 0.006
 """Distance at which skin stops to displace the cavity behind it; metres."""
+
+
+THICK = 0.75
+"""Share of what the jaw, which opens, would press the flesh before the cavity's lower pocket thinner that the pocket
+gives way: skin there takes part in the jaw's movement less."""
+POCKET = 6
+"""Ring of the cavity up to which it gives way."""
 
 
 def mouth_follows(draft: Draft, config: MouthConfig | None = None) -> Draft:
@@ -54,6 +62,8 @@ def mouth_follows(draft: Draft, config: MouthConfig | None = None) -> Draft:
         deep = jaw(draft.template) if jaw else np.zeros_like(draft.template)
         way = {"jawOpen": with_jaw, "mouthClose": with_rim}.get(name, with_skin)
         way.apply(expression[number], np.zeros_like(deep), deep, None if jaw else inwards)
+        if name == "jawOpen":
+            expression[number] += _pocket_gives_way(draft, rings, expression[number])
     for number, name in enumerate(names):
         if name in ("mouthClose", "tongueOut") or (
             name.endswith("Right") and name not in ("jawRight", "mouthRight")
@@ -140,6 +150,28 @@ def _inwards(draft: Draft, rings: Rings, config: MouthConfig, shares: tuple[floa
         rows = rings[-ring]
         front = surface.outside(1e3 * (draft.template[rows] - bite))[1]
         result[rows] = -front * shares[min(ring, len(shares)) - 1] ** 0.5
+    return result
+
+
+def _pocket_gives_way(draft: Draft, rings: Rings, offsets: F64) -> F64:
+    """Corrections (V, 3) of the cavity's lower part that approaches the skin before it under offsets (V, 3)."""
+    result = np.zeros_like(offsets)
+    skin = draft.rows("skin")
+    pocket = np.concatenate([rings[-k][rings.lower] for k in range(1, POCKET + 1)])
+    distance, near = cKDTree(draft.template[skin]).query(draft.template[pocket], k=6)
+    weights = 1 / distance
+    weights /= weights.sum(1, keepdims=True)
+
+    def from_skin(values: F64) -> F64:
+        """(N, 3) the pocket's values less those of the skin before it."""
+        return np.asarray(values[pocket] - np.einsum("nk,nkc->nc", weights, values[skin[near]]))
+
+    away = from_skin(draft.template)
+    away /= np.linalg.norm(away, axis=1, keepdims=True)
+    nearer = np.maximum(-(from_skin(offsets) * away).sum(1, keepdims=True), 0)
+    ring = np.repeat(np.arange(1, POCKET + 1), int(rings.lower.sum()))
+    fade = smoothstep(0, 2, ring) * smoothstep(POCKET + 1, POCKET - 2, ring)
+    result[pocket] = THICK * fade[:, None] * nearer * away
     return result
 
 
