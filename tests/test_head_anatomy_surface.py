@@ -14,6 +14,7 @@ from avface.head.anatomy.surface import (
     distance_to_triangles,
     fit_sphere,
     inner_edges,
+    nearest_on_triangles,
     neck_and_holes,
     off_plane,
     radii,
@@ -112,12 +113,15 @@ def test_winding_numbers_agree_with_libigl():
     assert (np.abs(winding_numbers(queries, points, faces) - theirs) < 0.02).all()
 
 
-def test_distances_to_faces_edges_and_corners():
-    a, b, c = (np.tile(corner, (4, 1)) for corner in ([0.0, 0, 0], [1.0, 0, 0], [0.0, 1, 0]))
-    queries = np.array([[0.2, 0.2, 0.5], [0.5, -2.0, 0.0], [2.0, -1.0, 0.0], [1.0, 1.0, 0.0]])
-    np.testing.assert_allclose(
-        distance_to_triangles(queries, a, b, c), [0.5, 2, np.sqrt(2), np.sqrt(0.5)], atol=1e-12
-    )
+def test_nearest_points_of_a_triangle_and_their_distances():
+    corners = np.array([[[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]])
+    queries = np.array([[0.2, 0.2, 0.5], [0.5, -2, 0], [0.5, -1, 0.3], [2, -1, 0], [1, 1, 1]])
+    nearest = np.array([[0.2, 0.2, 0], [0.5, 0, 0], [0.5, 0, 0], [1, 0, 0], [0.5, 0.5, 0]])
+    each = np.repeat(corners, len(queries), 0)
+    np.testing.assert_allclose(nearest_on_triangles(queries, each), nearest, atol=1e-12)
+    distances = [0.5, 2, np.sqrt(1.09), np.sqrt(2), np.sqrt(1.5)]
+    np.testing.assert_allclose(distance_to_triangles(queries, each), distances, atol=1e-12)
+    np.testing.assert_allclose(nearest_on_triangles(queries[3], corners), nearest[[3]], atol=1e-12)
 
 
 def test_radii_of_a_bulged_ball_in_any_direction():

@@ -152,7 +152,7 @@ def _depths(places: F64, normals: F64 | None, corners: Int | None, posed: F64, f
     count = np.array([len(each) for each in lists])
     place = np.repeat(np.arange(len(places)), count)
     face = kept[np.concatenate([np.asarray(each, np.int64) for each in lists])]
-    distance = distance_to_triangles(places[place], *np.moveaxis(triangles[face], 1, 0))
+    distance = distance_to_triangles(places[place], triangles[face])
     if normals is not None and corners is not None:
         across = face_normals(posed, faces[kept])[np.searchsorted(kept, face)]
         along = np.einsum("nk,nk->n", across, normals[place]) > ALONG

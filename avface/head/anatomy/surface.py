@@ -176,25 +176,29 @@ def winding_numbers(queries: F64, points: F64, faces: Int, cell: float = 0.0015)
     return result
 
 
-def distance_to_triangles(queries: F64, a: F64, b: F64, c: F64) -> F64:
-    """Distances (N,) of queries (N, 3) from one triangle each, corners a, b, c (N, 3).
+def distance_to_triangles(queries: F64, corners: F64) -> F64:
+    """Distances (N,) of queries (N, 3) from one triangle each, or of a point (3,) from all; corners (N, 3, 3)."""
+    result: F64 = np.linalg.norm(queries - nearest_on_triangles(queries, corners), axis=1)
+    return result
 
-    Source: Ericson, Real-Time Collision Detection, 2005, sec. 5.1.5.
-    """
-    inner = lambda u, v: np.einsum("nk,nk->n", u, v)  # noqa: E731
-    ab, ac = b - a, c - a
-    normal = np.cross(ab, ac)
-    area = np.maximum(inner(normal, normal), 1e-30)
-    offset = queries - a
-    v = inner(np.cross(offset, ac), normal) / area
-    w = inner(np.cross(ab, offset), normal) / area
-    result = np.abs(inner(offset, normal)) / np.sqrt(area)
-    outside = (v < 0) | (w < 0) | (v + w > 1)
-    sides = np.full(len(queries), np.inf)
-    for start, along in ((a, ab), (a, ac), (b, c - b)):
-        share = np.clip(inner(queries - start, along) / np.maximum(inner(along, along), 1e-30), 0, 1)
-        sides = np.minimum(sides, np.linalg.norm(queries - start - share[:, None] * along, axis=1))
-    return np.where(outside, sides, result)
+
+def nearest_on_triangles(queries: F64, corners: F64) -> F64:
+    """(N, 3) the points of triangles, corners (N, 3, 3), nearest to queries (N, 3), one each, or to a point (3,)."""
+    a, b, c = (corners[:, k] for k in range(3))
+    normal = np.cross(b - a, c - a)
+    normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-18)
+    result: F64 = queries - ((queries - a) * normal).sum(1, keepdims=True) * normal
+    foot = result.copy()
+    best = np.full(len(corners), np.inf)
+    for start, end in ((a, b), (b, c), (c, a)):
+        along = end - start
+        outside = (np.cross(along, foot - start) * normal).sum(1) < 0
+        share = ((queries - start) * along).sum(1) / np.maximum((along * along).sum(1), 1e-18)
+        nearest = start + np.clip(share, 0, 1)[:, None] * along
+        distance = np.linalg.norm(queries - nearest, axis=1)
+        chosen = outside & (distance < best)
+        result[chosen], best[chosen] = nearest[chosen], distance[chosen]
+    return result
 
 
 def radii(directions: F64, points: F64, faces: Int) -> F64:

@@ -10,10 +10,14 @@ from scipy.spatial import cKDTree
 from avface.arrays import F64, Bool, Int
 from avface.geometry.mesh import triangulate
 from avface.head.anatomy.intersections import ALONG, BEHIND_INCISORS, INSET
-from avface.head.anatomy.surface import face_normals, vertex_normals, winding_numbers
+from avface.head.anatomy.surface import (
+    face_normals,
+    nearest_on_triangles,
+    vertex_normals,
+    winding_numbers,
+)
 from avface.head.open.draft import Draft
 from avface.head.open.mouth.rings import CONTACT, INNER, Rings
-from avface.head.open.units.measures import nearest_on_triangles
 
 DEEPEST = 0.004
 """Metres up to which ways out are looked for."""
