@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from lips_seen import inside_seen
 
 from avface.errors import AvfaceError
-from avface.geometry.rasteriser import rasterise
 from avface.head.asset import load_head
 from avface.head.lip_contact import LipContact
 from avface.head.lips import lip_region
@@ -96,26 +96,13 @@ def test_lips_without_contact_are_unchanged_bit_for_bit(head, region, contact):
     assert torch.equal(contact.close_gap(apart, torch.zeros(1)), apart)
 
 
-def inside_seen(head, region, vertices):
-    """Pixels, of 0.2 mm, in which the mouth's inside is seen from the front between lips (1, N, 3)."""
-    weights = torch.zeros(1, head.num_expression)
-    weights[0, head.expression_names.index("jawOpen")] = 0.07
-    whole = head(torch.zeros(1, head.num_shape), weights)[0]
-    whole[region.vertices] = vertices[0]
-    middle = vertices[0].mean(0)
-    pixels = (whole[:, :2] - middle[:2]) * torch.tensor([1.0, -1.0]) / 0.0002 + torch.tensor([150.0, 50.0])
-    seen = rasterise(pixels, 1 - whole[:, 2], head.faces, 100, 300).triangle
-    assert (seen >= 0).all()
-    return int((head.face_parts[seen.numpy()] != head.part_names.index("skin")).sum())
-
-
 def test_bilabials_close_and_open_mouths_stay_open(head, region, contact):
     ajar = lips(head, region, jawOpen=0.07)
-    assert contact.opening(ajar) > 0.001 and inside_seen(head, region, ajar) > 200
+    assert contact.opening(ajar) > 0.001 and inside_seen(head, region, ajar[0], 0.07) > 200
 
     closed = contact.close_gap(ajar, torch.ones(1))
 
-    assert inside_seen(head, region, closed) == 0 and contact.penetration(closed) <= 1e-4
+    assert inside_seen(head, region, closed[0], 0.07) == 0 and contact.penetration(closed) <= 1e-4
     assert contact.opening(closed) < 0.5 * contact.opening(lips(head, region)), "closer than at rest"
     half = contact.close_gap(ajar, torch.tensor([0.5]))
     assert contact.opening(closed) < contact.opening(half) < contact.opening(ajar)
