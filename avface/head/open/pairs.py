@@ -91,7 +91,7 @@ class ContactConfig:
     touch: float = 0.0001
     """Depth up to which lips only touch."""
     around: float = 0.010
-    """How far from the lips skin gives way."""
+    """How far from the lips flesh gives way."""
     middle: float = 0.006
     """Half the width over which the left corrective turns into the right one."""
     reach: float = 0.008
@@ -104,6 +104,7 @@ class ContactConfig:
     people: int = 12
     """Random people, besides the mean, whose lips are tested."""
     seed: int = 17
+    """Seed of these people."""
     directions: int = 6
     """Number of the lips' main directions among people with which corrections vary."""
     variation: float = 0.5
@@ -171,7 +172,6 @@ def lips_apart(draft: Draft, config: ContactConfig | None = None) -> Draft:
     lips = draft.regions["lips"]
     away = cKDTree(draft.template[lips]).query(draft.template)[0]
     held = away > config.around
-    held[np.setdiff1d(np.arange(len(held)), flesh)] = True
     directions = np.linalg.svd(draft.shape[:, lips].reshape(len(draft.shape), -1), full_matrices=False)[0]
     directions = directions[:, : config.directions].T
     shapes = np.random.default_rng(config.seed).standard_normal((config.people, len(draft.shape)))
