@@ -161,8 +161,8 @@ def lips_apart(draft: Draft, config: ContactConfig | None = None) -> Draft:
     shut.
 
     For the finished mouth: after its cavity follows. The flesh around gives way. Corrections are linear in the shape
-    weights along a few directions (`Draft.person`). People are gone through in turn until all are sound, a few times at most: each one's
-    corrections are changed as little as gives what this one needs.
+    weights along a few directions (`Draft.person`). People are gone through in turn, `rounds` times or until all are
+    sound: each one's corrections are changed as little as gives what this one needs.
     """
     config = config or ContactConfig()
     rings = mouth_rings(draft)
