@@ -10,6 +10,7 @@ from mouth_drafts import COLUMNS, NAMES, ring_draft
 from avface.errors import AvfaceError
 from avface.geometry.mesh import triangulate
 from avface.head.open.mouth.config import MouthConfig
+from avface.head.open.mouth.contact import BEHIND, MouthContact
 from avface.head.open.mouth.flesh import press_by_thickness
 from avface.head.open.mouth.following import mouth_follows
 from avface.head.open.mouth.placement import bite_of
@@ -276,6 +277,49 @@ def test_the_cavitys_pocket_keeps_away_from_skin_that_the_jaw_leaves_behind(draf
     way = (nearer.expression - mouth_follows(draft).expression)[unit, pocket]
     outwards = draft.template[before].mean(0) - draft.template[pocket]
     assert way @ outwards < -0.1 * (outwards @ outwards)
+
+
+def upper_lip_moved(draft, move, reach):
+    """Vertices with the upper lip moved by metres (3,), from some rings within the cavity to the skin's ring 4."""
+    rings = mouth_rings(draft)
+    moved = draft.template.copy()
+    moved[np.unique(rings.loops[INNER - reach : INNER + 5, rings.upper])] += move
+    return moved
+
+
+def test_lips_that_part_need_no_way_out(draft):
+    contact = MouthContact(draft, mouth_rings(draft))
+    assert not len(contact.ways(upper_lip_moved(draft, [0, 0.0005, 0], 2), 1e-5).ways)
+
+
+def test_the_ways_out_of_lips_within_each_other_part_them(draft):
+    rings = mouth_rings(draft)
+    ways = MouthContact(draft, rings).through_flesh(upper_lip_moved(draft, [0, -0.0007, 0], 2))
+    middle = np.abs(draft.template[ways.vertices].mean(1)[:, 0]) < 0.015
+    for columns, side in ((rings.upper, 1), (rings.lower, -1)):
+        edge = middle & np.isin(ways.vertices, rings[CONTACT][columns]).all(1)
+        up = side * ways.ways[edge, 1]
+        assert edge.sum() == 7
+        assert up.min() > 0.0004 and up.max() < 0.0007
+
+
+def test_the_ways_out_of_teeth_lead_forwards(draft):
+    contact = MouthContact(draft, mouth_rings(draft))
+    assert not len(contact.through_teeth(draft.template).ways)
+    ways = contact.through_teeth(upper_lip_moved(draft, [0, 0, -0.004], 4)).ways
+    assert len(ways) > 20
+    assert (ways[:, 2] > 0).mean() > 0.8
+    assert 0.001 < ways[:, 2].max() < 0.004
+
+
+def test_a_rim_before_the_lips_is_brought_behind_their_contact(draft):
+    rings = mouth_rings(draft)
+    posed = draft.template.copy()
+    posed[rings[0]] += [0, -0.003, 0.003]
+    posed += MouthContact(draft, rings).behind_lips(posed)
+    behind = posed[rings[CONTACT]] - posed[rings[0]]
+    assert behind[:, 2].min() > 0.99 * BEHIND
+    assert behind[rings.lower, 1].max() < -0.99 * BEHIND
 
 
 def test_shares_of_the_jaw_must_rise():

@@ -6,7 +6,7 @@ import pytest
 
 from avface.networks.regions import LANDMARK_REGIONS, REGIONS
 from avface.tracking import visibility as visibility_module
-from avface.tracking.face_texture import HEIGHT, LAYOUT_FILE, TEXELS, WIDTH, FaceTexture
+from avface.tracking.face_texture import HEIGHT, LAYOUT_FILE, WIDTH, FaceTexture
 from avface.tracking.visibility import VISIBLE, WEIGHTS_FILE, FaceVisibility
 from avface.training.visibility import layout_places, write_layout
 
@@ -227,7 +227,7 @@ def test_textures_of_any_size_show_the_same_colours(face):
     big = cv2.resize(image, None, fx=3, fy=3, interpolation=cv2.INTER_LINEAR)
     large = sampler.sample(big, (landmarks + 0.5) * 3 - 0.5)
 
-    assert small.shape == (TEXELS, 4)
+    assert small.shape == sampler.shape == (sampler.inside.sum(), 4)
     assert np.abs(small[:, :3].astype(int) - large[:, :3]).mean() < 3
 
 
@@ -237,3 +237,21 @@ def test_the_shipped_layout_is_that_of_the_open_head(tmp_path):
         assert set(new.files) == set(shipped.files)
         np.testing.assert_array_equal(new["inside"], shipped["inside"])
         assert (new["landmark_texel"] == shipped["landmark_texel"]).mean() > 0.99
+
+
+def test_a_layout_can_have_any_number_of_texels(face, tmp_path, monkeypatch):
+    with np.load(LAYOUT_FILE, allow_pickle=False) as shipped:
+        layout = {name: shipped[name] for name in shipped.files}
+    row, column = np.argwhere(layout["inside"])[-1]
+    layout["inside"][row, column] = False
+    layout["corners"], layout["weights"] = layout["corners"][:-1], layout["weights"][:-1]
+    np.savez(tmp_path / "layout.npz", **layout)
+    whole = FaceTexture()
+    monkeypatch.setattr("avface.tracking.face_texture.LAYOUT_FILE", tmp_path / "layout.npz")
+    image, landmarks = next(frames(face))
+
+    texture = FaceTexture().sample(image, landmarks)
+
+    assert len(texture) == whole.shape[0] - 1
+    same = (texture == whole.sample(image, landmarks)[:-1]).all(1)
+    assert same.mean() > 0.98, "all but the neighbours of the texel that is left out"

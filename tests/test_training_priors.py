@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from avface.errors import AvfaceError
-from avface.tracking.face_texture import TEXELS
+from avface.tracking.face_texture import FaceTexture
 from avface.training import shape_prior
 from avface.training.shape_prior import ShapePriorConfig, ShapePriorTraining, measure
 from avface.training.visibility import Example, VisibilityTraining, face_mean, fit, train
@@ -39,11 +39,12 @@ def test_settings_that_cannot_work_are_refused(kind, changes, message):
 
 def example(rng, occluded):
     """Twenty frames of noisy skin; if occluded, with a dark patch on a third of the texels in half of them."""
-    textures = np.full((20, TEXELS, 4), 255, np.uint8)
-    textures[..., :3] = (150 + 10 * rng.normal(size=(20, TEXELS, 3))).clip(0, 255)
-    hidden = np.zeros((20, TEXELS), bool)
+    texels = FaceTexture().shape[0]
+    textures = np.full((20, texels, 4), 255, np.uint8)
+    textures[..., :3] = (150 + 10 * rng.normal(size=(20, texels, 3))).clip(0, 255)
+    hidden = np.zeros((20, texels), bool)
     if occluded:
-        hidden[:10, : TEXELS // 3] = True
+        hidden[:10, : texels // 3] = True
         textures[..., :3][hidden] = 20
     return Example(textures, hidden)
 

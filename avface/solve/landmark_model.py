@@ -220,7 +220,11 @@ class LandmarkModel:
         weights (T, L), residual (T, L, 2) pixels. The same numbers as from `jacobian`, many times faster: landmarks
         are taken in groups with the unknowns that move them.
         """
-        frame = self._linearise(parameters)
+        return self._normal_equations(parameters, self._linearise(parameters), weights, residual)
+
+    def _normal_equations(
+        self, parameters: Parameters, frame: _Linearised, weights: Tensor, residual: Tensor
+    ) -> tuple[Tensor, Tensor]:
         root = weights.sqrt()
         first_gaze = 6 + self.num_units
         gradient = residual.new_zeros(len(residual), self.num_local)
@@ -260,8 +264,8 @@ class LandmarkModel:
         derivative A_l (2, 3) of a landmark's pixel by its place in the head's frame, the shared blocks of all frames
         add up to sum_l S_l^T (sum_t M_l) S_l.
         """
-        hessian, gradient = self.normal_equations(parameters, weights, residual)
         frame = self._linearise(parameters)
+        hessian, gradient = self._normal_equations(parameters, frame, weights, residual)
         by_head = frame.by_camera @ parameters.rotation[:, None]
         by_focal = self._by_focal(parameters, frame)
         pulled = weights[..., None] * residual

@@ -18,8 +18,6 @@ Texture = U8
 LAYOUT_FILE = Path(__file__).parent / "assets" / "face_layout.npz"
 WIDTH, HEIGHT = 40, 36
 """Texels across and down the layout; those outside of the face's outline are left out."""
-TEXELS = 1056
-"""Texels N within the outline."""
 _GLANCING = (0.12, 0.32)
 """Area of a texel in the image, over the third quartile of all, up to which it is not seen (turned away, or folded over
 by a wrong landmark), and from which it is fully seen."""
@@ -29,10 +27,7 @@ _QUARTERS = np.array([[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]
 
 
 class FaceTexture:
-    """Samples faces into textures of N = 1056 texels."""
-
-    SHAPE = (TEXELS, 4)
-    """Of a texture: red, green, blue, and how well the texel is seen (255 fully, 0 not at all)."""
+    """Samples faces into textures of N texels, those of the layout within the outline."""
 
     def __init__(self) -> None:
         with np.load(LAYOUT_FILE, allow_pickle=False) as layout:
@@ -42,8 +37,10 @@ class FaceTexture:
             """(478,) the texel at each landmark."""
             self._corners = layout["corners"].astype(np.int64)
             self._weights: F32 = layout["weights"].astype(np.float32)
+        self.shape = (int(self.inside.sum()), 4)
+        """Of a texture: N texels; red, green, blue, and how well the texel is seen (255 fully, 0 not at all)."""
         number = np.full((HEIGHT + 2, WIDTH + 2), -1)
-        number[1:-1, 1:-1][self.inside] = own = np.arange(TEXELS)
+        number[1:-1, 1:-1][self.inside] = own = np.arange(self.shape[0])
         row, column = np.nonzero(self.inside)
 
         def neighbour(down: int, right: int) -> Int:
@@ -63,7 +60,7 @@ class FaceTexture:
         texture of zeros.
         """
         points = np.array(landmarks[:, :2].T, np.float32, order="C")
-        texture = np.zeros(self.SHAPE, np.uint8)
+        texture = np.zeros(self.shape, np.uint8)
         if not np.isfinite(points).all():
             return texture
         height, width = image.shape[:2]
@@ -71,7 +68,8 @@ class FaceTexture:
         right, left, below, above = (np.take(place, side, 1) for side in self._sides)
         across, down = (right - left) * self._across, (below - above) * self._down
         size = across[0] * down[1] - across[1] * down[0]
-        typical = float(np.partition(size, TEXELS * 3 // 4)[TEXELS * 3 // 4])
+        quartile = len(size) * 3 // 4
+        typical = float(np.partition(size, quartile)[quartile])
         x, y = place
         x0, y0 = max(int(x.min()) - 2, 0), max(int(y.min()) - 2, 0)
         x1, y1 = min(int(x.max()) + 4, width), min(int(y.max()) + 4, height)
@@ -90,6 +88,6 @@ class FaceTexture:
             place, across, down = (place + 0.5) / step - 0.5, across / step, down / step
         quarters = place[:, None] + _QUARTERS[:, :1] * across[:, None] + _QUARTERS[:, 1:] * down[:, None]
         colour = cv2.remap(crop, quarters[0], quarters[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        texture[:, :3] = cv2.resize(colour, (TEXELS, 1), interpolation=cv2.INTER_AREA)[0]
+        texture[:, :3] = cv2.resize(colour, (len(size), 1), interpolation=cv2.INTER_AREA)[0]
         texture[:, 3] = np.clip(seen, 0, 255)
         return texture

@@ -19,7 +19,6 @@ _FACE = np.dtype(
         ("points", POINT_RECORD),
     ]
 )
-_TEXTURE = np.dtype([("texture", "u1", FaceTexture.SHAPE)])
 _CROP = np.dtype(
     [("frame", "<i4"), ("tracklet", "<i4"), ("picture", "u1", (SIDE, SIDE)), ("landmarks", "<f4", (478, 2))]
 )
@@ -42,9 +41,11 @@ class Sightings:
             AvfaceError: if there is no room for them.
         """
         self.faces = RecordFile(_FACE)
-        self.textures = RecordFile(_TEXTURE) if occlusions else None
         self.crops = RecordFile(_CROP) if aligned_crops else None
         self._sampler = FaceTexture() if occlusions else None
+        self.textures = None
+        if self._sampler is not None:
+            self.textures = RecordFile(np.dtype([("texture", "u1", self._sampler.shape)]))
         self._record = np.zeros(1, _FACE)
 
     def add(self, tracklet: Tracklet, confidence: float, image: U8) -> None:
@@ -60,7 +61,7 @@ class Sightings:
         record["box"], record["confidence"] = face.box, confidence
         self.faces.append(record)
         if self._sampler is not None and self.textures is not None:
-            texture = np.zeros((), _TEXTURE)
+            texture = np.zeros((), self.textures.dtype)
             texture["texture"] = self._sampler.sample(image, face.landmarks)
             self.textures.append(texture)
         if self.crops is not None and tracklet.frames >= tracklet.next_crop:

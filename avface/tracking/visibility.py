@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from avface.arrays import F32, U8, Bool, Floats, Ints
-from avface.tracking.face_texture import HEIGHT, TEXELS, WIDTH, FaceTexture, Texture
+from avface.tracking.face_texture import HEIGHT, WIDTH, FaceTexture, Texture
 from avface.tracking.face_track import RecordFile, StoredArray
 
 WEIGHTS_FILE = Path(__file__).parent / "assets" / "visibility.npz"
@@ -50,7 +50,6 @@ _CONTOUR_WEIGHT = 8.0
 """Log-odds subtracted from texels whose surroundings have all turned away: along the contour of a turned face texels
 show background, or skin that was not seen before, and the detector tracks profiles well."""
 
-_RECORD = np.dtype([("texture", "u1", FaceTexture.SHAPE), ("seen", "?"), ("new_shot", "?")])
 _RESULT = np.dtype([("visibility", "<f4", (478,))])
 
 
@@ -149,7 +148,7 @@ class VisibilityModel:
         self._face = face
         row, column = np.nonzero(self.texture.inside)
         across, down = 2 * column / WIDTH - 1, 2 * row / HEIGHT - 1
-        self._plane: F32 = np.stack([np.ones(TEXELS), across, down], 1).astype(np.float32)
+        self._plane: F32 = np.stack([np.ones(len(row)), across, down], 1).astype(np.float32)
 
     def set_weights(self, weights: Mapping[str, F32]) -> None:
         """Use the network's weights from a mapping with hidden_weight (K, F), hidden_bias (K,), ..."""
@@ -269,8 +268,9 @@ class FaceVisibility:
 
     def __init__(self) -> None:
         self._model = VisibilityModel()
-        self._file = RecordFile(_RECORD)
-        self._record = np.zeros(1, _RECORD)
+        fields = [("texture", "u1", self._model.texture.shape), ("seen", "?"), ("new_shot", "?")]
+        self._record = np.zeros(1, np.dtype(fields))
+        self._file = RecordFile(self._record.dtype)
 
     def __len__(self) -> int:
         """Number of frames so far."""
@@ -314,7 +314,7 @@ class FaceVisibility:
             evaluated = seen & _evaluated_frames(first, seen, records["new_shot"])
             here = seen[start - first : stop - first]
             if reference is not None and here.any():
-                odds = np.zeros((len(records), TEXELS), np.float32)
+                odds = np.zeros((len(records), len(excess)), np.float32)
                 textures = records["texture"][evaluated]
                 turned = (self._model.turned_share(textures) - median_turned).clip(0)
                 odds[evaluated] = (
@@ -339,7 +339,8 @@ class FaceVisibility:
         )
         records = [record for t in chosen if (record := self._file.read(t, t + 1))["seen"][0]]
         if not records:
-            return None, np.zeros(TEXELS, np.float32), np.zeros(TEXELS, np.float32)
+            none = np.zeros(self._model.texture.shape[0], np.float32)
+            return None, none, none
         textures = np.concatenate(records)["texture"]
         reference = self._model.clear_reference(textures)
         baseline = np.quantile(self._model.log_odds(textures, reference), _BASELINE_QUANTILE, axis=0)

@@ -25,7 +25,7 @@ from avface.files import replacing
 from avface.head import load_head
 from avface.media import Clip
 from avface.synthetic.truth import ClipTruth
-from avface.tracking.face_texture import HEIGHT, LAYOUT_FILE, TEXELS, WIDTH, FaceTexture
+from avface.tracking.face_texture import HEIGHT, LAYOUT_FILE, WIDTH, FaceTexture
 from avface.tracking.visibility import REFERENCE_FRAMES, WEIGHTS_FILE, FaceMean, VisibilityModel
 from avface.training.loop.config import check_not_negative, check_positive
 
@@ -132,7 +132,8 @@ def read_example(folder: Path, sampler: FaceTexture) -> Example | None:
 
 def face_mean(examples: Sequence[Example]) -> FaceMean:
     """Mean and spread of the medians of clips without occluders, each less its own level."""
-    model = VisibilityModel(FaceMean(np.zeros((TEXELS, 3), np.float32), np.ones((TEXELS, 3), np.float32)))
+    none = np.zeros((examples[0].textures.shape[1], 3), np.float32)
+    model = VisibilityModel(FaceMean(none, none + 1))
     medians = []
     for example in examples:
         if not example.occluded.any():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,7 +90,7 @@ class ContactConfig:
     touch: float = 0.0001
     """Depth up to which lips only touch."""
     around: float = 0.010
-    """How far from the lips skin gives way."""
+    """How far from the lips flesh gives way."""
     middle: float = 0.006
     """Half the width over which the left corrective turns into the right one."""
     reach: float = 0.008
@@ -101,9 +100,11 @@ class ContactConfig:
     stiffness: float = 1.0
     """How closely it is followed."""
     rounds: int = 3
+    """How often people are gone through, at most."""
     people: int = 12
     """Random people, besides the mean, whose lips are tested."""
     seed: int = 17
+    """Seed of these people."""
     directions: int = 6
     """Number of the lips' main directions among people with which corrections vary."""
     variation: float = 0.5
@@ -160,8 +161,8 @@ def lips_apart(draft: Draft, config: ContactConfig | None = None) -> Draft:
     shut.
 
     For the finished mouth: after its cavity follows. The flesh around gives way. Corrections are linear in the shape
-    weights along a few directions (`Draft.person`). People are gone through in turn until all are sound: each one's
-    corrections are changed as little as gives what this one needs.
+    weights along a few directions (`Draft.person`). People are gone through in turn, `rounds` times or until all are
+    sound: each one's corrections are changed as little as gives what this one needs.
     """
     config = config or ContactConfig()
     rings = mouth_rings(draft)
@@ -171,32 +172,28 @@ def lips_apart(draft: Draft, config: ContactConfig | None = None) -> Draft:
     lips = draft.regions["lips"]
     away = cKDTree(draft.template[lips]).query(draft.template)[0]
     held = away > config.around
-    held[np.setdiff1d(np.arange(len(held)), flesh)] = True
     directions = np.linalg.svd(draft.shape[:, lips].reshape(len(draft.shape), -1), full_matrices=False)[0]
     directions = directions[:, : config.directions].T
     shapes = np.random.default_rng(config.seed).standard_normal((config.people, len(draft.shape)))
     shapes = np.concatenate([np.zeros_like(shapes[:1]), shapes])
     likeness = np.concatenate([np.ones((len(shapes), 1)), config.variation * shapes @ directions.T], 1)
-    people = [draft.vertices(None, shape) for shape in shapes]
-    already = [contact.ways(person, config.touch).vertices for person in people]
+    already = [contact.ways(draft.vertices(None, shape), config.touch).vertices for shape in shapes]
     to_left = smoothstep(-config.middle, config.middle, draft.template[:, 0])
     for group in TOUCHING:
         units = {unit: 1.0 for term in group for unit in term}
         if group[0] in BESIDES:
             units[BESIDES[group[0]]] = 1.0
-        moved = draft.vertices(units) - draft.template
-        own = _personal(draft, units.keys(), shapes)
+        posed = [draft.vertices(units, shape) for shape in shapes]
         # Lips that are rolled and pressed overlap: they needn't be drawn together.
         shut = units.keys() <= set(SHUT_UNITS) and group[0] not in BESIDES
-        correction = np.zeros((likeness.shape[1], *moved.shape))
+        correction = np.zeros((likeness.shape[1], *draft.template.shape))
         if shut:
-            correction[0] = shutting(moved)
-        unsound = list(range(len(people)))
+            correction[0] = shutting(posed[0] - draft.template)
+        unsound = list(range(len(shapes)))
         for _ in range(config.rounds):
             tested, unsound = unsound, []
             for k in tested:
-                change = np.tensordot(likeness[k], correction, 1)
-                ways = contact.ways(people[k] + moved + own[k] + change, config.touch)
+                ways = contact.ways(posed[k] + np.tensordot(likeness[k], correction, 1), config.touch)
                 ways = ways.chosen(~np.isin(ways.vertices, already[k]).any(1))
                 if not len(ways.ways):
                     continue
@@ -210,7 +207,7 @@ def lips_apart(draft: Draft, config: ContactConfig | None = None) -> Draft:
             if not unsound:
                 break
         if group[0] == ROLLED:
-            correction[0] += contact.behind_lips(people[0] + moved + correction[0])
+            correction[0] += contact.behind_lips(posed[0] + correction[0])
         correction[1:] *= config.variation
         correction[np.linalg.norm(correction, axis=2) < STILL / 4] = 0
         shares = [to_left, 1 - to_left] if len(group) > 1 else [np.ones_like(to_left)]
@@ -219,15 +216,6 @@ def lips_apart(draft: Draft, config: ContactConfig | None = None) -> Draft:
             terms = PersonTerms((term,) * len(directions), directions, share[:, None] * correction[1:])
             draft = replace(draft, person=terms if draft.person is None else draft.person.joined(terms))
     return draft
-
-
-def _personal(draft: Draft, units: Collection[str], shapes: F64) -> list[F64]:
-    """Offsets (V, 3) of each of people, shapes (P, S), under units at weight 1 besides the mean face's."""
-    person = draft.person
-    rows = [k for k, term in enumerate(person.terms) if set(term) <= set(units)] if person else []
-    if person is None or not rows:
-        return [np.zeros_like(draft.template)] * len(shapes)
-    return [np.tensordot(person.weights[rows] @ shape, person.offsets[rows], 1) for shape in shapes]
 
 
 def _with_correction(draft: Draft, term: tuple[str, ...], correction: F64) -> Draft:

@@ -368,7 +368,7 @@ class Lids:
             goal = meeting + self._on_ball[:, None] * (_at_height(meeting, line) - meeting)
             goal /= np.linalg.norm(goal, axis=1, keepdims=True)
             end = (radius[ring] + radius[ring][self._facing]) / 2
-            up = np.where(self._upper, 1.0, np.where(self._lower, -1.0, 0.0)) * config.groove * depth
+            up = self._by_lid(1.0, -1.0) * config.groove * depth
             goal = _raised(goal, up * np.clip(4 * opening / opening.max(), 0, 1) / level)
             axis, angle = _turn(direction[ring], goal)
             turned = _rotated(direction[ring], axis, share * angle)
@@ -409,15 +409,13 @@ class Lids:
             axis, _ = _turn(direction[inner], goal)
             profile = opening / opening.max()
             level = self._fit.radius + self._fit.gap
-            up, low = closing
-            angle = profile * np.where(self._upper, up, np.where(self._lower, low, 0)) / level
-            yaw = profile * np.where(self._upper, aside[0], np.where(self._lower, aside[1], 0)) / level
+            angle = profile * self._by_lid(*closing) / level
+            yaw = profile * self._by_lid(*aside) / level
             rings = INNER_RINGS + 3
             turned = _rotated(offset, np.tile(axis, (rings, 1)), np.tile(angle, rings) * self._follow)
             vertical = np.broadcast_to([0, 1.0, 0], turned.shape)
             turned = _rotated(turned, vertical, np.tile(yaw, rings) * self._follow)
-            high = profile * np.where(self._upper, lift[0], np.where(self._lower, lift[1], 0))
-            raised = np.tile(high, rings) * self.weight * (self._follow == 1)
+            raised = np.tile(profile * self._by_lid(*lift), rings) * self.weight * (self._follow == 1)
             return centre + turned * (1 + raised / level)[:, None]
 
         return places
@@ -441,6 +439,10 @@ class Lids:
         """(H,) 1 in the lids' middle, falling towards the corners."""
         return np.tile(self._opening(rest, centre) ** 4, INNER_RINGS + 3)
 
+    def _by_lid(self, upper: float, lower: float) -> F64:
+        """(K,) one value for columns of the upper lid, another for those of the lower one, 0 at the corners."""
+        return np.where(self._upper, upper, np.where(self._lower, lower, 0.0))
+
     def _opening(self, rest: F64, centre: F64) -> F64:
         """(K,) angle between facing columns of the margin's inner edge, as a share of the widest."""
         count = self._rings.columns
@@ -457,11 +459,7 @@ class Lids:
         shut = self.closed(rest, centre, 1)
         if rise == 0:
             return shut
-        count = self._rings.columns
-        inner = slice(INNER_RINGS * count, (INNER_RINGS + 1) * count)
-        offset = rest[inner] - centre
-        _, opening = self._meeting(offset / np.linalg.norm(offset, axis=1, keepdims=True))
-        profile = (opening / opening.max()) ** 2  # level into the corners
+        profile = self._opening(rest, centre) ** 2  # level into the corners
         angle = rise / self._fit.radius * profile * (1 - self._at_corner)
         # The inner surface of the lid that would get over the line of the meeting stays.
         behind = np.where(self._upper, np.maximum(angle, 0), np.minimum(angle, 0))
@@ -473,7 +471,7 @@ class Lids:
         """Closed lids (H, 3) whose margins are farther from the eyeball by a lift, and overlap by a length, at the
         opening's middle."""
         profile = self._opening(rest, centre)
-        towards = overlap / 2 * profile * np.where(self._upper, -1.0, np.where(self._lower, 1.0, 0.0))
+        towards = overlap / 2 * profile * self._by_lid(-1.0, 1.0)
         margin = self.weight * (self._follow == 1)
         radius = np.linalg.norm(shut - centre, axis=1)
         angle = np.tile(towards, INNER_RINGS + 3) * margin / radius

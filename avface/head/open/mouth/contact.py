@@ -80,12 +80,12 @@ class MouthContact:
     def through_flesh(self, posed: F64) -> Ways:
         """The points of posed (V, 3) that are within other flesh, with the ways to its surface."""
         places = posed[self._probes].mean(1)
+        across = face_normals(posed, self._near)
         normals = vertex_normals(posed, self._flesh)[self._probes[:, 0]]
-        normals[~self._single] = face_normals(posed, self._near)
+        normals[~self._single] = across
         around = winding_numbers(places - INSET * normals, posed, self._flesh)
         inside = np.flatnonzero((around < 0) | (around > 1))
         corners = posed[self._near]
-        across = face_normals(posed, self._near)
         lists = cKDTree(corners.mean(1)).query_ball_point(places[inside], 2 * DEEPEST)
         ways = np.zeros((len(inside), 3))
         for number, (probe, faces) in enumerate(zip(inside, lists, strict=True)):
@@ -120,7 +120,7 @@ class MouthContact:
         faces = centres.query(posed[rows], k=6)[1]
         nearest, vertices, weights = [], [], []
         for row, around in zip(rows, faces, strict=True):
-            points = np.stack([nearest_on_triangles(posed[row], corners[[face]])[0] for face in around])
+            points = nearest_on_triangles(posed[row], corners[around])
             best = int(np.linalg.norm(points - posed[row], axis=1).argmin())
             face = corners[around[best]]
             nearest.append(posed[row] - points[best])

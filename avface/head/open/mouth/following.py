@@ -29,13 +29,11 @@ SHAPE_INWARDS = (0.8, 1.0)
 """The same under a shape component, to and from the teeth, of what goes beyond the movement of the arches."""
 FLESH = 0.006
 """Distance at which skin stops to displace the cavity behind it; metres."""
-
-
-THICK = 0.75
-"""Share of what the jaw, which opens, would press the flesh before the cavity's lower pocket thinner that the pocket
-gives way: skin there takes part in the jaw's movement less."""
+GIVING_WAY = 0.75
+"""By how much the cavity's lower pocket gives way to skin that comes nearer as the jaw opens, since skin takes part in
+the jaw's movement less: share of what the skin comes nearer."""
 POCKET = 6
-"""Ring of the cavity up to which it gives way."""
+"""Ring of the cavity up to which the pocket reaches."""
 
 
 def mouth_follows(draft: Draft, config: MouthConfig | None = None) -> Draft:
@@ -83,13 +81,14 @@ def mouth_follows(draft: Draft, config: MouthConfig | None = None) -> Draft:
     shape = draft.shape.copy()
     arch = lip_fit(draft, rings)(draft.template)
     none = np.zeros_like(draft.template)
-    away = _inwards(draft, rings, config, SHAPE_INWARDS)
     inside = np.concatenate([rings[-k] for k in range(1, INNER + 1)])
+    shape_inwards = _inwards(draft, rings, config, SHAPE_INWARDS)[inside]
     for offsets, rigid in zip(shape, arch, strict=True):
         relative = offsets - rigid
         with_shape.apply(relative, none, none)
-        relative[inside] -= (relative * away).sum(1, keepdims=True)[inside] * away[inside]
-        offsets[inside] = rigid[inside] + relative[inside]
+        own = relative[inside]
+        own -= (own * shape_inwards).sum(1, keepdims=True) * shape_inwards
+        offsets[inside] = rigid[inside] + own
     pairs = draft.pair_offsets.copy()
     for each in pairs:
         with_skin.apply(each, np.zeros_like(each), np.zeros_like(each), inwards)
@@ -171,7 +170,7 @@ def _pocket_gives_way(draft: Draft, rings: Rings, offsets: F64) -> F64:
     nearer = np.maximum(-(from_skin(offsets) * away).sum(1, keepdims=True), 0)
     ring = np.repeat(np.arange(1, POCKET + 1), int(rings.lower.sum()))
     fade = smoothstep(0, 2, ring) * smoothstep(POCKET + 1, POCKET - 2, ring)
-    result[pocket] = THICK * fade[:, None] * nearer * away
+    result[pocket] = GIVING_WAY * fade[:, None] * nearer * away
     return result
 
 

@@ -63,10 +63,10 @@ def seal(draft: Draft, rings: Rings) -> Draft:
 
 def seal_units(draft: Draft, rings: Rings) -> Draft:
     """The draft with lips that meet under the units that leave shut lips shut."""
-    closing = _Closing(draft, rings, REST_SHARES)
+    correction = closing(draft, rings)
     expression = draft.expression.copy()
     for name in SHUT_UNITS:
-        expression[draft.unit(name)] += closing.correction(expression[draft.unit(name)])
+        expression[draft.unit(name)] += correction(expression[draft.unit(name)])
     return replace(draft, expression=expression)
 
 
