@@ -231,16 +231,21 @@ def name_digest() -> None:
 
 
 def rebuild(work: Path, chosen: set[str], jobs: int) -> None:
-    """Run the chosen steps that aren't current; raises SystemExit when one fails, after the others have ended."""
+    """Run the chosen steps that aren't current; raises SystemExit if one fails, after all that don't need it."""
     records = Records(work)
     running: dict[str, tuple[Step, subprocess.Popen[bytes], float]] = {}
     waiting = [step for step in STEPS if step.name in chosen]
-    failed = False
+    failed: set[str] = set()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PACKAGE.parent)}
-    while running or (waiting and not failed):
+    while running or waiting:
         for step in list(waiting):
+            if lacking := failed & set(step.needs):
+                waiting.remove(step)
+                failed.add(step.name)
+                print(f"{step.name}: not run, without {', '.join(sorted(lacking))}", flush=True)
+                continue
             unfinished = {other.name for other in waiting} | set(running)
-            if failed or len(running) >= jobs or unfinished & set(step.needs):
+            if len(running) >= jobs or unfinished & set(step.needs):
                 continue
             waiting.remove(step)
             if records.is_current(step, work):
@@ -259,7 +264,7 @@ def rebuild(work: Path, chosen: set[str], jobs: int) -> None:
             del running[name]
             minutes = (time.monotonic() - start) / 60
             if process.returncode:
-                failed = True
+                failed.add(name)
                 print(f"{name}: failed after {minutes:.1f} min; see {work / name}.log", flush=True)
                 continue
             install(step, work)

@@ -263,3 +263,27 @@ def test_another_mesh_is_refused(base):
 def test_impossible_eyes_are_refused(values):
     with pytest.raises(AvfaceError):
         eyeballs.EyesConfig(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"gap": 0.0},
+        {"soft_rings": 0},
+        {"skin_variety": 1.1},
+        {"upright": -0.1},
+        {"skin_heights": (0.014, 0.006)},
+        {"caruncle": (-0.1, 0.5)},
+    ],
+)
+def test_impossible_lids_at_rest_are_refused(values):
+    with pytest.raises(AvfaceError, match=next(iter(values))):
+        LidFitConfig(**values)
+
+
+@pytest.mark.parametrize(
+    "values", [{"meeting": 0.5}, {"fold_share": 1.2}, {"joint_up": -0.1}, {"people": 0}, {"fold_ring": 0}]
+)
+def test_impossible_movements_of_lids_are_refused(values):
+    with pytest.raises(AvfaceError, match=next(iter(values))):
+        lids.LidsConfig(**values)

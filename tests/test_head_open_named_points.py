@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from avface.head.anatomy.units import reference_figures
-from avface.head.open.units.named_points import REFERENCE_POINTS, NamedPoints, head_scale, point_positions
+from avface.head.anatomy.units import REFERENCE_POINTS, reference_figures
+from avface.head.open.units.named_points import NamedPoints, head_scale, point_positions
 
 
 def test_the_reference_has_all_units_but_the_tongue_and_is_mirrored():

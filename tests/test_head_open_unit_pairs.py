@@ -1,6 +1,16 @@
 import numpy as np
+import pytest
 
-from avface.head.open.pairs import ACROSS, LOWER_LIP, SATURATING, SINGLE, TOUCHING, saturation
+from avface.errors import AvfaceError
+from avface.head.open.pairs import (
+    ACROSS,
+    LOWER_LIP,
+    SATURATING,
+    SINGLE,
+    TOUCHING,
+    ContactConfig,
+    saturation,
+)
 
 
 def _together(first, second):
@@ -43,3 +53,11 @@ def test_no_pair_is_listed_twice():
     assert len(set(touching)) == len(touching)
     # with the names in another order a pair would be a second corrective of the same weight
     assert not {pair[::-1] for pair in touching} & set(SINGLE)
+
+
+@pytest.mark.parametrize(
+    "values", [{"touch": 0.0}, {"rounds": 0}, {"directions": 0}, {"people": -1}, {"seed": -1}]
+)
+def test_impossible_contacts_are_refused(values):
+    with pytest.raises(AvfaceError, match=next(iter(values))):
+        ContactConfig(**values)

@@ -5,12 +5,11 @@ import importlib.util
 import numpy as np
 import pytest
 
-from avface.head.anatomy.units import UnitFigures, compare_units, reference_figures
+from avface.head.anatomy.units import REFERENCE_POINTS, UnitFigures, compare_units, reference_figures
 from avface.head.open.mouth.contact import MouthContact
 from avface.head.open.mouth.rings import mouth_rings
 from avface.head.open.units.corrections import STEERING
 from avface.head.open.units.named_points import (
-    REFERENCE_POINTS,
     find_points,
     head_scale,
     mirrored_vertices,

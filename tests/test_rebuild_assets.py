@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,18 @@ def test_after_a_failure_nothing_that_needs_it_runs_and_nothing_is_installed(scr
     assert stopped.value.code == 1
     printed = capsys.readouterr().out
     assert ran(printed) == ["first"] and "first: failed" in printed
+    assert "second: not run, without first" in printed
     assert list((script.PACKAGE / "assets").iterdir()) == []
+
+
+def test_after_a_failure_what_does_not_need_it_still_runs(script, work, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        script, "STEPS", (replace(script.STEPS[0], command=("no_such_module",)), *script.STEPS[1:])
+    )
+    with pytest.raises(SystemExit):
+        script.rebuild(work, {"first", "second", "other"}, 1)
+    assert ran(capsys.readouterr().out) == ["first", "other"]
+    assert (work / "other" / "other.json").exists()
 
 
 def test_the_steps_are_commands_of_the_product_in_an_order_that_works(script):

@@ -29,11 +29,12 @@ def patch(cells: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def patch_wrinkles(
-    resolution: int = 128, axis: int = 0, seed: int = 0
+    resolution: int = 128, axis: int = 0, seed: int = 0, full: float = 0.8
 ) -> tuple[Wrinkles, np.ndarray, TextureAtlas]:
+    """Wrinkles of the patch, which its own expression presses to `full` of its length."""
     vertices, faces, uv = patch()
     atlas = build_atlas(faces, uv, faces, len(vertices), resolution)
-    site = WrinkleSite("patch", np.ones(len(vertices)), squeezed(vertices, axis, 0.8), WAVELENGTH, 4e-4)
+    site = WrinkleSite("patch", np.ones(len(vertices)), squeezed(vertices, axis, full), WAVELENGTH, 4e-4)
     return Wrinkles(np.random.default_rng(seed), vertices, faces, atlas, [site]), vertices, atlas
 
 
@@ -131,6 +132,15 @@ def test_wrinkles_deepen_with_compression_and_stay_bounded():
 
     assert all(a < b for a, b in pairwise(depths))
     assert np.abs(wrinkles.displacement(squeezed(vertices, 0, 0.3))).max() < 1e-3
+
+
+def test_skin_that_its_own_expression_presses_little_wrinkles_as_much_in_it():
+    much, vertices, _ = patch_wrinkles(full=0.8)
+    little, _, _ = patch_wrinkles(full=0.95)
+
+    wrinkled = much.displacement(squeezed(vertices, 0, 0.8)).std()
+    assert little.displacement(squeezed(vertices, 0, 0.95)).std() == pytest.approx(wrinkled, rel=0.1)
+    assert much.displacement(squeezed(vertices, 0, 0.95)).std() < 0.3 * wrinkled
 
 
 def test_a_patch_squeezed_on_one_half_wrinkles_there_only():

@@ -63,9 +63,14 @@ def find_solid(head: HeadModel) -> Solid:
     probes = np.concatenate([np.repeat(rows[front[rows], None], 3, 1), close])
     zone = np.where(lips[probes].any(1), ZONES.index(LIPS), ZONES.index(SKIN))
     zone[lids[probes].any(1)] = ZONES.index(LIDS)
+    return Solid(flesh, teeth, probes, zone, front_teeth(template, teeth))
+
+
+def front_teeth(points: F64, teeth: Int) -> Int:
+    """Vertices of teeth (G, 3) at most `BEHIND_INCISORS` behind the foremost one, of points (V, 3)."""
     rows = np.unique(teeth)
-    foremost = template[rows, 2].max(initial=-np.inf)
-    return Solid(flesh, teeth, probes, zone, rows[template[rows, 2] > foremost - BEHIND_INCISORS])
+    front: Int = rows[points[rows, 2] > points[rows, 2].max(initial=-np.inf) - BEHIND_INCISORS]
+    return front
 
 
 def _eye_depth(head: HeadModel, template: F64) -> float:

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from avface.arrays import F64
-from avface.head.anatomy.units import LANDMARKS, compare_units, own_figures, reference_figures
+from avface.head.anatomy.units import REFERENCE_POINTS, compare_units, own_figures, reference_figures
 from avface.head.model import HeadModel
 
-POINTS = tuple(LANDMARKS)
 LEAST_COSINE = 0.5
 """With the figures' move of the same point: within 60 degrees of it is the right direction."""
 SIGNED, UNSIGNED = 0.001, 0.003
@@ -23,7 +22,7 @@ below it, ours must be smaller than the second."""
 class UnitMove:
     """A unit's main movement at weight 1, on the mean face at the size of the figures' head.
 
-    point: the one of `LANDMARKS` that moves most; move, figures: metres (3,) by which it moves, and by which the
+    point: the one of `REFERENCE_POINTS` that moves most; move, figures: metres (3,) by which it moves, and by which the
     figures do, x to the subject's left, y up, z forward; direction: of move, in words; cosine, amplitude: of all points
     (see `UnitMatch`); width, protrusion: metres by which the mouth's corners part and the middles of the lips come
     forward, own and the figures'; None but for units of the mouth. right: whether the points that move most here and in
@@ -108,7 +107,7 @@ def unit_moves(head: HeadModel) -> list[UnitMove]:
         result.append(
             UnitMove(
                 match.name,
-                POINTS[main],
+                REFERENCE_POINTS[main],
                 moves[main],
                 theirs[main],
                 _words(moves, main),
@@ -131,12 +130,14 @@ def _same_change(own: float, figures: float) -> bool:
 
 
 def _widening(moves: F64) -> float:
-    left, right = POINTS.index("mouth_corner_left"), POINTS.index("mouth_corner_right")
+    left, right = REFERENCE_POINTS.index("mouth_corner_left"), REFERENCE_POINTS.index("mouth_corner_right")
     return float(moves[left, 0] - moves[right, 0])
 
 
 def _protrusion(moves: F64) -> float:
-    return float(moves[[POINTS.index("upper_lip_mid"), POINTS.index("lower_lip_mid")], 2].mean())
+    return float(
+        moves[[REFERENCE_POINTS.index("upper_lip_mid"), REFERENCE_POINTS.index("lower_lip_mid")], 2].mean()
+    )
 
 
 def _words(moves: F64, main: int) -> str:
@@ -144,7 +145,7 @@ def _words(moves: F64, main: int) -> str:
 
     A point of one side moves outwards or inwards, unless its mirror image moves to the same side with it.
     """
-    name, move = POINTS[main], moves[main]
+    name, move = REFERENCE_POINTS[main], moves[main]
     size = float(np.linalg.norm(move))
     if not size:
         return "none"
@@ -152,7 +153,7 @@ def _words(moves: F64, main: int) -> str:
     sideways = "to the left" if x > 0 else "to the right"
     if name.endswith(("_left", "_right")):
         base, _, side = name.rpartition("_")
-        mirrored = POINTS.index(f"{base}_{'right' if side == 'left' else 'left'}")
+        mirrored = REFERENCE_POINTS.index(f"{base}_{'right' if side == 'left' else 'left'}")
         if moves[mirrored, 0] * np.sign(x) < abs(x) / 4:
             sideways = "outwards" if (x > 0) == (side == "left") else "inwards"
     words = (sideways, "up" if move[1] > 0 else "down", "forward" if move[2] > 0 else "back")

@@ -38,6 +38,8 @@ LANDMARKS = {
     "inner_lower_lip": 66,
 }
 """The named points of the figures, in iBUG's numbers."""
+REFERENCE_POINTS = tuple(LANDMARKS)
+"""Their names, in the figures' order."""
 EYE_CORNERS, EYE_CORNERS_APART = (36, 45), 0.089
 """The eyes' outer corners, in iBUG's numbers, and metres between them on the head of the figures."""
 
@@ -55,10 +57,9 @@ def reference_figures() -> UnitFigures:
     text = resources.files(__package__).joinpath("reference_units.csv").read_text("utf-8")
     rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
     names = tuple(dict.fromkeys(row["unit"] for row in rows))
-    points = list(LANDMARKS)
-    moves = np.zeros((len(names), len(points), 3))
+    moves = np.zeros((len(names), len(REFERENCE_POINTS), 3))
     for row in rows:
-        moves[names.index(row["unit"]), points.index(row["point"])] = [
+        moves[names.index(row["unit"]), REFERENCE_POINTS.index(row["point"])] = [
             float(row[f"{axis}_mm"]) / 1000 for axis in "xyz"
         ]
     kept = np.abs(moves).max((1, 2)) > 0

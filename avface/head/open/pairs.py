@@ -8,6 +8,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from avface.arrays import F64
+from avface.errors import AvfaceError
 from avface.geometry.interpolation import smoothstep
 from avface.geometry.mesh import triangulate
 from avface.head.open.deformation import SmoothFields
@@ -109,6 +110,24 @@ class ContactConfig:
     """Number of the lips' main directions among people with which corrections vary."""
     variation: float = 0.5
     """How much of what a person needs is taken for people like this one only, against what is taken for all."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "touch",
+            "around",
+            "middle",
+            "reach",
+            "step",
+            "stiffness",
+            "rounds",
+            "directions",
+            "variation",
+        ):
+            if not getattr(self, name) > 0:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be above 0")
+        for name in ("people", "seed"):
+            if not getattr(self, name) >= 0:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be 0 or more")
 
 
 def unit_pairs(draft: Draft) -> Draft:

@@ -23,10 +23,15 @@ from avface.arrays import F64, Floats, Int
 from avface.geometry.interpolation import smoothstep
 from avface.synthetic.person.texture import Texture, TextureAtlas, value_noise
 
+FULL = 0.175
+"""Compression, as a share of the length, of the most compressed tenth of a site in its own expression. Where a head's
+skin gives way over a wider area and is compressed less, it is scaled to that: people wrinkle on any head."""
 THRESHOLD = 0.035
-"""Compression, as a share of the length, up to which skin is smooth."""
+"""Compression up to which skin is smooth, where it is FULL in the site's own expression."""
 _DEPTH_SCALE = 0.09
-"""Compression over the threshold at which a wrinkle has 63 % of its full depth."""
+"""The same over the threshold at which a wrinkle has 63 % of its full depth."""
+_LARGEST_GAIN = 8.0
+"""Largest factor of that scale: skin that is hardly compressed doesn't wrinkle."""
 _SHARPNESS = 1.7
 """Concentration kappa of the von Mises profile of a valley; above 0, valleys are narrower than ridges."""
 _KERNEL_SPACING = 0.45
@@ -179,10 +184,11 @@ class Wrinkles:
             reached = np.flatnonzero(site.reach > 0.01)
             driver = reached if site.driver is None else site.driver[reached]
             squeeze, directions = _principal_compression(tensors[driver])
+            gain = _gain(squeeze)
             strength = np.zeros(len(rest))
             strength[reached] = site.reach[reached]
             if not site.curves:  # ridges need compression; a single fold has its full length
-                strength[reached] *= smoothstep(0.015, 0.07, squeeze)
+                strength[reached] *= smoothstep(0.015, 0.07, gain * squeeze)
             envelope = atlas.matrix @ strength.astype(np.float32)
             texels = np.flatnonzero((envelope > 0.01) & atlas.inside.ravel())
             if not len(texels):
@@ -198,8 +204,8 @@ class Wrinkles:
             self._patterns.append(
                 _Pattern(texels, heights, atlas.matrix[texels][:, reached].astype(np.float32))
             )
-            matrices.append(matrix)
-            offsets.append(offset)
+            matrices.append(gain * matrix)
+            offsets.append(gain * offset)
             self.static.ravel()[texels] += site.static * heights
         self._splits = np.cumsum([len(offset) for offset in offsets])[:-1]
         self._matrix = vstack(matrices).tocsr() if matrices else csr_matrix((0, 3 * len(faces)))
@@ -207,7 +213,7 @@ class Wrinkles:
 
     def displacement(self, vertices: Floats) -> Texture:
         """Displacement (R, R) in metres along the normal of the expressed face (V, 3); all 0 for the face at rest."""
-        compression = self._matrix @ self._gauge.metric(vertices) + self._offset
+        compression = self._matrix @ self._gauge.metric(vertices) + self._offset  # scaled to FULL
         depth = 1 - np.exp(-np.clip(compression - THRESHOLD, 0, None) / _DEPTH_SCALE)
         result = np.zeros(self._resolution**2, np.float32)
         shares = np.split(depth.astype(np.float32), self._splits)  # one, an empty one, if there is no pattern
@@ -215,6 +221,11 @@ class Wrinkles:
             if share.any():
                 result[pattern.texels] += pattern.heights * (pattern.bake @ share)
         return result.reshape(self._resolution, self._resolution)
+
+
+def _gain(squeeze: F64) -> float:
+    """The factor that scales a site's compressions (N,) in its own expression to FULL."""
+    return float(np.clip(FULL / max(float(np.quantile(squeeze, 0.9)), 1e-6), 1.0, _LARGEST_GAIN))
 
 
 def _principal_compression(tensors: F64) -> tuple[F64, F64]:

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
 from avface.arrays import F64, Int
+from avface.errors import AvfaceError
 from avface.geometry.interpolation import smoothstep
 from avface.head.open.deformation import both_ways, cotangent_laplacian
 from avface.head.open.draft import Draft
@@ -54,6 +55,18 @@ class LidFitConfig:
     MakeHuman's; metres."""
     soft_rings: int = 8
     """Rings of skin outside the margin over which a change of the lids fades out."""
+
+    def __post_init__(self) -> None:
+        for name in ("radius", "gap", "thickness", "inner_gap", "soft_rings"):
+            if not getattr(self, name) > 0:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be above 0")
+        for name in ("upright", "variety", "height_variety", "slant_variety", "skin_variety"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be from 0 to 1")
+        for name in ("inner_angles", "caruncle", "skin_heights"):
+            first, last = getattr(self, name)
+            if not 0 <= first < last:
+                raise AvfaceError(f"{name}={getattr(self, name)} must rise, from 0 on")
 
 
 class LidField:

@@ -93,8 +93,9 @@ class LidsConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.meeting < 0.5:
             raise AvfaceError(f"meeting={self.meeting} must be 0 or more and below 0.5")
-        if not 0 <= self.fold_share <= 1:
-            raise AvfaceError(f"fold_share={self.fold_share} must be from 0 to 1")
+        for name in ("fold_share", "corner_meeting", "joint_up", "joint_down"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise AvfaceError(f"{name}={getattr(self, name)} must be from 0 to 1")
         for name in ("people", "fold_ring"):
             if not getattr(self, name) > 0:
                 raise AvfaceError(f"{name}={getattr(self, name)} must be above 0")

@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from avface.arrays import F64, Bool, Int
 from avface.geometry.mesh import triangulate
-from avface.head.anatomy.intersections import ALONG, BEHIND_INCISORS, INSET
+from avface.head.anatomy.intersections import ALONG, INSET, front_teeth
 from avface.head.anatomy.surface import (
     face_normals,
     nearest_on_triangles,
@@ -53,9 +53,7 @@ class MouthContact:
         self._rings = rings
         self._inner = np.zeros(len(draft.template), bool)
         self._inner[rings.loops[: INNER + 1]] = True
-        rows = np.unique(self._teeth)
-        foremost = draft.template[rows, 2].max(initial=-np.inf)
-        self._front = rows[draft.template[rows, 2] > foremost - BEHIND_INCISORS]
+        self._front = front_teeth(draft.template, self._teeth)
         watched = np.zeros(len(draft.template), bool)
         watched[rings.loops[: INNER + 1 + WATCHED]] = True
         self._near = self._flesh[watched[self._flesh].all(1)]

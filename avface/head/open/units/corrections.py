@@ -1,6 +1,6 @@
 """How each expression unit moves the named points: figures of the open head's units of brows, cheeks, nose and mouth.
 
-Every unit takes its movement at the points of `named_points.REFERENCE_POINTS` from the reference figures, scaled, and
+Every unit takes its movement at the points of `anatomy.units.REFERENCE_POINTS` from the reference figures, scaled, and
 at further points from the table here, which says what its muscle does between them: Apple's description of
 `ARFaceAnchor.BlendShapeLocation` with mm that people reach.
 """

@@ -11,7 +11,7 @@ from avface.arrays import F64, Bool, Int
 from avface.errors import AvfaceError
 from avface.geometry.mesh import triangulate
 from avface.head.anatomy.surface import vertex_normals
-from avface.head.anatomy.units import EYE_CORNERS_APART, LANDMARKS
+from avface.head.anatomy.units import EYE_CORNERS_APART
 from avface.head.open.draft import Draft
 
 MIDDLE: dict[str, tuple[float, float, float]] = {
@@ -93,9 +93,6 @@ LID_RING = (
 """Points along the margin of the lids, around the eye."""
 UPPER_LID = ("lid_inner_corner", "lid_upper_inner", "upper_lid", "lid_outer_corner")
 """Those of the upper lid."""
-
-REFERENCE_POINTS = tuple(LANDMARKS)
-"""The points of the reference figures."""
 
 _FACING = {"inner_upper": -1, "inner_lower": 1}
 """Lips touch at rest: these points are told apart by which way along y the skin faces."""

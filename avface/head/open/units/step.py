@@ -12,14 +12,13 @@ import numpy as np
 from avface.arrays import F64, Bool
 from avface.geometry.interpolation import smoothstep
 from avface.geometry.mesh import triangulate
-from avface.head.anatomy.units import reference_figures
+from avface.head.anatomy.units import REFERENCE_POINTS, reference_figures
 from avface.head.open.deformation import SmoothFields
 from avface.head.open.draft import Draft
 from avface.head.open.units.corrections import STEERING, Steering
 from avface.head.open.units.named_points import (
     LEFT,
     LID_RING,
-    REFERENCE_POINTS,
     UPPER_LID,
     NamedPoints,
     distance_to_lids,
