@@ -53,7 +53,7 @@ def torso_mesh(head: HeadModel, shape: Tensor, rings: int = 32) -> tuple[Tensor,
 def _neck_boundary(head: HeadModel) -> Tensor:
     """The vertices of the mesh's lower boundary, in order around the neck."""
     faces = head.faces.numpy()
-    directed = {(int(a), int(b)) for face in faces for a, b in zip(face, np.roll(face, -1), strict=True)}
+    directed = set(map(tuple, np.stack([faces, np.roll(faces, -1, 1)], 2).reshape(-1, 2).tolist()))
     successor = {b: a for a, b in directed if (b, a) not in directed}
     low = float(head.template[:, 1].min() + 0.3 * (head.template[:, 1].max() - head.template[:, 1].min()))
     loops, left = [], set(successor)
