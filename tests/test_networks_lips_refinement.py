@@ -80,7 +80,7 @@ def pressed(head):
 def test_noise_silence_and_no_sound_give_no_offsets(refinement, head):
     for sound in (noise(), [np.zeros(64_000, np.float32)], []):
         lips = refined(refinement, sound, pressed(head))
-        assert lips.basis.shape == (0, 391, 3) and lips.weights.shape == (FRAMES, 0)
+        assert lips.basis.shape == (0, 392, 3) and lips.weights.shape == (FRAMES, 0)
 
 
 def test_offsets_are_the_networks_where_the_lips_dont_touch(refinement, head, activity):
@@ -140,7 +140,7 @@ def pressing(monkeypatch):
         def motion(network, speech, gate):
             press = torch.zeros(len(gate), 4)
             press[frames, 0] = torch.from_numpy(gate)[frames]
-            return LipMotion(torch.zeros(len(gate), 391, 3), press)
+            return LipMotion(torch.zeros(len(gate), 392, 3), press)
 
         monkeypatch.setattr(avface.networks.lips.refinement, "predict_lips", motion)
 
