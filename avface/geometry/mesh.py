@@ -16,6 +16,33 @@ def triangulate(quads: Ints) -> Int:
     return result
 
 
+def open_loops(polygons: Ints) -> list[Int]:
+    """The open boundaries of a mesh, each a loop of vertices (N,) in the direction of its polygons, from its lowest
+    number on, the loop with the lowest one first.
+
+    polygons: (F, K) vertices, all turning the same way; one that repeats a vertex has fewer corners.
+
+    Raises:
+        ValueError: if two boundaries meet in a vertex.
+    """
+    corners = np.asarray(polygons, np.int64)
+    edges = np.stack([corners, np.roll(corners, -1, 1)], 2).reshape(-1, 2)
+    edges = edges[edges[:, 0] != edges[:, 1]]
+    _, first, uses = np.unique(np.sort(edges, 1), axis=0, return_index=True, return_counts=True)
+    after = dict(sorted(edges[first[uses == 1]].tolist()))
+    loops = []
+    while after:
+        loop = [next(iter(after))]
+        following = after.pop(loop[0])
+        while following in after:
+            loop.append(following)
+            following = after.pop(following)
+        if following != loop[0]:
+            raise ValueError(f"open boundaries meet near vertex {following}")
+        loops.append(np.array(loop, np.int64))
+    return loops
+
+
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     """Unit normals (..., V, 3) of vertices (..., V, 3): the area-weighted mean of the normals of faces (F, 3).
 

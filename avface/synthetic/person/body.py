@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avface.geometry.mesh import open_loops
 from avface.head import HeadModel
 
 
@@ -52,17 +53,6 @@ def torso_mesh(head: HeadModel, shape: Tensor, rings: int = 32) -> tuple[Tensor,
 
 def _neck_boundary(head: HeadModel) -> Tensor:
     """The vertices of the mesh's lower boundary, in order around the neck."""
-    faces = head.faces.numpy()
-    directed = set(map(tuple, np.stack([faces, np.roll(faces, -1, 1)], 2).reshape(-1, 2).tolist()))
-    successor = {b: a for a, b in directed if (b, a) not in directed}
     low = float(head.template[:, 1].min() + 0.3 * (head.template[:, 1].max() - head.template[:, 1].min()))
-    loops, left = [], set(successor)
-    while left:
-        start = vertex = left.pop()
-        loop = [start]
-        while (vertex := successor.get(vertex, start)) != start:
-            loop.append(vertex)
-            left.discard(vertex)
-        loops.append(loop)
-    lowest = [loop for loop in loops if float(head.template[loop, 1].max()) < low]
-    return torch.tensor(max(lowest, key=len))
+    lowest = [loop for loop in open_loops(head.faces.numpy()) if float(head.template[loop, 1].max()) < low]
+    return torch.as_tensor(max(lowest, key=len))

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from avface.arrays import F64, Bool, Int
 from avface.errors import AvfaceError
+from avface.geometry.mesh import open_loops
 from avface.head.open.draft import Draft
 
 INNER_RINGS = 2
@@ -90,7 +91,7 @@ def lid_rings(draft: Draft) -> tuple[LidRings, LidRings]:
     skin = draft.quads[draft.parts == "skin"]
     neighbours = _neighbours(skin)
     together = _sharing_quads(skin)
-    boundary = [loop for loop in _boundary_loops(skin) if len(loop) == 2 * COLUMNS]
+    boundary = [loop for loop in open_loops(skin) if len(loop) == 2 * COLUMNS]
     result = []
     for side, sign in enumerate(SIDES):
         centre = draft.eye_centres[0, side]
@@ -319,29 +320,6 @@ def _sharing_quads(quads: Int) -> dict[int, set[int]]:
         for vertex in quad:
             result[vertex].update(quad)
     return result
-
-
-def _boundary_loops(quads: Int) -> list[Int]:
-    """Open boundaries of a mesh, each in order."""
-    once: dict[int, int] = {}
-    seen = set()
-    for quad in quads.tolist():
-        for a, b in zip(quad, quad[1:] + quad[:1], strict=True):
-            if a != b:
-                seen.add((a, b))
-    for a, b in sorted(seen):
-        if (b, a) not in seen:
-            once[a] = b
-    loops = []
-    while once:
-        start, following = next(iter(once.items()))
-        loop = [start]
-        del once[start]
-        while following != start and following in once:
-            loop.append(following)
-            following = once.pop(following)
-        loops.append(np.array(loop))
-    return loops
 
 
 def _encircles(points: F64, centre: F64) -> bool:

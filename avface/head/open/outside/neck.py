@@ -8,6 +8,7 @@ import numpy as np
 
 from avface.arrays import F64, Int
 from avface.errors import AvfaceError
+from avface.geometry.mesh import open_loops
 
 
 @dataclass(frozen=True)
@@ -37,20 +38,13 @@ def lower_loop(quads: Int, vertices: F64) -> Int:
     Raises:
         AvfaceError: if the lowest border isn't one loop.
     """
-    after: dict[int, int] = {}
-    edges = np.concatenate([quads[:, [k, (k + 1) % 4]] for k in range(4)])
-    edges = edges[edges[:, 0] != edges[:, 1]]
-    _, first, uses = np.unique(np.sort(edges, 1), axis=0, return_index=True, return_counts=True)
-    for a, b in edges[first[uses == 1]].tolist():
-        after[a] = b
-    if not after:
+    try:
+        loops = open_loops(quads)
+    except ValueError:
+        raise AvfaceError("the lower border isn't one loop") from None
+    if not loops:
         raise AvfaceError("the mesh has no border")
-    start = min(after, key=lambda v: vertices[v, 1])
-    loop = [start]
-    while after.get(loop[-1], start) != start:
-        loop.append(after[loop[-1]])
-        if len(loop) > len(after):
-            raise AvfaceError("the lower border isn't one loop")
+    loop = min(loops, key=lambda each: vertices[each, 1].min())
     foremost = int(np.argmax(vertices[loop, 2]))
     return np.roll(loop, -foremost)
 

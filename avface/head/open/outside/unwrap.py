@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from avface.arrays import F64, Int
 from avface.errors import AvfaceError
 from avface.geometry.interpolation import smoothstep
-from avface.geometry.mesh import triangulate
+from avface.geometry.mesh import open_loops, triangulate
 from avface.head.open.deformation import both_ways
 from avface.head.open.draft import Draft
 from avface.head.open.outside.neck import lower_loop
@@ -119,20 +119,6 @@ def _flat(corners: F64) -> F64:
     return np.stack([np.stack([length, along], 1), np.stack([np.zeros_like(length), height], 1)], 1)
 
 
-def _loops(triangles: Int) -> list[Int]:
-    """The borders of a mesh, each in the direction of its triangles."""
-    edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
-    _, first, uses = np.unique(np.sort(edges, 1), axis=0, return_index=True, return_counts=True)
-    after = dict(edges[first[uses == 1]].tolist())
-    loops = []
-    while after:
-        loop = [next(iter(after))]
-        while (following := after.pop(loop[-1])) != loop[0]:
-            loop.append(following)
-        loops.append(np.array(loop))
-    return loops
-
-
 def _disc(points: F64, quads: Int) -> tuple[F64, Int]:
     """An embedding (M + N, 2) of a mesh of M points in the unit disc, its longest border on the circle, the throat
     below, and fans of triangles around N points that close its holes.
@@ -141,7 +127,7 @@ def _disc(points: F64, quads: Int) -> tuple[F64, Int]:
     """
     triangles = triangulate(quads)
     loops = sorted(
-        _loops(triangles), key=lambda loop: -np.linalg.norm(np.diff(points[loop], axis=0), axis=1).sum()
+        open_loops(triangles), key=lambda loop: -np.linalg.norm(np.diff(points[loop], axis=0), axis=1).sum()
     )
     outer, count, faces = loops[0], len(points), len(triangles)
     for number, loop in enumerate(loops[1:]):
