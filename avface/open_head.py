@@ -5,7 +5,7 @@ from __future__ import annotations
 OPEN_NAME = "open"
 """Name of the built-in head."""
 
-OPEN_DIGEST = "c1e10921580ce926"
+OPEN_DIGEST = "b8c9d2c98928433e"
 """`HeadModel.digest` of the built-in head, for which the shipped networks and priors were made."""
 
 FIRST_OPEN_DIGEST = "c1e10921580ce926"

@@ -1,6 +1,6 @@
 """Makes everything again that is made from the open head, in its order, and puts it into the package.
 
-    python scripts/rebuild_assets.py WORK              # all of it: about six hours on two cores
+    python scripts/rebuild_assets.py WORK              # all of it: about five hours on two cores
     python scripts/rebuild_assets.py WORK --list       # the steps, and what each took
     python scripts/rebuild_assets.py WORK --only lips  # one step, from what the others left in WORK
 
@@ -104,7 +104,11 @@ STEPS = (
     ),
     Step(
         "landmarks",
-        ("avface", "train", "landmarks", "--out", "landmarks.safetensors"),
+        (  # goes on from the weights of the head before
+            *("avface", "train", "landmarks", "--out", "landmarks.safetensors"),
+            *("--start", str(PACKAGE / "networks/assets/landmarks.safetensors")),
+            *("--views.people", "400", "--steps", "5000", "--learning-rate", "5e-4"),
+        ),
         needs=("visibility",),
         makes=("landmarks.safetensors",),
         installs=(("landmarks.safetensors", "networks/assets/landmarks.safetensors"),),

@@ -32,6 +32,21 @@ def changed(head: HeadModel, **changes: Any) -> HeadModel:
     return HeadModel("changed", **{**own, **changes})
 
 
+def plain_head() -> HeadModel:
+    """The open head without correctives, terms of the person and quads."""
+    head = load_head()
+    none = np.zeros((0, head.num_vertices, 3))
+    return changed(
+        head,
+        pairs=(),
+        pair_basis=none,
+        person_terms=np.zeros(0, np.int64),
+        person_weights=np.zeros((0, head.num_shape)),
+        person_basis=none,
+        quads=np.zeros((0, 4), np.int64),
+    )
+
+
 def paired(head: HeadModel, size: float = 0.001, seed: int = 0) -> HeadModel:
     """The head with correctives of `PAIRS` that move the lips and the lids by about `size` metres, and terms of the
     person that move the lids with a blink, its in-between and the jaw."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,15 @@ from avface.geometry.mesh import vertex_normals
 @pytest.fixture(scope="module")
 def capture() -> Capture:
     return moving_capture(5)
+
+
+def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Vertices, texture coordinates, and polygons (Q, 4) of both, where triangles repeat the last corner."""
+    lines = [line.split() for line in path.read_text().splitlines()]
+    points, uv = (np.array([line[1:] for line in lines if line[:1] == [kind]], float) for kind in ("v", "vt"))
+    polygons = [[corner.split("/") for corner in line[1:]] for line in lines if line[:1] == ["f"]]
+    quads = np.array([polygon + polygon[-1:] * (4 - len(polygon)) for polygon in polygons], int) - 1
+    return points, uv, quads[..., 0], quads[..., 1]
 
 
 @pytest.mark.parametrize("space", ["camera", "head"])
@@ -53,11 +63,15 @@ def test_obj_files_hold_the_vertices_faces_and_uvs_of_their_frames(capture, tmp_
     assert capture.export(tmp_path / "face.obj", space=space, frames=[1, 4]) == tmp_path
     assert sorted(item.name for item in tmp_path.iterdir()) == ["face_000001.obj", "face_000004.obj"]
     for number in (1, 4):
-        mesh = trimesh.load_mesh(tmp_path / f"face_{number:06d}.obj")
-        corners = capture.vertices(number, space)[0][capture.faces]
-        assert np.abs(mesh.vertices[mesh.faces] - corners).max() < 1e-6
+        vertices, uv, quads, uv_quads = read_obj(tmp_path / f"face_{number:06d}.obj")
         head = capture.head_model
-        assert np.abs(mesh.visual.uv[mesh.faces] - head.uv[head.uv_faces]).max() < 1e-6
+        assert np.abs(vertices - capture.vertices(number, space)[0]).max() < 1e-6
+        assert np.abs(uv - head.uv).max() < 1e-6
+        np.testing.assert_array_equal(quads, head.quads)
+        np.testing.assert_array_equal(uv_quads, head.uv_quads)
+        mesh = trimesh.load_mesh(tmp_path / f"face_{number:06d}.obj")
+        assert len(mesh.faces) == len(capture.faces)
+        assert np.abs(mesh.bounds - [vertices.min(0), vertices.max(0)]).max() < 1e-6
 
 
 def test_files_are_numbered_by_the_frame_of_the_video(capture, tmp_path):

@@ -8,6 +8,7 @@ from anatomy_heads import small_head
 
 from avface.cli import main
 from avface.errors import AvfaceError
+from avface.head import load_head
 from avface.head.anatomy.unit_moves import HEADINGS, unit_moves
 from avface.head.anatomy.units import EYE_CORNERS, EYE_CORNERS_APART, LANDMARKS, reference_figures
 from avface.head.asset import save_head_asset
@@ -64,6 +65,12 @@ def test_units_that_move_as_in_the_figures_are_right_at_any_size():
         assert len(moves) == len(FIGURES.names) and all(move.right for move in moves)
         for move in moves:
             np.testing.assert_allclose(move.move, move.figures, atol=1e-6)
+
+
+def test_all_units_of_the_open_head_do_what_the_figures_do():
+    moves = unit_moves(load_head())
+    assert len(moves) == len(FIGURES.names)
+    assert [move.name for move in moves if not move.right] == []
 
 
 def test_main_movements_are_said_in_words():

@@ -110,7 +110,9 @@ def test_the_nape_is_neck_and_not_scalp(head):
 
     assert nape.sum() > 30
     assert regions["neck"][nape].all() and not regions["scalp"][nape].any()
-    assert template[regions["scalp"], 1].min() > template[regions["ears"], 1].min() - 0.001
+    lobe = template[regions["ears"]][template[regions["ears"], 1].argmin()]
+    behind = regions["scalp"] & (template[:, 2] < lobe[2])
+    assert behind.sum() > 100 and template[behind, 1].min() > lobe[1] - 0.001
 
 
 def test_the_throat_is_neck_and_the_chin_is_face(head):

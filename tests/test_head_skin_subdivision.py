@@ -26,9 +26,15 @@ def edges_of(faces):
 
 
 def test_the_subdivided_mesh_is_watertight(head, surface):
-    _, own = edges_of(head.faces.numpy())
-    _, fine = edges_of(surface.faces)
-    assert set(fine.tolist()) == {1, 2} and (fine == 1).sum() == (own == 1).sum()
+    edges, sides = edges_of(head.faces.numpy())
+    fine, fine_sides = edges_of(surface.faces)
+    assert set(fine_sides.tolist()) == {1, 2}
+    ends_of = {number: {number} for number in range(head.num_vertices)}
+    for ends in surface._ends:
+        ends_of |= {len(ends_of) + k: ends_of[a] | ends_of[b] for k, (a, b) in enumerate(ends.tolist())}
+    rim = {frozenset(edge) for edge in edges[sides == 1].tolist()}
+    found = [frozenset(ends_of[a] | ends_of[b]) for a, b in fine[fine_sides == 1].tolist()]
+    assert set(found) == rim, "open edges are the head's own, or parts of them"
     assert set(surface.faces.ravel().tolist()) == set(range(len(surface)))
     assert surface.uv_faces.shape == surface.faces.shape and surface.uv_faces.max() == len(surface.uv) - 1
 
@@ -57,7 +63,7 @@ def test_new_vertices_lie_on_a_rounder_surface():
     radius = surface.vertices(ball, torch.zeros(64, 64))[head.num_vertices :].norm(dim=1)
     ends = surface._ends[0]
     flat = (ball[ends[:, 0]] + ball[ends[:, 1]]).norm(dim=1) / 2
-    assert float((1 - radius).abs().median()) < 0.5 * float((1 - flat).abs().median())
+    assert float((1 - radius).abs().median()) < 0.55 * float((1 - flat).abs().median())
 
 
 def test_displacement_moves_vertices_along_their_normals(head, surface):

@@ -1,5 +1,7 @@
 """Writing videos: times, sizes, colours and sound are preserved; no partial files remain."""
 
+from pathlib import Path
+
 import av
 import numpy as np
 import pytest
@@ -335,3 +337,16 @@ def tagged_video(path, matrix, params="", size=(96, 64)):
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def test_a_signal_while_the_file_is_created_leaves_nothing(tmp_path, monkeypatch):
+    touch = Path.touch
+
+    def interrupted(path, **options):
+        touch(path, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "touch", interrupted)
+    with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "a.mp4"):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -48,7 +48,7 @@ from avface.speech.acoustic import AcousticConfig
         ),
         (LipsConfig, {"layers": 0}, "layers=0"),
         (LipsConfig, {"scale": float("nan")}, "scale=nan"),
-        (LipsConfig, {"points": 391}, "points=391 must be at most vertices=390"),
+        (LipsConfig, {"points": 393}, "points=393 must be at most vertices=392"),
         (DetailConfig, {"resolution": 100}, "resolution=100 must be a multiple of 32"),
         (DetailConfig, {"encoder": (8, 8, 8, 8)}, r"encoder=\(8, 8, 8, 8\) must be five"),
         (DetailConfig, {"decoder": (8, 8, 8, 8, 0)}, r"decoder=\(8, 8, 8, 8, 0\) must be five"),

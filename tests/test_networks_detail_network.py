@@ -74,7 +74,8 @@ def test_a_frontal_face_is_visible_with_the_colours_of_the_picture(head, atlas):
     image[:, :80] = (10, 60, 110)
     maps = atlas.maps(image, facing(head), CAMERA)
     middle = slice(SIZE // 4, SIZE // 2)
-    assert float(maps.visibility[middle, SIZE // 3 : 2 * SIZE // 3].mean()) > 0.9
+    outside = maps.normals[2] > 0.5  # not inside the lids
+    assert float(maps.visibility[middle][outside[middle]].mean()) > 0.95
     seen = maps.visibility > 0
     assert (maps.image[:, ~seen] == 0).all()
     row = SIZE // 5
@@ -174,7 +175,7 @@ def test_normals_are_those_of_the_displaced_surface(head, atlas):
     plain = torch.nn.functional.normalize(atlas.atlas.bake(vertex_normals(points, head.faces)), dim=-1)
     tilt = (normals * plain).sum(-1)
     tangent = atlas.tangent_normals(displacement)[2]
-    assert torch.allclose(tilt[inner], tangent[inner], atol=2e-3)
+    assert float((tilt - tangent)[inner].abs().quantile(0.99)) < 2e-3
 
 
 def test_displacement_has_gradients(head, atlas):

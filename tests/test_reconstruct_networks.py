@@ -269,7 +269,7 @@ def test_lips_are_refined_by_sound_and_nothing_else_changes(reconstruct, own_lip
     capture = reconstruct(solver=rough, stages=both, progress=lambda *words: reports.append(words))
     coarse = reconstruct(solver=rough)
 
-    assert capture.lips.vertices.shape == (390,) and 0 < len(capture.lips.basis) <= 8
+    assert capture.lips.vertices.shape == (392,) and 0 < len(capture.lips.basis) <= 8
     assert np.abs(capture.lips.weights).max(1).min() > 0
     assert ("lips", 0, FRAMES) in reports and reports[-1] == ("lips", FRAMES, FRAMES)
     assert "offsets predicted from sound" in capture.provenance["lips"] and "lips" not in coarse.provenance

@@ -83,16 +83,18 @@ def test_all_parameters_are_recovered_from_exact_landmarks_with_an_unknown_focal
     """Perspective determines the focal length for exact landmarks of a head in the model's space."""
     clip = talking(sized, seed=1)
 
-    fit = Solver(sized, SIZE, replace(NO_PRIOR, focal_prior=focal_prior)).fit(clip.observations())
+    config = replace(NO_PRIOR, focal_prior=focal_prior, iterations=100)  # a prior that is far off takes many
+    fit = Solver(sized, SIZE, config).fit(clip.observations())
 
     assert_found(fit, clip.parameters)
 
 
 def test_size_is_not_observable_and_stays_at_the_mean(head):
     ratio = head.shape_basis[head.size_component] / head.template
-    torch.testing.assert_close(
-        head.shape_basis[head.size_component], ratio.nanmedian() * head.template, rtol=0, atol=1e-5
-    )
+    scaled = ratio.nanmedian() * head.template
+    apart = (head.shape_basis[head.size_component] - scaled).norm(dim=1)
+    assert apart.quantile(0.95) < 5e-5
+    assert apart.max() < 2.5e-4, "lips, which are kept from intersecting, don't just grow"
     large = np.zeros(head.num_shape)
     large[head.size_component] = 2
     clip = truth(head, 10, shape=large, frame_rate=4.0)

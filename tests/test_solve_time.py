@@ -201,7 +201,7 @@ def test_several_windows_agree_with_one_window(head):
     ).fit(observations)
 
     np.testing.assert_array_equal(pieces.shape, whole.shape)
-    assert np.abs(pieces.translation - whole.translation).max() < 1e-3
+    assert np.abs(pieces.translation - whole.translation).max() < 2.5e-3, "depth, at half a metre"
     assert roma.rotmat_geodesic_distance(*(torch.as_tensor(f.rotation) for f in (pieces, whole))).max() < 2e-3
     assert np.abs(pieces.expression - whole.expression).max() < 0.02
     assert np.abs(pieces.gaze - whole.gaze).max() < 0.01

@@ -178,3 +178,28 @@ def test_damaged_views_and_too_few_are_refused(tmp_path):
 def test_settings_that_cannot_work_are_refused(make, message):
     with pytest.raises(AvfaceError, match=message):
         make()
+
+
+def test_training_goes_on_from_given_weights(views, tmp_path):
+    changes = {"steps": 150, "warm_up": 10, "perturbed": 0.0, "occluded": 0.0}
+    first = train(stored(views, tmp_path / "landmarks.safetensors", **changes))
+    short = {**changes, "steps": 2, "learning_rate": 1e-6}
+    anew = train(stored(views, tmp_path / "anew.safetensors", **short)).errors["corrected"]
+
+    going_on = replace(
+        stored(views, tmp_path / "more.safetensors", **short), start=tmp_path / "landmarks.safetensors"
+    )
+    errors = train(going_on).errors
+    assert errors["corrected"] == pytest.approx(first.errors["corrected"], rel=0.1)
+    assert errors["corrected"] < 0.8 * anew
+
+
+def test_initial_weights_of_another_network_are_refused(views, tmp_path):
+    train(stored(views, tmp_path / "landmarks.safetensors", steps=2))
+    other = stored(views, tmp_path / "more.safetensors")
+    network = replace(SMALL_LANDMARKS, hidden=SMALL_LANDMARKS.hidden + 8)
+    other = replace(
+        other, recipe=replace(other.recipe, network=network), start=tmp_path / "landmarks.safetensors"
+    )
+    with pytest.raises(AvfaceError, match=r"landmarks\.safetensors: its network is"):
+        train(other)

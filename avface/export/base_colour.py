@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from avface.head.model import HeadModel
 
 TEXELS = 1024
-"""Width and height; the irises of the open head are 14 texels wide. The .png has about 60 kB."""
+"""Width and height; the irises of the open head are 30 texels wide. The .png has about 70 kB."""
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class ShapeFit:
         """Shape, focal length and the clip's distribution of expressions."""
         mean, precision = self._weight_prior(data.prediction)
         config, model = self._config, self._model
-        corrections = self._corrections(data)
+        corrections = None if self._corrected_prior is None else self._corrections(data)
         shape_prior = self._shape_prior
         if config.tracker_error_prior and corrections is not None:
             shape_prior = self._corrected_prior
@@ -105,9 +105,9 @@ class ShapeFit:
 
     def _corrections(self, data: FitData) -> LandmarkCorrections | None:
         """The landmark corrections to use: those of frames that show the face well, or all if these are too few; None
-        if there are none, all weights are 0, or the head has no shape prior for them."""
+        if there are none, or all weights are 0."""
         corrections = data.observations.corrections
-        if self._corrected_prior is None or corrections is None or not np.any(corrections.weights):
+        if corrections is None or not np.any(corrections.weights):
             return None
         clear = corrections.among(data.shape_frames)
         return (

@@ -189,7 +189,7 @@ def _fit(
             track.best_landmarks, track.best_confidence, track.times, inputs.shots(), weights, corrections
         ),
         on_frames,
-        None if expected is None else _prior(expected),
+        None if expected is None else _prior(expected, head),
     )
     source = "landmarks" if expected is None else f"landmarks and {expected.source}"
     return replace(
@@ -212,13 +212,16 @@ def _fit(
     )
 
 
-def _prior(expected: ClipPrediction) -> Prediction:
-    """The prediction as the fit's prior."""
+def _prior(expected: ClipPrediction, head: HeadModel) -> Prediction:
+    """The prediction as the fit's prior, but for blinks: landmarks say when lids are shut, of which the networks, whose
+    landmarks have the errors of rendered faces, predict little more than half."""
     from avface.solve import Prediction
 
+    sigma = expected.expression_sigma.copy()
+    sigma[:, [name.startswith("eyeBlink") for name in head.expression_names]] = np.inf
     return Prediction(
         expression=expected.expression,
-        expression_sigma=expected.expression_sigma,
+        expression_sigma=sigma,
         rotation=expected.rotation,
         # The errors of the frames of a window are fully correlated, so they count as one; those of expressions are not.
         rotation_sigma=expected.rotation_sigma * np.sqrt(expected.window),

@@ -43,7 +43,7 @@ class LipsConfig:
 
     head: str = "open"
     """Name of the head model."""
-    vertices: int = 390
+    vertices: int = 392
     """Number of vertices N of its lip region; `LipsNetwork.of` takes that of the head."""
     points: int = 96
     """Number of control vertices K, for which the network predicts offsets; those of the others are interpolated."""

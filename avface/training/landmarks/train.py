@@ -24,6 +24,7 @@ from avface.networks.landmark_correction import (
     LandmarkConfig,
     LandmarkNetwork,
     Layout,
+    load_landmark_network,
     save_landmark_network,
 )
 from avface.tracking.aligned_crops import FACE_SIZE, SIDE
@@ -96,6 +97,8 @@ class LandmarkTraining:
     """What decides about the weights."""
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
     """Where and how long."""
+    start: Path | None = None
+    """Initial weights, of the same network: for another head, a few hundred people and a third of the steps do."""
 
     def __post_init__(self) -> None:
         if self.run.device != "cpu":
@@ -126,8 +129,11 @@ class LandmarkSampler:
         self._uneven = rest - rest[self._mirror] * [-1, 1, 1]
         """(468, 3) deviation of the points from mirror symmetry, which the tracker's points have, too."""
 
-    def learn_components(self, rows: Int) -> None:
-        """Set mean and principal components of errors and points in the network, from some views."""
+    def learn_components(self, rows: Int, anew: bool = True) -> None:
+        """Set mean and principal components of errors and points in the network, from some views.
+
+        If not `anew`, only the mean of the errors: components that weights were trained with stay.
+        """
         rows = self._rng.permutation(rows)[:BASIS_VIEWS]
         tracked, true = (
             part[rows, :LANDMARKS].astype(np.float64) for part in (self._views.tracked, self._views.true)
@@ -135,6 +141,11 @@ class LandmarkSampler:
         errors = ((true - tracked) / FACE_SIZE).reshape(len(rows), -1)
         points = ((tracked - tracked.mean(1, keepdims=True)) / FACE_SIZE).reshape(len(rows), -1)
         config, network = self._network.config, self._network
+        if not anew:
+            mean = errors.mean(0)
+            self._deviations = ((errors - mean) @ network.error_basis.double().numpy().T).std(0)
+            network.error_mean.copy_(torch.from_numpy(mean))
+            return
         mean, basis, self._deviations = _components(errors, config.error_components)
         network.error_mean.copy_(torch.from_numpy(mean))
         network.error_basis.copy_(torch.from_numpy(basis))
@@ -244,9 +255,12 @@ class LandmarkTask(Task[LandmarkNetwork, Batch]):
         self._rng = np.random.default_rng([recipe.seed, 0])
         held_out = views.person % HELD_OUT == HELD_OUT - 1
         self._rows, self._held_out = np.flatnonzero(~held_out), np.flatnonzero(held_out & ~views.warped)
-        self.network = LandmarkNetwork(recipe.network, Layout.of(mean_points(), recipe.network.side))
+        if training.start is None:
+            self.network = LandmarkNetwork(recipe.network, Layout.of(mean_points(), recipe.network.side))
+        else:
+            self.network = _started(training.start, recipe.network)
         self._sampler = LandmarkSampler(self.network, views, recipe)
-        self._sampler.learn_components(self._rows)
+        self._sampler.learn_components(self._rows, anew=training.start is None)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # typeshed lacks it
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
@@ -319,6 +333,18 @@ def train(training: LandmarkTraining) -> RunResult[LandmarkNetwork]:
         paths = prepare_views(training.views, recipe.views, lambda done: reporter.update(bar, done))
     views = LandmarkViews.load(paths)
     return Trainer(LandmarkTask(training, views, devices), run, training.out).run()
+
+
+def _started(path: Path, config: LandmarkConfig) -> LandmarkNetwork:
+    """The network of a weight file, to be trained on.
+
+    Raises:
+        AvfaceError: if the file is missing, damaged or of a network with another config.
+    """
+    network = load_landmark_network(path)
+    if network.config != config:
+        raise AvfaceError(f"{path}: its network is {network.config}, not {config}; give it as --network...")
+    return network.requires_grad_(True)
 
 
 def errors(
