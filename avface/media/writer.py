@@ -142,7 +142,9 @@ class VideoWriter:
         except OSError as error:
             reason = error.strerror or "not possible"
             raise AvfaceError(f"{self._path}: cannot write into {self._path.parent} ({reason})") from None
-        except BaseException:  # a signal, just after the file was created: without a block nothing else removes it
+        except (
+            BaseException
+        ):  # a signal, just after the file was created: without a block nothing else removes it
             self._abandon()
             raise
         return self
