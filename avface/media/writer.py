@@ -142,10 +142,8 @@ class VideoWriter:
         except OSError as error:
             reason = error.strerror or "not possible"
             raise AvfaceError(f"{self._path}: cannot write into {self._path.parent} ({reason})") from None
-        except (
-            BaseException
-        ):  # a signal, just after the file was created: without a block nothing else removes it
-            self._abandon()
+        except BaseException:
+            self._abandon()  # after a signal: without a block nothing else removes the file
             raise
         return self
 

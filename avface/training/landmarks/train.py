@@ -129,29 +129,32 @@ class LandmarkSampler:
         self._uneven = rest - rest[self._mirror] * [-1, 1, 1]
         """(468, 3) deviation of the points from mirror symmetry, which the tracker's points have, too."""
 
-    def learn_components(self, rows: Int, anew: bool = True) -> None:
-        """Set mean and principal components of errors and points in the network, from some views.
-
-        If not `anew`, only the mean of the errors: components that weights were trained with stay.
-        """
-        rows = self._rng.permutation(rows)[:BASIS_VIEWS]
-        tracked, true = (
-            part[rows, :LANDMARKS].astype(np.float64) for part in (self._views.tracked, self._views.true)
-        )
-        errors = ((true - tracked) / FACE_SIZE).reshape(len(rows), -1)
-        points = ((tracked - tracked.mean(1, keepdims=True)) / FACE_SIZE).reshape(len(rows), -1)
+    def learn_components(self, rows: Int) -> None:
+        """Set mean and principal components of errors and points in the network, from some views."""
+        tracked, errors = self._tracked_and_errors(rows)
+        points = ((tracked - tracked.mean(1, keepdims=True)) / FACE_SIZE).reshape(len(tracked), -1)
         config, network = self._network.config, self._network
-        if not anew:
-            mean = errors.mean(0)
-            self._deviations = ((errors - mean) @ network.error_basis.double().numpy().T).std(0)
-            network.error_mean.copy_(torch.from_numpy(mean))
-            return
         mean, basis, self._deviations = _components(errors, config.error_components)
         network.error_mean.copy_(torch.from_numpy(mean))
         network.error_basis.copy_(torch.from_numpy(basis))
         mean, basis, deviations = _components(points, config.point_components)
         network.points_mean.copy_(torch.from_numpy(mean))
         network.points_basis.copy_(torch.from_numpy(basis / deviations[:, None]))
+
+    def learn_mean(self, rows: Int) -> None:
+        """Set the mean of the errors alone, from some views; components that weights were trained with stay."""
+        _, errors = self._tracked_and_errors(rows)
+        mean = errors.mean(0)
+        self._deviations = ((errors - mean) @ self._network.error_basis.double().numpy().T).std(0)
+        self._network.error_mean.copy_(torch.from_numpy(mean))
+
+    def _tracked_and_errors(self, rows: Int) -> tuple[F64, F64]:
+        """Tracked points (N, 468, 2) in pixels and errors (N, 936) over the face's size in some of the views."""
+        rows = self._rng.permutation(rows)[:BASIS_VIEWS]
+        tracked, true = (
+            part[rows, :LANDMARKS].astype(np.float64) for part in (self._views.tracked, self._views.true)
+        )
+        return tracked, ((true - tracked) / FACE_SIZE).reshape(len(rows), -1)
 
     def draw(self, rows: Int) -> tuple[Tensor, Tensor, Tensor]:
         """Augmented views of these numbers, as `views_of` returns them."""
@@ -257,10 +260,12 @@ class LandmarkTask(Task[LandmarkNetwork, Batch]):
         self._rows, self._held_out = np.flatnonzero(~held_out), np.flatnonzero(held_out & ~views.warped)
         if training.start is None:
             self.network = LandmarkNetwork(recipe.network, Layout.of(mean_points(), recipe.network.side))
+            self._sampler = LandmarkSampler(self.network, views, recipe)
+            self._sampler.learn_components(self._rows)
         else:
             self.network = _started(training.start, recipe.network)
-        self._sampler = LandmarkSampler(self.network, views, recipe)
-        self._sampler.learn_components(self._rows, anew=training.start is None)
+            self._sampler = LandmarkSampler(self.network, views, recipe)
+            self._sampler.learn_mean(self._rows)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # typeshed lacks it
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
