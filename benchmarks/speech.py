@@ -22,7 +22,7 @@ TEXT = "Hello! I am not a real person. My face was made to test how well a video
 class Speech:
     """Measure the speed of speech features."""
 
-    kinds: tuple[SpeechKind, ...] = ("deepspeech", "mel")
+    kinds: tuple[SpeechKind, ...] = ("moonshine", "own", "mel")
     """Kinds of features; wav2vec2 needs weights in the user's cache."""
     seconds: tuple[float, ...] = (10.0, 600.0)
     """Durations of the audio."""

@@ -7,7 +7,8 @@
 Needs `pip install -e ".[dev,build]"`. Each step works in a folder of its own, WORK/STEP. It is skipped while its
 command and the files it reads are what they were when it last ended; an interrupted one goes on where it stopped, as
 its command does, unless they have changed: then it begins anew. Up to two steps that don't need each other run at once.
-Not made again: the occluders' hand and the acoustic model, which don't depend on the head.
+Not made again: the occluders' hand, the acoustic model, the speech encoder and its readout, which don't depend on the
+head.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from avface.networks.coarse.video import LandmarksConfig
 from avface.networks.frames import FaceCrop, Frames
 from avface.networks.landmark_correction import LandmarkConfig, LandmarkNetwork, Layout
 from avface.speech.acoustic import AcousticConfig, AcousticModel
+from avface.speech.readout import ReadoutConfig, SpeechReadout
 
 SMALL_LANDMARKS = LandmarkConfig(
     side=24, channels=(4, 4, 4), reduced=2, hidden=8, point_components=3, error_components=5
@@ -92,3 +93,9 @@ def small_acoustic_model(seed=0):
     """A narrow acoustic model, in evaluation mode."""
     torch.manual_seed(seed)
     return AcousticModel(AcousticConfig(8, (1, 2), 3)).eval()
+
+
+def small_readout(seed=0):
+    """A narrow speech readout, in evaluation mode."""
+    torch.manual_seed(seed)
+    return SpeechReadout(ReadoutConfig(channels=8, dilations=(1,), opening_taps=3)).eval()

@@ -67,6 +67,7 @@ def test_options_of_the_other_trainings(tmp_path):
     )
     assert parsed("landmarks --views.people 50 --checkpoint-every 9").run.checkpoint_every == 9
     assert parsed("acoustic --hours 2").recipe.hours == 2
+    assert parsed("hearing --mixture.clean 0.5").recipe.mixture.clean == 0.5
     assert parsed("visibility clips --count 8").count == 8
     assert parsed("shape-prior --out folder --people 4").config.people == 4
     assert parsed("ablation-rows shards").rows == DEFAULT_ROWS

@@ -496,7 +496,7 @@ def test_sources_without_videos_are_refused(tmp_path):
         ({"longest_gap": -1}, "longest_gap=-1 must not be negative"),
         ({"smallest_face": -1}, "smallest_face=-1 must not be negative"),
         ({"shard_megabytes": 0}, "shard_megabytes=0 must be above 0"),
-        ({"speech": "whisper"}, "speech='whisper' must be deepspeech, mel, wav2vec2 or None"),
+        ({"speech": "whisper"}, "speech='whisper' must be moonshine, own, wav2vec2, mel or None"),
     ],
 )
 def test_impossible_options_are_refused(options, message):

@@ -33,7 +33,7 @@ from avface.training.coarse.recipes import Recipe, Supervision
 FRAMES = 10
 
 
-def recipe(name="default", *, audio=0.25, video=0.25, window=16, hidden=0.35, speech="deepspeech", width=29):
+def recipe(name="default", *, audio=0.25, video=0.25, window=16, hidden=0.35, speech="moonshine", width=29):
     tiny = TemporalConfig(window=window, width=8, layers=1, heads=1, feed_forward=8, projection=(8,))
     eyes = LandmarksConfig(visibility=True, hidden=(8,))
     network = NetworkConfig(
@@ -70,7 +70,7 @@ def made_clip(capture, hidden=(), truth=True):
         points,
         np.isin(np.arange(FRAMES), hidden),
         capture if truth else None,
-        speech={"deepspeech": np.random.default_rng(0).normal(size=(FRAMES, 16, 29)).astype(np.float32)},
+        speech={"moonshine": np.random.default_rng(0).normal(size=(FRAMES, 16, 29)).astype(np.float32)},
     )
 
 
@@ -78,11 +78,11 @@ def made_clip(capture, hidden=(), truth=True):
     ("options", "label", "speech", "occlusion"),
     [
         ({"audio": 1, "video": 0, "window": 1}, "e from video", "-", "some"),
-        ({"audio": 0, "video": 1}, "e from audio + temporal", "deepspeech", "some"),
-        ({"audio": 0, "video": 0, "window": 1, "hidden": 0}, "e from AV", "deepspeech", "none"),
-        ({"audio": 0.4, "video": 0.5, "window": 1}, "e from AV + dropout", "deepspeech", "some"),
+        ({"audio": 0, "video": 1}, "e from audio + temporal", "moonshine", "some"),
+        ({"audio": 0, "video": 0, "window": 1, "hidden": 0}, "e from AV", "moonshine", "none"),
+        ({"audio": 0.4, "video": 0.5, "window": 1}, "e from AV + dropout", "moonshine", "some"),
         ({"speech": "mel", "width": 80}, "e from AV + dropout + temporal", "mel", "some"),
-        ({"name": "default+occlusion"}, "e from AV + dropout + temporal", "deepspeech", "tuned"),
+        ({"name": "default+occlusion"}, "e from AV + dropout + temporal", "moonshine", "tuned"),
     ],
 )
 def test_a_recipe_says_which_row_it_is(options, label, speech, occlusion):
@@ -149,7 +149,7 @@ def test_networks_get_only_the_inputs_of_their_row(capture, tmp_path):
         for inputs in ({}, {"use_audio": False}, {"use_video": False})
     )
     assert len(full) == FRAMES and not np.allclose(full, deaf) and not np.allclose(full, blind)
-    clip.speech["deepspeech"] = clip.speech["deepspeech"] + 1
+    clip.speech["moonshine"] = clip.speech["moonshine"] + 1
     clip.tracked = clip.tracked + 1
     assert np.allclose(
         read_clip(networks, clip, use_audio=False).rotation, read_clip(networks, clip).rotation
@@ -181,7 +181,7 @@ def test_a_folder_of_weights_becomes_tables(capture, tmp_path, monkeypatch):
     save(tmp_path / "mel.safetensors", recipe(speech="mel", width=80))
     (tmp_path / "broken.safetensors").write_bytes(b"broken")
     clips = [made_clip(capture), made_clip(capture, hidden=range(4))]
-    monkeypatch.setattr(protocol, "synthetic_clips", lambda shards: (clips, "deepspeech"))
+    monkeypatch.setattr(protocol, "synthetic_clips", lambda shards: (clips, "moonshine"))
     report = evaluate_ablation(tmp_path, shards=[tmp_path])
     assert list(report.figures) == [SYNTHETIC]
     assert list(report.figures[SYNTHETIC]) == ["video", "both"]

@@ -19,7 +19,7 @@ from avface.speech.acoustic import AcousticConfig
 @pytest.mark.parametrize(
     ("config", "values", "message"),
     [
-        (AudioConfig, {"speech": "mfcc"}, "speech='mfcc' must be one of deepspeech, wav2vec2, mel"),
+        (AudioConfig, {"speech": "mfcc"}, "speech='mfcc' must be one of moonshine, own, wav2vec2, mel"),
         (AudioConfig, {"width": 0}, "width=0"),
         (ResNetConfig, {"hidden": (1024, 0)}, r"hidden=\(1024, 0\)"),
         (LandmarksConfig, {"hidden": ()}, r"hidden=\(\)"),

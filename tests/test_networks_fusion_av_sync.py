@@ -7,22 +7,22 @@ import torch
 from avface.head.schemes import LIPS
 from avface.networks.fusion import av_sync
 from avface.networks.fusion.av_sync import align_audio, audio_lag, estimate_audio_lag
-from avface.speech.acoustic import ROW_SECONDS
+from avface.speech.moonshine import FIRST_ROW, ROW_SECONDS
 from avface.speech.spectrum import SAMPLE_RATE
 
 
 def curve(rng, seconds, shift):
-    """A random opening of the mouth at 50 rows a second, and at the times of frames `shift` seconds earlier."""
+    """A random opening of the mouth in the readout's rows, and at the times of frames `shift` seconds earlier."""
     from scipy.ndimage import gaussian_filter1d
 
     times = np.arange(-1, seconds + 1, 0.005)
     opening = gaussian_filter1d(rng.normal(size=len(times)), 12)
-    rows = np.interp(ROW_SECONDS * np.arange(round(seconds / ROW_SECONDS)), times, opening)
+    rows = np.interp(FIRST_ROW + ROW_SECONDS * np.arange(round(seconds / ROW_SECONDS)), times, opening)
     frames = np.arange(0, seconds, 0.04)
     return rows, frames, np.interp(frames + shift, times, opening)
 
 
-@pytest.mark.parametrize("lag", [-0.1, -0.04, 0.06, 0.1])
+@pytest.mark.parametrize("lag", [-0.25, -0.1, -0.04, 0.06, 0.1, 0.25])
 def test_a_lag_is_estimated(lag):
     rng = np.random.default_rng(0)
     predicted, times, tracked = curve(rng, 6, lag)
@@ -47,11 +47,28 @@ def test_without_evidence_there_is_no_lag():
     predicted, times, tracked = curve(rng, 6, 0.0)
     other = curve(rng, 6, 0.1)[2]
 
-    assert audio_lag(predicted, times, tracked) == 0
-    assert audio_lag(predicted, times, other) == 0
+    assert audio_lag(predicted, times, tracked) == pytest.approx(0, abs=0.01)
+    assert abs(audio_lag(predicted, times, other)) < 0.05
     assert audio_lag(np.zeros_like(predicted), times, tracked) == 0
     assert audio_lag(predicted, times, np.ones_like(tracked)) == 0
     assert audio_lag(predicted[:0], times, tracked) == 0
+
+
+def test_a_lag_is_trusted_as_far_as_the_evidence_goes():
+    """The same noise costs a short clip more of its lag than a long one."""
+    found = []
+    for seconds in (2, 20):
+        lags = []
+        for seed in range(8):
+            rng = np.random.default_rng(seed)
+            predicted, times, tracked = curve(rng, seconds, 0.16)
+            lags.append(
+                audio_lag(predicted + rng.normal(0, predicted.std(), predicted.shape), times, tracked)
+            )
+        found.append(np.mean(lags))
+
+    assert 0 < found[0] < found[1] - 0.01
+    assert found[1] == pytest.approx(0.16, abs=0.02)
 
 
 @pytest.mark.parametrize("lag", [-0.05, 0.0, 0.05])
@@ -75,14 +92,14 @@ class Track:
     visibility: np.ndarray | None = field(default=None)
 
 
-class FakeAcousticModel:
-    """An acoustic model that predicts a given opening."""
+class FakeHearing:
+    """A hearing of a given opening."""
 
     def __init__(self, rows):
         self.rows = rows
 
-    def predict(self, sound):
-        return type("Rows", (), {"openness": torch.from_numpy(self.rows[: len(sound) // 320])})()
+    def hear(self, sound):
+        return type("Rows", (), {"opening": torch.from_numpy(self.rows[: len(sound) // 384])})()
 
 
 def test_a_clip_is_compared_where_its_lips_are_visible(monkeypatch):
@@ -94,9 +111,9 @@ def test_a_clip_is_compared_where_its_lips_are_visible(monkeypatch):
     visibility[50:80, LIPS] = 0
     landmarks[50:80, 14] += rng.normal(0, 50, (30, 2))  # as of a tracker under occlusion
     track = Track(times, landmarks.astype(np.float32), np.ones(len(times), bool), visibility)
-    monkeypatch.setattr(av_sync, "pretrained_acoustic_model", lambda device: FakeAcousticModel(predicted))
+    monkeypatch.setattr(av_sync, "pretrained_hearing", lambda device: FakeHearing(predicted))
 
-    assert estimate_audio_lag(track, [np.zeros(320 * len(predicted), np.float32)]) == pytest.approx(
+    assert estimate_audio_lag(track, [np.zeros(384 * len(predicted), np.float32)]) == pytest.approx(
         0.08, abs=0.021
     )
     assert estimate_audio_lag(track, []) == 0

@@ -17,7 +17,7 @@ OCCLUDED = slice(120, 160)
 TIMES = np.arange(FRAMES) / 25
 
 
-def prediction(expression, opening=None):
+def prediction(expression, opening=None, closure=None):
     return ClipPrediction(
         expression=expression.astype(np.float32),
         expression_sigma=np.full((FRAMES, len(NAMES)), 0.2, np.float32),
@@ -28,6 +28,7 @@ def prediction(expression, opening=None):
         window=16,
         source="test",
         audio_opening=np.zeros(FRAMES, np.float32) if opening is None else opening.astype(np.float32),
+        audio_closure=np.zeros(FRAMES, np.float32) if closure is None else closure.astype(np.float32),
         landmark_sigma=np.ones((FRAMES, 6), np.float32),
     )
 
@@ -61,6 +62,22 @@ def test_an_occluded_mouth_has_the_amplitude_of_the_visible_one(speech):
     off = np.abs(adapted.expression - truth)[OCCLUDED, JAW]
     assert off.mean() < 0.25 * np.abs(predicted.expression - truth)[OCCLUDED, JAW].mean()
     assert np.corrcoef(adapted.expression[OCCLUDED, JAW], truth[OCCLUDED, JAW])[0, 1] > 0.95
+
+
+def test_heard_closures_close_an_occluded_mouth(speech):
+    """Closures that the heard opening doesn't show, as those of a person who closes the lips where others don't."""
+    rng = np.random.default_rng(4)
+    closure = np.zeros(FRAMES)
+    for middle in rng.choice(np.arange(4, FRAMES - 4), 30, replace=False):
+        closure[middle - 2 : middle + 3] = 1
+    truth = spoken(speech)
+    truth[:, JAW] *= 1 - 0.9 * closure
+    off = []
+    for heard in (None, closure):
+        predicted = prediction(np.full((FRAMES, len(NAMES)), 0.1), speech, heard)
+        adapted = adapt_to_clip(predicted, predicted, truth, occluded_lips(), TIMES, NAMES, MOTION)
+        off.append(np.abs(adapted.expression - truth)[OCCLUDED, JAW].mean())
+    assert off[1] < 0.75 * off[0]
 
 
 def test_a_prediction_with_the_right_timing_gets_the_right_amplitude():

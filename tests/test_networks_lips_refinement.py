@@ -18,6 +18,7 @@ from avface.networks.lips.refinement import COMPONENTS, LipRefinement, pretraine
 from avface.networks.lips.visual_evidence import LipObservation
 from avface.networks.running_pca import RunningPca
 from avface.speech import SpeechFeatures, speech_features
+from avface.speech.features import framed
 
 FRAMES, RATE = 100, 25.0
 TIMES = np.arange(FRAMES) / RATE
@@ -38,11 +39,11 @@ def activity(monkeypatch):
     """Sets the times of speech; the other features are those of the sound."""
 
     def speaking(start, end):
-        def heard(sound, times, *others):
+        def heard(rows, first_row, sound, times, *others):
             speaks = ((times > start) & (times < end)).astype(np.float32)
-            return replace(speech_features(sound, times, *others), speech_activity=speaks)
+            return replace(framed(rows, first_row, sound, times, *others), speech_activity=speaks)
 
-        monkeypatch.setattr(avface.speech.stream, "speech_features", heard)
+        monkeypatch.setattr(avface.speech.stream, "framed", heard)
 
     return speaking
 
@@ -192,17 +193,17 @@ def test_frames_without_the_person_get_no_offsets(refinement, activity):
 def test_a_clip_in_chunks_is_the_same_as_in_one(refinement, monkeypatch):
     seen = []
 
-    def heard(sound, times, *others):
+    def heard(rows, first_row, sound, times, kind):
         seen.append((len(sound), len(times)))
-        # samples as features: those of the acoustic model depend on the loudness of the whole sound
+        # samples as features, exact to the last digit whatever the chunk
         rows = (
             (16_000 * times[:, None, None]).round().astype(int) + 10 * np.arange(16)[:, None] + np.arange(29)
         )
         values = 10 * np.asarray(sound)[rows.clip(0, len(sound) - 1)]
         ones = np.ones(len(times), np.float32)
-        return SpeechFeatures(values, "deepspeech", True, ones, ones)
+        return SpeechFeatures(values, "own", True, ones, ones, ones, ones)
 
-    monkeypatch.setattr(avface.speech.stream, "speech_features", heard)
+    monkeypatch.setattr(avface.speech.stream, "framed", heard)
     whole = refined(refinement, noise())
     monkeypatch.setattr(avface.networks.lips.refinement, "CHUNK_FRAMES", 30)
     pieces = refined(refinement, noise(blocks=50))

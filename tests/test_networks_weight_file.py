@@ -16,6 +16,7 @@ from networks_frames import (
     small_config,
     small_landmark_network,
     small_networks,
+    small_readout,
     some_frames,
 )
 from safetensors import safe_open
@@ -44,6 +45,7 @@ from avface.networks.landmark_correction import (
 from avface.networks.lips.network import load_lips, pretrained_lips, save_lips
 from avface.networks.resnet import ResNet50, load_imagenet
 from avface.speech.acoustic import load_acoustic_model, pretrained_acoustic_model, save_acoustic_model
+from avface.speech.readout import load_readout, pretrained_readout, save_readout
 
 KINDS = {
     "coarse": (small_networks, save_networks, load_networks),
@@ -51,6 +53,7 @@ KINDS = {
     "detail": (small_detail, save_detail, load_detail),
     "landmarks": (small_landmark_network, save_landmark_network, load_landmark_network),
     "acoustic": (small_acoustic_model, save_acoustic_model, load_acoustic_model),
+    "readout": (small_readout, save_readout, load_readout),
 }
 """Every network with a weight file: what makes a small one, writes and reads it."""
 
@@ -143,7 +146,14 @@ def test_only_some_formats_store_half_precision(tmp_path):
             value.dtype for value in load_file(tmp_path / name).values() if value.is_floating_point()
         }
     half, single = {torch.float16}, {torch.float32}
-    assert stored == {"coarse": single, "lips": single, "detail": half, "landmarks": half, "acoustic": half}
+    assert stored == {
+        "coarse": single,
+        "lips": single,
+        "detail": half,
+        "landmarks": half,
+        "acoustic": half,
+        "readout": half,
+    }
 
 
 def test_metadata_are_read_without_tensors(saved_coarse):
@@ -300,7 +310,7 @@ def test_weights_of_another_recipe_are_refused_with_what_differs(saved_coarse):
     other = replace(
         config, expression=replace(config.expression, audio=replace(config.expression.audio, speech="mel"))
     )
-    assert "expression.audio.speech is deepspeech, not mel" in refused(other)
+    assert "expression.audio.speech is moonshine, not mel" in refused(other)
     image = replace(config, coarse=replace(config.coarse, video=ResNetConfig()))
     assert "coarse.video.kind is landmarks, not resnet50" in refused(image)
     assert "head is open, not flame2020" in refused(replace(config, head="flame2020"))
@@ -315,6 +325,7 @@ def test_weights_of_another_recipe_are_refused_with_what_differs(saved_coarse):
         pretrained_detail,
         pretrained_landmark_network,
         pretrained_acoustic_model,
+        pretrained_readout,
     ],
     ids=KINDS,
 )

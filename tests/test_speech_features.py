@@ -33,7 +33,7 @@ def video(seconds, rate=25.0):
     return np.arange(round(seconds * rate)) / rate
 
 
-@pytest.mark.parametrize(("kind", "width"), [("deepspeech", 29), ("mel", 80)])
+@pytest.mark.parametrize(("kind", "width"), [("moonshine", 29), ("own", 29), ("mel", 80)])
 def test_a_window_for_every_frame(sound, kind, width):
     heard = speech_features(sound, video(5, 29.97), kind)
 
@@ -41,7 +41,7 @@ def test_a_window_for_every_frame(sound, kind, width):
     assert heard.values.dtype == heard.speech_activity.dtype == heard.mouth_openness.dtype == np.float32
     assert heard.kind == kind and heard.heard
     assert np.isfinite(heard.values).all()
-    for curve in (heard.speech_activity, heard.mouth_openness):
+    for curve in (heard.speech_activity, heard.mouth_openness, heard.lip_closure, heard.loudness):
         assert curve.shape == (150,) and curve.min() >= 0 and curve.max() <= 1
 
 
@@ -52,7 +52,7 @@ def test_there_are_29_symbols_and_the_first_is_silence():
 
 def test_at_25_frames_a_second_window_t_holds_rows_2t_minus_8_to_2t_plus_7(sound, untrained):
     rows = untrained.predict(torch.from_numpy(sound)).standardised.numpy()
-    values = speech_features(sound, video(5)).values
+    values = speech_features(sound, video(5), "own").values
 
     assert len(rows) == 250
     for frame in (4, 60, 120):
@@ -63,13 +63,13 @@ def test_at_25_frames_a_second_window_t_holds_rows_2t_minus_8_to_2t_plus_7(sound
 
 def test_any_times_are_interpolated_between_rows(sound, untrained):
     rows = untrained.predict(torch.from_numpy(sound)).standardised.numpy()
-    values = speech_features(sound, np.array([1.0, 1.013, 2.5])).values
+    values = speech_features(sound, np.array([1.0, 1.013, 2.5]), "own").values
 
     np.testing.assert_allclose(values[1, 8], 0.35 * rows[50] + 0.65 * rows[51], atol=1e-4)
     np.testing.assert_allclose(values[1, 0], 0.35 * rows[42] + 0.65 * rows[43], atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["deepspeech", "mel"])
+@pytest.mark.parametrize("kind", ["own", "mel"])
 def test_a_click_is_in_the_middle_of_the_window_at_its_time(kind, untrained):
     sound = np.zeros(RATE, np.float32)
     sound[RATE // 2] = 0.9
@@ -148,13 +148,14 @@ def test_mel_is_wav2lips():
     np.testing.assert_allclose(values, expected[32:48], atol=2e-3)
 
 
-@pytest.mark.parametrize("kind", ["deepspeech", "mel", "wav2vec2"])
+@pytest.mark.parametrize("kind", ["moonshine", "own", "mel", "wav2vec2"])
 def test_without_a_sound_track_all_features_are_zero(kind):
     heard = speech_features(None, video(1), kind)
 
     assert not heard.heard
     assert heard.values.shape[:2] == (25, WINDOW)
     assert not heard.values.any() and not heard.speech_activity.any() and not heard.mouth_openness.any()
+    assert not heard.lip_closure.any() and not heard.loudness.any()
 
 
 @pytest.mark.parametrize("samples", [0, 1, 200, RATE])
@@ -187,7 +188,7 @@ def test_hiss_is_not_speech():
         (np.full(100, np.nan, np.float32), np.zeros(1), "mel", AvfaceError, "finite numbers"),
         (np.zeros(100, np.float32), np.zeros((2, 2)), "mel", ValueError, r"\(T,\)"),
         (np.zeros(100, np.float32), np.array([np.nan]), "mel", ValueError, "finite"),
-        (np.zeros(100, np.float32), np.zeros(1), "mfcc", ValueError, "'deepspeech', 'wav2vec2', 'mel'"),
+        (np.zeros(100, np.float32), np.zeros(1), "mfcc", ValueError, "'moonshine', 'own', 'wav2vec2', 'mel'"),
     ],
 )
 def test_wrong_input_is_named(sound, times, kind, error, message):

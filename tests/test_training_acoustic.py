@@ -301,7 +301,10 @@ def test_the_shipped_model_hears_no_speech_in_silence_and_noise_and_little_in_mu
 
 
 def build_corpus_of(variants, count):
-    said = [speech_corpus.utterance(np.random.default_rng([7, index]), variants) for index in range(count)]
+    said = [
+        speech_corpus.Utterance.of(speech_corpus.espeak_speech(np.random.default_rng([7, index]), variants))
+        for index in range(count)
+    ]
     return Corpus(tuple(said), (), ())
 
 

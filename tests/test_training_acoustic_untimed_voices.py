@@ -8,7 +8,7 @@ from avface.errors import AvfaceError
 from avface.speech.acoustic import AcousticConfig, AcousticModel
 from avface.speech.phones import SYMBOLS
 from avface.training.acoustic import printed_text
-from avface.training.acoustic.corpus import build_untimed_corpus, untimed_utterance
+from avface.training.acoustic.corpus import build_untimed_corpus, untimed_speech
 from avface.training.acoustic.printed_text import COLLECTIONS, sentences_in, text_to_read, written_sentences
 from avface.training.acoustic.recorded_voices import HELD_OUT_VOICES
 from avface.training.acoustic.untimed_voices import UNTIMED_VOICES, UntimedVoice, speak_untimed
@@ -96,6 +96,6 @@ def test_speech_that_does_not_fit_its_text_is_left_out(fake_pico, sayings):
     aligner = AcousticModel(AcousticConfig(8, (1,))).eval().requires_grad_(False)
     aligner.phones.bias[0] = 100.0  # silence in all rows
 
-    assert untimed_utterance(np.random.default_rng(0), PICO, aligner) is None
+    assert untimed_speech(np.random.default_rng(0), PICO, aligner) is None
     with pytest.raises(AvfaceError, match="pico2wave: no speech that can be aligned"):
         build_untimed_corpus(0, 0, 0.01, (PICO,), aligner)

@@ -27,14 +27,15 @@ def test_the_rows_are_those_of_the_papers_tables():
         "av-dropout": "e from AV + dropout",
         "av-dropout-temporal": "e from AV + dropout + temporal",
         "no-occlusions": "e from AV + dropout + temporal",
-        "rendered-deepspeech": "e from AV + dropout + temporal",
+        "rendered-moonshine": "e from AV + dropout + temporal",
+        "rendered-own": "e from AV + dropout + temporal",
         "rendered-mel": "e from AV + dropout + temporal",
         "tuned": "e from AV + dropout + temporal",
     }
     compared = [made[name] for name in ablation_rows.DEFAULT_ROWS]
     sizes = {title: len(group) for title, group in paper_tables(compared)}
     assert sizes == {"Table 1": 7, "Table 3, occlusions": 3}
-    kinds = [made["rendered-deepspeech"], made["rendered-mel"]]
+    kinds = [made["rendered-moonshine"], made["rendered-mel"]]
     assert ("Table 2, speech features", kinds) in [(title, group) for title, group in paper_tables(kinds)]
 
 

@@ -11,6 +11,8 @@ from training_runs import (
     coarse_recipe,
     detail_frames,
     detail_recipe,
+    hearing_examples,
+    hearing_recipe,
     landmark_recipe,
     landmark_views,
     lip_performances,
@@ -23,6 +25,7 @@ from avface.training.acoustic import train as acoustic
 from avface.training.coarse import recipes
 from avface.training.coarse import train as coarse
 from avface.training.detail import train as detail
+from avface.training.hearing import train as hearing
 from avface.training.landmarks import train as landmarks
 from avface.training.lips import train as lips
 from avface.training.loop.config import RunConfig
@@ -84,6 +87,13 @@ def acoustic_further_run(folder, patch):
     return acoustic_run(folder, patch, untimed_hours=0.001, further_steps=3)
 
 
+def hearing_run(folder, patch):
+    patch.setattr(hearing, "_examples", lambda *_: hearing_examples())
+    return hearing.train(
+        hearing.HearingTraining(folder / "hearing.safetensors", folder / "work", hearing_recipe(), RUN)
+    )
+
+
 RUNS = {
     "coarse": (coarse_run, TOLERANCE),
     "lips": (lips_run, TOLERANCE),
@@ -92,6 +102,7 @@ RUNS = {
     "landmarks": (landmarks_run, HALF_PRECISION),
     "acoustic": (acoustic_run, HALF_PRECISION),
     "acoustic, all voices": (acoustic_further_run, HALF_PRECISION),
+    "hearing": (hearing_run, TOLERANCE),
 }
 
 

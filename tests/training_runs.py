@@ -10,7 +10,8 @@ from avface.networks.detail.network import DetailConfig
 from avface.networks.landmark_correction import LandmarkConfig
 from avface.networks.lips.network import LipsConfig
 from avface.speech.acoustic import BANDS, AcousticConfig
-from avface.speech.phones import SYMBOLS
+from avface.speech.phones import SILENCE, SYMBOLS
+from avface.speech.readout import LAYERS, ReadoutConfig
 from avface.tracking.aligned_crops import SIDE, aligned_crop, crop_matrix, to_crop
 from avface.training.acoustic.corpus import Corpus, Utterance
 from avface.training.acoustic.train import AcousticRecipe
@@ -19,6 +20,8 @@ from avface.training.coarse.face_points import FacePoints, project
 from avface.training.coarse.tracked_takes import Performances, TrackedTakes
 from avface.training.detail.frames import DetailFrames, DetailFramesConfig
 from avface.training.detail.train import DetailRecipe
+from avface.training.hearing.examples import Examples
+from avface.training.hearing.train import HearingRecipe
 from avface.training.landmarks.train import LandmarkRecipe, mean_points
 from avface.training.landmarks.views import LandmarkViews, LandmarkViewsConfig
 from avface.training.lips.performances import LipPerformances, LipPerformancesConfig
@@ -243,3 +246,34 @@ def acoustic_corpus(seed, backgrounds):
         utterances.append(Utterance(spoken.astype(np.float16), phones.astype(np.int8)))
     noises = tuple((rng.normal(size=(150, BANDS)) - 8).astype(np.float16) for _ in range(backgrounds))
     return Corpus(tuple(utterances), noises, noises)
+
+
+def hearing_recipe(**changes):
+    """A readout of one block for states of 12 numbers."""
+    values = {
+        "steps": 6,
+        "batch": 3,
+        "warm_up": 2,
+        "averaging": 0.5,
+        "model": ReadoutConfig(states=12, channels=16, dilations=(1,)),
+    }
+    return HearingRecipe(**{**values, **changes})
+
+
+def hearing_examples(count=8, rows=60):
+    """Examples whose states hold what was said; the last quarter has no voice."""
+    rng = np.random.default_rng(5)
+    patterns = np.random.default_rng(6).normal(size=(len(SYMBOLS), len(LAYERS), 12))
+    phones = np.repeat(rng.integers(0, len(SYMBOLS), (count, rows // 5)), 5, 1)
+    spoken = np.arange(count) < count - count // 4
+    phones[~spoken] = SILENCE
+    states = patterns[phones] + 0.1 * rng.normal(size=(count, rows, len(LAYERS), 12))
+    opening = (phones / len(SYMBOLS)).astype(np.float32)
+    return Examples(
+        torch.from_numpy(states).half(),
+        torch.from_numpy(phones),
+        torch.from_numpy(opening),
+        torch.from_numpy(opening < 0.1),
+        torch.from_numpy(1 - opening),
+        torch.from_numpy(spoken),
+    )

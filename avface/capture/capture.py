@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -169,6 +170,13 @@ class Capture:
         """Degrees clockwise (0, 90, 180, 270) by which the video's pictures were turned further than its file says."""
         degrees = self.provenance.get("rotate", "0")
         return int(degrees) if degrees in ("90", "180", "270") else 0
+
+    @property
+    def audio_lag(self) -> float:
+        """Delay of the video's sound against the picture in seconds, as it was estimated and corrected; negative if the
+        sound is early, 0 if there was none or no evidence."""
+        lag = self.provenance.get("audio_lag", "")
+        return float(lag) if re.fullmatch(r"-?\d\.\d{1,3}", lag) else 0.0
 
     def vertices(
         self,

@@ -538,6 +538,7 @@ def _capture_facts(capture: Capture) -> dict[str, Any]:
             )
         ],
         "head": capture.head,
+        "sound_late_s": capture.audio_lag,
         "focal_length_px": capture.focal_length,
         "strongest_expressions": {
             capture.expression_names[k]: round(float(strength[k]), 3) for k in strongest

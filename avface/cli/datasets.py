@@ -33,7 +33,7 @@ class Data:
     """Folder structure of the corpus."""
     size: int = 224
     """Width and height of the crops in pixels."""
-    speech: Literal["deepspeech", "mel", "wav2vec2", "none"] = "deepspeech"
+    speech: Literal["moonshine", "own", "wav2vec2", "mel", "none"] = "moonshine"
     """Kind of speech features that is stored."""
     validation: float = 0.05
     """Share of the people in the validation split."""

@@ -35,6 +35,9 @@ TRAININGS = {
     "detail": Training("detail.train", "Detail network: displacement of folds and wrinkles."),
     "landmarks": Training("landmarks.train", "Landmark network: corrections of tracked landmarks."),
     "acoustic": Training("acoustic.train", "Acoustic model: phones and lip opening from sound."),
+    "hearing": Training(
+        "hearing.train", "Speech readout: phones and lips from the states of the speech encoder."
+    ),
     "visibility": Training("visibility", "Occlusion detection of the tracker."),
     "shape-prior": Training("shape_prior", "Shape prior of the solver, and the errors of the tracker."),
     "ablation-rows": Training(

@@ -7,7 +7,7 @@ from typing import Literal
 
 from avface.errors import AvfaceError
 
-SPEECH_KINDS = ("deepspeech", "mel", "wav2vec2", None)
+SPEECH_KINDS = ("moonshine", "own", "wav2vec2", "mel", None)
 """Values of `PrepareConfig.speech`."""
 
 
@@ -29,7 +29,7 @@ class PrepareConfig:
     """Maximum number of consecutive frames without a face within a take; their landmarks are interpolated."""
     smallest_face: float = 32.0
     """Minimum face size in pixels, mean of width and height; frames with a smaller face are dropped."""
-    speech: Literal["deepspeech", "mel", "wav2vec2"] | None = "deepspeech"
+    speech: Literal["moonshine", "own", "wav2vec2", "mel"] | None = "moonshine"
     """Speech features of each frame, see `avface.speech`; None stores the sound alone."""
     validation: float = 0.05
     """Share of the identities in the validation split."""
@@ -40,7 +40,7 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         if self.speech not in SPEECH_KINDS:
-            raise AvfaceError(f"speech={self.speech!r} must be deepspeech, mel, wav2vec2 or None")
+            raise AvfaceError(f"speech={self.speech!r} must be moonshine, own, wav2vec2, mel or None")
         if not 1 <= self.frame_rate <= 240:
             raise AvfaceError(f"frame_rate={self.frame_rate} must be between 1 and 240 frames a second")
         if not 16 <= self.size <= 4096:

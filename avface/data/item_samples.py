@@ -161,7 +161,7 @@ def _track(frames: Iterable[Frame]) -> FaceTrack:
 class SpeechFeatures:
     """The features of `avface.speech`, as a SpeechReader."""
 
-    kind: Literal["deepspeech", "mel", "wav2vec2"]
+    kind: Literal["moonshine", "own", "wav2vec2", "mel"]
 
     def __call__(self, sound: F32 | None, times: F64) -> Floats:
         """SpeechFeatures (T, 16, D); see `avface.speech.speech_features`."""

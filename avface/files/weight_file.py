@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -56,8 +56,22 @@ class WeightFormat(Generic[Config]):
             state = {
                 name: value.half() if value.is_floating_point() else value for name, value in state.items()
             }
+        self.save_tensors(path, state, config, metadata)
+
+    def save_tensors(
+        self,
+        path: Path,
+        tensors: Mapping[str, Tensor],
+        config: Config,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write tensors as they are, for networks whose weights are stored in another form; otherwise as `save`.
+
+        Raises:
+            AvfaceError: if the file can't be written.
+        """
         own = {self.tag_key: self.tag, "config": json.dumps(asdict(config))}  # type: ignore[call-overload]
-        write_tensors(path, state, {**(metadata or {}), **own})
+        write_tensors(path, dict(tensors), {**(metadata or {}), **own})
 
     def metadata(self, path: str | Path) -> dict[str, str]:
         """The metadata of a file alone, without its tensors.
@@ -120,6 +134,10 @@ class WeightFile(Generic[Config]):
     """As they are stored."""
     metadata: dict[str, str]
     """All of it: recipe and other provenance, too."""
+
+    def with_tensors(self, tensors: dict[str, Tensor]) -> WeightFile[Config]:
+        """The same file with its tensors in another form."""
+        return replace(self, tensors=tensors)
 
     def network(self, build: Callable[[Config], Network]) -> Network:
         """The network that `build` makes of the config, with the weights of the file, in evaluation mode.

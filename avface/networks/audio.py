@@ -14,10 +14,10 @@ from avface.speech.features import KINDS, WINDOW, SpeechKind
 class AudioConfig:
     """The input of the audio encoder."""
 
-    speech: SpeechKind = "deepspeech"
+    speech: SpeechKind = "moonshine"
     """Kind of speech features, see `avface.speech.speech_features`."""
     width: int = 29
-    """Feature size: 29 of deepspeech, 80 of mel, 768 of wav2vec2's base model."""
+    """Feature size: 29 of moonshine and own, 80 of mel, 768 of wav2vec2's base model."""
 
     def __post_init__(self) -> None:
         if self.speech not in KINDS:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from avface.arrays import F32
+from avface.arrays import F32, F64
 from avface.capture import COARSE, Capture
 from avface.errors import AvfaceError
 from avface.stages.stage import Request, StageInputs
@@ -33,7 +33,7 @@ class CoarseStage:
 
     @classmethod
     def load(cls, head: HeadModel, request: Request) -> CoarseStage:
-        """Load solver, networks and acoustic model.
+        """Load solver, networks and speech encoder.
 
         Raises:
             AvfaceError: if the networks can't be used, or there are none and the request excludes the picture.
@@ -49,10 +49,10 @@ class CoarseStage:
 
             pretrained_landmark_network()
         if networks is not None:
-            from avface.speech.acoustic import pretrained_acoustic_model
+            from avface.speech.readout import pretrained_hearing
 
             if request.audio:
-                pretrained_acoustic_model(request.device)
+                pretrained_hearing(request.device)
         return cls(networks)
 
     def run(self, capture: Capture, inputs: StageInputs) -> Capture:
@@ -64,6 +64,8 @@ class CoarseStage:
         expected = None
         if self.networks is not None:
             expected = self._predict(self.networks, inputs)
+            if not inputs.request.video:
+                expected = _by_ear(expected, inputs)
         corrections = _correct_landmarks(inputs)
         fitted = _fit(capture, inputs, expected, corrections)
         if self.networks is not None and expected is not None and inputs.request.video:
@@ -102,9 +104,14 @@ class CoarseStage:
         if occluded is None:
             return None
         answers = self._predict(networks, inputs, occluded)
-        motion = head.embedding("mediapipe478").on(head.expression_basis.cpu().numpy())
         return adapt_to_clip(
-            expected, answers, fitted.expression, lips, track.times, head.expression_names, motion
+            expected,
+            answers,
+            fitted.expression,
+            lips,
+            track.times,
+            head.expression_names,
+            _landmark_motion(head),
         )
 
 
@@ -113,6 +120,18 @@ def corrects_landmarks(head: HeadModel) -> bool:
     from avface.solve.shape_prior import load_shape_prior
 
     return load_shape_prior(head, corrected=True) is not None
+
+
+def _by_ear(expected: ClipPrediction, inputs: StageInputs) -> ClipPrediction:
+    """The prediction with the heard opening of the mouth."""
+    from avface.networks.fusion.heard_opening import follow_heard_opening
+
+    return follow_heard_opening(expected, inputs.head.expression_names, _landmark_motion(inputs.head))
+
+
+def _landmark_motion(head: HeadModel) -> F64:
+    """Displacement (E, 478, 3) of the landmarks per expression unit."""
+    return head.embedding("mediapipe478").on(head.expression_basis.cpu().numpy())
 
 
 def _load_networks(head: HeadModel, request: Request) -> CoarseNetworks | None:
@@ -208,6 +227,7 @@ def _fit(
             "landmarks": "MediaPipe attention mesh, 478 points",
             "shape, expression, pose": f"maximum a posteriori fit to the {source}",
             "focal length": "given" if request.focal_length else "estimated",
+            **({"audio_lag": f"{inputs.audio_lag:.3f}"} if expected is not None and inputs.has_audio else {}),
         },
     )
 

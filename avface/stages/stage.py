@@ -186,7 +186,8 @@ class StageInputs:
 
     @cached_property
     def audio_lag(self) -> float:
-        """Delay of the sound against the picture in seconds; 0 without sound, or if the mouth may not be seen."""
+        """Delay of the sound against the picture in seconds, positive if it is late; 0 without sound, or if the mouth
+        may not be seen."""
         from avface.networks.fusion.av_sync import estimate_audio_lag
 
         if not (self.has_audio and self.request.video):

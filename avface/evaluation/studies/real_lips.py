@@ -25,11 +25,12 @@ from avface.head.measures import mouth_opening
 from avface.head.schemes import LIPS
 from avface.media import Clip
 from avface.networks.fusion.av_sync import align_audio, correlation_by_lag, estimate_audio_lag
-from avface.speech.acoustic import ROW_SECONDS, pretrained_acoustic_model
+from avface.speech.moonshine import FIRST_ROW, ROW_SECONDS
 from avface.speech.phones import SYMBOLS
+from avface.speech.readout import pretrained_hearing
 
 BILABIALS = ("p", "m")
-"""The acoustic model's symbols of bilabials; "p" includes "b"."""
+"""Symbols of bilabials; "p" includes "b"."""
 BILABIAL_PROBABILITY = 0.5
 """Probability from which a row counts as a bilabial."""
 BEFORE, AFTER = 0.1, 0.02
@@ -186,10 +187,11 @@ def _bilabial_gaps(smallest: F64) -> BilabialGaps:
 
 def bilabial_sounds(sound: F32) -> list[tuple[float, float]]:
     """(start, end) in seconds of the bilabials that are detected in (N,) samples at 16 kHz."""
-    rows = pretrained_acoustic_model("cpu").predict(torch.from_numpy(sound)).logits.softmax(-1)
-    probability = rows[:, [SYMBOLS.index(symbol) for symbol in BILABIALS]].sum(1).numpy()
+    phones = pretrained_hearing().hear(torch.from_numpy(sound)).phones
+    probability = phones[:, [SYMBOLS.index(symbol) for symbol in BILABIALS]].sum(1).numpy()
     found = runs(probability > BILABIAL_PROBABILITY)
-    return [(ROW_SECONDS * start, ROW_SECONDS * end) for start, end in found]
+    begin = FIRST_ROW - ROW_SECONDS / 2
+    return [(max(begin + ROW_SECONDS * start, 0.0), begin + ROW_SECONDS * end) for start, end in found]
 
 
 def table(clips: Sequence[RealLips]) -> str:

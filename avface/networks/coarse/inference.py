@@ -48,6 +48,8 @@ class ClipPrediction:
     """Description of the networks and their inputs, for provenance."""
     audio_opening: F32
     """(T,) opening of the lips predicted from sound, 0 to 1 (`SpeechFeatures.mouth_openness`); 0 without sound."""
+    audio_closure: F32
+    """(T,) probability of closed lips, predicted from sound (`SpeechFeatures.lip_closure`); 0 without sound."""
     landmark_sigma: F32
     """(T, 6) a region, of its tracked landmarks from their true place, per coordinate, in crop units (a unit is about
     1.25 sizes of the face's box)."""
@@ -105,6 +107,7 @@ def predict_clip(
         config.window,
         f"networks with {' and '.join(inputs)} as input",
         np.zeros(frames, np.float32),
+        np.zeros(frames, np.float32),
         np.full((frames, len(REGIONS)), np.inf, np.float32),
     )
     stream = None if sound is None else SoundStream(sound)
@@ -112,11 +115,11 @@ def predict_clip(
     visible_frames = 0
     for outer, inner in _chunks(track, config.window - 1):
         visible = _visible_faces(track, outer)
-        frames_in, opening = _frames(networks, track, outer, visible, stream, focal_length, visibility_limit)
+        frames_in, lips = _frames(networks, track, outer, visible, stream, focal_length, visibility_limit)
         coarse, expression = _predict(networks, frames_in, use_video)
         here = slice(inner.start - outer.start, inner.stop - outer.start)
         result.expression[inner] = expression.vector()[0, here].cpu()
-        result.audio_opening[inner] = opening[here]
+        result.audio_opening[inner], result.audio_closure[inner] = lips[:, here]
         result.expression_sigma[inner] = _sigma(
             unit_log_variance(expression.log_variance[0, here].cpu(), shares)
         )
@@ -175,7 +178,7 @@ def _frames(
     focal_length: float,
     visibility_limit: F32 | None,
 ) -> tuple[Frames, F32]:
-    """The networks' input of some frames, and the opening of the lips predicted from sound (T,)."""
+    """The networks' input of some frames, and opening and closure of the lips predicted from sound (2, T)."""
     times, (width, height) = track.times[rows], track.image_size
     landmarks = np.asarray(track.landmarks[rows], np.float32)
     if visible.any():
@@ -190,12 +193,13 @@ def _frames(
         visibility = np.asarray(track.visibility[rows], np.float32)
     if visibility_limit is not None:
         visibility = np.minimum(visibility, visibility_limit)
-    heard, speech, opening = np.zeros(len(times), bool), None, np.zeros(len(times), np.float32)
+    heard, speech, lips = np.zeros(len(times), bool), None, np.zeros((2, len(times)), np.float32)
     if stream is not None:
         kind = networks.config.expression.audio.speech
         heard, features = stream.features(times, kind, networks.coarse.unseen.device)
         if features is not None:
-            speech, opening = torch.from_numpy(features.values)[None], features.mouth_openness
+            speech = torch.from_numpy(features.values)[None]
+            lips = np.stack([features.mouth_openness, features.lip_closure])
 
     def clip(values: npt.NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(values)[None]
@@ -210,7 +214,7 @@ def _frames(
         depth=clip(np.asarray(track.depth[rows], np.float32)) * (2 / crop.box[..., 2:]),
         speech=speech,
     )
-    return frames, opening
+    return frames, lips
 
 
 def _sigma(log_variance: Tensor) -> F32:

@@ -1,7 +1,8 @@
 """Audio-visual synchronisation: the lag of a clip's sound, by cross-correlation of the mouth opening.
 
-The opening that the acoustic model predicts is correlated with the opening of the tracked lips. Some recordings are
-asynchronous by a frame or two, and the time by which lips lead the voice differs from person to person.
+The opening that the speech readout hears is correlated with the opening of the tracked lips. Some recordings are
+asynchronous by some frames, and the time by which lips lead the voice differs from person to person. A lag is trusted
+as far as the evidence goes: the estimate is the mean of its posterior distribution, whose prior prefers small lags.
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ import numpy as np
 from avface.arrays import F32, F64, Floats
 from avface.head.measures import box_size, mouth_opening
 from avface.head.schemes import LIPS
-from avface.speech.acoustic import ROW_SECONDS, pretrained_acoustic_model
+from avface.speech.moonshine import FIRST_ROW, ROW_SECONDS
+from avface.speech.readout import pretrained_hearing
 from avface.speech.spectrum import SAMPLE_RATE
 from avface.tracking import FaceTrack
 
-MAX_LAG = 0.14
+MAX_LAG = 0.3
 """Largest lag, either way, in seconds."""
 LAG_STEP = 0.02
 """Seconds between candidate lags."""
 MIN_FRAMES = 25
 """Least number of frames with visible lips for an estimate."""
-MIN_CORRELATION, MIN_GAIN = 0.25, 0.05
-"""Least correlation at the lag, and its least gain over lag 0."""
-LAG_PENALTY = 0.05
-"""Penalty of a lag of 0.1 s, subtracted from its correlation; it grows with the square of the lag."""
+LAG_SIGMA = 0.1
+"""Standard deviation of the prior of the lag, in seconds."""
+INDEPENDENT_SECONDS = 0.25
+"""Seconds of speech that count as one independent observation of the correlation."""
+LEAST_LAG = 0.01
+"""Lags closer to 0 are taken for 0, in seconds."""
 MAX_SECONDS = 60.0
 """Seconds of a long clip that are compared, from its beginning: their landmarks and sound are held in memory."""
 VISIBLE = 0.75
@@ -49,7 +53,7 @@ def estimate_audio_lag(track: FaceTrack, sound: Iterable[F32], device: str = "cp
             break
     if not held:
         return 0.0
-    predicted = pretrained_acoustic_model(device).predict(torch.from_numpy(np.concatenate(held))).openness
+    predicted = pretrained_hearing(device).hear(torch.from_numpy(np.concatenate(held)).to(device)).opening
     count = int(np.searchsorted(track.times, MAX_SECONDS))
     opening = np.full(count, np.nan)
     points = np.asarray(track.landmarks[:count], np.float64)
@@ -65,8 +69,11 @@ def estimate_audio_lag(track: FaceTrack, sound: Iterable[F32], device: str = "cp
 def audio_lag(predicted: Floats, times: F64, tracked: F64) -> float:
     """Lag of the sound in seconds: the sound of a frame at time t is at t plus the lag.
 
+    The likelihood of a lag is that of the correlation r there under normal errors, (1 - r^2)^(-n / 2) for n independent
+    observations (r below 0 counts as 0).
+
     Args:
-        predicted: (R,) opening of the lips by the acoustic model, a row each `ROW_SECONDS` from time 0.
+        predicted: (R,) opening of the lips by the speech readout, a row each `ROW_SECONDS` from `FIRST_ROW`.
         times: (T,) seconds of the frames.
         tracked: (T,) opening of the lips in the picture, in any unit; nan where they aren't visible.
     """
@@ -74,13 +81,16 @@ def audio_lag(predicted: Floats, times: F64, tracked: F64) -> float:
     if visible.sum() < MIN_FRAMES or not len(predicted):
         return 0.0
     lags = LAG_STEP * np.arange(-round(MAX_LAG / LAG_STEP), round(MAX_LAG / LAG_STEP) + 1)
-    rows = ROW_SECONDS * np.arange(len(predicted))
+    rows = FIRST_ROW + ROW_SECONDS * np.arange(len(predicted))
     correlation = correlation_by_lag(rows, predicted, times[visible], tracked[visible], lags)
     if correlation is None:
         return 0.0
-    best = int(np.argmax(correlation - LAG_PENALTY * (lags / 0.1) ** 2))
-    gain = correlation[best] - correlation[len(lags) // 2]
-    return float(lags[best]) if correlation[best] >= MIN_CORRELATION and gain >= MIN_GAIN else 0.0
+    count = visible.sum() * float(np.median(np.diff(times))) / INDEPENDENT_SECONDS
+    evidence = -count / 2 * np.log(1 - correlation.clip(0, 0.999) ** 2)
+    log_posterior = evidence - (lags / LAG_SIGMA) ** 2 / 2
+    weights = np.exp(log_posterior - log_posterior.max())
+    lag = float(weights @ lags / weights.sum())
+    return lag if abs(lag) >= LEAST_LAG else 0.0
 
 
 def correlation_by_lag(

@@ -2,7 +2,8 @@
 
 The networks predict average motion of the mouth; its amplitude, its rest position and its relation to the voice differ
 from person to person. They are learned from the frames of the same clip that show the mouth, by ridge regression of
-the fitted expression on the networks' prediction for an occluded mouth and on the opening predicted from sound. That
+the fitted expression on the networks' prediction for an occluded mouth and on the opening and the closures predicted
+from sound. That
 prediction is made for all frames, visible ones too, with limited visibility (`predict_clip`). The penalties are chosen
 by cross-validation. Where the mouth is occluded, the regression replaces the prediction.
 """
@@ -29,13 +30,13 @@ PRIOR_FRAMES = 10
 PREDICTION_COMPONENTS = 3
 """Number of principal components of the prediction among the regressors."""
 RIDGE_PENALTIES = (1e6, 300.0, 60.0, 15.0)
-"""Candidate ridge penalties, in frames, for the components of the prediction and for the predicted opening. The first
+"""Candidate ridge penalties, in frames, for the components of the prediction and for what is heard. The first
 amounts to no dependence. Penalties, and whether the prediction or its mean over the clip is the basis, are chosen by
 cross-validation."""
 FOLDS = 5
 """Folds of the cross-validation, each of consecutive frames, because neighbouring frames are correlated."""
 OPENING_SMOOTHING = 0.04
-"""Standard deviation in seconds of the Gaussian that smooths the predicted opening."""
+"""Standard deviation in seconds of the Gaussian that smooths what is heard."""
 REGRESSOR_LIMIT = 3.0
 """Regressors are clipped to this many standard deviations from their mean over the visible frames."""
 _BLOCK = 1024
@@ -101,7 +102,8 @@ def adapt_to_clip(
         occluded.expression[:, units].astype(np.float64),
         np.asarray(fitted[:, units], np.float64),
     )
-    regressors, from_sound = _regressors(predicted, occluded.audio_opening, visible, times)
+    heard = np.stack([occluded.audio_opening, occluded.audio_closure], 1)
+    regressors, from_sound = _regressors(predicted, heard, visible, times)
     mean = np.broadcast_to(predicted[known].mean(0), predicted.shape)
     folds = np.array_split(np.arange(len(visible)), FOLDS)
     lip_motion = motion[units][:, LIPS].reshape(len(units), -1)
@@ -152,18 +154,24 @@ class _RidgeRegression:
         return np.asarray(self.intercept + regressors @ self.slopes)
 
 
-def _regressors(predicted: F64, opening: F32, visible: Int, times: F64) -> tuple[F64, Bool]:
-    """Regressors (T, C), standardised over the visible frames, and which of them (C,) come from sound."""
+def _regressors(predicted: F64, heard: F32, visible: Int, times: F64) -> tuple[F64, Bool]:
+    """Regressors (T, C), standardised over the visible frames, and which of them (C,) come from sound.
+
+    predicted (T, U) units; heard (T, 2) opening and closure of the lips.
+    """
     from scipy.ndimage import gaussian_filter1d
 
     centred = predicted - predicted[visible].mean(0)
     _, singular_values, directions = np.linalg.svd(centred[visible], full_matrices=False)
     columns = list((centred @ directions[: min(PREDICTION_COMPONENTS, len(singular_values))].T).T)
-    has_sound = bool(opening.any())
-    if has_sound:
-        step = (times[-1] - times[0]) / (len(times) - 1)
-        columns.append(gaussian_filter1d(opening.astype(np.float64), OPENING_SMOOTHING / step))
+    step = (times[-1] - times[0]) / (len(times) - 1)
+    of_sound = [
+        gaussian_filter1d(curve.astype(np.float64), OPENING_SMOOTHING / step)
+        for curve in heard.T
+        if curve.any()
+    ]
+    columns += of_sound
     regressors = np.stack(columns, 1)
     regressors -= regressors[visible].mean(0)
     regressors = (regressors / (regressors[visible].std(0) + 1e-6)).clip(-REGRESSOR_LIMIT, REGRESSOR_LIMIT)
-    return regressors, np.arange(regressors.shape[1]) >= len(columns) - has_sound
+    return regressors, np.arange(len(columns)) >= len(columns) - len(of_sound)

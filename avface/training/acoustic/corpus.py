@@ -28,6 +28,7 @@ from avface.speech.acoustic import (
     ROW_SECONDS,
     AcousticModel,
     log_mel,
+    num_rows,
 )
 from avface.speech.phones import SILENCE, SYMBOLS, phone_indices
 from avface.speech.spectrum import SAMPLE_RATE
@@ -86,6 +87,18 @@ SMOOTHING = 0.02
 
 
 @dataclass(frozen=True)
+class SpokenSound:
+    """Some seconds of speech by one voice, as sound."""
+
+    samples: F32
+    """(N,) at 16 kHz, in [-1, 1]."""
+    phones: npt.NDArray[np.int8]
+    """(F,) index of the phone every 10 ms, as many as `log_mel` has spectra."""
+    recorded: bool
+    """Whether the voice is made from recordings of a person, rather than from formants."""
+
+
+@dataclass(frozen=True)
 class Utterance:
     """Some seconds of speech by one voice."""
 
@@ -96,6 +109,12 @@ class Utterance:
     recorded: bool = False
     """Whether the voice is made from recordings of a person, rather than from formants."""
 
+    @classmethod
+    def of(cls, spoken: SpokenSound) -> Utterance:
+        """The spectra of a sound."""
+        spectra = log_mel(torch.from_numpy(spoken.samples)).numpy().astype(np.float16)
+        return cls(spectra, spoken.phones, spoken.recorded)
+
 
 def training_variants() -> tuple[str, ...]:
     """Voice variants for training; "" is the default voice of espeak-ng."""
@@ -103,8 +122,8 @@ def training_variants() -> tuple[str, ...]:
     return ("", *(name for name in voice_variants() if name not in left_out))
 
 
-def utterance(rng: np.random.Generator, variants: tuple[str, ...]) -> Utterance:
-    """Some sentences by a random voice, at a random rate and pitch."""
+def espeak_speech(rng: np.random.Generator, variants: tuple[str, ...]) -> SpokenSound:
+    """Some sentences by a random voice of espeak-ng, at a random rate and pitch."""
     variant = str(rng.choice(variants))
     language = str(rng.choice(LANGUAGES))
     speech = speak(
@@ -114,28 +133,28 @@ def utterance(rng: np.random.Generator, variants: tuple[str, ...]) -> Utterance:
         pitch=int(rng.integers(0, 101)),
         pitch_range=int(rng.integers(20, 101)),
     )
-    return _utterance(speech, recorded=False)
+    return _spoken_sound(speech, recorded=False)
 
 
-def recorded_utterances(rng: np.random.Generator, voice: RecordedVoice) -> list[Utterance]:
+def recorded_speech(rng: np.random.Generator, voice: RecordedVoice) -> list[SpokenSound]:
     """Some sentences by a recorded voice, at a random rate and playback speed, which changes the vocal tract length."""
     texts = [sentences(rng, voice.language, int(rng.integers(2, 5))) for _ in range(VOICE_BATCH)]
-    utterances = []
+    spoken = []
     for speech in speak_recorded(voice, texts, float(rng.uniform(0.75, 1.25))):
         speed = round(float(np.exp(rng.uniform(*SPEEDS))), 1 if speech.sample_rate % 100 else 2)
         phonemes = tuple(replace(phoneme, start=phoneme.start / speed) for phoneme in speech.phonemes)
-        utterances.append(
-            _utterance(
+        spoken.append(
+            _spoken_sound(
                 replace(speech, sample_rate=round(speed * speech.sample_rate), phonemes=phonemes),
                 recorded=True,
             )
         )
-    return utterances
+    return spoken
 
 
-def untimed_utterance(
+def untimed_speech(
     rng: np.random.Generator, voice: UntimedVoice, aligner: AcousticModel
-) -> Utterance | None:
+) -> SpokenSound | None:
     """Some sentences by a voice without phone times, at a random rate, pitch and playback speed.
 
     aligner: finds the phone times. None if the voice can't speak the text, or speaks another.
@@ -150,18 +169,16 @@ def untimed_utterance(
     if rows is None or (rows == logits.argmax(1))[rows != SILENCE].mean() < LEAST_AGREEMENT:
         return None
     played = resample_poly(speech.samples, 100, percent).astype(np.float32)
-    spectra = log_mel(torch.from_numpy(played)).numpy()
-    at = STEP * np.arange(len(spectra)) * percent / 100 / ROW_SECONDS
+    at = STEP * np.arange(2 * num_rows(len(played))) * percent / 100 / ROW_SECONDS
     phones = rows[np.minimum(np.round(at).astype(int), len(rows) - 1)]
-    return Utterance(spectra.astype(np.float16), phones.astype(np.int8), recorded=True)
+    return SpokenSound(played, phones.astype(np.int8), recorded=True)
 
 
-def _utterance(speech: Speech, recorded: bool) -> Utterance:
+def _spoken_sound(speech: Speech, recorded: bool) -> SpokenSound:
     speech = speech.resampled(SAMPLE_RATE)
-    spectra = log_mel(torch.from_numpy(speech.samples)).numpy()
     segments = phone_segments(speech.phonemes, speech.duration)
-    phones = phones_at(segments, STEP * np.arange(len(spectra)))
-    return Utterance(spectra.astype(np.float16), phones.astype(np.int8), recorded)
+    phones = phones_at(segments, STEP * np.arange(2 * num_rows(len(speech.samples))))
+    return SpokenSound(speech.samples, phones.astype(np.int8), recorded)
 
 
 def phone_segments(phonemes: tuple[Phoneme, ...], duration: float) -> list[tuple[int, float, float]]:
@@ -509,20 +526,8 @@ def build_corpus(
     Raises:
         AvfaceError: if espeak-ng, or a program or voice that is asked for, is not installed.
     """
-    spoken: list[Utterance] = []
-    seconds = 0.0
-    while seconds < 3600 * hours:
-        spoken.append(utterance(np.random.default_rng([seed, purpose, len(spoken)]), variants))
-        seconds += STEP * len(spoken[-1].phones)
-        on_seconds(seconds)
-    turn = 0
-    while seconds < 3600 * (hours + recorded_hours):
-        rng = np.random.default_rng([seed, purpose, turn, 0])
-        more = recorded_utterances(rng, recorded[turn % len(recorded)])
-        spoken += more
-        seconds += STEP * sum(len(one.phones) for one in more)
-        on_seconds(seconds)
-        turn += 1
+    sounds = timed_speech(seed, purpose, hours, variants, recorded, recorded_hours, on_seconds)
+    spoken = tuple(map(Utterance.of, sounds))
     rng = np.random.default_rng([seed, purpose])
     noises, tones, instruments = (
         tuple(
@@ -531,7 +536,34 @@ def build_corpus(
         )
         for make in (noise, music, instrument_music)
     )
-    return Corpus(tuple(spoken), noises, tones + instruments)
+    return Corpus(spoken, noises, tones + instruments)
+
+
+def timed_speech(
+    seed: int,
+    purpose: int,
+    hours: float,
+    variants: tuple[str, ...],
+    recorded: tuple[RecordedVoice, ...] = (),
+    recorded_hours: float = 0.0,
+    on_seconds: Callable[[float], None] = lambda seconds: None,
+) -> Iterator[SpokenSound]:
+    """The speech of `build_corpus` as sound, whose arguments these are."""
+    seconds, turn = 0.0, 0
+    while seconds < 3600 * hours:
+        one = espeak_speech(np.random.default_rng([seed, purpose, turn]), variants)
+        turn += 1
+        seconds += STEP * len(one.phones)
+        yield one
+        on_seconds(seconds)
+    turn = 0
+    while seconds < 3600 * (hours + recorded_hours):
+        rng = np.random.default_rng([seed, purpose, turn, 0])
+        more = recorded_speech(rng, recorded[turn % len(recorded)])
+        turn += 1
+        seconds += STEP * sum(len(one.phones) for one in more)
+        yield from more
+        on_seconds(seconds)
 
 
 def build_untimed_corpus(
@@ -549,11 +581,23 @@ def build_untimed_corpus(
     Raises:
         AvfaceError: if a program or all its voices are missing, or the collections of text.
     """
-    spoken: list[Utterance] = []
+    sounds = aligned_speech(seed, purpose, hours, voices, aligner, on_seconds)
+    return Corpus(tuple(map(Utterance.of, sounds)), (), ())
+
+
+def aligned_speech(
+    seed: int,
+    purpose: int,
+    hours: float,
+    voices: tuple[UntimedVoice, ...],
+    aligner: AcousticModel,
+    on_seconds: Callable[[float], None] = lambda seconds: None,
+) -> Iterator[SpokenSound]:
+    """The speech of `build_untimed_corpus` as sound, whose arguments these are."""
     seconds, turn, failures = 0.0, 0, 0
     while seconds < 3600 * hours:
         voice = voices[turn % len(voices)]
-        one = untimed_utterance(np.random.default_rng([seed, purpose, turn, 1]), voice, aligner)
+        one = untimed_speech(np.random.default_rng([seed, purpose, turn, 1]), voice, aligner)
         turn += 1
         failures = 0 if one is not None else failures + 1
         if failures > len(voices):
@@ -561,7 +605,6 @@ def build_untimed_corpus(
                 f"{voice.program}: no speech that can be aligned; check that its voices are installed"
             )
         if one is not None:
-            spoken.append(one)
             seconds += STEP * len(one.phones)
+            yield one
             on_seconds(seconds)
-    return Corpus(tuple(spoken), (), ())

@@ -26,7 +26,7 @@ from avface.training.loop.config import check_positive
 
 TUNED, BEFORE = "tuned", "av-dropout-temporal"
 """The row that is fine-tuned with occlusions, and the row whose weights it starts from."""
-SPEECH = tuple(AudioConfig(kind, WIDTHS[kind]) for kind in ("deepspeech", "mel"))
+SPEECH = tuple(AudioConfig(kind, WIDTHS[kind]) for kind in ("moonshine", "own", "mel"))
 """Speech features that are compared."""
 
 

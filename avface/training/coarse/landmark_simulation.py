@@ -18,7 +18,7 @@ from avface.arrays import F32
 from avface.data.shards import file_hash
 from avface.head.asset import load_head
 from avface.head.model import HeadModel
-from avface.speech.acoustic import pretrained_acoustic_model
+from avface.speech.readout import HEARING_FILES
 from avface.speech.spectrum import SAMPLE_RATE
 from avface.training.coarse.recipes import Simulation
 from avface.training.coarse.tracked_takes import Performances
@@ -43,7 +43,7 @@ def prepare_performances(
 ) -> Performances:
     """The performances of a recipe, from a file or made now and stored there, some 50 times faster than real time.
 
-    They are made again when the acoustic model of the speech features has changed.
+    They are made again when the networks of the speech features have changed.
 
     Raises:
         AvfaceError: if espeakng-loader is missing, or the file is damaged or can't be written.
@@ -53,7 +53,7 @@ def prepare_performances(
         "version": VERSION,
         "head": head,
         "seed": seed,
-        "acoustic_model": file_hash(pretrained_acoustic_model.path),
+        "hearing": [file_hash(path) for path in HEARING_FILES],
         **kept,
     }
     metadata = {"performances": json.dumps(described)}

@@ -25,9 +25,10 @@ from torch.utils.data import DataLoader
 from avface.errors import AvfaceError
 from avface.head.asset import load_head
 from avface.head.model import HeadModel
-from avface.networks.coarse.model import CoarseNetworks, load_networks, save_networks
+from avface.networks.coarse.model import CoarseNetworks, NetworkConfig, load_networks, save_networks
 from avface.networks.coarse.video import LandmarksEncoder
 from avface.networks.frames import Frames
+from avface.speech.features import WIDTHS, SpeechKind
 from avface.training.coarse import recipes
 from avface.training.coarse.batches import Batch, LandmarkBatches, joined
 from avface.training.coarse.face_points import FacePoints
@@ -87,7 +88,7 @@ class CoarseTraining:
     albedo_space: Path | None = None
     """FLAME's texture space (.npz) for `paper`; skin has one colour without it."""
     start: Path | None = None
-    """Initial weights, of the same networks."""
+    """Initial weights, of the same networks; their kind of speech features may differ."""
     run: CoarseRunConfig = field(default_factory=CoarseRunConfig)
     """Where and how long."""
 
@@ -117,6 +118,8 @@ class OcclusionTraining:
     """Windows per step; by default as in the first training."""
     learning_rate: float | None = None
     """Highest rate; by default 0.4 of that of the first training."""
+    speech: SpeechKind | None = None
+    """Kind of speech features, if the shards have others, of the same size, than those of the first training."""
     seed: int = 1
     """Seed of everything random."""
     run: CoarseRunConfig = field(default_factory=CoarseRunConfig)
@@ -136,10 +139,39 @@ class OcclusionTraining:
             for name in ("steps", "batch", "learning_rate")
             if getattr(self, name) is not None
         }
+        if self.speech is not None:
+            base = replace(base, network=_with_speech(base.network, self.speech))
         recipe = replace(base, seed=self.seed, **chosen)
         return CoarseTraining(
             self.shards, recipe, self.out, self.head, self.albedo_space, self.start, self.run
         )
+
+
+def _with_speech(network: NetworkConfig, kind: SpeechKind) -> NetworkConfig:
+    """The same networks for another kind of speech features.
+
+    Raises:
+        AvfaceError: if its features have another size.
+    """
+    audio = network.expression.audio
+    if WIDTHS[kind] != audio.width:
+        raise AvfaceError(
+            f"speech={kind}: has {WIDTHS[kind]} values a row, the networks take {audio.width}; train them anew"
+        )
+    return replace(network, expression=replace(network.expression, audio=replace(audio, speech=kind)))
+
+
+def _initial_state(path: Path, config: NetworkConfig) -> dict[str, Tensor]:
+    """The weights of a file for networks of a config; their kind of speech features may differ.
+
+    Raises:
+        AvfaceError: if the file can't be read or is of other networks.
+    """
+    start = load_networks(path)
+    kind = config.expression.audio.speech
+    if WIDTHS[kind] != start.config.expression.audio.width or _with_speech(start.config, kind) != config:
+        start = load_networks(path, config)  # says what differs
+    return start.state_dict()
 
 
 def _subcommand(recipe: Recipe, description: str) -> Any:
@@ -214,8 +246,7 @@ class CoarseTask(Task[CoarseNetworks, Batch]):
         self._head = load_head(training.head or recipe.network.head)
         self.network = CoarseNetworks(recipe.network)
         if training.start is not None:
-            start = load_networks(training.start, recipe.network)
-            self.network.load_state_dict(start.state_dict())
+            self.network.load_state_dict(_initial_state(training.start, recipe.network))
         self._objective = _objective(training, self.network, self._head)
         kind = {"adam": Adam, "adamw": AdamW}[recipe.optimiser]
         self.optimiser = kind(

@@ -19,7 +19,7 @@ from avface.data.shards import file_hash
 from avface.errors import AvfaceError
 from avface.files import write_tensors
 from avface.head.asset import load_head
-from avface.speech.acoustic import pretrained_acoustic_model
+from avface.speech.readout import HEARING_FILES
 from avface.synthetic.performance.espeak import Phoneme
 from avface.training.coarse.landmark_simulation import FRAME_RATE, SILENCE, SOUNDS, recorded
 from avface.training.loop.config import check_not_negative, check_positive
@@ -104,7 +104,7 @@ def prepare_lip_performances(
 ) -> LipPerformances:
     """The performances of a config, from a file or made now and stored there.
 
-    They are made again when the acoustic model of the speech features has changed.
+    They are made again when the networks of the speech features have changed.
 
     Raises:
         AvfaceError: if espeakng-loader is missing, or the file is damaged or can't be written.
@@ -112,7 +112,7 @@ def prepare_lip_performances(
     described = {
         "version": VERSION,
         "head": head,
-        "acoustic_model": file_hash(pretrained_acoustic_model.path),
+        "hearing": [file_hash(path) for path in HEARING_FILES],
         **asdict(config),
     }
     metadata = {"lip_performances": json.dumps(described)}

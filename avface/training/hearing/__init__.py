@@ -1,0 +1,1 @@
+"""Training of the speech readout on synthetic speech."""
