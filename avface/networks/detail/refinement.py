@@ -268,7 +268,7 @@ class DetailRefinement:
         joined = DetailMaps.stack(maps)
         speech = None
         if stream is not None:
-            _, features = stream.features(view.times[numbers], "own", "cpu")
+            _, features = stream.features(view.times[numbers], "moonshine", "cpu")
             speech = None if features is None else torch.from_numpy(features.values)
         return numbers, predict_detail(self.network, joined, speech), joined
 
