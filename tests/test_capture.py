@@ -165,6 +165,9 @@ def test_the_frame_rate_is_that_of_most_intervals(capture):
 def test_the_sound_track_is_known_only_if_sound_was_used(capture):
     assert capture.audio_track is None
     assert replace(capture, provenance={"audio_track": "2"}).audio_track == 2
+    assert capture.audio_lag == 0
+    for written, lag in (("-0.060", -0.06), ("0.123", 0.123), ("nan", 0.0), ("1e9", 0.0), ("", 0.0)):
+        assert replace(capture, provenance={"audio_lag": written}).audio_lag == lag
 
 
 def test_arrays_of_inconsistent_shapes_are_refused(capture):

@@ -332,6 +332,22 @@ def test_weights_hold_their_recipe_and_occlusion_training_starts_from_them(finis
     assert 0 < max(moved) < 0.1  # it started there
 
 
+def test_weights_may_go_on_with_other_speech_features_of_the_same_size(finished, tmp_path):
+    training, _ = finished
+    options = OcclusionTraining(
+        training.shards, training.out, tmp_path / "own.safetensors", steps=1, speech="own", run=RUN
+    )
+    more = options.training()
+    assert more.recipe.network.expression.audio.speech == "own"
+    train(more)
+    started, before = load_networks(more.out), load_networks(training.out)
+    assert started.config.expression.audio.speech == "own" != before.config.expression.audio.speech
+    changes = zip(started.parameters(), before.parameters(), strict=True)
+    assert max((one - other).abs().max().item() for one, other in changes) < 0.1
+    with pytest.raises(AvfaceError, match="speech=mel: has 80 values a row, the networks take 29"):
+        replace(options, speech="mel").training()
+
+
 def test_a_checkpoint_of_another_recipe_or_a_damaged_one_is_refused(finished, tmp_path):
     training, _ = finished
     other = replace(training, recipe=replace(training.recipe, learning_rate=0.5))
