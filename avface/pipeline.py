@@ -14,7 +14,16 @@ import numpy as np
 
 from avface.capture import Capture
 from avface.errors import AvfaceError, AvfaceWarning
-from avface.stages import Progress, Request, Stage, StageInputs, corrects_landmarks, find_stages, no_progress
+from avface.stages import (
+    DEFAULT_STAGES,
+    Progress,
+    Request,
+    Stage,
+    StageInputs,
+    corrects_landmarks,
+    find_stages,
+    no_progress,
+)
 from avface.threads import refuse_after_fork
 
 if TYPE_CHECKING:
@@ -36,7 +45,7 @@ def reconstruct(
     rotate: int = 0,
     video: bool = True,
     networks: str | Path | None = None,
-    stages: Sequence[str] = ("coarse",),
+    stages: Sequence[str] = DEFAULT_STAGES,
     solver: SolverConfig | None = None,
     progress: Progress = no_progress,
 ) -> Capture:
@@ -57,8 +66,8 @@ def reconstruct(
             shape, pose, eyes and brows are still fitted to the picture.
         networks: Weights of the coarse networks (safetensors) in place of the pretrained ones.
         stages: Names of the stages to run: "coarse" fits shape, expression and pose, "lips" refines the lips by sound
-            and picture, "detail" estimates the skin's displacement. Lips need sound; both need a head that their
-            network was trained for (the open one). They are skipped otherwise.
+            and picture, "detail", which isn't run by default, estimates the skin's displacement. Lips need sound; both
+            need a head that their network was trained for (the open one). They are skipped otherwise.
         solver: Noise model and priors of the fit.
         progress: Called with (name, frames done, total frames or None).
 

@@ -33,6 +33,7 @@ from avface.export.overlay import export_overlay
 from avface.files import replacing
 from avface.head.asset import find_head
 from avface.media import EncodingConfig, VideoWriter
+from avface.stages import DEFAULT_STAGES
 
 FRAMES = 10
 RESULTS = ["capture.npz", "head.glb", "talk_1_avface.csv"]
@@ -174,7 +175,11 @@ def test_options_are_passed_to_reconstruct(talking, reconstructed, monkeypatch):
     assert main(["reconstruct", str(talking), "--face", "160,120.5", "--quiet"]) == 0
     assert main(["reconstruct", str(talking), "--stages", "coarse,lips,detail", "--quiet"]) == 0
 
-    assert [given["stages"] for given in calls] == [("coarse",), ("coarse",), ("coarse", "lips", "detail")]
+    assert [given["stages"] for given in calls] == [
+        DEFAULT_STAGES,
+        DEFAULT_STAGES,
+        (*DEFAULT_STAGES, "detail"),
+    ]
     assert calls[0]["face"] == 1 and calls[0]["focal_length"] == 400.5
     assert calls[1]["face"] == (160, 120.5) and calls[1]["focal_length"] is None
 

@@ -144,16 +144,6 @@ def test_streamed_sound_gives_the_same_as_whole_sound(monkeypatch):
     assert_same(one, replace(deaf, landmark_sigma=one.landmark_sigma), slice(66, None), tolerance=1e-6)
 
 
-def test_only_the_current_part_of_the_sound_is_held():
-    sound = clips.SoundStream(blocks(np.arange(16_000, dtype=np.float32), 100))
-
-    np.testing.assert_array_equal(sound._part(320, 1000), np.arange(320, 1000))
-    np.testing.assert_array_equal(sound._part(960, 1100), np.arange(960, 1100))
-    assert len(sound._held) < 250
-    np.testing.assert_array_equal(sound._part(15_680, 20_000), np.arange(15_680, 16_000))
-    assert len(sound._part(16_320, 20_000)) == 0
-
-
 def test_expressions_from_sound_do_not_depend_on_the_picture():
     networks, sound = small_networks(), some_sound(2)
     one, other = (

@@ -255,13 +255,13 @@ def always_speech(monkeypatch):
     """Speech activity 1 everywhere; the sound of the video is noise, which isn't detected as speech."""
     import avface.networks.coarse.inference
 
-    real = avface.speech.stream.speech_features
+    real = avface.speech.stream.framed
 
     def fully_active(*arguments):
         features = real(*arguments)
         return replace(features, speech_activity=np.ones_like(features.speech_activity))
 
-    monkeypatch.setattr(avface.speech.stream, "speech_features", fully_active)
+    monkeypatch.setattr(avface.speech.stream, "framed", fully_active)
 
 
 def test_lips_are_refined_by_sound_and_nothing_else_changes(reconstruct, own_lips, always_speech, tmp_path):

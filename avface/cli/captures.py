@@ -130,9 +130,10 @@ class Reconstruct:
     """Ignore the picture of the mouth: lips, jaw and cheeks from the sound alone."""
     networks: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Weights of the coarse networks, such as those of your own training; by default those that come with avface."""
-    stages: Stages = ("coarse",)
-    """Stages to run: coarse (shape, expression, pose), and if named lips (lip refinement from sound and picture) and
-    detail (displacement of the skin): coarse,lips,detail. Both need the head open; lips is skipped without sound."""
+    stages: Stages = ("coarse", "lips")
+    """Stages to run: coarse (shape, expression, pose), lips (lip refinement from sound and picture) and, if it is
+    named, detail (displacement of the skin): coarse,lips,detail. Both need the head open; lips is skipped without
+    sound."""
     fps: FrameRate = None
     """Constant frame rate of head.glb and head.usdc; by default they have the video's frames at their times."""
     frame_rate: FrameRate = None

@@ -13,7 +13,15 @@ from avface.errors import AvfaceError
 from avface.stages.coarse import CoarseStage, corrects_landmarks
 from avface.stages.detail import DetailStage
 from avface.stages.lips import LipsStage
-from avface.stages.stage import Progress, Request, Stage, StageInputs, check_device, no_progress
+from avface.stages.stage import (
+    DEFAULT_STAGES,
+    Progress,
+    Request,
+    Stage,
+    StageInputs,
+    check_device,
+    no_progress,
+)
 
 STAGES: list[type[Stage]] = [CoarseStage, LipsStage, DetailStage]
 
@@ -40,6 +48,7 @@ def find_stages(names: Sequence[str]) -> tuple[type[Stage], ...]:
 
 
 __all__ = [
+    "DEFAULT_STAGES",
     "STAGES",
     "Progress",
     "Request",

@@ -26,6 +26,8 @@ Progress = Callable[[str, int, "int | None"], None]
 """Called with (name, frames done, total frames or None); names are "track", "solve" and those of later stages."""
 
 
+DEFAULT_STAGES = ("coarse", "lips")
+"""Names of the stages that run by default."""
 FOCAL_LENGTHS = (0.1, 100.0)
 """Range of focal lengths over the longer side of the picture: angles of view from 157 to half a degree."""
 
@@ -70,7 +72,7 @@ class Request:
     rotate: int = 0
     video: bool = True
     networks: str | Path | None = None
-    stages: Sequence[str] = ("coarse",)
+    stages: Sequence[str] = DEFAULT_STAGES
     solver: SolverConfig | None = None
     progress: Progress = no_progress
 

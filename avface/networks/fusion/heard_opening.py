@@ -16,7 +16,7 @@ from avface.arrays import F64
 from avface.networks.coarse.inference import ClipPrediction
 from avface.networks.regions import AUDIO_DRIVEN_REGIONS, REGIONS, unit_regions
 
-HEARD_WEIGHT = 2.0
+HEARD_WEIGHT = 4.0
 """Weight of the heard opening against that of the networks' lip gap, both standardised over the clip."""
 LEAST_VARIATION = 0.02
 """Standard deviation of the heard opening below which nothing is heard to follow."""
