@@ -170,6 +170,12 @@ def test_recipes_that_cannot_work_are_refused(changes, message):
         HearingRecipe(**changes)
 
 
+@pytest.mark.parametrize("changes", [{"seconds": 0.0}, {"clean": 1.1}, {"without_voice": -0.1}])
+def test_mixtures_that_cannot_work_are_refused(changes):
+    with pytest.raises(AvfaceError, match=next(iter(changes))):
+        MixtureConfig(**changes)
+
+
 def test_nothing_is_heard_in_silence_noise_and_music():
     activity = study.score_without_speech(pretrained_hearing(), 5.0, 2)
     assert len(activity) == 6 and max(activity.values()) < 0.1, activity

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from avface.errors import AvfaceError
 from avface.files.weight_file import Pretrained, WeightFormat
+from avface.speech.dilated_block import DilatedBlock
 from avface.speech.phones import SILENCE, SYMBOLS
 from avface.speech.spectrum import SAMPLE_RATE, mel_filters, spectra
 
@@ -112,21 +113,6 @@ def normalised(log_power: Tensor) -> Tensor:
     return torch.cat([bands, (loudness - loud).clamp(-15, 6) / 4 + 1], -1)
 
 
-class _Block(nn.Module):
-    """Residual block: a dilated convolution with three taps, then a pointwise one."""
-
-    def __init__(self, channels: int, dilation: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(channels)
-        self.taps = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation)
-        self.mix = nn.Conv1d(channels, channels, 1)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        normed = self.norm(rows.transpose(1, 2)).transpose(1, 2)
-        out: Tensor = rows + self.mix(nn.functional.gelu(self.taps(normed)))
-        return out
-
-
 class AcousticModel(nn.Module):
     """Two convolutions that halve the rate, dilated residual blocks, and two linear heads."""
 
@@ -136,7 +122,7 @@ class AcousticModel(nn.Module):
         channels = self.config.channels
         self.entry = nn.Conv1d(BANDS + 1, channels, 5, padding=2)
         self.halve = nn.Conv1d(channels, channels, 3, stride=2, padding=1)
-        self.blocks = nn.ModuleList(_Block(channels, dilation) for dilation in self.config.dilations)
+        self.blocks = nn.ModuleList(DilatedBlock(channels, dilation) for dilation in self.config.dilations)
         self.norm = nn.LayerNorm(channels)
         self.phones = nn.Conv1d(channels, len(SYMBOLS), 1)
         taps = self.config.readout_taps

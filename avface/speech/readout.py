@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from avface.errors import AvfaceError
 from avface.files.weight_file import Pretrained, WeightFormat
+from avface.speech.dilated_block import DilatedBlock
 from avface.speech.moonshine import (
     BLOCK_ROWS,
     MoonshineEncoder,
@@ -92,22 +93,6 @@ class HearingRows:
         return torch.stack([self.activity, self.opening, self.closure, self.loudness], 1)
 
 
-class _Block(nn.Module):
-    """Residual block: a dilated convolution with three taps, then a pointwise one."""
-
-    def __init__(self, channels: int, dilation: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(channels)
-        self.taps = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation)
-        self.mix = nn.Conv1d(channels, channels, 1)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """rows (B, channels, R)."""
-        normed = self.norm(rows.transpose(1, 2)).transpose(1, 2)
-        out: Tensor = rows + self.mix(nn.functional.gelu(self.taps(normed)))
-        return out
-
-
 class SpeechReadout(nn.Module):
     """Linear layer on the standardised states, dilated residual blocks, linear heads."""
 
@@ -123,7 +108,7 @@ class SpeechReadout(nn.Module):
         self.register_buffer("state_mean", torch.zeros(inputs))
         self.register_buffer("state_scale", torch.ones(inputs))
         self.entry = nn.Linear(inputs, channels)
-        self.blocks = nn.ModuleList(_Block(channels, dilation) for dilation in self.config.dilations)
+        self.blocks = nn.ModuleList(DilatedBlock(channels, dilation) for dilation in self.config.dilations)
         self.norm = nn.LayerNorm(channels)
         self.phones = nn.Linear(channels, len(SYMBOLS))
         taps = self.config.opening_taps

@@ -8,7 +8,6 @@ The opening of the lips is trained beside, from a coarticulation model of the sa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count as count_from
@@ -20,8 +19,6 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from avface.errors import AvfaceError
-from avface.files import replacing
 from avface.speech.acoustic import (
     AcousticConfig,
     AcousticModel,
@@ -48,7 +45,14 @@ from avface.training.loop.config import (
 )
 from avface.training.loop.devices import SingleDevice
 from avface.training.loop.reporting import Reporter
-from avface.training.loop.trainer import RunResult, Task, Trainer, begin_run, checkpoint_path, make_folder_of
+from avface.training.loop.trainer import (
+    RunResult,
+    Task,
+    Trainer,
+    begin_run,
+    checkpoint_path,
+    claim_folder,
+)
 
 GRADIENT_NORM = 1.0
 """Gradients are clipped to this norm."""
@@ -210,7 +214,7 @@ def train(training: AcousticTraining) -> RunResult[AcousticModel]:
     """
     recipe, run, work = training.recipe, training.run, training.work
     devices = begin_run(run, training.out)
-    _claim(training)
+    claim_folder(work, asdict(recipe))
     with Reporter(run.quiet) as reporter:
         corpus = _corpus(training, reporter)
     torch.manual_seed(recipe.seed)  # of the initial weights; everything else has streams of its own
@@ -227,23 +231,6 @@ def train(training: AcousticTraining) -> RunResult[AcousticModel]:
         task = AcousticTask(training, further, model, corpus, devices)
         result = Trainer(task, run, training.out, checkpoint_path(work / "further")).run()
     return replace(result, network=load_acoustic_model(training.out))
-
-
-def _claim(training: AcousticTraining) -> None:
-    """Note the recipe in the folder.
-
-    Raises:
-        AvfaceError: if it holds material of another recipe, or can't be written.
-    """
-    note = training.work / "recipe.json"
-    recipe = json.dumps(asdict(training.recipe), indent=1)
-    make_folder_of(note)
-    if note.exists() and note.read_text(encoding="utf-8") != recipe:
-        raise AvfaceError(
-            f"{training.work}: holds a run with another recipe; name another folder with --work"
-        )
-    with replacing(note) as temporary:
-        temporary.write_text(recipe, encoding="utf-8")
 
 
 def _corpus(training: AcousticTraining, reporter: Reporter) -> Corpus:

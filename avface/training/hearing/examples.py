@@ -34,6 +34,7 @@ from avface.training.acoustic.corpus import (
     noise,
 )
 from avface.training.acoustic.instrument_music import instrument_music
+from avface.training.loop.config import check_positive, check_shares
 
 CLOSED = 0.07
 """Opening (`lip_opening`) below which lips count as closed while somebody speaks."""
@@ -62,6 +63,10 @@ class MixtureConfig:
     """Share of the examples in which nobody speaks."""
     clean: float = 0.3
     """Share of the examples with a voice that have neither noise nor music nor room."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "seconds")
+        check_shares(self, "without_voice", "clean")
 
 
 @dataclass(frozen=True)

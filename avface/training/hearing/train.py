@@ -8,7 +8,6 @@ A run that was interrupted resumes from its last checkpoint.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import count as count_from
@@ -21,8 +20,6 @@ import tyro
 from torch import Tensor
 from torch.nn import functional
 
-from avface.errors import AvfaceError
-from avface.files import replacing
 from avface.speech.acoustic import pretrained_acoustic_model
 from avface.speech.moonshine import pretrained_moonshine
 from avface.speech.readout import ReadoutConfig, SpeechReadout, save_readout
@@ -47,7 +44,7 @@ from avface.training.loop.config import (
 )
 from avface.training.loop.devices import SingleDevice
 from avface.training.loop.reporting import Reporter
-from avface.training.loop.trainer import RunResult, Task, Trainer, begin_run, make_folder_of
+from avface.training.loop.trainer import RunResult, Task, Trainer, begin_run, claim_folder
 
 GRADIENT_NORM = 1.0
 """Gradients are clipped to this norm."""
@@ -217,28 +214,11 @@ def train(training: HearingTraining) -> RunResult[SpeechReadout]:
     """
     run = training.run
     devices = begin_run(run, training.out)
-    _claim(training)
+    claim_folder(training.work, asdict(training.recipe))
     with Reporter(run.quiet) as reporter:
         examples = _examples(training, reporter)
     task = HearingTask(training, examples, devices)
     return Trainer(task, run, training.out, training.work / "readout.checkpoint").run()
-
-
-def _claim(training: HearingTraining) -> None:
-    """Note the recipe of the examples in the folder.
-
-    Raises:
-        AvfaceError: if it holds examples of another recipe, or can't be written.
-    """
-    note = training.work / "recipe.json"
-    recipe = json.dumps(asdict(training.recipe), indent=1)
-    make_folder_of(note)
-    if note.exists() and note.read_text(encoding="utf-8") != recipe:
-        raise AvfaceError(
-            f"{training.work}: holds a run with another recipe; name another folder with --work"
-        )
-    with replacing(note) as temporary:
-        temporary.write_text(recipe, encoding="utf-8")
 
 
 def _examples(training: HearingTraining, reporter: Reporter) -> Examples:

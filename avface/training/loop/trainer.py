@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from avface.errors import AvfaceError
+from avface.files import replacing
 from avface.training.loop.checkpoint import Progress, damaged, load_checkpoint, save_checkpoint
 from avface.training.loop.config import Optimisation, RunConfig
 from avface.training.loop.devices import Devices, SingleDevice
@@ -322,6 +323,21 @@ def begin_run(config: RunConfig, out: Path) -> SingleDevice:
     make_folder_of(out)
     torch.set_num_threads(config.threads)
     return SingleDevice(config.device)
+
+
+def claim_folder(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Note the recipe of the material that a folder holds, in recipe.json; the folder is made if it is missing.
+
+    Raises:
+        AvfaceError: if it holds material of another recipe, or can't be written.
+    """
+    note = folder / "recipe.json"
+    written = json.dumps(recipe, indent=1)
+    make_folder_of(note)
+    if note.exists() and note.read_text(encoding="utf-8") != written:
+        raise AvfaceError(f"{folder}: holds a run with another recipe; name another folder with --work")
+    with replacing(note) as temporary:
+        temporary.write_text(written, encoding="utf-8")
 
 
 def make_folder_of(out: Path) -> None:
