@@ -30,10 +30,11 @@ class Process:
     start, so the parent must be small."""
 
 
-def reconstruct_process(video: Path, folder: Path, stages: str = "coarse") -> Process:
-    """`avface reconstruct VIDEO -o FOLDER --stages STAGES`: from the file to capture.npz, head.glb and the curves."""
+def reconstruct_process(video: Path, folder: Path, stages: str | None = None) -> Process:
+    """`avface reconstruct VIDEO -o FOLDER`, with `--stages STAGES` if they are given: from the file to capture.npz,
+    head.glb and the curves."""
     command = [sys.executable, "-m", "avface", "reconstruct", str(video), "-o", str(folder), "--quiet"]
-    return _run([*command, "--stages", stages])
+    return _run(command if stages is None else [*command, "--stages", stages])
 
 
 def mediapipe_process(video: Path) -> Process:
