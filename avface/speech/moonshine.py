@@ -37,8 +37,8 @@ PADDING = 21 * HOP
 """Samples of silence before and after a sound (half a second)."""
 BLOCK_ROWS = 640
 """Rows of a block (15 s)."""
-MARGIN_ROWS = 84
-"""Rows of sound on either side of a block (2 s)."""
+MARGIN_ROWS = 42
+"""Rows of sound on either side of a block (1 s)."""
 
 
 @dataclass(frozen=True)
