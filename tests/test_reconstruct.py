@@ -94,14 +94,18 @@ def test_the_person_is_plausible(reconstruction):
 
 
 @pytest.mark.slow
-def test_progress_counts_every_frame_of_both_stages(reconstruction):
+def test_progress_counts_every_frame_of_all_stages(reconstruction):
     capture, reports = reconstruction
-    frames = len(capture)
-    tracked, solved = ([done for name, done, _ in reports if name == stage] for stage in ("track", "solve"))
-    assert [name for name, _, _ in reports] == ["track"] * len(tracked) + ["solve"] * len(solved)
+    frames, stages = len(capture), ("track", "solve", "lips")
+    tracked, *others = ([done for name, done, _ in reports if name == stage] for stage in stages)
+    counts = [len(tracked), *map(len, others)]
+    assert [name for name, _, _ in reports] == [
+        name for name, count in zip(stages, counts, strict=True) for _ in range(count)
+    ]
     assert tracked == list(range(1, frames + 1))
-    assert solved and solved[0] == 0, "solving is reported before its first result"
-    assert solved == sorted(solved) and solved[-1] == frames
+    for done in others:
+        assert done and done[0] == 0, "a stage is reported before its first result"
+        assert done == sorted(done) and done[-1] == frames
     assert {total for _, _, total in reports} == {frames}
 
 
