@@ -49,6 +49,7 @@ def test_without_evidence_there_is_no_lag():
 
     assert audio_lag(predicted, times, tracked) == pytest.approx(0, abs=0.01)
     assert abs(audio_lag(predicted, times, other)) < 0.05
+    assert audio_lag(0.01 * predicted / predicted.std(), times, other) == 0, "nearly silent"
     assert audio_lag(np.zeros_like(predicted), times, tracked) == 0
     assert audio_lag(predicted, times, np.ones_like(tracked)) == 0
     assert audio_lag(predicted[:0], times, tracked) == 0

@@ -11,8 +11,10 @@ from avface.arrays import F64, Floats
 from avface.head.schemes import LIPS_INNER_LOWER, LIPS_INNER_UPPER, NUM_IBUG, NUM_MEDIAPIPE
 
 _MIDDLE = len(LIPS_INNER_UPPER) // 2
+INNER_LIP_CENTRES = int(LIPS_INNER_UPPER[_MIDDLE]), int(LIPS_INNER_LOWER[_MIDDLE])
+"""MediaPipe's landmarks in the middle of the inner edge of the upper and of the lower lip."""
 _INNER_LIPS = {
-    NUM_MEDIAPIPE: (int(LIPS_INNER_UPPER[_MIDDLE]), int(LIPS_INNER_LOWER[_MIDDLE])),
+    NUM_MEDIAPIPE: INNER_LIP_CENTRES,
     NUM_IBUG: (62, 66),
 }
 """By number of landmarks: the middle of the inner edge of the upper and of the lower lip."""

@@ -75,6 +75,12 @@ _UNIT_STEMS = {
 """Region of an ARKit unit by the first word of its name. mouthClose is of the lips, too; jawOpen moves the jaw."""
 
 
+def audio_driven_units(names: tuple[str, ...]) -> Tensor:
+    """Indices (U,) of the expression units that belong to `AUDIO_DRIVEN_REGIONS` alone."""
+    regions = [REGIONS.index(name) for name in AUDIO_DRIVEN_REGIONS]
+    return (unit_regions(names)[:, regions].sum(1) > 0.99).nonzero()[:, 0]
+
+
 def _landmark_regions() -> Tensor:
     regions = torch.full((NUM_MEDIAPIPE,), -1)
     for number, members in enumerate((_LIPS, _JAW, _BROWS, _EYES, _NOSE, _CHEEKS)):

@@ -156,7 +156,6 @@ def sound_block(number: int, samples: int | None) -> SoundBlock:
     """Block `number` of a sound of so many samples; None while its end hasn't been reached yet."""
     first, last = number * BLOCK_ROWS, (number + 1) * BLOCK_ROWS
     begin = max(HOP * (first - MARGIN_ROWS) - LEAD, -PADDING)
-    begin += (-LEAD - begin) % HOP  # rows keep their places
     end = HOP * (last + MARGIN_ROWS - 1) - LEAD + FIELD
     if samples is not None:
         end = min(end, max(samples, 1) + PADDING)

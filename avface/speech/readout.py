@@ -19,10 +19,9 @@ from avface.errors import AvfaceError
 from avface.files.weight_file import Pretrained, WeightFormat
 from avface.speech.dilated_block import DilatedBlock
 from avface.speech.moonshine import (
-    BLOCK_ROWS,
     MoonshineEncoder,
     encoded_block,
-    num_rows,
+    encoded_blocks,
     pretrained_moonshine,
     sound_block,
 )
@@ -176,6 +175,11 @@ HEARING_FILES = (pretrained_moonshine.path, pretrained_readout.path)
 """The files on which speech features depend."""
 
 
+def states_read(states: list[Tensor]) -> Tensor:
+    """Those states (R, L, D) of the encoder's layers, (R, D) each, that the readout takes."""
+    return torch.stack([states[layer] for layer in LAYERS], 1)
+
+
 @dataclass(frozen=True, eq=False)
 class Hearing:
     """Encoder and readout."""
@@ -185,8 +189,8 @@ class Hearing:
 
     def hear(self, sound: Tensor) -> HearingRows:
         """What is heard in (N,) samples at 16 kHz, on their device."""
-        blocks = range(-(-num_rows(len(sound)) // BLOCK_ROWS))
-        return joined([self.block(number, sound, len(sound)) for number in blocks])
+        blocks = encoded_blocks(self.encoder, sound)
+        return joined([self.readout.rows(states_read(states)) for states in blocks])
 
     def block(self, number: int, sound: Tensor, end: int | None, first: int = 0) -> HearingRows:
         """Block `number` of a sound that ends after `end` samples (None: later than this block needs).
@@ -194,8 +198,7 @@ class Hearing:
         sound (N,) begins at sample `first`.
         """
         block = sound_block(number, end)
-        states = encoded_block(self.encoder, sound, block, first)
-        return self.readout.rows(torch.stack([states[layer] for layer in LAYERS], 1))
+        return self.readout.rows(states_read(encoded_block(self.encoder, sound, block, first)))
 
 
 def pretrained_hearing(device: str = "cpu") -> Hearing:

@@ -40,14 +40,14 @@ class SoundStream:
         """
         first = max(0, int((times[0] - CONTEXT_SECONDS) * SAMPLE_RATE)) // _ROW * _ROW
         last = int((times[-1] + CONTEXT_SECONDS) * SAMPLE_RATE)
-        rows, first_row = self._hear(first, last, str(device))
+        heard_rows = self._hear(first, last, str(device))
         self._read(last)
         samples = self._held[max(first - self._first, 0) : max(last - self._first, 0)]
         self._discard(min(first, self._first_needed()))
         heard = times < self._end / SAMPLE_RATE
-        if not heard.any() or not len(samples):
+        if heard_rows is None or not heard.any():
             return np.zeros_like(heard), None
-        begin = first / SAMPLE_RATE
+        (rows, first_row), begin = heard_rows, first / SAMPLE_RATE
         sound = torch.from_numpy(samples).to(device)
         return heard, framed(rows, first_row - begin, sound, times - begin, kind)
 
@@ -56,8 +56,8 @@ class SoundStream:
         """One past the last sample read so far."""
         return self._first + len(self._held)
 
-    def _hear(self, first: int, last: int, device: str) -> tuple[HearingRows, float]:
-        """What is heard between two samples, and the seconds at the first row."""
+    def _hear(self, first: int, last: int, device: str) -> tuple[HearingRows, float] | None:
+        """What is heard between two samples, and the seconds at the first row; None after the end of the sound."""
         hearing = pretrained_hearing(device)
         first_block = num_rows(first) // BLOCK_ROWS
         for number in [one for one in self._heard if one < first_block]:
@@ -75,8 +75,7 @@ class SoundStream:
             self._discard(min(first, self._first_needed()))
         numbers = sorted(self._heard)
         if not numbers:
-            silence = np.zeros(1, np.float32)
-            return hearing.hear(torch.from_numpy(silence).to(device)), FIRST_ROW
+            return None
         rows = joined([self._heard[number] for number in numbers])
         return rows, FIRST_ROW + ROW_SECONDS * BLOCK_ROWS * numbers[0]
 

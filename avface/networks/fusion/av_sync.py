@@ -29,6 +29,8 @@ LAG_SIGMA = 0.1
 """Standard deviation of the prior of the lag, in seconds."""
 INDEPENDENT_SECONDS = 0.25
 """Seconds of speech that count as one independent observation of the correlation."""
+LEAST_VARIATION = 0.02
+"""Standard deviation of the heard opening below which no mouth is heard to move, as in silence."""
 LEAST_LAG = 0.01
 """Lags closer to 0 are taken for 0, in seconds."""
 MAX_SECONDS = 60.0
@@ -78,7 +80,7 @@ def audio_lag(predicted: Floats, times: F64, tracked: F64) -> float:
         tracked: (T,) opening of the lips in the picture, in any unit; nan where they aren't visible.
     """
     visible = np.isfinite(tracked)
-    if visible.sum() < MIN_FRAMES or not len(predicted):
+    if visible.sum() < MIN_FRAMES or not len(predicted) or predicted.std() < LEAST_VARIATION:
         return 0.0
     lags = LAG_STEP * np.arange(-round(MAX_LAG / LAG_STEP), round(MAX_LAG / LAG_STEP) + 1)
     rows = FIRST_ROW + ROW_SECONDS * np.arange(len(predicted))

@@ -3,9 +3,8 @@
 The networks predict average motion of the mouth; its amplitude, its rest position and its relation to the voice differ
 from person to person. They are learned from the frames of the same clip that show the mouth, by ridge regression of
 the fitted expression on the networks' prediction for an occluded mouth and on the opening and the closures predicted
-from sound. That
-prediction is made for all frames, visible ones too, with limited visibility (`predict_clip`). The penalties are chosen
-by cross-validation. Where the mouth is occluded, the regression replaces the prediction.
+from sound. That prediction is made for all frames, visible ones too, with limited visibility (`predict_clip`). The
+penalties are chosen by cross-validation. Where the mouth is occluded, the regression replaces the prediction.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy as np
 from avface.arrays import F32, F64, Bool, Floats, Int
 from avface.head.schemes import LIPS
 from avface.networks.coarse.inference import ClipPrediction
-from avface.networks.regions import AUDIO_DRIVEN_REGIONS, REGIONS, unit_regions
+from avface.networks.regions import audio_driven_units
 from avface.tracking import FaceTrack
 
 VISIBLE, OCCLUDED = 0.85, 0.5
@@ -91,9 +90,7 @@ def adapt_to_clip(
         unit_names: the E expression units.
         motion: (E, 478, 3) landmark displacement per unit; cross-validation compares that of the lips.
     """
-    shares = unit_regions(unit_names).numpy()
-    regions = [REGIONS.index(name) for name in AUDIO_DRIVEN_REGIONS]
-    units = np.flatnonzero(shares[:, regions].sum(1) > 0.99)
+    units = audio_driven_units(unit_names).numpy()
     known = np.isfinite(prediction.expression_sigma).all(1)
     visible = np.flatnonzero(known & (lips >= VISIBLE))
     if len(visible) < MIN_FRAMES or not len(units):

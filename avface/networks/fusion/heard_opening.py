@@ -13,15 +13,13 @@ from dataclasses import replace
 import numpy as np
 
 from avface.arrays import F64
+from avface.head.measures import INNER_LIP_CENTRES
 from avface.networks.coarse.inference import ClipPrediction
-from avface.networks.regions import AUDIO_DRIVEN_REGIONS, REGIONS, unit_regions
+from avface.networks.fusion.av_sync import LEAST_VARIATION
+from avface.networks.regions import audio_driven_units
 
 HEARD_WEIGHT = 4.0
 """Weight of the heard opening against that of the networks' lip gap, both standardised over the clip."""
-LEAST_VARIATION = 0.02
-"""Standard deviation of the heard opening below which nothing is heard to follow."""
-_UPPER_LIP, _LOWER_LIP = 13, 14  # MediaPipe's centres of the inner lips
-_DOWN = np.array([0.0, -1.0, 0.0])  # of the head
 
 
 def follow_heard_opening(
@@ -40,10 +38,9 @@ def follow_heard_opening(
     heard = prediction.audio_opening.astype(np.float64)
     if known.sum() < 2 or heard[known].std() < LEAST_VARIATION:
         return prediction
-    shares = unit_regions(unit_names).numpy()
-    regions = [REGIONS.index(name) for name in AUDIO_DRIVEN_REGIONS]
-    units = np.flatnonzero(shares[:, regions].sum(1) > 0.99)
-    opening = (motion[units][:, _LOWER_LIP] - motion[units][:, _UPPER_LIP]) @ _DOWN
+    units = audio_driven_units(unit_names).numpy()
+    upper, lower = INNER_LIP_CENTRES
+    opening = motion[units, upper, 1] - motion[units, lower, 1]  # y is up
     expression = prediction.expression[:, units].astype(np.float64)
     gap = expression @ opening
     covariance = np.cov(expression[known].T)

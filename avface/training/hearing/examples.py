@@ -22,7 +22,7 @@ from avface.errors import AvfaceError
 from avface.files import write_tensors
 from avface.speech.moonshine import FIRST_ROW, ROW_SECONDS, MoonshineEncoder, encoded_blocks, num_rows
 from avface.speech.phones import SILENCE, SYMBOLS
-from avface.speech.readout import LAYERS
+from avface.speech.readout import states_read
 from avface.speech.spectrum import SAMPLE_RATE
 from avface.training.acoustic.corpus import (
     BACKGROUND_SECONDS,
@@ -168,13 +168,13 @@ def encoded_examples(
     encoder: MoonshineEncoder,
     mixtures: Iterator[Mixture],
     count: int,
-    on_example: Callable[[], None] = lambda: None,
+    on_examples: Callable[[int], None] = lambda done: None,
 ) -> Examples:
-    """`count` mixtures, encoded."""
+    """`count` mixtures, encoded; on_examples is called with the number of those that are done."""
     rows: list[tuple[torch.Tensor, ...]] = []
     for _, one in zip(range(count), mixtures, strict=False):
         blocks = list(encoded_blocks(encoder, torch.from_numpy(one.sound)))
-        states = torch.cat([torch.stack([block[layer] for layer in LAYERS], 1) for block in blocks])
+        states = torch.cat([states_read(block) for block in blocks])
         at = (FIRST_ROW + ROW_SECONDS * np.arange(num_rows(len(one.sound)))) / STEP
         nearest = np.minimum(np.round(at).astype(int), len(one.phones) - 1)
         opening = np.interp(at, np.arange(len(one.opening)), one.opening)
@@ -190,7 +190,7 @@ def encoded_examples(
                 torch.tensor(one.spoken),
             )
         )
-        on_example()
+        on_examples(len(rows))
     return Examples(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 

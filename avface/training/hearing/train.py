@@ -228,20 +228,12 @@ def _examples(training: HearingTraining, reporter: Reporter) -> Examples:
         return Examples.load(path)
     corpus = spoken_corpus(recipe, reporter)
     bar = reporter.task("mixing and encoding (examples)", recipe.examples)
-    done = 0
-
-    def on_example() -> None:
-        nonlocal done
-        done += 1
-        reporter.update(bar, done)
-
     mixtures = (
         mixture(np.random.default_rng([recipe.seed, _MIXING, number]), corpus, recipe.mixture)
         for number in count_from()
     )
-    examples = encoded_examples(
-        pretrained_moonshine(training.run.device), mixtures, recipe.examples, on_example
-    )
+    encoder = pretrained_moonshine(training.run.device)
+    examples = encoded_examples(encoder, mixtures, recipe.examples, lambda done: reporter.update(bar, done))
     examples.save(path)
     return examples
 
