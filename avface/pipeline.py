@@ -120,7 +120,7 @@ def reconstruct(
             progress("track", done, total)
 
         try:
-            found = track(clip.frames(), face=face, on_frame=on_frame, occlusions=True, aligned_crops=views)
+            found = track(clip.frames(), face=face, on_frame=on_frame, occlusions=True, pictures=views)
         except AvfaceError as error:  # the tracker doesn't know the path
             raise error if str(path) in str(error) else AvfaceError(f"{path}: {error}") from None
         model, running = loaded()

@@ -17,6 +17,7 @@ from videos import Track, beep, constant_rate, gradients, write_video
 import avface
 from avface.cli import main
 from avface.evaluation.demo import DemoResult
+from avface.evaluation.metrics import CurveFigures
 
 VERBS = ("demo", "reconstruct", "export", "view", "info", "evaluate", "head")
 HEAVY = ("torch", "numpy", "mediapipe", "av", "scipy", "pxr", "k3d", "pygltflib", "matplotlib")
@@ -345,18 +346,28 @@ def test_evaluate_prints_the_table_or_the_figures(monkeypatch, capsys):
 
 
 def test_demo_prints_the_error_and_the_path_of_the_page(folder, monkeypatch, capsys):
+    curves = CurveFigures()
+    curves.add(("jawOpen",), np.linspace(0, 0.5, 9)[:, None], np.linspace(0, 1, 9)[:, None])
+
     def run_demo(output, progress):
         progress("track", 1, 1)
         output.mkdir()
         page = output / "page.html"
         page.write_text("page")
         return DemoResult(
-            [None] * 60, (page,), page, error_mm=1.234, rigid_error_mm=2.5, average_error_mm=3.5
+            [None] * 60,
+            (page,),
+            page,
+            error_mm=1.234,
+            rigid_error_mm=2.5,
+            average_error_mm=3.5,
+            curves=curves,
         )
 
     monkeypatch.setattr("avface.evaluation.demo.run_demo", run_demo)
     assert main(["demo", "--no-open", "-o", "out"]) == 0
     output = capsys.readouterr().out
+    assert "median r 1.00, gain 0.50" in output
     assert "60 frames" in output and "1.23 mm" in output and str(Path("out", "page.html")) in output
     (folder / "taken").touch()
     assert "taken: is a file" in refusal(capsys, "demo", "-o", "taken")

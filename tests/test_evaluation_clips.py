@@ -133,6 +133,15 @@ def test_a_single_frame_has_errors_but_no_motion(capture):
     assert np.isnan(found.jitter_ratio) and np.isnan(found.lag_correlation)
 
 
+def test_the_bias_of_the_landmarks_explains_nothing_on_the_surface(capture):
+    offset = np.zeros((478, 3), np.float32)
+    offset[:, 0] = 0.002
+    biased = dataclasses.replace(capture, landmark_bias=offset)
+    found = result(biased, tracked(biased))
+    assert found.nme478 < 1e-4 < 0.5 < found.surface478
+    assert found.surface_lips > 0.5 and found.gap_gain == pytest.approx(1, abs=0.05)
+
+
 @pytest.fixture(scope="module")
 def report(capture):
     first = result(capture, tracked(capture), name="first.mp4")
@@ -140,7 +149,15 @@ def report(capture):
         first, nme478=1.0, lag=-1, measured=30, largest_shape_weight=2.0, jitter_ratio=0.5
     )
     second = dataclasses.replace(
-        first, name="second.mp4", nme478=2.0, lag=1, measured=10, jitter_ratio=float("nan"), frames=10
+        first,
+        name="second.mp4",
+        surface478=3.0,
+        surface_lips=2.5,
+        nme478=2.0,
+        lag=1,
+        measured=10,
+        jitter_ratio=float("nan"),
+        frames=10,
     )
     return ClipsReport((first, second), {"third.mp4": "third.mp4: no face found"}, "a machine")
 
@@ -162,7 +179,7 @@ def test_the_table_has_a_row_a_clip_and_says_what_is_missing(report):
     assert lines[-1] == "a machine"
     assert max(map(len, lines)) < 120
     row = next(line for line in lines if line.startswith("second.mp4"))
-    assert row.split()[1:4] == ["10", "100.0", "2.00"]
+    assert row.split()[1:6] == ["10", "100.0", "3.00", "2.50", "2.00"], "on the surface first"
 
 
 def test_json_is_strict_and_has_null_where_a_figure_is_missing(report):

@@ -15,7 +15,7 @@ from avface.networks.landmark_correction import (
 )
 from avface.tracking.aligned_crops import SIDE, crop_matrix, to_crop
 from avface.tracking.facemesh import FaceMesh
-from avface.training.landmarks.views import LandmarkViewsConfig, _track, _ViewRenderer
+from avface.training.landmarks.views import LandmarkViewsConfig, ViewRenderer, track_image
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def held_out_views():
     """Rendered people who are not among the 1500 of the training, tracked by MediaPipe."""
     config = LandmarkViewsConfig(scenes=1, frames=2, warps=1)
     with FaceMesh() as mesh:
-        return _ViewRenderer(config, lambda image: _track(mesh, image)).views(range(1500, 1502))
+        return ViewRenderer(config, lambda image: track_image(mesh, image)).views(range(1500, 1502))
 
 
 def test_the_pretrained_network_halves_the_trackers_error_for_people_it_was_not_trained_on(held_out_views):

@@ -12,6 +12,7 @@ from avface.errors import AvfaceError
 from avface.tracking import FaceTrack, Tracks, frame_confidence, track, track_everyone
 from avface.tracking import tracker as tracker_module
 from avface.tracking.aligned_crops import aligned_crop, crop_matrix
+from avface.tracking.face_picture import face_picture
 from avface.tracking.face_track import BLOCK, POINT_RECORD, RecordFile, StoredArray
 from avface.tracking.facemesh import Face, Region
 
@@ -498,7 +499,7 @@ def test_confidence_falls_with_acceleration_but_not_with_steady_motion():
 
 def test_aligned_crops_are_spread_over_the_clip():
     images = [picture([("ann", 80 + 2 * n, 100), ("bob", 250, 90, 50)]) for n in range(40)]
-    found = track(frames(images), aligned_crops=True)
+    found = track(frames(images), pictures=True)
     crops = found.aligned_crops
     assert 8 <= len(crops) <= 16 and crops.frames[0] == 0 and crops.frames[-1] >= 35
     assert (np.diff(crops.frames) > 0).all()
@@ -507,3 +508,18 @@ def test_aligned_crops_are_spread_over_the_clip():
         expected = aligned_crop(images[frame], crop_matrix(found.landmarks[frame]))
         np.testing.assert_array_equal(crops.pictures[number], expected)
     assert track(frames(images)).aligned_crops is None
+
+
+def test_a_picture_of_the_face_is_kept_of_every_frame_that_shows_it():
+    images = [picture([("ann", 80 + 2 * n, 100), ("bob", 250, 90, 50)]) for n in range(12)]
+    images[5] = picture([("bob", 250, 90, 50)])
+    found = track(frames(images), pictures=True)
+    assert found.pictures.shape[0] == 12
+    for number, image in enumerate(images):
+        if found.confidence[number] > 0:
+            expected = face_picture(image, found.landmarks[number])
+            np.testing.assert_array_equal(found.pictures[number], expected)
+        else:
+            assert not found.pictures[number].any()
+    assert not found.confidence[5] and found.confidence[6:].all()
+    assert track(frames(images)).pictures is None

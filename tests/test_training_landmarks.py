@@ -21,6 +21,7 @@ from avface.training.landmarks.train import (
     LandmarkSampler,
     LandmarkTask,
     LandmarkTraining,
+    Mirror,
     errors,
     mean_points,
     train,
@@ -87,9 +88,8 @@ def test_an_interrupted_run_resumes_to_the_same_losses_and_weights(views, tmp_pa
 
 
 def test_a_mirrored_view_has_the_same_errors(views):
-    network = LandmarkNetwork(SMALL_LANDMARKS, Layout.of(mean_points(), SMALL_LANDMARKS.side))
-    sampler = LandmarkSampler(network, views, LandmarkRecipe(network=SMALL_LANDMARKS))
-    tracked, true = sampler._mirrored(views.tracked[0], views.true[0])
+    mirror = Mirror()
+    tracked, true = mirror(views.tracked[0]), mirror(views.true[0])
     before, after = ((b - a)[:LANDMARKS] for a, b in ((views.tracked[0], views.true[0]), (tracked, true)))
     np.testing.assert_allclose(
         np.linalg.norm(before, axis=1).mean(), np.linalg.norm(after, axis=1).mean(), rtol=1e-4

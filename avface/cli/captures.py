@@ -75,12 +75,14 @@ class Demo:
         text = (
             f"{len(result.capture)} frames; mean error of the face {result.error_mm:.2f} mm after alignment with scale "
             f"({result.rigid_error_mm:.2f} mm rigid; mean head at rest: {result.average_error_mm:.2f} mm)\n"
+            f"{result.curves.summary()}\n"
             f"{listing(result.written)}\n{_page_line(result.page, opened)}"
         )
         facts = {
             "error_mm": result.error_mm,
             "rigid_error_mm": result.rigid_error_mm,
             "average_error_mm": result.average_error_mm,
+            "curves": result.curves.facts(),
             "frames": len(result.capture),
             "page": str(result.page),
             "written": sizes(result.written),

@@ -1,4 +1,4 @@
-"""The verb `evaluate`: clips, occlusion, ablation, shape."""
+"""The verb `evaluate`: clips, occlusion, ablation, shape, expression."""
 
 from __future__ import annotations
 
@@ -149,14 +149,49 @@ class EvaluateShape:
 
 
 @dataclass(frozen=True)
+class EvaluateExpression:
+    """Compare the curves of reconstructed clips of synthetic people with the true ones.
+
+    Needs `pip install avface[build]`.
+    """
+
+    people: int = 12
+    """Number of people, each with one clip; every second one speaks."""
+    seed: Seed = 0
+    """Seed of the people."""
+    work: Work = None
+    """Folder that keeps the clips for later runs; by default they are temporary."""
+    workers: int | None = None
+    """Rendering processes; by default one per core."""
+    messages: Messages = PRINT_ALL
+
+    def run(self, bars: Bars) -> Outcome:
+        """Render, reconstruct, compare."""
+        from avface.evaluation import evaluate_expression
+        from avface.evaluation.expression import ExpressionConfig
+
+        if self.work is not None:
+            check_folder(self.work)
+        report = evaluate_expression(
+            people=self.people,
+            work=self.work,
+            workers=self.workers,
+            config=ExpressionConfig(seed=self.seed),
+            progress=_progress(bars),
+        )
+        return Outcome(report.table(), json.loads(report.to_json()), is_result=True)
+
+
+@dataclass(frozen=True)
 class Evaluate:
-    """Measure the accuracy on clips, on occluded faces, of trained weights, or of shapes."""
+    """Measure the accuracy on clips, on occluded faces, of trained weights, of shapes, or of expression curves."""
 
     what: (
         Annotated[EvaluateClips, subcommand("clips")]
         | Annotated[EvaluateOcclusion, subcommand("occlusion")]
         | Annotated[EvaluateAblation, subcommand("ablation")]
         | Annotated[EvaluateShape, subcommand("shape")]
+        | Annotated[EvaluateExpression, subcommand("expression")]
     )
 
     @property

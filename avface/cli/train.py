@@ -34,6 +34,9 @@ TRAININGS = {
     "lips": Training("lips.train", "Lips network: lip motion from sound."),
     "detail": Training("detail.train", "Detail network: displacement of folds and wrinkles."),
     "landmarks": Training("landmarks.train", "Landmark network: corrections of tracked landmarks."),
+    "motion": Training(
+        "landmarks.motion", "Landmark motion network: motion of landmarks, and expression weights."
+    ),
     "acoustic": Training("acoustic.train", "Acoustic model: phones and lip opening from sound."),
     "hearing": Training(
         "hearing.train", "Speech readout: phones and lips from the states of the speech encoder."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from avface.evaluation.ablation import AblationReport, evaluate_ablation
     from avface.evaluation.clips import ClipResult, ClipsReport, evaluate_clips
+    from avface.evaluation.expression import ExpressionReport, evaluate_expression
     from avface.evaluation.occlusion import OcclusionReport, evaluate_occlusion
     from avface.evaluation.shape import ShapeReport, evaluate_shape
 
@@ -15,10 +16,12 @@ __all__ = [
     "AblationReport",
     "ClipResult",
     "ClipsReport",
+    "ExpressionReport",
     "OcclusionReport",
     "ShapeReport",
     "evaluate_ablation",
     "evaluate_clips",
+    "evaluate_expression",
     "evaluate_occlusion",
     "evaluate_shape",
 ]
@@ -27,10 +30,12 @@ _MODULES = {
     "AblationReport": "ablation",
     "ClipResult": "clips",
     "ClipsReport": "clips",
+    "ExpressionReport": "expression",
     "OcclusionReport": "occlusion",
     "ShapeReport": "shape",
     "evaluate_ablation": "ablation",
     "evaluate_clips": "clips",
+    "evaluate_expression": "expression",
     "evaluate_occlusion": "occlusion",
     "evaluate_shape": "shape",
 }

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ import numpy as np
 from avface.arrays import F64, Floats
 from avface.errors import AvfaceError
 from avface.evaluation.machine import describe_machine
-from avface.evaluation.metrics import WORST_ERROR, auc, jitter, lag, nme
+from avface.evaluation.metrics import WORST_ERROR, auc, gain, jitter, lag, nme
 from avface.evaluation.tables import aligned
 from avface.head.measures import box_size, mouth_opening
 from avface.head.schemes import IBUG_LIPS_INNER, IBUG_LIPS_OUTER, LIPS, ibug68_from_mediapipe
@@ -41,6 +41,8 @@ _ACCURACY: tuple[_Column, ...] = (
     ("accuracy, % of face size", "name", ""),
     ("frames", "frames", ".0f"),
     ("found %", "found", ".1f"),
+    ("surface", "surface478", ".2f"),
+    ("lips", "surface_lips", ".2f"),
     ("NME478", "nme478", ".2f"),
     ("noise", "noise478", ".2f"),
     ("lips", "lips", ".2f"),
@@ -56,6 +58,7 @@ _MOTION: tuple[_Column, ...] = (
     ("of ref.", "jitter_ratio", ".2f"),
     ("lag", "lag", ".3g"),
     ("r", "lag_correlation", ".3f"),
+    ("gap gain", "gap_gain", ".2f"),
     ("max |shape|", "largest_shape_weight", ".2f"),
     ("fps", "fps", ".1f"),
     ("MediaPipe", "mediapipe_fps", ".1f"),
@@ -79,8 +82,13 @@ class ClipResult:
     """Frames with a reference; the others don't count in any error."""
     found: float
     """Per cent of all frames with a detected face."""
+    surface478: float
+    """NME of MediaPipe's 478 points where they are fixed to the head's surface, mean over frames: what shape, pose and
+    expression explain."""
+    surface_lips: float
+    """The same of MediaPipe's 40 lip points."""
     nme478: float
-    """NME of MediaPipe's 478 points, mean over frames."""
+    """NME of MediaPipe's 478 points with the tracker's bias on the person, which is estimated with the shape."""
     nme68: float
     """NME of iBUG's 68 points, normalised by their own box."""
     lips: float
@@ -99,6 +107,8 @@ class ClipResult:
     """Delay in frames of the mouth's opening against the reference's."""
     lag_correlation: float
     """Correlation of the two openings at that lag."""
+    gap_gain: float
+    """Slope of the opening against the reference's."""
     largest_shape_weight: float
     """Largest absolute weight of a shape component, in standard deviations."""
     fps: float
@@ -297,6 +307,8 @@ def measure(
     seen = np.asarray(capture.confidence) > 0
     truth = np.asarray(reference.landmarks, np.float64)
     points = np.asarray(capture.landmarks(scheme="mediapipe478"), np.float64)
+    unbiased = replace(capture, landmark_bias=np.zeros((0, 3), np.float32))
+    on_surface = np.asarray(unbiased.landmarks(scheme="mediapipe478"), np.float64)
     truth68, points68 = ibug68_from_mediapipe(truth), ibug68_from_mediapipe(points)
 
     def errors(predicted: F64, target: F64, box_of: F64) -> F64:
@@ -310,7 +322,9 @@ def measure(
     cuts = [segment.start for segment in reference.segments[1:]]
     jitter_own = jitter(np.where(both, points, np.nan), size, cuts)
     jitter_reference = jitter(np.where(both, truth, np.nan), size, cuts)
-    opening, true_opening = (mouth_opening(np.where(both, each, np.nan), size) for each in (points, truth))
+    opening, true_opening = (
+        mouth_opening(np.where(both, each, np.nan), size) for each in (on_surface, truth)
+    )
     delay, correlation = 0, float("nan")
     if len(capture) >= 3:
         max_lag = min(round(LAG_SECONDS * capture.frame_rate), len(capture) // 4)
@@ -320,6 +334,8 @@ def measure(
         frames=len(capture),
         measured=int(known.sum()),
         found=100 * float(seen.mean()),
+        surface478=float(errors(on_surface, truth, truth).mean()),
+        surface_lips=float(errors(on_surface[:, LIPS], truth[:, LIPS], truth).mean()),
         nme478=float(errors(points, truth, truth).mean()),
         nme68=float(errors68.mean()),
         lips=float(errors(points[:, LIPS], truth[:, LIPS], truth).mean()),
@@ -330,6 +346,7 @@ def measure(
         jitter_ratio=jitter_own / jitter_reference if jitter_reference else float("nan"),
         lag=delay,
         lag_correlation=correlation,
+        gap_gain=gain(opening, true_opening),
         largest_shape_weight=float(np.abs(capture.shape).max()),
         fps=fps,
         mediapipe_fps=mediapipe_fps,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from avface.capture import Capture
-from avface.evaluation.metrics import vertex_error_mm
+from avface.evaluation.metrics import CurveFigures, vertex_error_mm
 
 FACE_REGIONS = ("face", "lips", "eyelids", "nose")
 BLOCK = 32
@@ -32,6 +32,8 @@ class DemoResult:
     """Millimetres after rigid alignment of each frame."""
     average_error_mm: float
     """`error_mm` of the mean head in neutral expression, as a baseline."""
+    curves: CurveFigures
+    """Of the expression curves."""
 
 
 def run_demo(output: Path, progress: Callable[[str, int, int | None], None] = lambda *_: None) -> DemoResult:
@@ -50,7 +52,9 @@ def run_demo(output: Path, progress: Callable[[str, int, int | None], None] = la
     written += [capture.export(output / name) for name in ("head.glb", f"{DEMO_CLIP.stem}_1_avface.csv")]
     page = capture.export(output / "page.html", video=DEMO_CLIP)
     error, rigid, average = demo_errors(capture, truth)
-    return DemoResult(capture, (*written, page), page, error, rigid, average)
+    curves = CurveFigures()
+    curves.add(truth.expression_names, capture.expression, truth.expression)
+    return DemoResult(capture, (*written, page), page, error, rigid, average, curves)
 
 
 def demo_errors(capture: Capture, truth: Capture) -> tuple[float, float, float]:

@@ -1,4 +1,5 @@
-"""Metrics of face reconstruction as pure numpy functions: landmarks, motion, mouth, vertices.
+"""Metrics of face reconstruction as pure numpy functions: landmarks, motion, mouth, vertices; and figures of expression
+curves against true ones.
 
 T frames, L landmarks, V vertices. Landmarks are in pixels and their errors in per cent of the face's size
 (`head.measures.box_size`); vertices are in metres and their errors in millimetres. nan marks missing observations and
@@ -8,6 +9,7 @@ is propagated.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -15,9 +17,22 @@ import numpy as np
 from avface.arrays import F64, Bool, Floats
 from avface.geometry.alignment import rigid_align
 from avface.head.measures import box_size
+from avface.head.unit_names import unit_stem
 
 WORST_ERROR = 100.0
 """Per cent: the cap of a frame's error, and the error of a frame without a detected face."""
+IN_USE = 0.03
+"""Standard deviation of a true curve from which its unit counts as in use."""
+STILL = 0.02
+"""Largest true weight of a unit that counts as still."""
+FALSE_ACTIVITY = 0.15
+"""Weight that the curve of a still unit must not exceed."""
+DOMINANT = 0.35
+"""Least weight of the strongest true pair of a frame that is looked for."""
+STRONGEST = 3
+"""Number of the strongest pairs among which it must be."""
+_GAZE = ("eyeLook",)
+_LIDS_AND_GAZE = ("eyeBlink", "eyeLook")
 
 
 def nme(predicted: Floats, reference: Floats, box_of: Floats | None = None) -> F64:
@@ -106,6 +121,18 @@ def lag(delayed: Floats, reference: Floats, max_lag: int) -> tuple[int, float]:
     return best, best_r
 
 
+def gain(found: Floats, reference: Floats) -> float:
+    """Slope (least squares) of a curve (T,) against a reference (T,), over frames in which both are known; nan where
+    the reference doesn't vary."""
+    known = np.isfinite(found) & np.isfinite(reference)
+    if not known.any():
+        return float("nan")
+    x, y = np.asarray(reference, np.float64)[known], np.asarray(found, np.float64)[known]
+    x = x - x.mean()
+    total = float(x @ x)
+    return float(x @ y) / total if total > 0 else float("nan")
+
+
 def _correlation(a: Floats, b: Floats) -> float:
     known = np.isfinite(a) & np.isfinite(b)
     if known.sum() < 3:
@@ -156,3 +183,98 @@ def lip_vertex_error(predicted: Floats, truth: Floats, lips: Bool) -> float:
         ValueError: if the shapes differ.
     """
     return float(vertex_error_mm(predicted, truth, lips, align=None).max(1).mean())
+
+
+@dataclass
+class CurveFigures:
+    """Figures of the curves of any number of clips, added one by one. Units that follow the gaze are left out."""
+
+    units: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    """Correlation and gain (slope of the found curve against the true one) in each clip in which a unit is in use."""
+    false: list[bool] = field(default_factory=list)
+    """Of each still unit of each clip: whether its curve exceeds FALSE_ACTIVITY."""
+    hits: list[bool] = field(default_factory=list)
+    """Of each frame with a strong pair: whether it is among the found ones' STRONGEST."""
+
+    def add(self, names: Sequence[str], found: Floats, true: Floats) -> None:
+        """Add a clip: found and true weights (T, E) of units of these names.
+
+        Raises:
+            ValueError: if the shapes differ.
+        """
+        if found.shape != true.shape or found.shape[1:] != (len(names),):
+            raise ValueError(
+                f"{len(names)} curves: found {found.shape} and true ones {true.shape} must agree"
+            )
+        for name, x, y in zip(names, found.T.astype(np.float64), true.T.astype(np.float64), strict=True):
+            if name.startswith(_GAZE):
+                continue
+            if y.std() >= IN_USE:
+                together = float(np.cov(x, y, bias=True)[0, 1])
+                r = together / (x.std() * y.std()) if x.std() > 1e-4 else 0.0
+                self.units.setdefault(name, []).append((float(r), together / float(y.var())))
+            elif y.max() <= STILL:
+                self.false.append(bool(x.max() > FALSE_ACTIVITY))
+        x, y = _pairs(names, found), _pairs(names, true)
+        strong = np.flatnonzero(y.max(1) >= DOMINANT)
+        strongest = np.argsort(-x[strong], axis=1)[:, :STRONGEST]
+        self.hits += (strongest == y[strong].argmax(1)[:, None]).any(1).tolist()
+
+    def of_units(self) -> dict[str, tuple[float, float]]:
+        """Mean correlation and gain of each unit over the clips in which it is in use."""
+        return {name: tuple(np.mean(values, 0).tolist()) for name, values in self.units.items()}
+
+    @property
+    def correlation(self) -> float:
+        """Median over the units; nan if none is in use."""
+        return _median([r for r, _ in self.of_units().values()])
+
+    @property
+    def gain(self) -> float:
+        """Median over the units; nan if none is in use."""
+        return _median([gain for _, gain in self.of_units().values()])
+
+    @property
+    def false_activity(self) -> float:
+        """Share of still units above FALSE_ACTIVITY; nan without any."""
+        return float(np.mean(self.false)) if self.false else float("nan")
+
+    @property
+    def dominant(self) -> float:
+        """Share of frames whose strongest pair is found; nan without any."""
+        return float(np.mean(self.hits)) if self.hits else float("nan")
+
+    def facts(self) -> dict[str, object]:
+        """The figures by name, as JSON can store them; undefined ones are None."""
+
+        def known(value: float) -> float | None:
+            return value if np.isfinite(value) else None
+
+        return {
+            "median_r": known(self.correlation),
+            "median_gain": known(self.gain),
+            "still_units_active": known(self.false_activity),
+            "dominant_pair_found": known(self.dominant),
+            "units": {name: {"r": r, "gain": gain} for name, (r, gain) in self.of_units().items()},
+        }
+
+    def summary(self) -> str:
+        """One line."""
+        return (
+            f"curves of {len(self.units)} units in use: median r {self.correlation:.2f}, gain {self.gain:.2f}; "
+            f"still units above {FALSE_ACTIVITY}: {self.false_activity:.0%}; strongest pair among the "
+            f"{STRONGEST} strongest: {self.dominant:.0%}"
+        )
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values)) if values else float("nan")
+
+
+def _pairs(names: Sequence[str], weights: Floats) -> F64:
+    """Weights (T, P) of units without blinks and gaze, in which the halves of a unit count as one, their mean."""
+    stems: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        if not name.startswith(_LIDS_AND_GAZE):
+            stems.setdefault(unit_stem(name), []).append(number)
+    return np.stack([weights[:, columns].mean(1) for columns in stems.values()], 1).astype(np.float64)

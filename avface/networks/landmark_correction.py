@@ -17,20 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from avface.arrays import F32, F64, U8, Bool, Floats, Int
+from avface.arrays import F32, U8, Floats
 from avface.errors import AvfaceError
 from avface.files.weight_file import Pretrained, WeightFile, WeightFormat
 from avface.tracking.aligned_crops import FACE_SIZE, crop_matrix, to_crop
+from avface.tracking.face_picture import LANDMARKS, FaceLayout
 
-LANDMARKS = 468
-"""Number of landmarks of the skin, the first ones of the scheme; the others are of the irises."""
 SECOND_STEP = 0.5
 """Step size of the second iteration, from the points that the first one corrected; the best of 0 to 1 on synthetic
 people."""
 
-_VISIBLE_AREA = (0.1, 0.35)
-"""Area of a texel in the picture, relative to the 75th percentile, up to which its visibility is 0 (turned away, or
-folded over), and from which it is 1."""
 _BRIGHTNESS_OFFSET = 8.0
 """Added to the brightness before the logarithm."""
 _NOISE_CONTRAST = 0.02
@@ -71,54 +67,8 @@ class LandmarkConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
-    """Barycentric map from the landmarks to the texels of a square."""
-
-    inside: Bool
-    """(side, side) texels that are covered."""
-    corners: Int
-    """(N, 3) indices of the three points around each of them: the 468 landmarks, and behind them the P of `ring`."""
-    weights: F32
-    """(N, 3) barycentric weights."""
-    ring: Int
-    """(P, 2) landmarks of which P points beyond the outline are extrapolated: outwards from the first, away from the
-    second, by `reach` times their distance."""
-    reach: float
-
-    @classmethod
-    def of(cls, points: F64, side: int, reach: float = 0.2, axis: float = 0.25) -> Layout:
-        """The layout of points (478, 3) of a neutral face, metres, by a cylindrical projection about a vertical axis,
-        `axis` metres behind them."""
-        from scipy.spatial import ConvexHull, Delaunay
-
-        x, y, z = points[:LANDMARKS].T
-        depth = z - z.min() + axis
-        plane = np.stack([np.arctan2(x, depth) * depth.max(), -y], 1)
-        outline = ConvexHull(plane).vertices
-        middle = int(np.linalg.norm(plane - plane.mean(0), axis=1).argmin())
-        ring = np.stack([outline, np.full(len(outline), middle)], 1)
-        plane = np.concatenate([plane, plane[outline] + reach * (plane[outline] - plane[middle])])
-        low, high = plane.min(0), plane.max(0)
-        place = (plane - (low + high) / 2) / (high - low).max() * (side - 1) + (side - 1) / 2
-        triangles = Delaunay(place)
-        texels = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2).astype(float)
-        found = triangles.find_simplex(texels)
-        change = triangles.transform[found[found >= 0]]
-        two = np.einsum("nij,nj->ni", change[:, :2], texels[found >= 0] - change[:, 2])
-        weights = np.concatenate([two, 1 - two.sum(1, keepdims=True)], 1)
-        inside = (found >= 0).reshape(side, side)
-        corners = triangles.simplices[found[found >= 0]].astype(np.int64)
-        return cls(inside, corners, weights.astype(np.float32), ring.astype(np.int64), reach)
-
-    def on_texels(self, values: F32) -> F32:
-        """Values (478, C) of landmarks, interpolated at the texels, (side, side, C); 0 outside."""
-        values = np.asarray(values[:LANDMARKS], np.float32)
-        beyond = (1 + self.reach) * values[self.ring[:, 0]] - self.reach * values[self.ring[:, 1]]
-        spread = np.zeros((*self.inside.shape, values.shape[1]), np.float32)
-        spread[self.inside] = np.einsum(
-            "nkc,nk->nc", np.concatenate([values, beyond])[self.corners], self.weights
-        )
-        return spread
+class Layout(FaceLayout):
+    """The layout of the network's input."""
 
     def sample(self, view: U8, points: F32, visibility: F32 | None = None) -> F32:
         """The network's input of a face, (3, side, side): local contrast, brightness, and visibility of the texels.
@@ -127,15 +77,7 @@ class Layout:
         """
         inside = self.inside.astype(np.float32)
         place = self.on_texels(points)
-        value = cv2.remap(
-            view, place[..., 0], place[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        across, down = np.gradient(place, axis=1), np.gradient(place, axis=0)
-        area = across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]
-        reference = max(float(np.percentile(area[self.inside], 75)), 1e-6)
-        shown = ((area / reference - _VISIBLE_AREA[0]) / (_VISIBLE_AREA[1] - _VISIBLE_AREA[0])).clip(
-            0, 1
-        ) * inside
+        value, shown = self.warped(view, place), self.shown(place)
         if visibility is not None:
             shown = shown * self.on_texels(np.asarray(visibility, np.float32)[:, None])[..., 0].clip(0, 1)
         brightness = np.log(value.astype(np.float32) + _BRIGHTNESS_OFFSET)

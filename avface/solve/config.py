@@ -38,6 +38,14 @@ class SolverConfig:
     prediction_sigma: float = 0.05
     """Standard deviation added to those of predicted expression weights in quadrature, as a share of a unit's largest
     weight: predicted variances hold for data like the training data only."""
+    read_pictures: bool = True
+    """Whether a network looks at the pictures of the face, on heads that it was trained for: it corrects the motion of
+    the landmarks, and reads expression weights off. Without, the landmarks are used as tracked."""
+    unit_trust: float = 0.5
+    """Factor on the standard deviations of expression weights read off the picture: below 1, because the landmarks'
+    errors depend on the expression, which their noise model leaves out."""
+    unit_sigma: float = 0.02
+    """Standard deviation added to those in quadrature, as a share of a unit's largest weight."""
     clip_prior_seconds: float = 0.1
     """Seconds per independent sample of the clip's own prior of a unit's weight. It acts where the unit's landmarks are
     occluded: a hidden mouth goes over to its mean in the clip instead of being held or closed."""
@@ -61,11 +69,11 @@ class SolverConfig:
     def __post_init__(self) -> None:
         for name in (
             *("landmark_noise", "tail", "effective_key_frames", "focal_prior", "focal_sigma"),
-            *("clip_prior_seconds", "clip_prior_sigma"),
+            *("unit_trust", "clip_prior_seconds", "clip_prior_sigma"),
         ):
             if not getattr(self, name) > 0:
                 raise AvfaceError(f"{name}={getattr(self, name)} must be above 0")
-        for name in ("jitter_factor", "shape_limit", "prediction_sigma", "tolerance"):
+        for name in ("jitter_factor", "shape_limit", "prediction_sigma", "unit_sigma", "tolerance"):
             if not getattr(self, name) >= 0:
                 raise AvfaceError(f"{name}={getattr(self, name)} must be 0 or more")
         if not 0 < self.independence <= 1:

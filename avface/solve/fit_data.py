@@ -61,6 +61,8 @@ class FitData:
             ValueError: if no frame has landmarks, or the prediction is of another clip or head.
         """
         prediction.check(len(observations.times), model.num_units, model.head.num_shape)
+        if observations.units is not None:
+            observations.units.check(len(observations.times), model.num_units)
         self.observations, self.prediction = observations, prediction
         self._model, self._config = model, config
         visible = observations.visible_share()
@@ -88,9 +90,20 @@ class FitData:
         prior = FramePrior.of(
             self.prediction, numbers, self._config.prediction_sigma * self._model.reach
         ).scaled(occlusion, 1 - visibility.mean(1))
+        prior = self._with_units(prior, numbers, 1 - occlusion)
         confidence = self._model.tensor(np.asarray(self.observations.confidence)[numbers])
         precision = self._precision(landmarks, confidence) * visibility
         return FrameData(landmarks, visibility, precision, occlusion, prior)
+
+    def _with_units(self, prior: FramePrior, numbers: Int, visible: Tensor) -> FramePrior:
+        """The prior of frames of these numbers (T,) times what is read off the picture of units that are visible by
+        (T, E)."""
+        units, config = self.observations.units, self._config
+        if units is None:
+            return prior
+        read = Prediction(units.weights, config.unit_trust * units.sigma)
+        floor = config.unit_sigma * self._model.reach
+        return prior.product(FramePrior.of(read, numbers, floor), visible)
 
     def landmarks(self, numbers: Int) -> Tensor:
         """Landmarks (T, L, 2) pixels in frames of these numbers."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from avface.head.model import HeadModel
     from avface.networks.coarse.inference import ClipPrediction
     from avface.networks.coarse.model import CoarseNetworks
+    from avface.networks.landmark_motion import LandmarkMotion
     from avface.solve import Fit, LandmarkCorrections, Prediction
 
 
@@ -46,8 +47,10 @@ class CoarseStage:
             )
         if corrects_landmarks(head):
             from avface.networks.landmark_correction import pretrained_landmark_network
+            from avface.networks.landmark_motion import pretrained_motion_network
 
             pretrained_landmark_network()
+            pretrained_motion_network()
         if networks is not None:
             from avface.speech.readout import pretrained_hearing
 
@@ -66,12 +69,13 @@ class CoarseStage:
             expected = self._predict(self.networks, inputs)
             if not inputs.request.video:
                 expected = _by_ear(expected, inputs)
-        corrections = _correct_landmarks(inputs)
-        fitted = _fit(capture, inputs, expected, corrections)
+        motion = _read_motion(inputs)
+        corrections = _correct_landmarks(inputs, motion)
+        fitted = _fit(capture, inputs, expected, corrections, motion)
         if self.networks is not None and expected is not None and inputs.request.video:
             adapted = self._adapt(self.networks, inputs, expected, fitted)
             if adapted is not None:
-                fitted = _fit(capture, inputs, adapted, corrections)
+                fitted = _fit(capture, inputs, adapted, corrections, motion)
         return fitted
 
     def _predict(
@@ -158,8 +162,23 @@ def _load_networks(head: HeadModel, request: Request) -> CoarseNetworks | None:
     )
 
 
-def _correct_landmarks(inputs: StageInputs) -> LandmarkCorrections | None:
-    """Corrections of some frames' landmarks by the correction network, for the fit of the shape; None without crops."""
+def _read_motion(inputs: StageInputs) -> LandmarkMotion | None:
+    """The landmarks with their motion corrected and the units that the picture shows; None without pictures, or if
+    these aren't to be looked at."""
+    from avface.networks.fusion.landmark_weights import LandmarkWeights
+    from avface.networks.landmark_motion import pretrained_motion_network, read_motion
+
+    track, solver = inputs.track, inputs.request.solver
+    if track.pictures is None or not (solver is None or solver.read_pictures):
+        return None
+    weights = LandmarkWeights(track, None, without=_ignored_regions(inputs), flow=False)
+    with one_thread():
+        return read_motion(pretrained_motion_network(), track, inputs.head.expression_names, weights)
+
+
+def _correct_landmarks(inputs: StageInputs, motion: LandmarkMotion | None) -> LandmarkCorrections | None:
+    """Corrections of some frames' landmarks by the correction network, for the fit of the shape, against those whose
+    motion is corrected; None without crops."""
     from avface.networks.fusion.landmark_weights import LandmarkWeights
     from avface.networks.landmark_correction import pretrained_landmark_network
     from avface.solve import LandmarkCorrections
@@ -172,6 +191,8 @@ def _correct_landmarks(inputs: StageInputs) -> LandmarkCorrections | None:
     visible = np.stack([weights[frame] for frame in views.frames.tolist()])
     with one_thread():
         offsets = pretrained_landmark_network().predict_offsets(views.pictures, views.landmarks, visible)
+    if motion is not None:
+        offsets = offsets - np.stack([motion.landmarks.offsets(frame) for frame in views.frames.tolist()])
     return LandmarkCorrections(views.frames, offsets, visible)
 
 
@@ -187,6 +208,7 @@ def _fit(
     inputs: StageInputs,
     expected: ClipPrediction | None,
     corrections: LandmarkCorrections | None,
+    motion: LandmarkMotion | None,
 ) -> Capture:
     """The capture with the maximum a posteriori fit to the track's landmarks."""
     import torch
@@ -194,7 +216,7 @@ def _fit(
     from avface.geometry.rotations import facing_rotvec
     from avface.networks.fusion.landmark_weights import LandmarkWeights
     from avface.networks.regions import REGIONS
-    from avface.solve import Observations, Solver
+    from avface.solve import Observations, Solver, UnitObservations
 
     request, track, head = inputs.request, inputs.track, inputs.head
     on_frames: Callable[[int], None] = inputs.counter("solve")
@@ -205,7 +227,13 @@ def _fit(
         weights = LandmarkWeights(track, sigma, without=_ignored_regions(inputs))
     fit = solver.fit(
         Observations(
-            track.best_landmarks, track.best_confidence, track.times, inputs.shots(), weights, corrections
+            track.best_landmarks if motion is None else motion.landmarks,
+            track.best_confidence,
+            track.times,
+            inputs.shots(),
+            weights,
+            corrections,
+            None if motion is None else UnitObservations(motion.weights, motion.sigma),
         ),
         on_frames,
         None if expected is None else _prior(expected, head),

@@ -9,11 +9,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from avface.arrays import F64, Bool
+from avface.arrays import F64, Bool, Floats
 from avface.errors import AvfaceError
 from avface.head import HeadModel, load_head
+from avface.head.unit_names import unit_side, unit_stem
 from avface.synthetic.rendering.scene import Scene, SceneConfig, sample_scene
 
+UNIT_AMOUNT_SIGMA = 0.15
+"""Standard deviation of the logarithm of the amount by which a person's unit moves the face."""
+UNIT_MIXING_SIGMA = 0.05
+"""Standard deviation of the share of another unit in a person's unit."""
+UNITS_ALIKE = 0.15
+"""Least cosine of the motions of two units of which one may have a share of the other."""
 MIRROR = np.array([-1.0, 1.0, 1.0])
 """Reflection of points to the other side of the face."""
 _CLIP_STRIDE = 100_000
@@ -23,7 +30,9 @@ _FACE_STREAM = 0x57A
 FILMED_SEED, POPULATION_SEED, LANDMARKS_SEED = 101, 900, 102
 """Seeds of `OutOfModelConfig` of the people rendered for the shape prior, of its population, and of the training of the
 landmark network."""
-TRAINING_SEEDS = (FILMED_SEED, POPULATION_SEED, LANDMARKS_SEED)
+MOTION_SEED = 2020
+"""Seed of the people of the training of the landmark motion network."""
+TRAINING_SEEDS = (FILMED_SEED, POPULATION_SEED, LANDMARKS_SEED, MOTION_SEED)
 """Seeds of people used for training; evaluation must use others."""
 
 
@@ -83,6 +92,41 @@ def out_of_model_head(person: int, config: OutOfModelConfig) -> HeadModel:
         ball = np.isin(head.vertex_parts(), names)
         after[ball] = before[ball] + (after[ball] - before[ball]).mean(0)
     head.template = torch.as_tensor(after.astype(np.float32))
+    return head
+
+
+def with_resting_face(head: HeadModel, weights: Floats) -> HeadModel:
+    """A head whose neutral face has constant weights (E,) of the expression units in it, such as raised corners of the
+    mouth: a person's face at rest is no expression. The head is changed."""
+    moved = torch.as_tensor(np.asarray(weights, np.float32))
+    head.template = head.template + torch.einsum("e,evc->vc", moved, head.expression_basis)
+    return head
+
+
+def with_personal_units(head: HeadModel, rng: np.random.Generator) -> HeadModel:
+    """A head whose expression units move it as one person's do: somewhat more or less, and with a little of other units
+    of the same muscles; the same on both sides. The head is changed."""
+    names = head.expression_names
+    stems = sorted({unit_stem(name) for name in names if not name.startswith("eyeLook")})
+    old = head.expression_basis.flatten(1).clone()
+    alike = old @ old.T
+    size = alike.diagonal().clamp_min(1e-12).sqrt()
+    alike = alike / (size[:, None] * size)
+    new = old.clone()
+    for stem in stems:
+        amount = float(np.exp(rng.normal(0, UNIT_AMOUNT_SIGMA)))
+        shares = dict(zip(stems, rng.normal(0, UNIT_MIXING_SIGMA, len(stems)).tolist(), strict=True))
+        for row in (n for n, name in enumerate(names) if unit_stem(name) == stem):
+            new[row] *= amount
+            for other in (n for n, name in enumerate(names) if unit_stem(name) in shares and n != row):
+                sides = {unit_side(names[row]), unit_side(names[other])} - {""}
+                if (
+                    unit_stem(names[other]) != stem
+                    and len(sides) < 2
+                    and abs(alike[row, other]) > UNITS_ALIKE
+                ):
+                    new[row] += shares[unit_stem(names[other])] * (size[row] / size[other]) * old[other]
+    head.expression_basis = new.view_as(head.expression_basis)
     return head
 
 

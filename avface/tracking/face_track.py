@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from avface.arrays import F32, F64, Bool
+from avface.arrays import F32, F64, U8, Bool
 from avface.files.temporary import temporary_file, unusable
 from avface.tracking.aligned_crops import AlignedCrops
 
@@ -89,6 +89,9 @@ class FaceTrack:
     none were refined."""
     aligned_crops: AlignedCrops | None = None
     """Images of the face in some of the frames; None if none were kept."""
+    pictures: U8 | StoredArray | None = None
+    """(T, side, side) grey pictures of the face, warped by `landmarks` into a layout (`avface.tracking.face_picture`);
+    0 where the person was not detected. None if none were kept."""
     person: int = 0
     """Number of the person in the order of prominence, from 0."""
     people: int = 1

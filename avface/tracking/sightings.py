@@ -6,6 +6,7 @@ import numpy as np
 
 from avface.arrays import U8
 from avface.tracking.aligned_crops import SIDE, aligned_crop, crop_matrix, next_crop
+from avface.tracking.face_picture import PICTURE_SIDE, face_picture
 from avface.tracking.face_texture import FaceTexture
 from avface.tracking.face_track import POINT_RECORD, RecordFile
 from avface.tracking.tracklet import Tracklet
@@ -22,10 +23,12 @@ _FACE = np.dtype(
 _CROP = np.dtype(
     [("frame", "<i4"), ("tracklet", "<i4"), ("picture", "u1", (SIDE, SIDE)), ("landmarks", "<f4", (478, 2))]
 )
+PICTURE_RECORD = np.dtype([("picture", "u1", (PICTURE_SIDE, PICTURE_SIDE))])
+"""The picture of one face in one frame (`avface.tracking.face_picture`), as stored in the temporary file."""
 
 
 class Sightings:
-    """Frame, tracklet and landmarks of each sighting; on request, textures and some aligned crops."""
+    """Frame, tracklet and landmarks of each sighting; on request, textures, pictures and some aligned crops."""
 
     faces: RecordFile
     """Fields frame, tracklet, box, confidence and points, in the order of the frames."""
@@ -33,15 +36,18 @@ class Sightings:
     """The texture of the face of each sighting, in the same order; for its visibility."""
     crops: RecordFile | None
     """Fields frame, tracklet, picture and landmarks; of some sightings only."""
+    pictures: RecordFile | None
+    """The picture of the face of each sighting, in the same order."""
 
-    def __init__(self, *, occlusions: bool = False, aligned_crops: bool = False) -> None:
-        """Make the files; `occlusions`: with textures, `aligned_crops`: with crops.
+    def __init__(self, *, occlusions: bool = False, pictures: bool = False) -> None:
+        """Make the files; `occlusions`: with textures, `pictures`: with pictures and crops.
 
         Raises:
             AvfaceError: if there is no room for them.
         """
         self.faces = RecordFile(_FACE)
-        self.crops = RecordFile(_CROP) if aligned_crops else None
+        self.crops = RecordFile(_CROP) if pictures else None
+        self.pictures = RecordFile(PICTURE_RECORD) if pictures else None
         self._sampler = FaceTexture() if occlusions else None
         self.textures = None
         if self._sampler is not None:
@@ -64,6 +70,10 @@ class Sightings:
             texture = np.zeros((), self.textures.dtype)
             texture["texture"] = self._sampler.sample(image, face.landmarks)
             self.textures.append(texture)
+        if self.pictures is not None:
+            picture = np.zeros((), PICTURE_RECORD)
+            picture["picture"] = face_picture(image, face.landmarks)
+            self.pictures.append(picture)
         if self.crops is not None and tracklet.frames >= tracklet.next_crop:
             tracklet.next_crop = next_crop(tracklet.frames)
             crop = np.zeros((), _CROP)
@@ -74,6 +84,6 @@ class Sightings:
 
     def close(self) -> None:
         """Close and so delete the files."""
-        for file in (self.faces, self.textures, self.crops):
+        for file in (self.faces, self.textures, self.crops, self.pictures):
             if file is not None:
                 file.close()

@@ -261,7 +261,7 @@ def track_everyone(
     max_faces: int = FACES_AT_ONCE,
     on_frame: Callable[[int], None] | None = None,
     occlusions: bool = False,
-    aligned_crops: bool = False,
+    pictures: bool = False,
 ) -> Tracks:
     """Track all faces of a clip in one pass over its frames.
 
@@ -270,7 +270,7 @@ def track_everyone(
         max_faces: Largest number of faces that are tracked at once.
         on_frame: Called with the number of frames done so far.
         occlusions: Whether to estimate the visibility of the landmarks.
-        aligned_crops: Whether to keep some aligned crops of each face (`avface.tracking.aligned_crops`).
+        pictures: Whether to keep a picture of each face in every frame, and some aligned crops.
 
     Raises:
         ValueError: if max_faces is below 1.
@@ -279,7 +279,7 @@ def track_everyone(
     if max_faces < 1:
         raise ValueError(f"max_faces={max_faces} must be at least 1")
     with FaceMesh() as mesh:
-        sightings = Sightings(occlusions=occlusions, aligned_crops=aligned_crops)
+        sightings = Sightings(occlusions=occlusions, pictures=pictures)
         tracker = _Tracker(mesh, max_faces, sightings)
         try:
             for count, (frame, change) in enumerate(with_changes(frames), start=1):
@@ -302,7 +302,7 @@ def track(
     max_faces: int | None = None,
     on_frame: Callable[[int], None] | None = None,
     occlusions: bool = False,
-    aligned_crops: bool = False,
+    pictures: bool = False,
 ) -> FaceTrack:
     """Track one person through a clip in one pass over its frames.
 
@@ -314,7 +314,8 @@ def track(
             for all N before another, and 24 for a point.
         on_frame: Called with the number of frames done so far.
         occlusions: Whether to estimate `FaceTrack.visibility`: about 1 ms a frame.
-        aligned_crops: Whether to keep some crops of the face (`FaceTrack.aligned_crops`).
+        pictures: Whether to keep pictures of the face, `FaceTrack.pictures` and `FaceTrack.aligned_crops`: about 1 ms
+            a frame.
 
     Raises:
         AvfaceError: as `track_everyone` does, and where no such person is seen.
@@ -323,6 +324,6 @@ def track(
         asked = FACES_FOR_A_POINT if isinstance(face, tuple) else (face or 0) + 1
         max_faces = max(FACES_AT_ONCE, asked)
     with track_everyone(
-        frames, max_faces=max_faces, on_frame=on_frame, occlusions=occlusions, aligned_crops=aligned_crops
+        frames, max_faces=max_faces, on_frame=on_frame, occlusions=occlusions, pictures=pictures
     ) as everyone:
         return everyone.select(face)

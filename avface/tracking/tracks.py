@@ -10,7 +10,7 @@ from avface.tracking.aligned_crops import AlignedCrops, evenly_spread
 from avface.tracking.covered import set_aside_covered
 from avface.tracking.face_track import BLOCK, POINT_RECORD, FaceTrack, RecordFile, Segment, StoredArray
 from avface.tracking.reidentification import similarity
-from avface.tracking.sightings import Sightings
+from avface.tracking.sightings import PICTURE_RECORD, Sightings
 from avface.tracking.tracklet import Tracklet
 from avface.tracking.visibility import FaceVisibility
 
@@ -109,7 +109,11 @@ class Tracks:
                     _append_unseen(points, int(run["frame"][0]) - len(points))
                     points.append(run["points"])
         _append_unseen(points, len(self._times) - len(points))
-        textures, crops = self._sightings.textures, self._sightings.crops
+        textures, crops, pictures = (
+            self._sightings.textures,
+            self._sightings.crops,
+            self._sightings.pictures,
+        )
         found = FaceTrack(
             landmarks=StoredArray(points, "landmarks"),
             depth=StoredArray(points, "depth"),
@@ -122,6 +126,7 @@ class Tracks:
             image_size=self.image_size,
             visibility=None if textures is None else self._visibility(tracklets, textures),
             aligned_crops=None if crops is None else self._aligned_crops(tracklets, crops),
+            pictures=None if pictures is None else self._pictures(tracklets, pictures),
         )
         return set_aside_covered(found)
 
@@ -135,6 +140,16 @@ class Tracks:
         chosen = own[evenly_spread(index["frame"][own])]
         records = np.concatenate([crops.read(n, n + 1) for n in chosen.tolist()])
         return AlignedCrops(records["frame"].astype(np.int64), records["picture"], records["landmarks"])
+
+    def _pictures(self, tracklets: Int, pictures: RecordFile) -> StoredArray:
+        """The pictures (T, side, side) of a person, given by tracklets; 0 in frames without the person."""
+        own = RecordFile(PICTURE_RECORD)
+        for part, picture in zip(self._sightings.faces.blocks(), pictures.blocks(), strict=True):
+            for place in np.flatnonzero(np.isin(part["tracklet"], tracklets)):
+                _append_blank(own, int(part["frame"][place]) - len(own))
+                own.append(picture[place])
+        _append_blank(own, len(self._times) - len(own))
+        return StoredArray(own, "picture")
 
     def _visibility(self, tracklets: Int, textures: RecordFile) -> StoredArray:
         """The probability that each landmark (T, 478) of a person, given by tracklets, is seen."""
@@ -176,6 +191,13 @@ class Tracks:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _append_blank(pictures: RecordFile, frames: int) -> None:
+    """Write black pictures for frames in which the person is not seen."""
+    blank = np.zeros(1, pictures.dtype)
+    for begin in range(0, frames, BLOCK):
+        pictures.append(np.repeat(blank, min(BLOCK, frames - begin)))
 
 
 def _append_unseen(points: RecordFile, frames: int) -> None:

@@ -114,7 +114,7 @@ def observe_clip(
                 light = renderer.light(range(frame, frame + 1))
                 writer.write(scene.sensor.develop(light, generator)[0].cpu().numpy(), number / 12.5)
         try:
-            observed = track(Clip.open(path).frames(), occlusions=True, aligned_crops=True)
+            observed = track(Clip.open(path).frames(), occlusions=True, pictures=True)
         except AvfaceError:
             return None
         weights = LandmarkWeights(observed, None, without=())

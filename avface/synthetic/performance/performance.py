@@ -148,6 +148,7 @@ def perform(
     seconds: float,
     frame_rate: float = 25.0,
     kind: Kind = "speech",
+    resting: bool = True,
 ) -> Performance:
     """Generate a random performance.
 
@@ -158,6 +159,7 @@ def perform(
         frame_rate: Frames a second.
         kind: "speech"; "silence": no speech, no sound or background noise; "sounds": no speech, but hums, laughter,
             music or noise, unrelated to the motion.
+        resting: Whether the face at rest has constant weights of its own (`baseline_curves`).
 
     Raises:
         AvfaceError: if espeak-ng is not installed.
@@ -180,14 +182,16 @@ def perform(
     end = track.ends[-1] if track.ends else 0.0
     gestures = gesture_curves(track.phonemes, end, times, style, np.exp(0.22 * prominence) * variation)
     stresses = _stresses(track.phonemes, prominence)
-    turn, shift = head_motion(rng, times, stresses, _neck(head))
+    turn, shift = head_motion(rng, times, stresses, neck_position(head))
     gaze, saccades = gaze_angles(rng, times, turn, head.gaze_range)
-    nonverbal = emotion_curves(rng, times, names, emotion, strength) + baseline_curves(rng, times, names)
+    nonverbal = emotion_curves(rng, times, names, emotion, strength)
+    if resting:
+        nonverbal += baseline_curves(rng, times, names)
     nonverbal += idle_curves(rng, times, names, 0.08 if kind == "speech" else 0.3)
     nonverbal += brow_curves(rng, times, names, stresses)
     expression = _combined(gestures_to_units(gestures, names, style), nonverbal, gestures, names)
-    _set_gaze(expression, names, gaze_units(gaze, head.gaze_range))
-    _add_blinks(rng, expression, names, blink_curve(rng, times, saccades))
+    set_gaze(expression, names, gaze_units(gaze, head.gaze_range))
+    add_blinks(rng, expression, names, blink_curve(rng, times, saccades))
 
     joints = np.zeros((frames, head.num_joints, 3), np.float32)
     eyes = [j for j, name in enumerate(head.joint_names) if name in ("left_eye", "right_eye")]
@@ -291,7 +295,7 @@ def _stresses(phonemes: Sequence[Phoneme], prominence: F64) -> F64:
     ).reshape(-1, 2)
 
 
-def _neck(head: HeadModel) -> F64:
+def neck_position(head: HeadModel) -> F64:
     """Position (3,) of the average head's neck joint in its own frame."""
     import torch
 
@@ -321,10 +325,10 @@ def _combined(spoken: F64, nonverbal: F64, gestures: F64, names: Sequence[str]) 
         elif name.startswith(closing):
             share = share * (1 - 0.8 * speaking)
         combined[:, column] += share
-    return _without_opposites(np.clip(combined, 0, 1), names)
+    return without_opposites(np.clip(combined, 0, 1), names)
 
 
-def _without_opposites(weights: F64, names: Sequence[str]) -> F64:
+def without_opposites(weights: F64, names: Sequence[str]) -> F64:
     """Weights of which opposite units cancel: of two opposite movements the difference remains."""
     column = {name: weights[:, number] for number, name in enumerate(names)}
     zero = np.zeros(len(weights))
@@ -349,14 +353,14 @@ def _without_opposites(weights: F64, names: Sequence[str]) -> F64:
     return weights
 
 
-def _set_gaze(expression: F64, names: Sequence[str], units: dict[str, F64]) -> None:
+def set_gaze(expression: F64, names: Sequence[str], units: dict[str, F64]) -> None:
     """Set the eyeLook units."""
     for name, weight in units.items():
         if name in names:
             expression[:, names.index(name)] = weight
 
 
-def _add_blinks(rng: np.random.Generator, expression: F64, names: Sequence[str], shut: F64) -> None:
+def add_blinks(rng: np.random.Generator, expression: F64, names: Sequence[str], shut: F64) -> None:
     """Close the lids by (T,): eyeWide and eyeSquint are suppressed, and units that lower a lid reduce the blink."""
 
     def weight(name: str) -> F64:

@@ -123,11 +123,7 @@ class LandmarkSampler:
         self._network, self._views, self._recipe = network, views, recipe
         self._rng = np.random.default_rng([recipe.seed, 1])
         self._deviations = np.ones(0)
-        rest = mean_points()[:LANDMARKS]
-        self._mirror = _other_side(rest)
-        self._affine = np.linalg.pinv(np.concatenate([rest, np.ones((LANDMARKS, 1))], 1))[:3]
-        self._uneven = rest - rest[self._mirror] * [-1, 1, 1]
-        """(468, 3) deviation of the points from mirror symmetry, which the tracker's points have, too."""
+        self._mirrored = Mirror()
 
     def learn_components(self, rows: Int) -> None:
         """Set mean and principal components of errors and points in the network, from some views."""
@@ -163,7 +159,7 @@ class LandmarkSampler:
         pictures, points, true = views.pictures[rows], views.tracked[rows], views.true[rows]
         for number in np.flatnonzero(rng.uniform(size=len(rows)) < 0.5):
             pictures[number] = pictures[number, :, ::-1]
-            points[number], true[number] = self._mirrored(points[number], true[number])
+            points[number], true[number] = self._mirrored(points[number]), self._mirrored(true[number])
         amount = (
             recipe.perturbation
             * rng.uniform(size=len(rows))
@@ -188,13 +184,6 @@ class LandmarkSampler:
         described = self._network.point_coefficients(torch.from_numpy(points))
         return torch.from_numpy(images), described, torch.from_numpy(offsets)
 
-    def _mirrored(self, tracked: F32, true: F32) -> tuple[F32, F32]:
-        """Landmarks (478, 2) of the mirror image of a view."""
-        flipped = [points[self._mirror] * [-1, 1] + [SIDE - 1, 0] for points in (tracked, true)]
-        uneven = self._uneven @ (self._affine @ flipped[0])
-        ends = [np.concatenate([points + uneven, tracked[LANDMARKS:]]) for points in flipped]
-        return ends[0].astype(np.float32), ends[1].astype(np.float32)
-
     def _degraded(self, images: Tensor) -> Tensor:
         """Images with random contrast, noise and occluded rectangles."""
         rng, side, values = self._rng, images.shape[-1], images.numpy()
@@ -218,6 +207,23 @@ class LandmarkSampler:
     def set_random_state(self, state: dict[str, Any]) -> None:
         """Restore what `random_state` returned."""
         self._rng.bit_generator.state = state
+
+
+class Mirror:
+    """Landmarks of the mirror image of a view."""
+
+    def __init__(self) -> None:
+        rest = mean_points()[:LANDMARKS]
+        self._other = _other_side(rest)
+        self._affine = np.linalg.pinv(np.concatenate([rest, np.ones((LANDMARKS, 1))], 1))[:3]
+        self._uneven = rest - rest[self._other] * [-1, 1, 1]
+        """(468, 3) deviation of the points from mirror symmetry, which the tracker's points have, too."""
+
+    def __call__(self, points: F32) -> F32:
+        """Landmarks (478, 2) in a view; those of the irises stay where they are."""
+        flipped = points[self._other] * [-1, 1] + [SIDE - 1, 0]
+        whole = np.concatenate([flipped + self._uneven @ (self._affine @ flipped), points[LANDMARKS:]])
+        return whole.astype(np.float32)
 
 
 def _other_side(rest: F64) -> Int:

@@ -132,7 +132,7 @@ def prepare_views(
         raise AvfaceError(f"{folder}: can't be made ({error.strerror}); choose another folder") from None
     paths = []
     with FaceMesh() as mesh:
-        renderer = _ViewRenderer(config, lambda image: _track(mesh, image))
+        renderer = ViewRenderer(config, lambda image: track_image(mesh, image))
         for first in range(0, config.people, PEOPLE_A_FILE):
             last = min(first + PEOPLE_A_FILE, config.people)
             path = folder / f"{first:05d}-{last:05d}.npz"
@@ -143,7 +143,7 @@ def prepare_views(
     return paths
 
 
-def _track(mesh: FaceMesh, image: U8) -> Floats | None:
+def track_image(mesh: FaceMesh, image: U8) -> Floats | None:
     """Landmarks of the tracker after several passes over one image, as in a video."""
     regions = mesh.detect(image)
     face = mesh.landmarks(image, max(regions, key=lambda one: one.side)) if regions else None
@@ -152,11 +152,19 @@ def _track(mesh: FaceMesh, image: U8) -> Floats | None:
     return None if face is None else face.landmarks
 
 
-class _ViewRenderer:
+class ViewRenderer:
     """Renders people and tracks them."""
 
-    def __init__(self, config: LandmarkViewsConfig, track: Detector) -> None:
-        self._config, self._track = config, track
+    def __init__(
+        self,
+        config: LandmarkViewsConfig,
+        track: Detector,
+        seed: int = LANDMARKS_SEED,
+        people_a_skin: int = 2,
+    ) -> None:
+        """seed: of the people; people_a_skin: number of consecutive people that have the same skin."""
+        self._config, self.track, self._seed = config, track, seed
+        self._people_a_skin = people_a_skin
         self._base = load_head()
         self._map = face_map(self._base, _MAPS)
         self._skin_faces = self._base.faces.numpy()[
@@ -175,12 +183,8 @@ class _ViewRenderer:
                     if number:
                         shown, points = warped(image, true, rng)
                         shown = degraded(shown, rng)
-                    tracked = self._track(shown)
-                    size = float(np.sqrt(np.ptp(points, axis=0).prod()))
-                    if (
-                        tracked is None
-                        or np.linalg.norm(tracked[:, :2] - points, axis=1).mean() > _LOST * size
-                    ):
+                    tracked = self.track(shown)
+                    if tracked is None or is_lost(tracked, points):
                         continue
                     matrix = crop_matrix(tracked)
                     view = aligned_crop(shown, matrix)
@@ -195,28 +199,35 @@ class _ViewRenderer:
     def _pictures(self, person: int) -> Iterator[tuple[U8, Floats]]:
         """Rendered pictures of a person and where the landmarks are in them."""
         head = out_of_model_head(person, OutOfModelConfig(seed=LANDMARKS_SEED))
+        for scene in self.scenes(person, head):
+            frames = np.linspace(3, len(scene) - 4, self._config.frames).round().astype(int)
+            for _, image, true in self.pictures(SceneRenderer(scene, head), frames):
+                yield image, true
+
+    def pictures(self, renderer: SceneRenderer, frames: Int) -> Iterator[tuple[int, U8, Floats]]:
+        """Number, compressed picture and true landmarks (478, 2) of some frames of a scene."""
+        scene, head = renderer.scene, renderer.head
         embedding = head.embedding("mediapipe478")
         triangles = torch.from_numpy(embedding.triangles)
         shares = torch.from_numpy(embedding.barycentric).float()
-        for scene in self._scenes(person, head):
-            renderer = SceneRenderer(scene, head)
-            generator = torch.Generator().manual_seed(scene.noise_seed)
-            rotation, translation = scene.motion(head)
-            for frame in np.linspace(3, len(scene) - 4, self._config.frames).round().astype(int):
-                image = scene.sensor.develop(renderer.light(range(frame, frame + 1)), generator)[0].numpy()
-                performance = scene.performance
-                posed = head(
-                    torch.as_tensor(scene.shape)[None],
-                    torch.as_tensor(performance.expression[frame : frame + 1]),
-                    torch.as_tensor(performance.joints[frame : frame + 1]),
-                )[0]
-                points = torch.einsum("lkc,lk->lc", posed[triangles], shares)
-                placed = points @ rotation[frame].T + translation[frame]
-                quality = int(np.interp(scene.sensor.quality, [18, 32], [96, 55]))
-                yield _compressed(image, quality), scene.camera.project(placed[None])[0].numpy()
+        generator = torch.Generator().manual_seed(scene.noise_seed)
+        rotation, translation = scene.motion(head)
+        performance = scene.performance
+        quality = int(np.interp(scene.sensor.quality, [18, 32], [96, 55]))
+        for frame in frames.tolist():
+            image = scene.sensor.develop(renderer.light(range(frame, frame + 1)), generator)[0].numpy()
+            posed = head(
+                torch.as_tensor(scene.shape)[None],
+                torch.as_tensor(performance.expression[frame : frame + 1]),
+                torch.as_tensor(performance.joints[frame : frame + 1]),
+            )[0]
+            points = torch.einsum("lkc,lk->lc", posed[triangles], shares)
+            placed = points @ rotation[frame].T + translation[frame]
+            yield frame, _compressed(image, quality), scene.camera.project(placed[None])[0].numpy()
 
-    def _scenes(self, person: int, head: HeadModel) -> Iterator[Scene]:
-        own = np.random.default_rng([LANDMARKS_SEED, person, _PERSON])
+    def scenes(self, person: int, head: HeadModel) -> Iterator[Scene]:
+        """Scenes of a person with this head, with different light, camera and performance."""
+        own = np.random.default_rng([self._seed, person, _PERSON])
         clothes = sample_clothes(own)
         skin = self._skin(person, head)
         hair = sample_hair(own, head, skin.traits)
@@ -224,7 +235,7 @@ class _ViewRenderer:
         for number in range(self._config.scenes):
 
             def stream(ingredient: int, number: int = number) -> np.random.Generator:
-                return np.random.default_rng([LANDMARKS_SEED, person, number, ingredient])
+                return np.random.default_rng([self._seed, person, number, ingredient])
 
             camera, rest, turn = sample_camera(stream(CAMERA), size)
             more = stream(_TURN).normal(0, [0.09, 0.2, 0.03]).clip([-0.2, -0.45, -0.08], [0.2, 0.45, 0.08])
@@ -246,7 +257,7 @@ class _ViewRenderer:
 
     def _skin(self, person: int, head: HeadModel) -> Skin:
         """The skin of a person: texture of the mean head, wrinkles of this head's expressions."""
-        whose, how = np.random.default_rng([LANDMARKS_SEED, person // 2, _SKIN]).spawn(2)
+        whose, how = np.random.default_rng([self._seed, person // self._people_a_skin, _SKIN]).spawn(2)
         traits = sample_traits(whose)
         paint, rough, where, ridges = how.spawn(4)
         neutral = head.template.double().numpy()
@@ -260,6 +271,12 @@ class _ViewRenderer:
             roughness=0.4,
             specular=0.028,
         )
+
+
+def is_lost(tracked: Floats, true: Floats) -> bool:
+    """Whether the tracker has lost a face with true landmarks (478, 2): its own (478, 2 or more) are far from them."""
+    size = float(np.sqrt(np.ptp(true, axis=0).prod()))
+    return bool(np.linalg.norm(tracked[:, :2] - true, axis=1).mean() > _LOST * size)
 
 
 def warped(image: U8, landmarks: Floats, rng: np.random.Generator) -> tuple[U8, F32]:
