@@ -284,8 +284,8 @@ def read_motion(
     columns = np.array([unit_names.index(name) for name in network.config.units])
     for start in range(0, len(seen), _BLOCK):
         rows = seen[start : start + _BLOCK]
-        code = reader.code(rows, context)
-        coefficients[rows] = code.coefficients.numpy() * reader.trust(rows)[:, None]
+        code, trust = reader.code(rows, context)
+        coefficients[rows] = (code.coefficients * trust[:, None]).numpy()
         weights[np.ix_(rows, columns)] = network.amplified(code.weights).numpy()
         sigma[np.ix_(rows, columns)] = code.sigma.numpy()
     return LandmarkMotion(CorrectedLandmarks(network, track, coefficients), weights, sigma)
@@ -300,40 +300,40 @@ class _Reader:
         self._network, self._track = network, track
         self._pictures, self._visibility = pictures, visibility
 
-    def read(self, rows: Int) -> tuple[Pictures, Tensor]:
-        """Pictures and components (N, P) of the points of frames (N,)."""
+    def read(self, rows: Int) -> tuple[Pictures, Tensor, Tensor]:
+        """Pictures and components (N, P) of the points of frames (N,), and the share (N,) of the texels that face the
+        camera."""
         layout = picture_layout()
-        shown, points = [], []
+        shown, points, facing = [], [], []
         for frame in rows.tolist():
             texels, at, _ = shown_texels(np.asarray(self._track.landmarks[frame]))
-            seen = np.asarray(self._visibility[frame], np.float32)[:, None]
-            shown.append(texels * layout.on_texels(seen)[..., 0].clip(0, 1))
+            facing.append(float(texels[layout.inside].mean()))
+            seen = np.asarray(self._visibility[frame], np.float32)
+            if seen.min() < 1:
+                texels = texels * layout.on_texels(seen[:, None])[..., 0].clip(0, 1)
+            shown.append(texels)
             points.append(at)
         grey = np.stack([np.asarray(self._pictures[frame]) for frame in rows.tolist()])
         pictures = Pictures.of(torch.from_numpy(grey), torch.from_numpy(np.stack(shown)))
-        return pictures, self._network.point_coefficients(torch.from_numpy(np.stack(points)))
-
-    def trust(self, rows: Int) -> F32:
-        """Share (N,) of the corrections of frames' landmarks that counts, by how far the face is turned away."""
-        least, full = SHOWN_SHARE
-        inside = picture_layout().inside
-        shown = [shown_texels(np.asarray(self._track.landmarks[frame]))[0][inside] for frame in rows.tolist()]
-        return np.asarray(((np.mean(shown, axis=1) - least) / (full - least)).clip(0, 1), np.float32)
+        coefficients = self._network.point_coefficients(torch.from_numpy(np.stack(points)))
+        return pictures, coefficients, torch.tensor(facing)
 
     def context(self, seen: Int) -> tuple[Pictures, Tensor]:
         """Mean pictures and points of some of the frames, those that show most of the face if there are any."""
         clear = [frame for frame in seen.tolist() if self._visibility[frame].mean() >= MIN_VISIBLE_SHARE]
         among = np.array(clear) if clear else seen
         chosen = np.linspace(0, len(among) - 1, min(len(among), CONTEXT_FRAMES)).round().astype(int)
-        pictures, points = self.read(among[np.unique(chosen)])
+        pictures, points, _ = self.read(among[np.unique(chosen)])
         return pictures.mean(), points.mean(0)
 
-    def code(self, rows: Int, context: tuple[Pictures, Tensor]) -> MotionCode:
-        """What the network says of frames (N,)."""
-        pictures, points = self.read(rows)
+    def code(self, rows: Int, context: tuple[Pictures, Tensor]) -> tuple[MotionCode, Tensor]:
+        """What the network says of frames (N,), and the share (N,) of the corrections of their landmarks that counts,
+        by how far the face is turned away."""
+        pictures, points, facing = self.read(rows)
         code = self._network(pictures, context[0], points, context[1])
         assert isinstance(code, MotionCode)
-        return code
+        least, full = SHOWN_SHARE
+        return code, ((facing - least) / (full - least)).clamp(0, 1)
 
 
 FORMAT = WeightFormat(

@@ -28,9 +28,9 @@ SHAPE_PRECISION = 8.0
 """Precision of shape weights around the estimate of the shape prior: landmarks may still move them by a third of a
 standard deviation or so."""
 BIAS_PRECISION = 5.0
-"""Factor then on the precision of the tracker's bias. Loose, it takes what shape and expression should explain; tight, it
-leaves the tracker's errors to the shape. With 0.1, 3, 5, 10: landmarks on four real clips are 1.4, 1.20, 1.16, 1.11 % from
-their places on the surface; the shape protocol's ratio is 0.702, 0.726, 0.735, 0.750."""
+"""Factor then on the precision of the tracker's bias. Loose, it takes what shape and expression should explain; tight,
+it leaves the errors to the shape. With 0.1, 3, 5, 10: landmarks on four real clips are 1.4, 1.20, 1.16, 1.11 % away
+from their places on the surface; the shape protocol's ratio is 0.702, 0.726, 0.735, 0.750."""
 LIP_BIAS_SIGMA = 4e-3
 """Standard deviation in metres of the bias's difference between a point of the upper inner lip and that below it."""
 MIN_LANDMARK_WEIGHT = 0.1
