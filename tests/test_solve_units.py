@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from solve_clips import QUICK, SIZE, head_without_tracker_errors, truth
 
-from avface.solve import Solver, UnitObservations
+from avface.solve import Prediction, Solver
 
 FRAMES = 10
 
@@ -30,7 +30,7 @@ def fit(head, clip, weights=None, sigma=0.05, visibility=None):
         for name, value in weights.items():
             column = head.expression_names.index(name)
             read[:, column], spread[:, column] = value, sigma
-        units = UnitObservations(read, spread)
+        units = Prediction(read, spread)
     observations = replace(clip.observations(), units=units, visibility=visibility)
     found = Solver(head, SIZE, QUICK).fit(observations).expression
     return dict(zip(head.expression_names, found.T, strict=True))
@@ -75,6 +75,6 @@ def test_units_of_what_is_occluded_are_not_read(head, clip):
     ],
 )
 def test_units_that_cannot_be_are_refused(head, clip, weights, sigma, message):
-    observations = replace(clip.observations(), units=UnitObservations(weights, sigma))
+    observations = replace(clip.observations(), units=Prediction(weights, sigma))
     with pytest.raises(ValueError, match=message):
         Solver(head, SIZE, QUICK).fit(observations)

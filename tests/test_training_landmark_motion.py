@@ -14,11 +14,11 @@ from avface.networks.landmark_motion import LARGEST_AMPLITUDE, MotionConfig, loa
 from avface.tracking.aligned_crops import SIDE, crop_matrix, to_crop
 from avface.tracking.face_picture import LANDMARKS, PICTURE_SIDE, shown_texels
 from avface.training.landmarks.motion import (
+    HeldOut,
     MotionRecipe,
     MotionSampler,
     MotionTask,
     MotionTraining,
-    held_out_errors,
     train,
 )
 from avface.training.landmarks.motion_views import MotionViews, MotionViewsConfig
@@ -104,7 +104,7 @@ def test_training_corrects_the_motion_and_reads_the_unit_of_people_held_out(view
     assert 1 <= amplitude[0] < 1.6 and amplitude.max() <= LARGEST_AMPLITUDE
     assert amplitude[1] == amplitude[2], "both halves of a unit have one"
     sampler = MotionSampler(result.network, motion_views(1), training.recipe)
-    other = held_out_errors(load_motion_network(training.out), sampler)
+    other = HeldOut.read(load_motion_network(training.out), sampler).errors()
     assert other["corrected"] < 0.65 * other["tracked"] and other["units_r"] > 0.75
 
 

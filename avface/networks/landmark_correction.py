@@ -27,9 +27,9 @@ SECOND_STEP = 0.5
 """Step size of the second iteration, from the points that the first one corrected; the best of 0 to 1 on synthetic
 people."""
 
-_BRIGHTNESS_OFFSET = 8.0
+BRIGHTNESS_OFFSET = 8.0
 """Added to the brightness before the logarithm."""
-_NOISE_CONTRAST = 0.02
+NOISE_CONTRAST = 0.02
 """Contrast of the log brightness that is added as noise in the normalisation."""
 _LEVEL_SIGMA, _CONTRAST_SIGMA = 5.0, 8.0
 """Standard deviations in texels of the Gaussians of the local level and the local contrast."""
@@ -80,12 +80,12 @@ class Layout(FaceLayout):
         value, shown = self.warped(view, place), self.shown(place)
         if visibility is not None:
             shown = shown * self.on_texels(np.asarray(visibility, np.float32)[:, None])[..., 0].clip(0, 1)
-        brightness = np.log(value.astype(np.float32) + _BRIGHTNESS_OFFSET)
+        brightness = np.log(value.astype(np.float32) + BRIGHTNESS_OFFSET)
         weight = np.maximum(shown, 0.05) * inside
         away = brightness - _local_mean(brightness, weight, _LEVEL_SIGMA)
-        contrast = np.sqrt(_local_mean(away * away, weight, _CONTRAST_SIGMA) + _NOISE_CONTRAST**2)
+        contrast = np.sqrt(_local_mean(away * away, weight, _CONTRAST_SIGMA) + NOISE_CONTRAST**2)
         away_from_all = brightness - (brightness * weight).sum() / weight.sum()
-        contrast_of_all = np.sqrt((away_from_all**2 * weight).sum() / weight.sum() + _NOISE_CONTRAST**2)
+        contrast_of_all = np.sqrt((away_from_all**2 * weight).sum() / weight.sum() + NOISE_CONTRAST**2)
         return np.stack(
             [
                 (away / contrast).clip(-3, 3) * inside,
@@ -125,12 +125,12 @@ class LandmarkNetwork(nn.Module):
         self.layout = layout
         one, two, three = config.channels
         flat = 2 * LANDMARKS
-        self.fine = _convolution(3, one, 5, 2)
-        self.middle = _convolution(one, two, 3, 2)
-        self.middle_again = nn.Sequential(_convolution(two, two), _convolution(two, two))
-        self.coarse = _convolution(two, three, 3, 2)
-        self.coarse_again = nn.Sequential(_convolution(three, three), _convolution(three, three))
-        self.reduce = _convolution(three, config.reduced, 1)
+        self.fine = convolution(3, one, 5, 2)
+        self.middle = convolution(one, two, 3, 2)
+        self.middle_again = nn.Sequential(convolution(two, two), convolution(two, two))
+        self.coarse = convolution(two, three, 3, 2)
+        self.coarse_again = nn.Sequential(convolution(three, three), convolution(three, three))
+        self.reduce = convolution(three, config.reduced, 1)
         width = config.reduced * (config.side // 8) ** 2 + config.point_components
         self.first = nn.Linear(width, config.hidden)
         self.second = nn.Linear(config.hidden, config.hidden)
@@ -165,9 +165,7 @@ class LandmarkNetwork(nn.Module):
 
     def point_coefficients(self, points: Tensor) -> Tensor:
         """Coefficients (B, D) of points (B, 478, 2) in a view in their principal components, in standard deviations."""
-        points = points[:, :LANDMARKS]
-        placed = (points - points.mean(1, keepdim=True)).flatten(1) / FACE_SIZE
-        return ((placed - self.points_mean) @ self.points_basis.T).clamp(-4, 4)
+        return point_components(points, self.points_mean, self.points_basis)
 
     @torch.inference_mode()
     def predict_offsets(self, pictures: U8, landmarks: Floats, visibility: F32 | None = None) -> F32:
@@ -201,9 +199,18 @@ class LandmarkNetwork(nn.Module):
         return np.asarray(FACE_SIZE * offsets.numpy(), np.float32)
 
 
-def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.SiLU())
+def point_components(points: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
+    """Coefficients (..., D) of points (..., 478, 2) in aligned crops in principal components (D, 936) around a mean
+    (936,), both over the face's size; within four standard deviations."""
+    points = points[..., :LANDMARKS, :]
+    placed = (points - points.mean(-2, keepdim=True)).flatten(-2) / FACE_SIZE
+    return ((placed - mean) @ basis.T).clamp(-4, 4)
+
+
+def convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
+    """A convolution with batch normalisation and SiLU."""
+    layer = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.SiLU())
 
 
 FORMAT = WeightFormat(

@@ -24,6 +24,12 @@ from avface.arrays import F32, U8, Floats, Int
 from avface.errors import AvfaceError
 from avface.files.weight_file import Pretrained, WeightFormat
 from avface.head.schemes import LIPS, MIN_VISIBLE_SHARE
+from avface.networks.landmark_correction import (
+    BRIGHTNESS_OFFSET,
+    NOISE_CONTRAST,
+    convolution,
+    point_components,
+)
 from avface.tracking import FaceTrack
 from avface.tracking.aligned_crops import FACE_SIZE, crop_matrix
 from avface.tracking.face_picture import LANDMARKS, PICTURE_SIDE, picture_layout, shown_texels
@@ -32,10 +38,6 @@ from avface.tracking.face_track import StoredArray
 CONTEXT_FRAMES = 64
 """Frames, evenly over the clip, whose mean the pictures are compared with, at most."""
 _BLOCK = 64
-_BRIGHTNESS_OFFSET = 8.0
-"""Added to the brightness before the logarithm."""
-_NOISE_CONTRAST = 0.02
-"""Contrast of the log brightness that is added as noise in the normalisation."""
 _LEVEL_SIGMA, _CONTRAST_SIGMA = 5 / 96 * PICTURE_SIDE, 8 / 96 * PICTURE_SIDE
 """Standard deviations in texels of the Gaussians of the local level and the local contrast."""
 LEAST_WEIGHT = 0.03
@@ -93,13 +95,13 @@ class Pictures:
         """Those of grey pictures (N, side, side) uint8, whose texels are seen by (N, side, side) from 0 to 1."""
         inside = torch.from_numpy(picture_layout().inside).to(shown)
         weight = shown.clamp_min(0.05) * inside
-        bright = torch.log(pictures.to(shown) + _BRIGHTNESS_OFFSET)
+        bright = torch.log(pictures.to(shown) + BRIGHTNESS_OFFSET)
         away = bright - _local_mean(bright, weight, _LEVEL_SIGMA)
-        contrast = torch.sqrt(_local_mean(away.square(), weight, _CONTRAST_SIGMA) + _NOISE_CONTRAST**2)
+        contrast = torch.sqrt(_local_mean(away.square(), weight, _CONTRAST_SIGMA) + NOISE_CONTRAST**2)
         total = weight.sum((1, 2), keepdim=True)
         from_all = bright - (bright * weight).sum((1, 2), keepdim=True) / total
         contrast_of_all = torch.sqrt(
-            (from_all.square() * weight).sum((1, 2), keepdim=True) / total + _NOISE_CONTRAST**2
+            (from_all.square() * weight).sum((1, 2), keepdim=True) / total + NOISE_CONTRAST**2
         )
         return cls(
             (away / contrast).clamp(-3, 3) * inside,
@@ -150,12 +152,12 @@ class MotionNetwork(nn.Module):
         super().__init__()
         self.config = config
         one, two, three, four = config.channels
-        self.fine = nn.Sequential(_convolution(5, one, 5, 2), _convolution(one, two))
-        self.middle = _convolution(two, three, 3, 2)
-        self.middle_again = nn.Sequential(_convolution(three, three), _convolution(three, three))
-        self.coarse = _convolution(three, four, 3, 2)
-        self.coarse_again = nn.Sequential(_convolution(four, four), _convolution(four, four))
-        self.reduce = _convolution(four, config.reduced, 1)
+        self.fine = nn.Sequential(convolution(5, one, 5, 2), convolution(one, two))
+        self.middle = convolution(two, three, 3, 2)
+        self.middle_again = nn.Sequential(convolution(three, three), convolution(three, three))
+        self.coarse = convolution(three, four, 3, 2)
+        self.coarse_again = nn.Sequential(convolution(four, four), convolution(four, four))
+        self.reduce = convolution(four, config.reduced, 1)
         width = config.reduced * (PICTURE_SIDE // 8) ** 2 + 2 * config.point_components
         self.first = nn.Linear(width, config.hidden)
         self.second = nn.Linear(config.hidden, config.hidden)
@@ -194,9 +196,7 @@ class MotionNetwork(nn.Module):
 
     def point_coefficients(self, points: Tensor) -> Tensor:
         """Principal components (..., P) of points (..., 478, 2) in aligned crops, in standard deviations."""
-        points = points[..., :LANDMARKS, :]
-        placed = (points - points.mean(-2, keepdim=True)).flatten(-2) / FACE_SIZE
-        return ((placed - self.points_mean) @ self.points_basis.T).clamp(-4, 4)
+        return point_components(points, self.points_mean, self.points_basis)
 
     def amplified(self, weights: Tensor) -> Tensor:
         """Weights (N, U) with the amplitude that true ones have, within [0, 1].
@@ -210,11 +210,6 @@ class MotionNetwork(nn.Module):
     def offsets_in_crop(self, coefficients: Tensor) -> Tensor:
         """Offsets (N, 468, 2) relative to the face's size, in the axes of aligned crops."""
         return (coefficients @ self.error_basis).unflatten(-1, (LANDMARKS, 2))
-
-
-def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.SiLU(inplace=True))
 
 
 class CorrectedLandmarks:
@@ -238,13 +233,18 @@ class CorrectedLandmarks:
 
     def __getitem__(self, key: Any) -> F32:
         """Landmarks (478, 2) of a frame or (T, 478, 2) of some."""
-        return np.asarray(self._track.best_landmarks[key] + self.offsets(key), np.float32)
+        tracked = np.asarray(self._track.landmarks[key])
+        best = tracked if self._track.flow_landmarks is None else self._track.flow_landmarks[key]
+        return np.asarray(best + self._offsets(key, tracked), np.float32)
 
     def offsets(self, key: Any) -> F32:
         """Offsets (478, 2) or (T, 478, 2) in pixels from `FaceTrack.best_landmarks`; 0 for lips and irises."""
+        return self._offsets(key, np.asarray(self._track.landmarks[key]))
+
+    def _offsets(self, key: Any, tracked_landmarks: F32) -> F32:
         frames = np.arange(len(self._track))[key]
         many = np.atleast_1d(frames)
-        landmarks = np.asarray(self._track.landmarks[key]).reshape(len(many), -1, 2)
+        landmarks = tracked_landmarks.reshape(len(many), -1, 2)
         result = np.zeros_like(landmarks)
         for frame, tracked, offset in zip(many, landmarks, result, strict=True):
             code = self._coefficients[frame]
@@ -319,9 +319,11 @@ class _Reader:
         return pictures, coefficients, torch.tensor(facing)
 
     def context(self, seen: Int) -> tuple[Pictures, Tensor]:
-        """Mean pictures and points of some of the frames, those that show most of the face if there are any."""
-        clear = [frame for frame in seen.tolist() if self._visibility[frame].mean() >= MIN_VISIBLE_SHARE]
-        among = np.array(clear) if clear else seen
+        """Mean pictures and points of some of these frames (N,), of those that show the face if any do."""
+        among = seen
+        if self._track.visibility is not None:
+            showing = seen[self._track.mean_visibility()[seen] >= MIN_VISIBLE_SHARE]
+            among = showing if len(showing) else seen
         chosen = np.linspace(0, len(among) - 1, min(len(among), CONTEXT_FRAMES)).round().astype(int)
         pictures, points, _ = self.read(among[np.unique(chosen)])
         return pictures.mean(), points.mean(0)

@@ -2,7 +2,7 @@
 
 from avface.solve.config import SolverConfig
 from avface.solve.motion import MotionPriorConfig
-from avface.solve.observations import LandmarkCorrections, Observations, UnitObservations
+from avface.solve.observations import LandmarkCorrections, Observations
 from avface.solve.prediction import Prediction
 from avface.solve.priors import ExpressionPriorConfig
 from avface.solve.solver import Fit, Solver
@@ -16,5 +16,4 @@ __all__ = [
     "Prediction",
     "Solver",
     "SolverConfig",
-    "UnitObservations",
 ]

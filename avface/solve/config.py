@@ -41,11 +41,11 @@ class SolverConfig:
     read_pictures: bool = True
     """Whether a network looks at the pictures of the face, on heads that it was trained for: it corrects the motion of
     the landmarks, and reads expression weights off. Without, the landmarks are used as tracked."""
-    unit_trust: float = 0.5
-    """Factor on the standard deviations of expression weights read off the picture: below 1, because the landmarks'
-    errors depend on the expression, which their noise model leaves out."""
-    unit_sigma: float = 0.02
-    """Standard deviation added to those in quadrature, as a share of a unit's largest weight."""
+    unit_trust: float = 4.0
+    """Factor on the precision of expression weights read off the picture: above 1, because the landmarks' errors depend
+    on the expression, which their noise model leaves out."""
+    unit_sigma: float = 0.04
+    """Standard deviation added to theirs in quadrature, as a share of a unit's largest weight."""
     clip_prior_seconds: float = 0.1
     """Seconds per independent sample of the clip's own prior of a unit's weight. It acts where the unit's landmarks are
     occluded: a hidden mouth goes over to its mean in the clip instead of being held or closed."""

@@ -62,7 +62,7 @@ class FitData:
         """
         prediction.check(len(observations.times), model.num_units, model.head.num_shape)
         if observations.units is not None:
-            observations.units.check(len(observations.times), model.num_units)
+            observations.units.check(len(observations.times), model.num_units, model.head.num_shape)
         self.observations, self.prediction = observations, prediction
         self._model, self._config = model, config
         visible = observations.visible_share()
@@ -98,12 +98,11 @@ class FitData:
     def _with_units(self, prior: FramePrior, numbers: Int, visible: Tensor) -> FramePrior:
         """The prior of frames of these numbers (T,) times what is read off the picture of units that are visible by
         (T, E)."""
-        units, config = self.observations.units, self._config
+        units, trust = self.observations.units, self._config.unit_trust
         if units is None:
             return prior
-        read = Prediction(units.weights, config.unit_trust * units.sigma)
-        floor = config.unit_sigma * self._model.reach
-        return prior.product(FramePrior.of(read, numbers, floor), visible)
+        read = FramePrior.of(units, numbers, self._config.unit_sigma * self._model.reach)
+        return prior.product(read, trust * visible)
 
     def landmarks(self, numbers: Int) -> Tensor:
         """Landmarks (T, L, 2) pixels in frames of these numbers."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from avface.arrays import F64, Floats, Int, Ints
+from avface.solve.prediction import Prediction
 
 MAX_JITTER_STEP = 0.055
 """Seconds. At longer steps, differences between frames are dominated by motion rather than by tracker jitter."""
@@ -38,27 +39,6 @@ class LandmarkCorrections:
         return LandmarkCorrections(self.frames[rows], self.offsets[rows], self.weights[rows])
 
 
-@dataclass(frozen=True, eq=False)
-class UnitObservations:
-    """Expression weights (T, E) that a network reads off the picture, with their standard deviations (T, E); infinite
-    where it reads nothing."""
-
-    weights: Floats
-    sigma: Floats
-
-    def check(self, frames: int, units: int) -> None:
-        """Check them against the numbers of frames and expression units.
-
-        Raises:
-            ValueError: if shapes differ, a weight isn't finite, or a standard deviation isn't above 0.
-        """
-        for name, values in (("weights", self.weights), ("sigma", self.sigma)):
-            if values.shape != (frames, units):
-                raise ValueError(f"unit {name} have shape {values.shape}, expected {(frames, units)}")
-        if not (np.isfinite(self.weights).all() and (self.sigma > 0).all()):
-            raise ValueError("unit weights must be finite, their standard deviations above 0")
-
-
 @dataclass(frozen=True)
 class Observations:
     """Tracked landmarks of one person in T frames.
@@ -67,8 +47,8 @@ class Observations:
     for a slice of frames, such as one on disk: only a few windows are read at a time), confidence (T,) in [0, 1], times
     (T,) seconds, segments (T,) numbers of the segments between shot cuts, visibility (T, L) in [0, 1] the probability
     that each landmark is visible, which weights it (an array or an object like that of the landmarks; None: all 1),
-    corrections of some frames' landmarks, from which the shape is estimated, and expression weights read off the
-    picture, each of which counts as far as what its unit moves is visible.
+    corrections of some frames' landmarks, from which the shape is estimated, and the distributions of expression
+    weights that are read off the picture, each of which counts as far as what its unit moves is visible.
     """
 
     landmarks: FrameArray
@@ -77,7 +57,7 @@ class Observations:
     segments: Ints
     visibility: FrameArray | None = None
     corrections: LandmarkCorrections | None = None
-    units: UnitObservations | None = None
+    units: Prediction | None = None
 
     def visible_share(self, block: int = 1024) -> F64:
         """Mean visibility (T,) of each frame's landmarks, 0 without a face; `block` frames are read at a time."""

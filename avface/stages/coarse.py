@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from avface.head.model import HeadModel
     from avface.networks.coarse.inference import ClipPrediction
     from avface.networks.coarse.model import CoarseNetworks
+    from avface.networks.fusion.landmark_weights import LandmarkWeights
     from avface.networks.landmark_motion import LandmarkMotion
     from avface.solve import Fit, LandmarkCorrections, Prediction
 
@@ -165,21 +166,27 @@ def _load_networks(head: HeadModel, request: Request) -> CoarseNetworks | None:
 def _read_motion(inputs: StageInputs) -> LandmarkMotion | None:
     """The landmarks with their motion corrected and the units that the picture shows; None without pictures, or if
     these aren't to be looked at."""
-    from avface.networks.fusion.landmark_weights import LandmarkWeights
     from avface.networks.landmark_motion import pretrained_motion_network, read_motion
 
     track, solver = inputs.track, inputs.request.solver
     if track.pictures is None or not (solver is None or solver.read_pictures):
         return None
-    weights = LandmarkWeights(track, None, without=_ignored_regions(inputs), flow=False)
     with one_thread():
-        return read_motion(pretrained_motion_network(), track, inputs.head.expression_names, weights)
+        return read_motion(
+            pretrained_motion_network(), track, inputs.head.expression_names, _weights_as_tracked(inputs)
+        )
+
+
+def _weights_as_tracked(inputs: StageInputs) -> LandmarkWeights:
+    """Weights of the detector's landmarks."""
+    from avface.networks.fusion.landmark_weights import LandmarkWeights
+
+    return LandmarkWeights(inputs.track, None, without=_ignored_regions(inputs), flow=False)
 
 
 def _correct_landmarks(inputs: StageInputs, motion: LandmarkMotion | None) -> LandmarkCorrections | None:
     """Corrections of some frames' landmarks by the correction network, for the fit of the shape, against those whose
     motion is corrected; None without crops."""
-    from avface.networks.fusion.landmark_weights import LandmarkWeights
     from avface.networks.landmark_correction import pretrained_landmark_network
     from avface.solve import LandmarkCorrections
 
@@ -187,7 +194,7 @@ def _correct_landmarks(inputs: StageInputs, motion: LandmarkMotion | None) -> La
     views = track.aligned_crops
     if views is None:
         return None
-    weights = LandmarkWeights(track, None, without=_ignored_regions(inputs), flow=False)
+    weights = _weights_as_tracked(inputs)
     visible = np.stack([weights[frame] for frame in views.frames.tolist()])
     with one_thread():
         offsets = pretrained_landmark_network().predict_offsets(views.pictures, views.landmarks, visible)
@@ -216,7 +223,7 @@ def _fit(
     from avface.geometry.rotations import facing_rotvec
     from avface.networks.fusion.landmark_weights import LandmarkWeights
     from avface.networks.regions import REGIONS
-    from avface.solve import Observations, Solver, UnitObservations
+    from avface.solve import Observations, Prediction, Solver
 
     request, track, head = inputs.request, inputs.track, inputs.head
     on_frames: Callable[[int], None] = inputs.counter("solve")
@@ -233,7 +240,7 @@ def _fit(
             inputs.shots(),
             weights,
             corrections,
-            None if motion is None else UnitObservations(motion.weights, motion.sigma),
+            None if motion is None else Prediction(motion.weights, motion.sigma),
         ),
         on_frames,
         None if expected is None else _prior(expected, head),

@@ -21,7 +21,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from avface.arrays import F32, F64, U8, Bool
+from avface.arrays import F32, U8, Bool
 from avface.errors import AvfaceError
 from avface.head import load_head
 from avface.head.unit_names import mirrored_units
@@ -36,7 +36,7 @@ from avface.networks.landmark_motion import (
 from avface.tracking.aligned_crops import FACE_SIZE
 from avface.tracking.face_picture import LANDMARKS, PICTURE_SIDE
 from avface.training.landmarks.motion_views import MotionViews, MotionViewsConfig, prepare_motion_views
-from avface.training.landmarks.train import Mirror
+from avface.training.landmarks.train import Mirror, components, settle_statistics
 from avface.training.loop.config import (
     Optimisation,
     RunConfig,
@@ -187,11 +187,11 @@ class MotionSampler:
         for own in self._rows:
             errors[own] -= errors[own].mean(0)
         rows = self._rng.permutation(rows)[:BASIS_VIEWS]
-        _, basis, deviations = _components(errors[rows].reshape(len(rows), -1), config.error_components)
+        _, basis, deviations = components(errors[rows].reshape(len(rows), -1), config.error_components)
         network.error_basis.copy_(torch.from_numpy(basis * deviations[:, None]))
         points = views.tracked[rows, :LANDMARKS].astype(np.float64)
         placed = ((points - points.mean(1, keepdims=True)) / FACE_SIZE).reshape(len(rows), -1)
-        mean, basis, deviations = _components(placed, config.point_components)
+        mean, basis, deviations = components(placed, config.point_components)
         network.points_mean.copy_(torch.from_numpy(mean))
         network.points_basis.copy_(torch.from_numpy(basis / deviations[:, None]))
 
@@ -292,15 +292,6 @@ def _relit(pictures: U8, rng: np.random.Generator) -> U8:
     return np.asarray(light.clip(0, 255).astype(np.uint8))
 
 
-def _components(values: F64, count: int) -> tuple[F64, F64, F64]:
-    """Mean (F,), principal components (count, F), orthonormal, and standard deviations (count,) of values (N, F)."""
-    mean = values.mean(0)
-    _, sizes, directions = np.linalg.svd(values - mean, full_matrices=False)
-    if len(directions) < count:
-        raise AvfaceError(f"{len(values)} views are too few for {count} components; use more --views.people")
-    return mean, directions[:count], np.maximum(sizes[:count] / np.sqrt(len(values)), 1e-9)
-
-
 class MotionTask(Task[MotionNetwork, MotionBatch]):
     """The landmark motion network, for the `Trainer`. Its random streams go on from step to step."""
 
@@ -356,19 +347,10 @@ class MotionTask(Task[MotionNetwork, MotionBatch]):
 
     def finish(self, network: MotionNetwork) -> dict[str, float]:
         """Batch statistics of the averaged network, and its errors for the people that were held out."""
-        normalisations = [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
-        for part in normalisations:
-            part.reset_running_stats()
-            part.momentum = None  # a plain average
-        network.train()
-        with torch.inference_mode():
-            for _ in range(20):
-                self.sampler.draw().read_by(network)
-        for part in normalisations:
-            part.momentum = 0.1
-        network.eval()
-        network.amplitude.copy_(held_out_amplitude(network, self.sampler))
-        return held_out_errors(network, self.sampler)
+        settle_statistics(network, 20, lambda: self.sampler.draw().read_by(network))
+        held_out = HeldOut.read(network, self.sampler)
+        network.amplitude.copy_(held_out.amplitude(network.config.units))
+        return held_out.errors()
 
     def save(self, network: MotionNetwork, path: Path, metadata: dict[str, str]) -> None:
         """Write the weights."""
@@ -390,48 +372,53 @@ def train(training: MotionTraining) -> RunResult[MotionNetwork]:
     return Trainer(MotionTask(training, MotionViews.load(paths), devices), run, training.out).run()
 
 
-def held_out_amplitude(network: MotionNetwork, sampler: MotionSampler) -> Tensor:
-    """(U,) ratio of the standard deviation of a unit's true weights to that of what the network says of the people that
-    were held out, of both halves of a unit together, from 1 to `LARGEST_AMPLITUDE`."""
-    found, true = (torch.from_numpy(each).clamp(0, 1) for each in _held_out_weights(network, sampler))
-    mirror = torch.from_numpy(mirrored_units(network.config.units))
-    variances = [each.var(0) + each.var(0)[mirror] for each in (true, found)]
-    return (variances[0] / variances[1].clamp_min(1e-9)).sqrt().clamp(1, LARGEST_AMPLITUDE)
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What a network says of the N frames of the people that were held out. Mean errors (N,) of the landmarks of a
+    frame against their mean over its set, relative to the face's size, tracked and corrected; weights (N, U) of the
+    units, found and true."""
 
+    tracked: F32
+    corrected: F32
+    found: F32
+    true: F32
 
-@torch.inference_mode()
-def _held_out_weights(network: MotionNetwork, sampler: MotionSampler) -> tuple[F32, F32]:
-    """Weights (N, U) of the units of the people that were held out, found and true."""
-    found, true = [], []
-    for number in np.flatnonzero(sampler.held_out):
-        batch = sampler.whole_set(int(number))
-        found.append(batch.read_by(network).weights.numpy())
-        true.append(batch.weights.flatten(0, 1).numpy())
-    if not found:
-        raise AvfaceError("no people are held out for testing; use more --views.people")
-    return np.concatenate(found), np.concatenate(true)
+    @classmethod
+    @torch.inference_mode()
+    def read(cls, network: MotionNetwork, sampler: MotionSampler) -> HeldOut:
+        """Those of a sampler.
 
-
-def held_out_errors(network: MotionNetwork, sampler: MotionSampler) -> dict[str, float]:
-    """Of the people that were held out: mean error of the landmarks against their mean over the set, per cent of the
-    face's size, tracked and corrected; median over the units of the correlation of their weights."""
-    sums, count = np.zeros(2), 0
-    with torch.inference_mode():
+        Raises:
+            AvfaceError: if nobody is held out.
+        """
+        parts = []
         for number in np.flatnonzero(sampler.held_out):
             batch = sampler.whole_set(int(number))
             code = batch.read_by(network)
             errors = batch.errors.flatten(0, 1)
             left = errors - network.offsets_in_crop(code.coefficients)
-            sums += [float(part.norm(dim=-1).mean(1).sum()) for part in (errors, left)]
-            count += len(errors)
-    before, after = 100 * sums / max(count, 1)
-    correlation = _median_correlation(*_held_out_weights(network, sampler))
-    return {"tracked": float(before), "corrected": float(after), "units_r": correlation}
+            sizes = [each.norm(dim=-1).mean(1) for each in (errors, left)]
+            parts.append((*sizes, code.weights, batch.weights.flatten(0, 1)))
+        if not parts:
+            raise AvfaceError("no people are held out for testing; use more --views.people")
+        return cls(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
 
+    def amplitude(self, units: tuple[str, ...]) -> Tensor:
+        """(U,) ratio of the standard deviation of a unit's true weights to that of the found ones, of both halves of a
+        unit together, from 1 to `LARGEST_AMPLITUDE`."""
+        mirror = mirrored_units(units)
+        variances = [each.clip(0, 1).var(0) for each in (self.true, self.found)]
+        true, found = (each + each[mirror] for each in variances)
+        return torch.from_numpy(np.sqrt(true / np.maximum(found, 1e-9)).clip(1, LARGEST_AMPLITUDE))
 
-def _median_correlation(found: F32, true: F32) -> float:
-    """Median over the columns that vary; 0 without any."""
-    x, y = found.astype(np.float64), true.astype(np.float64)
-    moving = np.flatnonzero((y.std(0) > 0.01) & (x.std(0) > 1e-9))
-    correlations = [np.corrcoef(x[:, column], y[:, column])[0, 1] for column in moving]
-    return float(np.median(correlations)) if correlations else 0.0
+    def errors(self) -> dict[str, float]:
+        """Mean errors of the landmarks in per cent of the face's size, tracked and corrected; median over the units
+        that vary of the correlation of their weights."""
+        x, y = self.found.astype(np.float64), self.true.astype(np.float64)
+        moving = np.flatnonzero((y.std(0) > 0.01) & (x.std(0) > 1e-9))
+        correlations = [np.corrcoef(x[:, column], y[:, column])[0, 1] for column in moving]
+        return {
+            "tracked": 100 * float(self.tracked.mean()),
+            "corrected": 100 * float(self.corrected.mean()),
+            "units_r": float(np.median(correlations)) if correlations else 0.0,
+        }

@@ -12,11 +12,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from avface.arrays import F32, U8, Floats, Int
-from avface.errors import AvfaceError
-from avface.files import replacing
 from avface.head import HeadModel
 from avface.synthetic.out_of_model import (
     MOTION_SEED,
@@ -32,11 +29,12 @@ from avface.synthetic.rendering.renderer import SceneRenderer
 from avface.tracking.face_picture import face_picture, shown_texels
 from avface.tracking.facemesh import FaceMesh
 from avface.training.landmarks.views import (
-    PEOPLE_A_FILE,
     LandmarkViewsConfig,
+    StoredViews,
     ViewRenderer,
     degraded,
     is_lost,
+    prepare_files,
     track_image,
 )
 from avface.training.loop.config import check_positive, check_shares
@@ -57,7 +55,7 @@ _SET, _FRAME = 3, 4
 
 
 @dataclass(frozen=True, eq=False)
-class MotionViews:
+class MotionViews(StoredViews):
     """N frames of faces, in sets of one person each.
 
     pictures (N, side, side) uint8 (`avface.tracking.face_picture`), shown (N, side, side) uint8 how well their texels
@@ -78,32 +76,6 @@ class MotionViews:
     def rows(self) -> list[Int]:
         """The frames of each set."""
         return np.split(np.arange(len(self)), np.flatnonzero(np.diff(self.set_)) + 1)
-
-    def save(self, path: Path) -> None:
-        """Write a file (npz), which appears whole.
-
-        Raises:
-            AvfaceError: if it can't be written.
-        """
-        with replacing(path) as temporary:
-            np.savez(temporary, **{field.name: getattr(self, field.name) for field in fields(self)})
-
-    @classmethod
-    def load(cls, paths: list[Path]) -> MotionViews:
-        """Read files that `save` wrote, one after the other.
-
-        Raises:
-            AvfaceError: if one of them can't be read.
-        """
-        parts: dict[str, list[npt.NDArray[np.generic]]] = {field.name: [] for field in fields(cls)}
-        for path in paths:
-            try:
-                with np.load(path, allow_pickle=False) as archive:
-                    for name, values in parts.items():
-                        values.append(archive[name])
-            except Exception as error:  # zipfile and zlib raise a family of errors on damaged archives
-                raise AvfaceError(f"{path}: not a readable file of views ({error}); delete it") from None
-        return cls(**{name: np.concatenate(values) for name, values in parts.items()})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -134,11 +106,6 @@ def prepare_motion_views(
     Raises:
         AvfaceError: if the folder can't be written, or espeak-ng is missing.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AvfaceError(f"{folder}: can't be made ({error.strerror}); choose another folder") from None
-    paths = []
     with FaceMesh() as mesh:
         renderer = ViewRenderer(
             LandmarkViewsConfig(size=config.size, scenes=1),
@@ -146,15 +113,11 @@ def prepare_motion_views(
             seed=MOTION_SEED,
             people_a_skin=8,
         )
-        for first in range(0, config.people, PEOPLE_A_FILE):
-            last = min(first + PEOPLE_A_FILE, config.people)
-            path = folder / f"{first:05d}-{last:05d}.npz"
-            if not path.is_file():
-                sets = [made for n in range(first, last) if (made := _one_set(n, config, renderer))]
-                _joined(sets).save(path)
-            paths.append(path)
-            on_people(last)
-    return paths
+
+        def make(people: range) -> MotionViews:
+            return _joined([made for n in people if (made := _one_set(n, config, renderer))])
+
+        return prepare_files(folder, config.people, make, on_people)
 
 
 def _joined(sets: list[MotionViews]) -> MotionViews:

@@ -6,7 +6,7 @@ one core, and the steps another. A run that was interrupted resumes when the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -130,10 +130,10 @@ class LandmarkSampler:
         tracked, errors = self._tracked_and_errors(rows)
         points = ((tracked - tracked.mean(1, keepdims=True)) / FACE_SIZE).reshape(len(tracked), -1)
         config, network = self._network.config, self._network
-        mean, basis, self._deviations = _components(errors, config.error_components)
+        mean, basis, self._deviations = components(errors, config.error_components)
         network.error_mean.copy_(torch.from_numpy(mean))
         network.error_basis.copy_(torch.from_numpy(basis))
-        mean, basis, deviations = _components(points, config.point_components)
+        mean, basis, deviations = components(points, config.point_components)
         network.points_mean.copy_(torch.from_numpy(mean))
         network.points_basis.copy_(torch.from_numpy(basis / deviations[:, None]))
 
@@ -234,7 +234,7 @@ def _other_side(rest: F64) -> Int:
     return np.asarray(linear_sum_assignment(distance + distance.T)[1], np.int64)
 
 
-def _components(values: F64, count: int) -> tuple[F64, F64, F64]:
+def components(values: F64, count: int) -> tuple[F64, F64, F64]:
     """Mean (F,), principal components (count, F), orthonormal, and standard deviations (count,) of values (N, F)."""
     mean = values.mean(0)
     _, sizes, directions = np.linalg.svd(values - mean, full_matrices=False)
@@ -310,24 +310,30 @@ class LandmarkTask(Task[LandmarkNetwork, Batch]):
 
     def finish(self, network: LandmarkNetwork) -> dict[str, float]:
         """Batch statistics of the averaged network, and its errors for the people that were held out."""
-        normalisations = [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
-        for part in normalisations:
-            part.reset_running_stats()
-            part.momentum = None  # a plain average
-        network.train()
-        with torch.inference_mode():
-            for _ in range(24):
-                images, described, _ = self._draw(64)
-                network(images, described)
-        for part in normalisations:
-            part.momentum = 0.1
-        network.eval()
+        settle_statistics(network, 24, lambda: network(*self._draw(64)[:2]))
         before, after = errors(network, self._sampler, self._held_out)
         return {"tracked": before, "corrected": after}
 
     def save(self, network: LandmarkNetwork, path: Path, metadata: dict[str, str]) -> None:
         """Write the weights."""
         save_landmark_network(network, path, metadata)
+
+
+def settle_statistics(network: torch.nn.Module, rounds: int, run: Callable[[], object]) -> None:
+    """Compute the batch statistics of an averaged network anew, as plain averages over runs of it on training batches;
+    it is in evaluation mode then."""
+    normalisations = [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    momenta = [part.momentum for part in normalisations]
+    for part in normalisations:
+        part.reset_running_stats()
+        part.momentum = None  # a plain average
+    network.train()
+    with torch.inference_mode():
+        for _ in range(rounds):
+            run()
+    for part, momentum in zip(normalisations, momenta, strict=True):
+        part.momentum = momentum
+    network.eval()
 
 
 def train(training: LandmarkTraining) -> RunResult[LandmarkNetwork]:

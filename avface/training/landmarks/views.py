@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -47,6 +48,9 @@ from avface.tracking.aligned_crops import aligned_crop, crop_matrix, to_crop
 from avface.tracking.facemesh import FaceMesh
 from avface.training.loop.config import check_not_negative, check_positive
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 Detector = Callable[[U8], "Floats | None"]
 """(H, W, 3) RGB picture -> (478, 2 or more) landmarks in pixels, or None where no face is found."""
 
@@ -58,18 +62,8 @@ _SKIN, _PERSON, _TURN = 77, 99, 9
 
 
 @dataclass(frozen=True, eq=False)
-class LandmarkViews:
-    """N views of faces: images (N, S, S) uint8, tracked and true landmarks (N, 478, 2) in their pixels, the number of
-    the person (N,), and whether the image was warped (N,)."""
-
-    pictures: U8
-    tracked: F32
-    true: F32
-    person: Int
-    warped: Bool
-
-    def __len__(self) -> int:
-        return len(self.person)
+class StoredViews:
+    """Arrays of N rows each, the fields of a subclass, in files."""
 
     def save(self, path: Path) -> None:
         """Write a file (npz), which appears whole.
@@ -81,7 +75,7 @@ class LandmarkViews:
             np.savez(temporary, **{field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
-    def load(cls, paths: list[Path]) -> LandmarkViews:
+    def load(cls, paths: list[Path]) -> Self:
         """Read files that `save` wrote, one after the other.
 
         Raises:
@@ -95,7 +89,22 @@ class LandmarkViews:
                         values.append(archive[name])
             except Exception as error:  # zipfile and zlib raise a family of errors on damaged archives
                 raise AvfaceError(f"{path}: not a readable file of views ({error}); delete it") from None
-        return cls(**{name: np.concatenate(values) for name, values in parts.items()})  # type: ignore[arg-type]
+        return cls(**{name: np.concatenate(values) for name, values in parts.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class LandmarkViews(StoredViews):
+    """N views of faces: images (N, S, S) uint8, tracked and true landmarks (N, 478, 2) in their pixels, the number of
+    the person (N,), and whether the image was warped (N,)."""
+
+    pictures: U8
+    tracked: F32
+    true: F32
+    person: Int
+    warped: Bool
+
+    def __len__(self) -> int:
+        return len(self.person)
 
 
 @dataclass(frozen=True)
@@ -126,20 +135,31 @@ def prepare_views(
     Raises:
         AvfaceError: if the folder can't be written, or espeak-ng is missing.
     """
+    with FaceMesh() as mesh:
+        renderer = ViewRenderer(config, lambda image: track_image(mesh, image))
+        return prepare_files(folder, config.people, renderer.views, on_people)
+
+
+def prepare_files(
+    folder: Path, people: int, make: Callable[[range], StoredViews], on_people: Callable[[int], None]
+) -> list[Path]:
+    """Files of views of `PEOPLE_A_FILE` people each; those that don't exist yet are made.
+
+    Raises:
+        AvfaceError: if the folder can't be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AvfaceError(f"{folder}: can't be made ({error.strerror}); choose another folder") from None
     paths = []
-    with FaceMesh() as mesh:
-        renderer = ViewRenderer(config, lambda image: track_image(mesh, image))
-        for first in range(0, config.people, PEOPLE_A_FILE):
-            last = min(first + PEOPLE_A_FILE, config.people)
-            path = folder / f"{first:05d}-{last:05d}.npz"
-            if not path.is_file():
-                renderer.views(range(first, last)).save(path)
-            paths.append(path)
-            on_people(last)
+    for first in range(0, people, PEOPLE_A_FILE):
+        last = min(first + PEOPLE_A_FILE, people)
+        path = folder / f"{first:05d}-{last:05d}.npz"
+        if not path.is_file():
+            make(range(first, last)).save(path)
+        paths.append(path)
+        on_people(last)
     return paths
 
 
