@@ -169,5 +169,5 @@ def test_measured_tracker_errors_are_estimated_as_bias_and_not_as_shape(head, pr
         moved.append(np.linalg.norm(biased.shape - clean.shape))
         bias = biased.landmark_bias - clean.landmark_bias
         found = (bias * added)[..., :2].sum() / np.square(added).sum()
-    assert moved[1] < 0.85 * moved[0]
-    assert found > 0.3
+    assert moved[1] < 0.75 * moved[0]
+    assert found > 0.45

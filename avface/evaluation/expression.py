@@ -9,10 +9,6 @@ the picture and without statistics of the tracker's errors.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -20,25 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from avface.arrays import F32
 from avface.errors import AvfaceError
 from avface.evaluation.clips import Progress
 from avface.evaluation.metrics import CurveFigures
+from avface.evaluation.out_of_model import in_processes
 from avface.evaluation.tables import aligned
 from avface.files.temporary import temporary_folder
 from avface.head import HeadModel
 from avface.synthetic.out_of_model import (
     TRAINING_SEEDS,
     OutOfModelConfig,
-    out_of_model_head,
+    expressive_head,
     out_of_model_scene,
-    with_personal_units,
-    with_resting_face,
 )
 from avface.synthetic.performance.exercises import exercise
-from avface.synthetic.performance.facial_expression import baseline_curves
 from avface.synthetic.performance.performance import Performance, perform
 
 WAYS = ("all of it", "without sound", "plain fit")
@@ -176,14 +169,8 @@ def film_expression(person: int, path: Path, config: ExpressionConfig) -> None:
     from avface.synthetic.rendering.renderer import SceneRenderer
 
     settings = OutOfModelConfig(seed=config.seed, seconds=config.seconds, size=config.size)
-    if _in_model(person):
-        settings = replace(settings, known_sigma=0.9, proportions=0.0, taper=0.0, field_mm=1e-6)
     rng = np.random.default_rng([config.seed, person, _EXPRESSION])
-    head = out_of_model_head(person, settings)
-    resting = baseline_curves(rng, np.arange(2) / 25.0, head.expression_names)[0]
-    with_resting_face(head, resting * rng.choice([0, 0.5, 1]))
-    if not _in_model(person):
-        with_personal_units(head, rng)
+    head = expressive_head(person, rng, settings, _in_model(person))
     scene = out_of_model_scene(person, 0, settings, head)
     scene = replace(scene, performance=_performance(person, rng, head, config))
     performance = scene.performance
@@ -228,23 +215,8 @@ def _render_clips(
         raise AvfaceError(f"{folder}: can't be created ({error.strerror}); choose another folder") from None
     videos = [folder / f"person_{person:03d}.mp4" for person in range(people)]
     missing = [person for person in range(people) if not videos[person].is_file()]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    context = multiprocessing.get_context("spawn")  # torch's threads deadlock in forked processes
     done = people - len(missing)
-    with ProcessPoolExecutor(
-        min(workers or cores, len(missing) or 1), context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        futures = [pool.submit(film_expression, person, videos[person], config) for person in missing]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                done += 1
-                progress("synthetic people", "render", done, people)
-        except BrokenProcessPool:
-            raise AvfaceError(
-                f"{folder}: a worker process died, perhaps out of memory; run again with fewer workers"
-            ) from None
-        finally:
-            for future in futures:
-                future.cancel()
+    for _ in in_processes(film_expression, [(p, videos[p], config) for p in missing], folder, workers):
+        done += 1
+        progress("synthetic people", "render", done, people)
     return videos

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from avface.arrays import F64, Floats, Int
+from avface.errors import AvfaceError
 from avface.evaluation.scan_to_mesh import NOW_LANDMARKS
 from avface.head import HeadModel
 from avface.synthetic.out_of_model import OutOfModelConfig, film, out_of_model_head, out_of_model_scene
@@ -15,6 +24,7 @@ __all__ = [
     "OutOfModelConfig",
     "Scan",
     "film",
+    "in_processes",
     "out_of_model_head",
     "out_of_model_scene",
     "scan",
@@ -46,6 +56,38 @@ def scan(head: HeadModel, points: int = 20_000, seed: int = 0) -> Scan:
     u, v = rng.uniform(size=(2, points, 1))
     u, v = np.where(u + v > 1, 1 - u, u), np.where(u + v > 1, 1 - v, v)
     return Scan(a[chosen] + u * (b - a)[chosen] + v * (c - a)[chosen], seven_landmarks(head, vertices))
+
+
+def in_processes(
+    work: Callable[..., None], jobs: Sequence[tuple[Any, ...]], folder: Path, workers: int | None
+) -> Iterator[None]:
+    """Call a function with the arguments of each job, in `workers` processes, by default one per core; yields after
+    each job. One process is this one.
+
+    Raises:
+        AvfaceError: if a process dies, and as the function does; folder: of the results, for the message.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(workers or cores, len(jobs))
+    if workers <= 1:
+        for job in jobs:
+            work(*job)
+            yield
+        return
+    context = multiprocessing.get_context("spawn")  # torch's threads deadlock in forked processes
+    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        futures = [pool.submit(work, *job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                yield
+        except BrokenProcessPool:
+            raise AvfaceError(
+                f"{folder}: a worker process died, perhaps out of memory; run again with fewer workers"
+            ) from None
+        finally:
+            for future in futures:
+                future.cancel()
 
 
 def skin_triangles(head: HeadModel) -> Int:

@@ -4,11 +4,7 @@ the mean head's, and identification: do two clips of one person give the most si
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -25,6 +21,7 @@ from avface.evaluation.out_of_model import (
     OutOfModelConfig,
     Scan,
     film,
+    in_processes,
     out_of_model_head,
     scan,
     seven_landmarks,
@@ -255,33 +252,8 @@ def _render_clips(
     videos = [[folder / f"person_{p:03d}_{c}.mp4" for c in range(CLIPS_EACH)] for p in range(people)]
     missing = [(p, c) for p in range(people) for c in range(CLIPS_EACH) if not videos[p][c].is_file()]
     done = people * CLIPS_EACH - len(missing)
-    for _ in _render_all([(p, c, videos[p][c]) for p, c in missing], config, workers):
+    jobs = [(p, c, videos[p][c], config) for p, c in missing]
+    for _ in in_processes(film, jobs, folder, workers):
         done += 1
         progress("out-of-model heads", "render", done, people * CLIPS_EACH)
     return videos
-
-
-def _render_all(
-    jobs: list[tuple[int, int, Path]], config: OutOfModelConfig, workers: int | None
-) -> Iterator[None]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(workers or cores, len(jobs))
-    if workers <= 1:
-        for job in jobs:
-            film(*job, config)
-            yield
-        return
-    context = multiprocessing.get_context("spawn")  # torch's threads deadlock in forked processes
-    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        futures = [pool.submit(film, *job, config) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                yield
-        except BrokenProcessPool:
-            raise AvfaceError(
-                f"{jobs[0][2].parent}: a worker process died, perhaps out of memory; run again with fewer workers"
-            ) from None
-        finally:
-            for future in futures:
-                future.cancel()

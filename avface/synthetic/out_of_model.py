@@ -13,8 +13,11 @@ from avface.arrays import F64, Bool, Floats
 from avface.errors import AvfaceError
 from avface.head import HeadModel, load_head
 from avface.head.unit_names import unit_side, unit_stem
+from avface.synthetic.performance.facial_expression import baseline_curves
 from avface.synthetic.rendering.scene import Scene, SceneConfig, sample_scene
 
+IN_MODEL_SIGMA = 0.9
+"""Standard deviation of the shape weights of people of the head model's own space."""
 UNIT_AMOUNT_SIGMA = 0.15
 """Standard deviation of the logarithm of the amount by which a person's unit moves the face."""
 UNIT_MIXING_SIGMA = 0.05
@@ -93,6 +96,22 @@ def out_of_model_head(person: int, config: OutOfModelConfig) -> HeadModel:
         after[ball] = before[ball] + (after[ball] - before[ball]).mean(0)
     head.template = torch.as_tensor(after.astype(np.float32))
     return head
+
+
+def expressive_head(
+    person: int, rng: np.random.Generator, config: OutOfModelConfig, in_model: bool
+) -> HeadModel:
+    """The head of person number `person` with a face at rest of its own, which is no expression.
+
+    in_model: a head of the model's own space, whose units move it as they do the model's; else one outside of it, with
+    units of its own.
+    """
+    if in_model:
+        config = replace(config, known_sigma=IN_MODEL_SIGMA, proportions=0.0, taper=0.0, field_mm=1e-6)
+    head = out_of_model_head(person, config)
+    resting = baseline_curves(rng, np.arange(2) / 25.0, head.expression_names)[0]
+    with_resting_face(head, resting * rng.choice([0, 0.5, 1]))
+    return head if in_model else with_personal_units(head, rng)
 
 
 def with_resting_face(head: HeadModel, weights: Floats) -> HeadModel:

@@ -20,6 +20,7 @@ from avface.synthetic.performance.head_motion import head_motion
 from avface.synthetic.performance.performance import (
     Performance,
     add_blinks,
+    eye_joints,
     neck_position,
     set_gaze,
     without_opposites,
@@ -104,13 +105,10 @@ def exercise(
     gaze, saccades = gaze_angles(rng, times, turn, head.gaze_range)
     set_gaze(expression, names, gaze_units(gaze, head.gaze_range))
     add_blinks(rng, expression, names, blink_curve(rng, times, saccades))
-    joints = np.zeros((frames, head.num_joints, 3), np.float32)
-    eyes = [j for j, name in enumerate(head.joint_names) if name in ("left_eye", "right_eye")]
-    joints[:, eyes, :2] = gaze[:, None]
     return Performance(
         frame_rate=frame_rate,
         expression=expression.astype(np.float32),
-        joints=joints,
+        joints=eye_joints(head, gaze),
         turn=turn.astype(np.float32),
         shift=shift.astype(np.float32),
         sound=np.zeros(round(seconds * SAMPLE_RATE), np.float32),

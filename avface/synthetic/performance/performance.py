@@ -193,13 +193,10 @@ def perform(
     set_gaze(expression, names, gaze_units(gaze, head.gaze_range))
     add_blinks(rng, expression, names, blink_curve(rng, times, saccades))
 
-    joints = np.zeros((frames, head.num_joints, 3), np.float32)
-    eyes = [j for j, name in enumerate(head.joint_names) if name in ("left_eye", "right_eye")]
-    joints[:, eyes, :2] = gaze[:, None]
     return Performance(
         frame_rate=frame_rate,
         expression=expression.astype(np.float32),
-        joints=joints,
+        joints=eye_joints(head, gaze),
         turn=turn.astype(np.float32),
         shift=shift.astype(np.float32),
         sound=track.sound.astype(np.float32),
@@ -293,6 +290,14 @@ def _stresses(phonemes: Sequence[Phoneme], prominence: F64) -> F64:
     return np.array(
         [(p.start, z) for p, z in zip(phonemes, prominence, strict=True) if z > 0.6], np.float64
     ).reshape(-1, 2)
+
+
+def eye_joints(head: HeadModel, gaze: F64) -> F32:
+    """Axis-angle (T, J, 3) of a head's joints with both eyes in a direction (T, 2), pitch and yaw in radians."""
+    joints = np.zeros((len(gaze), head.num_joints, 3), np.float32)
+    eyes = [j for j, name in enumerate(head.joint_names) if name in ("left_eye", "right_eye")]
+    joints[:, eyes, :2] = gaze[:, None]
+    return joints
 
 
 def neck_position(head: HeadModel) -> F64:

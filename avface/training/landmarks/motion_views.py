@@ -15,15 +15,8 @@ import numpy as np
 
 from avface.arrays import F32, U8, Floats, Int
 from avface.head import HeadModel
-from avface.synthetic.out_of_model import (
-    MOTION_SEED,
-    OutOfModelConfig,
-    out_of_model_head,
-    with_personal_units,
-    with_resting_face,
-)
+from avface.synthetic.out_of_model import MOTION_SEED, OutOfModelConfig, expressive_head
 from avface.synthetic.performance.exercises import exercise
-from avface.synthetic.performance.facial_expression import baseline_curves
 from avface.synthetic.performance.performance import Performance, perform
 from avface.synthetic.rendering.renderer import SceneRenderer
 from avface.tracking.face_picture import face_picture, shown_texels
@@ -39,8 +32,6 @@ from avface.training.landmarks.views import (
 )
 from avface.training.loop.config import check_positive, check_shares
 
-IN_MODEL = OutOfModelConfig(seed=MOTION_SEED, known_sigma=0.9, proportions=0.0, taper=0.0, field_mm=1e-6)
-"""People of the head model's own space."""
 SPEAKING = 6
 """One of so many people speaks."""
 SECONDS = (40.0, 12.0)
@@ -128,7 +119,7 @@ def _joined(sets: list[MotionViews]) -> MotionViews:
 def _one_set(number: int, config: MotionViewsConfig, renderer: ViewRenderer) -> MotionViews | None:
     """Frames of person `number`; None if the tracker finds too few of them."""
     rng = np.random.default_rng([MOTION_SEED, number, _SET])
-    head = _person(number, rng)
+    head = expressive_head(number, rng, OutOfModelConfig(seed=MOTION_SEED), in_model=number % 2 == 0)
     performance = _performance(number, rng, head)
     scene = next(iter(renderer.scenes(number, head)))
     scene = replace(scene, performance=performance, rest_turn=(TURNED * scene.rest_turn).astype(np.float32))
@@ -158,15 +149,6 @@ def _one_set(number: int, config: MotionViewsConfig, renderer: ViewRenderer) -> 
         return None
     pictures, shown, tracked_, true_, expression = (np.stack(column) for column in zip(*found, strict=True))
     return MotionViews(pictures, shown, tracked_, true_, expression, np.full(len(found), number))
-
-
-def _person(number: int, rng: np.random.Generator) -> HeadModel:
-    """The head of person `number`, with a face at rest of its own."""
-    known = number % 2 == 0
-    head = out_of_model_head(number, IN_MODEL if known else OutOfModelConfig(seed=MOTION_SEED))
-    resting = baseline_curves(rng, np.arange(2) / 25.0, head.expression_names)[0]
-    with_resting_face(head, resting * rng.choice([0, 0.5, 1]))
-    return head if known else with_personal_units(head, rng)
 
 
 def _performance(number: int, rng: np.random.Generator, head: HeadModel) -> Performance:
